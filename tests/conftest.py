@@ -1,0 +1,38 @@
+"""Options and fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shared",
+        default="../shared",
+        help="folder with recordings of the original simulator (golden/) and the asset pack (assets/)",
+    )
+
+
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest) -> Path:
+    """The folder given by --shared. Locally its absence skips the test; in CI it fails it."""
+    path = Path(request.config.getoption("--shared"))
+    path = path if path.is_absolute() else (ROOT / path).resolve()
+    if not (path / "golden").is_dir():
+        message = (
+            f"recordings of the original simulator not found in {path}; give their folder with --shared PATH"
+        )
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    return shared / "golden" / "simplerenv"

@@ -1,0 +1,43 @@
+"""The agent contract: who acts in the environments.
+
+Any class with :meth:`Agent.reset` and :meth:`Agent.act` is an agent; nothing has to be inherited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.address import Address
+
+Observations = Mapping[str, Any]
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Acts for many lanes at once.
+
+    Attributes:
+        observes: names of the observations that the agent reads (``image``, ``proprio``, ``instruction``, ``state``);
+            what nobody reads is not computed.
+    """
+
+    observes: tuple[str, ...]
+
+    def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
+        """Episodes with these addresses begin on these lanes: forget the lanes' past, seed their noise."""
+
+    def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """Decide for ``lanes``.
+
+        Args:
+            observations: each entry has one row per lane of ``lanes`` (``instruction``: a sequence of strings).
+            lanes: ``[N]``, which lanes the rows belong to.
+
+        Returns:
+            ``[N, H, 7]`` actions in environment units: translation (m), axis-angle (rad), gripper. All H are executed
+            before the next decision.
+        """

@@ -1,0 +1,137 @@
+"""What a scene is, said without any engine: objects, layouts, instruction, success.
+
+A :class:`Task` is data plus pure functions of poses and contacts. Engines read its objects, cameras' scenery name and
+contact queries to build a scene; the vector environment calls :meth:`Task.evaluate` after every control step. All
+evaluation is batched over lanes: arrays have a leading dimension ``B``.
+
+Lengths in metres, masses in kilograms, impulses in newton seconds; a pose is ``x y z qw qx qy qz`` of the actor frame in
+world coordinates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Flags = dict[str, NDArray[np.bool_]]
+#: What an evaluation remembers between control steps of an episode: arrays with leading dimension ``B``.
+Memory = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class ObjectSpec:
+    """One body of a scene that is not part of the robot.
+
+    Attributes:
+        name: SimplerEnv's model id; looks and collision shapes are found by it.
+        mass: kg.
+        com: centre of mass in the actor frame, m.
+        com_rotation: quaternion wxyz of the principal axes in the actor frame.
+        inertia: principal moments, kg m^2.
+        bbox: the database box used by success rules, m (not always the mesh's).
+        fixed: the body does not move (sink).
+        friction: sliding friction coefficient of the body alone (pairs average it with the partner's).
+    """
+
+    name: str
+    mass: float
+    com: tuple[float, float, float]
+    com_rotation: tuple[float, float, float, float]
+    inertia: tuple[float, float, float]
+    bbox: tuple[float, float, float]
+    fixed: bool = False
+    friction: float = 0.5
+
+
+@dataclass(frozen=True)
+class ContactQuery:
+    """A question to the engine: the impulse that ``by`` exerted on ``of`` in the last physics substep.
+
+    ``of`` and ``by`` are ``"object:<name>"``, ``"link:<robot link>"`` or ``"scene"`` (everything static that is neither
+    robot nor listed object, such as the table). The answer is the vector sum over contact points, world frame, N s.
+    """
+
+    of: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What an engine reports of ``B`` lanes of one task after a control step.
+
+    Attributes:
+        object_pose: ``[B, n_objects, 7]``, world, actor frames, order of :attr:`Task.objects`.
+        link_pose: robot link name -> ``[B, 7]``, world, for the links named by the task's contact queries.
+        impulse: ``[B, n_queries, 3]``, order of :attr:`Task.contacts`.
+        joints: scenery joint name -> ``[B]`` (drawers); empty where there is none.
+        elapsed: ``[B]`` control steps so far in the episode, this one included.
+    """
+
+    object_pose: Floats
+    link_pose: Mapping[str, Floats]
+    impulse: Floats
+    joints: Mapping[str, Floats] = field(default_factory=dict)
+    elapsed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An initial state: ``object_pose [n_objects, 7]`` (settled, world), scenery joints, free-form scene options."""
+
+    object_pose: Floats
+    joints: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """One task of the benchmark. Subclasses are stateless; an instance is shared by all lanes."""
+
+    #: SimplerEnv's own name of the task.
+    name: str
+    #: Key of the robot setup in :mod:`vlaser_gym.envs.robots`.
+    robot_setup: str
+    #: Key of the scenery (table, sink, cabinet) that engines build around the objects.
+    scenery: str
+    #: Control steps after which an episode is truncated.
+    max_steps: int
+    objects: tuple[ObjectSpec, ...]
+    contacts: tuple[ContactQuery, ...]
+    #: Indices of the manipulated object and of its goal in :attr:`objects`; the goal is -1 where there is none.
+    source: int = 0
+    target: int = 1
+    #: Names of the flags that :meth:`evaluate` returns, ``success`` first.
+    flags: tuple[str, ...]
+    #: The flags that mark progress, in the order in which an episode passes them; the last is success itself.
+    subgoals: tuple[str, ...]
+    #: Number of layouts ``grid:0 .. grid:n-1``.
+    num_layouts: int
+    variants: tuple[str, ...] = ("default",)
+
+    @abstractmethod
+    def layout(self, layout: str, variant: str = "default") -> Layout:
+        """The initial state of ``"grid:K"`` or ``"region:K"``.
+
+        Raises:
+            InvalidConfigError: if K is outside the grid.
+        """
+
+    @abstractmethod
+    def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
+        """What the robot is told. ``stage`` counts the sub-tasks of long tasks."""
+
+    @abstractmethod
+    def begin(self, layouts: list[Layout]) -> Memory:
+        """Memory at the start of ``B = len(layouts)`` episodes; stack of per-lane rows."""
+
+    @abstractmethod
+    def evaluate(self, scene: Snapshot, memory: Memory) -> tuple[Flags, Memory]:
+        """Flags ``name -> bool [B]`` after a control step, and the memory for the next one. Pure."""
+
+    def stage(self, memory: Memory) -> NDArray[np.int64]:
+        """Index of the current sub-task per lane, ``[B]``; 0 for one-stage tasks."""
+        return np.zeros(len(next(iter(memory.values()))), np.int64)

@@ -1,0 +1,44 @@
+"""Errors meant for the person at the keyboard: one sentence with what was expected, what was got, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class GymError(Exception):
+    """Base of every error that bad input or a missing part of the machine can cause.
+
+    Commands print its text as one sentence and exit with status 2; nothing else of it is shown.
+    """
+
+
+class UnknownNameError(GymError):
+    """A name that is not in a list of valid names; the text offers the nearest ones."""
+
+    def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
+        names = sorted(valid)
+        near = get_close_matches(str(name), names, n=3, cutoff=0.3) or names[:5]
+        super().__init__(
+            f"Unknown {kind} {name!r}: expected one of {len(names)} names; nearest: {', '.join(near)}."
+        )
+
+
+class InvalidActionError(GymError):
+    """An action of the wrong shape or with values that are not finite."""
+
+
+class InvalidConfigError(GymError):
+    """A setting outside its range, or settings that contradict each other."""
+
+
+class RenderingUnavailableError(GymError):
+    """No OpenGL driver can make pictures here; everything that needs none still works."""
+
+
+class MissingAssetError(GymError):
+    """A file that the chosen look or engine needs is absent or damaged."""
+
+
+class SimulationError(GymError):
+    """The simulator could not go on (diverged state, crashed worker)."""
