@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard: one sentence with what was expected, what was got, what to do."""
+"""Errors meant for the person at the keyboard: one sentence: what was expected, what was got, what to do."""
 
 from __future__ import annotations
 
