@@ -24,9 +24,7 @@ def shared(request: pytest.FixtureRequest) -> Path:
     path = Path(request.config.getoption("--shared"))
     path = path if path.is_absolute() else (ROOT / path).resolve()
     if not (path / "golden").is_dir():
-        message = (
-            f"recordings of the original simulator not found in {path}; give their folder with --shared PATH"
-        )
+        message = f"recordings of the original simulator not found in {path}; give their folder with --shared PATH"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)

@@ -19,9 +19,7 @@ class UnknownNameError(GymError):
     def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
         names = sorted(valid)
         near = get_close_matches(str(name), names, n=3, cutoff=0.3) or names[:5]
-        super().__init__(
-            f"Unknown {kind} {name!r}: expected one of {len(names)} names; nearest: {', '.join(near)}."
-        )
+        super().__init__(f"Unknown {kind} {name!r}: expected one of {len(names)} names; nearest: {', '.join(near)}.")
 
 
 class InvalidActionError(GymError):
