@@ -4,8 +4,8 @@ A :class:`Task` is data plus pure functions of poses and contacts. Engines read 
 contact queries to build a scene; the vector environment calls :meth:`Task.evaluate` after every control step. All
 evaluation is batched over lanes: arrays have a leading dimension ``B``.
 
-Lengths in metres, masses in kilograms, impulses in newton seconds; a pose is ``x y z qw qx qy qz`` of the actor frame in
-world coordinates.
+Lengths in metres, masses in kilograms, impulses in newton seconds; a pose is ``x y z qw qx qy qz`` of the actor frame
+in world coordinates.
 """
 
 from __future__ import annotations
