@@ -1,0 +1,131 @@
+"""Batched rigid transforms in numpy, float64.
+
+Rotations are matrices ``[..., 3, 3]`` or quaternions ``[..., 4]`` in w, x, y, z order; a pose is ``[..., 7]``:
+position (m), quaternion. Every function works row by row: a row's result does not depend on the rest of the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def cross_matrix(v: Floats) -> Floats:
+    """``[..., 3]`` -> ``[..., 3, 3]`` with ``cross_matrix(v) @ u == cross(v, u)``."""
+    out = np.zeros((*v.shape[:-1], 3, 3))
+    out[..., 0, 1], out[..., 0, 2] = -v[..., 2], v[..., 1]
+    out[..., 1, 0], out[..., 1, 2] = v[..., 2], -v[..., 0]
+    out[..., 2, 0], out[..., 2, 1] = -v[..., 1], v[..., 0]
+    return out
+
+
+def rotvec_to_matrix(rotvec: ArrayLike) -> Floats:
+    """Axis-angle vectors ``[..., 3]`` (rad) to matrices, by Rodrigues' formula.
+
+    Example:
+        >>> rotvec_to_matrix([0, 0, np.pi / 2]).round(6) @ [1, 0, 0]
+        array([0., 1., 0.])
+    """
+    v = np.asarray(rotvec, np.float64)
+    angle2 = (v * v).sum(-1)[..., None, None]
+    angle = np.sqrt(angle2)
+    small = angle2 < 1e-12
+    safe = np.where(small, 1.0, angle)
+    a = np.where(small, 1 - angle2 / 6, np.sin(safe) / safe)
+    b = np.where(small, 0.5 - angle2 / 24, (1 - np.cos(safe)) / (safe * safe))
+    k = cross_matrix(v)
+    return np.asarray(np.eye(3) + a * k + b * (k @ k))
+
+
+def matrix_to_rotvec(matrix: Floats) -> Floats:
+    """Matrices ``[..., 3, 3]`` to axis-angle vectors with angle in [0, pi]."""
+    quat = matrix_to_quat(matrix)
+    norm = np.sqrt((quat[..., 1:] ** 2).sum(-1, keepdims=True))
+    angle = 2 * np.arctan2(norm, quat[..., :1])
+    scale = np.where(norm < 1e-9, 2.0, angle / np.where(norm < 1e-9, 1.0, norm))
+    return np.asarray(quat[..., 1:] * scale)
+
+
+def quat_to_matrix(quat: ArrayLike) -> Floats:
+    """Quaternions wxyz ``[..., 4]`` (normalised here) to matrices."""
+    q = np.asarray(quat, np.float64)
+    q = q / np.sqrt((q * q).sum(-1, keepdims=True))
+    w, x, y, z = (q[..., i] for i in range(4))
+    out = np.empty((*q.shape[:-1], 3, 3))
+    out[..., 0, 0], out[..., 0, 1], out[..., 0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
+    out[..., 1, 0], out[..., 1, 1], out[..., 1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+    out[..., 2, 0], out[..., 2, 1], out[..., 2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+    return out
+
+
+def matrix_to_quat(matrix: Floats) -> Floats:
+    """Matrices ``[..., 3, 3]`` to unit quaternions wxyz with w >= 0.
+
+    Of the four ways to read a quaternion off a matrix, each row takes the one with the largest pivot.
+    """
+    m = np.asarray(matrix, np.float64)
+    d = m[..., [0, 1, 2], [0, 1, 2]]
+    trace = d.sum(-1)
+    # 4 q_i^2 for i = w, x, y, z
+    squares = np.stack([1 + trace, *(1 - trace + 2 * d[..., i] for i in range(3))], -1)
+    off = np.empty((*m.shape[:-2], 4, 4))
+    off[..., 0, 1] = off[..., 1, 0] = m[..., 2, 1] - m[..., 1, 2]
+    off[..., 0, 2] = off[..., 2, 0] = m[..., 0, 2] - m[..., 2, 0]
+    off[..., 0, 3] = off[..., 3, 0] = m[..., 1, 0] - m[..., 0, 1]
+    off[..., 1, 2] = off[..., 2, 1] = m[..., 1, 0] + m[..., 0, 1]
+    off[..., 1, 3] = off[..., 3, 1] = m[..., 0, 2] + m[..., 2, 0]
+    off[..., 2, 3] = off[..., 3, 2] = m[..., 2, 1] + m[..., 1, 2]
+    for i in range(4):
+        off[..., i, i] = squares[..., i]
+    pivot = squares.argmax(-1)
+    q = np.take_along_axis(off, pivot[..., None, None], -2)[..., 0, :]
+    q = q / np.sqrt((q * q).sum(-1, keepdims=True))
+    return np.asarray(np.where(q[..., :1] < 0, -q, q))
+
+
+def rpy_to_matrix(roll: float, pitch: float, yaw: float) -> Floats:
+    """URDF's roll, pitch, yaw (turns about the fixed x, then y, then z axis; rad) to a matrix."""
+    x, y, z = (rotvec_to_matrix(np.eye(3)[i] * a) for i, a in enumerate((roll, pitch, yaw)))
+    return np.asarray(z @ y @ x)
+
+
+def make_pose(position: Floats, matrix: Floats) -> Floats:
+    """Positions ``[..., 3]`` and matrices ``[..., 3, 3]`` to poses ``[..., 7]``."""
+    return np.concatenate([position, matrix_to_quat(matrix)], -1)
+
+
+def apply(matrix: Floats, vector: Floats) -> Floats:
+    """``matrix [..., 3, 3] @ vector [..., 3]`` row by row."""
+    return np.asarray((matrix @ vector[..., None])[..., 0])
+
+
+def compose(a: ArrayLike, b: ArrayLike) -> Floats:
+    """Pose of c in the world, given ``a`` = b in the world and ``b`` = c in b. ``[..., 7]``."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    rotation = quat_to_matrix(a[..., 3:])
+    return make_pose(a[..., :3] + apply(rotation, b[..., :3]), rotation @ quat_to_matrix(b[..., 3:]))
+
+
+def invert(pose: ArrayLike) -> Floats:
+    """The inverse transform, ``[..., 7]``."""
+    pose = np.asarray(pose, np.float64)
+    back = np.swapaxes(quat_to_matrix(pose[..., 3:]), -1, -2)
+    return make_pose(-apply(back, pose[..., :3]), back)
+
+
+def se3_log(matrix: Floats, position: Floats) -> Floats:
+    """Logarithm of rigid transforms: ``[..., 6]``, linear part then angular part (rad).
+
+    The linear part is the position multiplied by the inverse of the left Jacobian of the rotation.
+    """
+    w = matrix_to_rotvec(matrix)
+    angle2 = (w * w).sum(-1, keepdims=True)
+    angle = np.sqrt(angle2)
+    small = angle2 < 1e-8
+    safe = np.where(small, 1.0, angle)
+    half = 0.5 * safe
+    coefficient = np.where(small, 1 / 12 + angle2 / 720, (1 - half * np.cos(half) / np.sin(half)) / (safe * safe))
+    wxp = np.cross(w, position)
+    return np.concatenate([position - 0.5 * wxp + coefficient * np.cross(w, wxp), w], -1)
