@@ -1,8 +1,8 @@
 """Rotations, batched: quaternions (w first), matrices, static-xyz Euler angles, axis-angle vectors.
 
-All functions take arrays with any leading axes and compute in float64. Euler angles are (roll, pitch, yaw) about the fixed
-axes x, y, z in this order: ``R = Rz(yaw) @ Ry(pitch) @ Rx(roll)`` (``"sxyz"`` of transforms3d, which SimplerEnv and the
-Bridge data set use).
+All functions take arrays with any leading axes and compute in float64. Euler angles are (roll, pitch, yaw) about the
+fixed axes x, y, z in this order: ``R = Rz(yaw) @ Ry(pitch) @ Rx(roll)`` (``"sxyz"`` of transforms3d, which SimplerEnv
+and the Bridge data set use).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def quaternion_from_euler(euler: ArrayLike) -> Array:
 
 
 def axis_angle_from_quaternion(quaternion: ArrayLike) -> Array:
-    """``[..., 4]`` wxyz, any non-zero length -> ``[..., 3]`` axis times angle (rad), angle in [0, pi]; identity -> 0."""
+    """``[..., 4]`` wxyz, any length but 0 -> ``[..., 3]`` axis times angle (rad), angle in [0, pi]."""
     q = positive_w(np.asarray(quaternion, np.float64))
     w, vector = q[..., :1], q[..., 1:]
     sine = np.linalg.norm(vector, axis=-1, keepdims=True)
