@@ -1,8 +1,8 @@
 """From the policy's gripper number to the simulator's command, for each robot, with its memory per lane.
 
-The policy predicts an absolute gripper state: 1 open, 0 closed. WidowX's simulator wants +1 open, -1 closed. Google Robot's
-wants the opposite sign as a *relative* command, which SimplerEnv's adapters hold for 15 control steps (simpler-env/SimplerEnv
-4ab7178; the same logic runs in allenzren/open-pi-zero).
+The policy predicts an absolute gripper state: 1 open, 0 closed. WidowX's simulator wants +1 open, -1 closed. Google
+Robot's wants the opposite sign as a *relative* command, which is held for 15 control steps (the adapters of
+OpenGVLab/Vlaser and allenzren/open-pi-zero).
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class WidowXGripper(Gripper):
 class GoogleRobotGripper(Gripper):
     """+1 closes and -1 opens, and a clear command is held for 15 control steps.
 
-    The command ``1 - 2 * openness`` of a step whose size exceeds one half starts a hold: it is repeated until 15 control
-    steps, this one included, have got it. Outside a hold, smaller commands pass as they are. The hold counts control
-    steps, not decisions, so it runs on from chunk to chunk; an episode that ends inside a chunk needs no correction,
-    because its lane is reset before the next decision.
+    The command ``1 - 2 * openness`` of a step whose size exceeds one half starts a hold: it is repeated until 15
+    control steps, this one included, have got it. Outside a hold, smaller commands pass as they are. The hold counts
+    control steps, not decisions, so it runs on from chunk to chunk; an episode that ends inside a chunk needs no
+    correction, because its lane is reset before the next decision.
     """
 
     def __init__(self) -> None:

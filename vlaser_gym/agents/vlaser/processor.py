@@ -1,0 +1,282 @@
+"""From observations to what the policy reads, and from what it answers to actions: small transforms in a row.
+
+A transform takes and returns a dictionary of arrays with one row per lane; :class:`Compose` runs several. The inputs
+are ``image`` (uint8 ``[N, H, W, 3]``), ``proprio`` (``[N, 8]``: TCP position in m and quaternion wxyz in the base
+frame, gripper openness) and ``instruction`` (N strings); the outputs ``pixels`` (uint8 ``[N, S, S, 3]``), ``proprio``
+(float32, normalised) and ``input_ids`` (int64 ``[N, L]``). Conventions and numbers: the SimplerEnv adapters of
+OpenGVLab/Vlaser.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from vlaser_gym.agents.vlaser import rotation
+from vlaser_gym.agents.vlaser.statistics import Statistics
+from vlaser_gym.agents.vlaser.tokenizer import IMAGE, Tokenizer
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+
+Array = NDArray[np.float64]
+Data = Mapping[str, Any]
+
+#: The prompt that Vlaser was fine-tuned with; its system message is the word None.
+VLASER_TEMPLATE = (
+    "<|im_start|>system\nNone<|im_end|>\n"
+    "<|im_start|>user\n<img>{image}</img>\n{instruction}<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+#: The prompt of the small model.
+SHORT_TEMPLATE = "<img>{image}</img>{instruction}\n"
+TEMPLATES = {"vlaser": VLASER_TEMPLATE, "short": SHORT_TEMPLATE}
+
+#: ImageNet mean and standard deviation, RGB, of values 0..1.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+#: Bridge measures orientation relative to a gripper that points down: the default rotation of its TCP frame.
+BRIDGE_DEFAULT_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+
+#: Number of entries of Vlaser's proprioception; the only thing in a checkpoint that names the robot.
+PROPRIO_DIM = {"widowx": 7, "google_robot": 8}
+
+
+class Transform(Protocol):
+    """One step on the way; leaves entries that it does not know alone."""
+
+    def __call__(self, data: Data) -> Data:
+        """A new dictionary."""
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Transforms in a row."""
+
+    transforms: Sequence[Transform]
+
+    def __call__(self, data: Data) -> Data:
+        """See :class:`Transform`."""
+        for transform in self.transforms:
+            data = transform(data)
+        return data
+
+
+@dataclass(frozen=True)
+class ResizeImage:
+    """``image`` -> ``pixels``: straight to ``size x size``, Lanczos over 8x8 neighbours, no crop, aspect not kept."""
+
+    size: int
+
+    def __call__(self, data: Data) -> Data:
+        """See :class:`Transform`."""
+        images = np.asarray(data["image"])
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise InvalidConfigError(
+                f"Images should be uint8 of shape [N, H, W, 3]; got {images.dtype} of shape {list(images.shape)}."
+            )
+        size = (self.size, self.size)
+        pixels = [cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4) for image in images]
+        return {**data, "pixels": np.stack(pixels) if pixels else np.empty((0, *size, 3), np.uint8)}
+
+
+@dataclass(frozen=True)
+class TokenizePrompt:
+    """``instruction`` -> ``input_ids``: the template filled in, cut or padded on the right to ``max_length``.
+
+    Attributes:
+        tokenizer: makes the ids.
+        num_image_tokens: places for image features.
+        max_length: length of every row.
+        template: text with ``{image}`` and ``{instruction}``.
+        wrap: text with ``{instruction}`` put in the instruction's place, for checkpoints trained on longer sentences.
+    """
+
+    tokenizer: Tokenizer
+    num_image_tokens: int
+    max_length: int
+    template: str = VLASER_TEMPLATE
+    wrap: str = "{instruction}"
+    _cache: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, text, places in (
+            ("template", self.template, ("{image}", "{instruction}")),
+            ("wrap", self.wrap, ("{instruction}",)),
+        ):
+            if any(text.count(place) != 1 for place in places):
+                raise InvalidConfigError(f"A prompt {name} holds {' and '.join(places)} once each; got {text!r}.")
+        if len(self._tokens("")) > self.max_length:
+            raise InvalidConfigError(
+                f"A prompt of {self.max_length} tokens has no room for {self.num_image_tokens} image tokens and the "
+                f"template, which take {len(self._tokens(''))}."
+            )
+
+    def __call__(self, data: Data) -> Data:
+        """See :class:`Transform`."""
+        rows = [self.ids(text) for text in data["instruction"]]
+        return {**data, "input_ids": np.stack(rows) if rows else np.empty((0, self.max_length), np.int64)}
+
+    def ids(self, instruction: str) -> NDArray[np.int64]:
+        """``[max_length]`` ids of one prompt; remembered, because a task has few instructions.
+
+        Raises:
+            InvalidConfigError: if the instruction itself holds image tokens.
+        """
+        if instruction not in self._cache:
+            self._cache[instruction] = self._pad(self._tokens(instruction), instruction)
+        return self._cache[instruction]
+
+    def _tokens(self, instruction: str) -> list[int]:
+        wrapped = self.wrap.replace("{instruction}", instruction)
+        head, tail = self.template.split("{instruction}")
+        text = head.replace("{image}", IMAGE * self.num_image_tokens) + wrapped + tail
+        return self.tokenizer.encode(text)
+
+    def _pad(self, tokens: list[int], instruction: str) -> NDArray[np.int64]:
+        if tokens.count(self.tokenizer.image_id) != self.num_image_tokens or self.tokenizer.pad_id in tokens:
+            raise InvalidConfigError(f"An instruction is plain text without special tokens; got {instruction!r}.")
+        if len(tokens) > self.max_length:
+            warnings.warn(
+                f"The prompt of {instruction!r} has {len(tokens)} tokens and is cut to {self.max_length}.", stacklevel=2
+            )
+        row = np.full(self.max_length, self.tokenizer.pad_id, np.int64)
+        row[: len(tokens)] = tokens[: self.max_length]
+        return row
+
+
+@dataclass(frozen=True)
+class RobotProprio:
+    """``proprio``: the environment's 8 numbers -> the 7 or 8 that Vlaser was trained on, see :func:`robot_proprio`."""
+
+    robot: str
+
+    def __call__(self, data: Data) -> Data:
+        """See :class:`Transform`."""
+        return {**data, "proprio": robot_proprio(data["proprio"], self.robot)}
+
+
+@dataclass(frozen=True)
+class NormalizeProprio:
+    """``proprio`` -> float32 in [-1, 1] by the data's percentiles."""
+
+    statistics: Statistics
+
+    def __call__(self, data: Data) -> Data:
+        """See :class:`Transform`."""
+        return {**data, "proprio": self.statistics.proprio.normalize(data["proprio"]).astype(np.float32)}
+
+
+def robot_proprio(proprio: ArrayLike, robot: str) -> Array:
+    """The environment's proprioception in the words of a robot's data set.
+
+    Args:
+        proprio: ``[..., 8]``: TCP position (m) and quaternion wxyz in the base frame, gripper openness.
+        robot: ``"widowx"`` or ``"google_robot"``.
+
+    Returns:
+        WidowX ``[..., 7]``: position, roll, pitch, yaw (rad, relative to a gripper that points down), openness.
+        Google Robot ``[..., 8]``: position, quaternion xyzw, closedness. Not normalised.
+
+    Raises:
+        InvalidConfigError: if the last axis is not 8 or a number is not finite.
+        UnknownNameError: for another robot.
+    """
+    proprio = np.asarray(proprio, np.float64)
+    if proprio.ndim < 1 or proprio.shape[-1] != 8 or not np.isfinite(proprio).all():
+        raise InvalidConfigError(f"Proprioception is 8 finite numbers per lane; got shape {list(proprio.shape)}.")
+    position, quaternion, openness = proprio[..., :3], proprio[..., 3:7], proprio[..., 7:]
+    if robot == "widowx":
+        relative = rotation.matrix_from_quaternion(quaternion) @ BRIDGE_DEFAULT_ROTATION.T
+        return np.concatenate([position, rotation.euler_from_matrix(relative), openness], axis=-1)
+    if robot == "google_robot":
+        return np.concatenate([position, np.roll(quaternion, -1, axis=-1), 1 - openness], axis=-1)
+    raise UnknownNameError("robot", robot, PROPRIO_DIM)
+
+
+class Inputs(NamedTuple):
+    """What the policy reads, on its device.
+
+    Attributes:
+        pixel_values: ``[N, 3, S, S]`` normalised image.
+        input_ids: ``[N, L]`` int64.
+        proprio: ``[N, P]`` in [-1, 1].
+    """
+
+    pixel_values: torch.Tensor
+    input_ids: torch.Tensor
+    proprio: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Everything between a robot's environment and the policy, both ways, except the gripper's memory.
+
+    Attributes:
+        prompt: makes the token ids.
+        image_size: side of the policy's square image (pixels).
+        robot: ``"widowx"`` or ``"google_robot"``.
+        statistics: of the data that the policy was trained on.
+    """
+
+    prompt: TokenizePrompt
+    image_size: int
+    robot: str
+    statistics: Statistics
+
+    def __post_init__(self) -> None:
+        if self.robot not in PROPRIO_DIM:
+            raise UnknownNameError("robot", self.robot, PROPRIO_DIM)
+        expected, got = PROPRIO_DIM[self.robot], self.statistics.proprio.size
+        if got != expected:
+            raise InvalidConfigError(
+                f"Statistics for {self.robot} have {expected} proprioceptive dimensions; these have {got}. "
+                f"Give those of the data that this checkpoint was trained on."
+            )
+
+    @property
+    def transform(self) -> Compose:
+        """The way in: observations -> pixels, input_ids, proprio."""
+        return Compose(
+            [
+                ResizeImage(self.image_size),
+                self.prompt,
+                RobotProprio(self.robot),
+                NormalizeProprio(self.statistics),
+            ]
+        )
+
+    def inputs(self, observations: Data, device: torch.device | str = "cpu", dtype: Any = torch.float32) -> Inputs:
+        """Observations of N lanes -> the policy's inputs on ``device``."""
+        data = self.transform(observations)
+        return Inputs(
+            pixel_values=normalize_pixels(torch.from_numpy(data["pixels"]).to(device)).to(dtype),
+            input_ids=torch.from_numpy(data["input_ids"]).to(device),
+            proprio=torch.from_numpy(data["proprio"]).to(device, dtype),
+        )
+
+    def arm_actions(self, actions: ArrayLike) -> Array:
+        """``[..., 7]`` policy output -> translation (m), axis-angle (rad), predicted openness."""
+        action = self.statistics.denormalize_action(np.asarray(actions, np.float64))
+        return np.concatenate(
+            [action[..., :3], rotation.axis_angle_from_euler(action[..., 3:6]), action[..., 6:]], axis=-1
+        )
+
+    def labels(self, arm_actions: ArrayLike) -> Array:
+        """The way back, for training: what :meth:`arm_actions` gives -> policy output, the arm clipped to [-1, 1]."""
+        action = np.asarray(arm_actions, np.float64)
+        euler = rotation.euler_from_axis_angle(action[..., 3:6])
+        return self.statistics.normalize_action(np.concatenate([action[..., :3], euler, action[..., 6:]], axis=-1))
+
+
+def normalize_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 ``[N, S, S, 3]`` RGB -> float32 ``[N, 3, S, S]``, ImageNet-normalised, on the same device."""
+    mean = torch.tensor(IMAGE_MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD, device=pixels.device).view(3, 1, 1)
+    return (pixels.permute(0, 3, 1, 2).float() * (1 / 255) - mean) / std
