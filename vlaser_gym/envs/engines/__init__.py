@@ -1,0 +1,41 @@
+"""Engines: who simulates a scene. Each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, cast
+
+from vlaser_gym.envs.engines.base import Engine, Placement, Reading
+from vlaser_gym.errors import UnknownNameError
+
+#: Engine name -> (class, looks).
+_ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mujoco": ("vlaser_gym.envs.engines.mujoco.engine:MujocoEngine", ("builtin",)),
+}
+
+__all__ = ["Engine", "Placement", "Reading", "check_engine", "engine_names", "make_engine"]
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names that :func:`make_engine` takes."""
+    return tuple(_ENGINES)
+
+
+def check_engine(name: str, look: str) -> None:
+    """Complain about an unknown engine or look before anything is built.
+
+    Raises:
+        UnknownNameError: if the engine, or the look for that engine, does not exist.
+    """
+    if name not in _ENGINES:
+        raise UnknownNameError("engine", name, _ENGINES)
+    if look not in _ENGINES[name][1]:
+        raise UnknownNameError(f"look of engine {name!r}", look, _ENGINES[name][1])
+
+
+def make_engine(name: str, num_lanes: int, look: str, options: Mapping[str, Any] | None = None) -> Engine:
+    """An engine with ``num_lanes`` lanes; ``options`` are its constructor's keyword arguments."""
+    check_engine(name, look)
+    module, attribute = _ENGINES[name][0].split(":")
+    return cast(Engine, getattr(import_module(module), attribute)(num_lanes, look=look, **(options or {})))

@@ -1,4 +1,4 @@
-"""What a robot is, said without any engine: joints, limits, gains, cameras, start pose, and its controller's contract."""
+"""What a robot is, said without any engine: joints, limits, gains, camera, start pose, its controller's contract."""
 
 from __future__ import annotations
 

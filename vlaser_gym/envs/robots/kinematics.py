@@ -144,9 +144,7 @@ class ArmKinematics:
         """SE(3) error of the last joint frame and its local Jacobian ``[B, 6, n]``; the goal is a joint-frame pose."""
         rotations, positions = self.joint_frames(q)
         back = np.swapaxes(rotation, -1, -2)
-        error = transforms.se3_log(
-            back @ rotations[:, -1], transforms.apply(back, positions[:, -1] - position)
-        )
+        error = transforms.se3_log(back @ rotations[:, -1], transforms.apply(back, positions[:, -1] - position))
         axes = (rotations @ self._axes[..., None])[..., 0]
         linear = np.cross(axes, positions[:, -1:] - positions)
         to_local = np.swapaxes(rotations[:, -1], -1, -2)

@@ -1,0 +1,164 @@
+"""The built-in engine: MuJoCo, all lanes of a scene stepped by one call on all cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+from mujoco.batch import SimulationError as BatchError
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading
+from vlaser_gym.envs.engines.mujoco.rendering import RenderPool, SceneKey
+from vlaser_gym.envs.engines.mujoco.scene import TIMESTEP, Scene, build_scene, write_qpos
+from vlaser_gym.envs.robots import DriveTargets, get_setup
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.errors import SimulationError
+
+_NO_FORWARD = int(mujoco.mjtStage.mjSTAGE_NONE)
+
+
+class MujocoEngine:
+    """Lanes are grouped by scene; each scene has one batch, in which a lane keeps its own number.
+
+    Args:
+        num_lanes: number of simulations.
+        look: ``"builtin"`` (generated shapes and textures).
+        threads: physics threads; 0 for one per core.
+        render_processes: processes that make pictures; None for one per core, at most four.
+    """
+
+    name = "mujoco"
+    version = mujoco.__version__
+
+    def __init__(
+        self, num_lanes: int, look: str = "builtin", threads: int = 0, render_processes: int | None = None
+    ) -> None:
+        self.look = look
+        self._num_lanes, self._threads = num_lanes, threads
+        self._render_processes = render_processes
+        self._pools: dict[SceneKey, _Pool] = {}
+        self._keys: list[SceneKey | None] = [None] * num_lanes
+        self._renderer: RenderPool | None = None
+
+    def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
+        """Put lanes into initial states, everything at rest; scenes are compiled when first seen."""
+        for lane, placement in zip(lanes, placements, strict=True):
+            key = SceneKey(placement.task.name, placement.variant, self.look)
+            self._keys[lane] = key
+            self._pool(key, placement.task).place(lane, placement.layout, placement.qpos)
+
+    def _pool(self, key: SceneKey, task: Task) -> _Pool:
+        if key not in self._pools:
+            scene = build_scene(task, key.variant, self.look)
+            self._pools[key] = _Pool(task, scene, self._num_lanes, self._threads)
+        return self._pools[key]
+
+    def _groups(self, lanes: Ints) -> dict[SceneKey, list[int]]:
+        """Scene -> rows of ``lanes`` that show it."""
+        groups: dict[SceneKey, list[int]] = {}
+        for row, lane in enumerate(lanes):
+            key = self._keys[lane]
+            if key is None:
+                raise SimulationError(f"Lane {lane} is not placed: reset it before it is stepped.")
+            groups.setdefault(key, []).append(row)
+        return groups
+
+    def step(self, lanes: Ints, targets: DriveTargets) -> None:
+        """Run one control step on ``lanes``."""
+        for key, rows in self._groups(lanes).items():
+            self._pools[key].step(lanes[rows], targets.position[rows])
+
+    def read(self, lanes: Ints) -> list[Reading]:
+        """States of ``lanes``."""
+        readings = []
+        for lane in lanes:
+            key = self._keys[lane]
+            assert key is not None
+            readings.append(self._pools[key].read(int(lane)))
+        return readings
+
+    def images(self, lanes: Ints) -> NDArray[np.uint8]:
+        """Pictures of the robot's camera, ``[B, H, W, 3]``; the array is the caller's."""
+        if self._renderer is None:
+            self._renderer = RenderPool(self._num_lanes, self._render_processes)
+        jobs = []
+        for lane in lanes:
+            key = self._keys[lane]
+            assert key is not None
+            jobs.append((key, self._pools[key].batch.qpos[lane]))
+        return self._renderer.render(jobs)
+
+    def get_state(self) -> dict[str, Any]:
+        """Which scene each lane shows and its full integration state."""
+        rows = [None if key is None else self._pools[key].batch.state[i].copy() for i, key in enumerate(self._keys)]
+        return {"keys": list(self._keys), "rows": rows}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Puts :meth:`get_state`'s answer back; scenes not seen here before are compiled."""
+        self._keys = list(state["keys"])
+        for lane, (key, row) in enumerate(zip(self._keys, state["rows"], strict=True)):
+            if key is not None:
+                self._pool(key, get_task(key.task)).batch.state[lane] = row
+
+    def close(self) -> None:
+        """Stop the render processes and drop the batches."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._pools.clear()
+
+
+class _Pool:
+    """All lanes of one scene."""
+
+    def __init__(self, task: Task, scene: Scene, num_lanes: int, threads: int) -> None:
+        self.scene = scene
+        self.batch: Any = Batch(scene.model, num_lanes, nthread=threads)
+        self._forces = self.batch.bind("sensordata")
+        setup = get_setup(task.robot_setup)
+        self._substeps = round(1.0 / (setup.control_hz * TIMESTEP))
+        self._columns = [scene.sensors[:, None] + np.arange(3)]
+
+    def place(self, lane: int, layout: Layout, qpos: Floats) -> None:
+        scene = self.scene
+        self.batch.reset([lane], stage=_NO_FORWARD)
+        row = self.batch.qpos[lane]
+        write_qpos(scene, row, qpos, layout.object_pose, layout.joints)
+        self.batch.ctrl[lane, scene.drives] = qpos
+
+    def step(self, lanes: Ints, position: Floats) -> None:
+        """``position [B, S, J]``: S targets, each held for an equal share of the control step."""
+        schedule = position.shape[1]
+        try:
+            if schedule == 1:
+                self.batch.ctrl[lanes[:, None], self.scene.drives] = position[:, 0]
+                self.batch.step(lanes, nstep=self._substeps)
+            else:
+                self._follow(lanes, position)
+        except BatchError as error:
+            raise SimulationError(f"The simulation of lanes {error.failed.tolist()} diverged: {error}") from error
+
+    def _follow(self, lanes: Ints, position: Floats) -> None:
+        picks = np.arange(self._substeps) * position.shape[1] // self._substeps
+        control = np.zeros((len(lanes), self._substeps, self.scene.model.nu))
+        control[:, :, self.scene.drives] = position[:, picks]
+        self.batch.rollout(self._substeps, control, int(mujoco.mjtState.mjSTATE_CTRL), record=(), ids=lanes)
+
+    def read(self, lane: int) -> Reading:
+        scene, qpos, qvel = self.scene, self.batch.qpos[lane], self.batch.qvel[lane]
+        poses = scene.object_pose.copy()
+        for i, start in enumerate(scene.object_qpos):
+            if start >= 0:
+                poses[i] = qpos[start : start + 7]
+        return Reading(
+            qpos=qpos[scene.robot_qpos],
+            qvel=qvel[scene.robot_qvel],
+            object_pose=poses,
+            impulse=self._forces[lane][tuple(self._columns)] * TIMESTEP,
+            joints={name: float(qpos[i]) for name, i in scene.joint_qpos.items()},
+        )

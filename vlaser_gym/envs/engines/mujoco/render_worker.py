@@ -1,0 +1,98 @@
+"""The child's end of a render process: reads jobs from standard input, writes pictures into mapped memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, read_message, write_message
+from vlaser_gym.envs.engines.mujoco.scene import build_scene
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.errors import GymError
+
+
+class _Artist:
+    """One scene's model, data and OpenGL context."""
+
+    def __init__(self, key: SceneKey, camera: str | None) -> None:
+        scene = build_scene(get_task(key.task), key.variant, key.look)
+        self.model, self.data = scene.model, mujoco.MjData(scene.model)
+        self.camera = scene.camera if camera is None else camera
+        width, height = self.model.camera(self.camera).resolution
+        self.size = int(height), int(width)
+        self._renderer: Any = None
+
+    def draw(self, qpos: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self.model, *self.size, max_geom=1000)
+        self.data.qpos[:] = qpos
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+        self._renderer.update_scene(self.data, self.camera)
+        self._renderer.render(out=out)
+
+
+class _Server:
+    def __init__(self) -> None:
+        self._artists: dict[SceneKey, _Artist] = {}
+        self._camera: str | None = None
+        self._frames: NDArray[np.uint8] | None = None
+
+    def answer(self, command: str, *arguments: Any) -> Any:
+        return {"size": self._size, "open": self._open, "render": self._render}[command](*arguments)
+
+    def _artist(self, key: SceneKey) -> _Artist:
+        if key not in self._artists:
+            self._artists[key] = _Artist(key, self._camera)
+        return self._artists[key]
+
+    def _size(self, key: SceneKey, camera: str | None) -> tuple[int, int]:
+        self._camera = camera
+        return self._artist(key).size
+
+    def _open(self, path: str, shape: tuple[int, ...], camera: str | None) -> None:
+        self._camera = camera
+        self._frames = np.memmap(path, np.uint8, "r+", shape=shape)
+
+    def _render(self, jobs: list[tuple[int, *Job]]) -> None:
+        assert self._frames is not None
+        for slot, key, qpos in jobs:
+            self._artist(key).draw(qpos, self._frames[slot])
+
+
+def _serve(inbox: IO[bytes], outbox: IO[bytes]) -> None:
+    server = _Server()
+    while True:
+        try:
+            message = read_message(inbox)
+        except EOFError:
+            return
+        try:
+            reply = (True, server.answer(*message))
+        except GymError as error:
+            reply = (False, str(error))
+        except Exception as error:  # whatever a GL driver can raise: the parent turns it into one sentence
+            reply = (False, _sentence(error))
+        write_message(outbox, reply)
+
+
+def _sentence(error: Exception) -> str:
+    backend = os.environ.get("MUJOCO_GL", "default")
+    return (
+        f"No pictures can be made here (OpenGL backend {backend!r}: {type(error).__name__}: {error}). "
+        "Install Mesa's EGL (Debian: libegl1 libgl1-mesa-dri) or set MUJOCO_GL=osmesa, or use observations "
+        "without images and video=0; `python -m vlaser_gym.doctor` tells more."
+    )
+
+
+if __name__ == "__main__":
+    # Anything that a driver prints must not reach the pipe of answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _serve(sys.stdin.buffer, answers)

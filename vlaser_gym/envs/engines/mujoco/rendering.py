@@ -1,0 +1,211 @@
+"""Pictures of MuJoCo scenes, made by separate processes.
+
+Software OpenGL uses one core per process and little more with threads, so each core gets a process of its own. A
+process compiles the scenes it is asked for, receives ``qpos`` rows and writes the pictures into memory that both sides
+map. The parent needs no OpenGL at all: where no driver is found, only asking for a picture fails.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.errors import RenderingUnavailableError
+
+_MAX_PROCESSES = 4
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class SceneKey(NamedTuple):
+    """What a scene is compiled from."""
+
+    task: str
+    variant: str
+    look: str
+
+
+Job = tuple[SceneKey, NDArray[np.float64]]
+
+
+class RenderPool:
+    """Processes that render up to ``num_slots`` pictures per call.
+
+    Args:
+        num_slots: most pictures per call.
+        processes: None for one per usable core, at most four and no more than there are slots.
+        camera: camera name; None for the robot's own.
+    """
+
+    def __init__(self, num_slots: int, processes: int | None = None, camera: str | None = None) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = min(processes or min(cores, _MAX_PROCESSES), num_slots)
+        folder = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+        self._file = tempfile.NamedTemporaryFile(prefix="vlaser_gym_", dir=folder)  # noqa: SIM115
+        self._slots = num_slots
+        self._camera = camera
+        self._frames: NDArray[np.uint8] | None = None
+        self._workers = [_Worker() for _ in range(count)]
+
+    def render(self, jobs: Sequence[Job]) -> NDArray[np.uint8]:
+        """One picture ``[H, W, 3]`` per job, stacked; a fresh array.
+
+        Raises:
+            RenderingUnavailableError: if no OpenGL driver can make pictures here.
+        """
+        if self._frames is None:
+            self._frames = self._open(jobs[0][0])
+        shares = np.array_split(np.arange(len(jobs)), len(self._workers))
+        busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if len(share)]
+        for worker, share in busy:
+            worker.send(("render", [(int(i), *jobs[i]) for i in share]))
+        for worker, _ in busy:
+            worker.receive()
+        return self._frames[: len(jobs)].copy()
+
+    def _open(self, key: SceneKey) -> NDArray[np.uint8]:
+        """Ask one process for the picture's size, map the memory, tell all processes."""
+        self._workers[0].send(("size", key, self._camera))
+        height, width = self._workers[0].receive()
+        shape = (self._slots, height, width, 3)
+        self._file.truncate(int(np.prod(shape)))
+        for worker in self._workers:
+            worker.send(("open", self._file.name, shape, self._camera))
+        for worker in self._workers:
+            worker.receive()
+        return np.memmap(self._file.name, np.uint8, "r+", shape=shape)
+
+    def close(self) -> None:
+        """End the processes and free the memory."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+        self._frames = None
+        self._file.close()
+
+
+class SceneRenderer:
+    """Pictures of recorded states, one at a time or in batches.
+
+    Args:
+        look: which look to render with.
+        batch: most pictures per call of :meth:`frames`.
+        processes: as for :class:`RenderPool`.
+    """
+
+    def __init__(self, look: str = "builtin", batch: int = 1, processes: int | None = None) -> None:
+        self.look = look
+        self._pool = RenderPool(batch, processes)
+        self._scenes: dict[SceneKey, Scene] = {}
+
+    def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
+        """``[H, W, 3]`` picture of a state with the recorded names ``qpos``, ``object/<name>``, ``joint/<name>``."""
+        return self.frames(task, variant, [state])[0]
+
+    def frames(self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]]) -> NDArray[np.uint8]:
+        """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task."""
+        key = SceneKey(task, variant, self.look)
+        return self._pool.render([(key, self._row(key, state)) for state in states])
+
+    def _row(self, key: SceneKey, state: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        task = get_task(key.task)
+        if key not in self._scenes:
+            self._scenes[key] = build_scene(task, key.variant, key.look)
+        scene = self._scenes[key]
+        poses = scene.object_pose.copy()
+        for i, obj in enumerate(task.objects):
+            poses[i] = state[f"object/{obj.name}"]
+        joints = {name: float(np.asarray(state[f"joint/{name}"])) for name in scene.joint_qpos}
+        row = np.array(scene.model.qpos0)
+        write_qpos(scene, row, np.asarray(state["qpos"], np.float64), poses, joints)
+        return row
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+
+class _Worker:
+    """The parent's end of one render process."""
+
+    def __init__(self) -> None:
+        environment = dict(os.environ)
+        if sys.platform.startswith("linux") and not environment.get("DISPLAY"):
+            # Without a display MuJoCo's own default (GLFW) cannot work; EGL can.
+            environment.setdefault("MUJOCO_GL", "egl")
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (a pipe that nobody reads could fill up)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "vlaser_gym.envs.engines.mujoco.render_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=environment,
+        )
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        try:
+            write_message(self._pipe(self._process.stdin), message)
+        except BrokenPipeError:
+            raise self._gone() from None
+
+    def receive(self) -> Any:
+        try:
+            ok, answer = read_message(self._pipe(self._process.stdout))
+        except EOFError:
+            raise self._gone() from None
+        if not ok:
+            raise RenderingUnavailableError(answer)
+        return answer
+
+    @staticmethod
+    def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+        assert pipe is not None
+        return pipe
+
+    def _gone(self) -> RenderingUnavailableError:
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return RenderingUnavailableError(
+            "A render process ended unexpectedly; `python -m vlaser_gym.doctor` checks the OpenGL driver. "
+            f"Its last words: {said[-1] if said else 'none'}"
+        )
+
+    def close(self) -> None:
+        self._pipe(self._process.stdin).close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._pipe(self._process.stdout).close()
+        self._stderr.close()
+
+
+def write_message(pipe: IO[bytes], message: Any) -> None:
+    """Length-prefixed pickle, between a parent and its own child only."""
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    pipe.write(struct.pack("<Q", len(data)) + data)
+    pipe.flush()
+
+
+def read_message(pipe: IO[bytes]) -> Any:
+    """The other end of :func:`write_message`.
+
+    Raises:
+        EOFError: if the pipe is closed.
+    """
+    header = pipe.read(8)
+    if len(header) < 8:
+        raise EOFError
+    return pickle.loads(pipe.read(struct.unpack("<Q", header)[0]))

@@ -1,0 +1,253 @@
+"""Builds the MuJoCo model of a scene: robot, objects, scenery, camera, drives, contact sensors.
+
+Contact friction. PhysX averages the coefficients of two bodies, MuJoCo takes the larger one. With finger 1.25, scenery
+and other links 0.75, objects 0.5 the larger one *is* the original's average wherever an object is touched: finger and
+object (2.0 + 0.5) / 2, table and object (1.0 + 0.5) / 2, object and object 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from vlaser_gym.envs.engines.mujoco.objects import add_object
+from vlaser_gym.envs.engines.mujoco.robot_geoms import add_link_geoms
+from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
+
+from vlaser_gym.envs import transforms
+from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
+from vlaser_gym.envs.robots.base import Joint
+from vlaser_gym.envs.tasks.base import ContactQuery, Task
+
+#: Physics step (s). 40 of them make a 5 Hz control step; the original takes 100 of 2 ms.
+TIMESTEP = 0.005
+_OBJECT_FRICTION, _DEFAULT_FRICTION, _OBJECT_DAMPING = 0.5, 1.0, 0.1
+#: The largest picture that renderers are asked for (pixels).
+_MAX_WIDTH, _MAX_HEIGHT = 640, 512
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A compiled model and where things are in its state vectors.
+
+    Attributes:
+        robot_qpos, robot_qvel: indices of the robot's joints, order of ``Robot.moving_joints``.
+        object_qpos, object_qvel: first index of each object's free joint, order of ``Task.objects``; -1 where fixed.
+        object_pose: fixed objects' poses ``[n_objects, 7]`` (rows of free objects are not used).
+        joint_qpos: index of each scenery joint (drawers).
+        drives: actuator of each robot joint, order of ``Robot.moving_joints``.
+        sensors: first index of each contact query's force in ``sensordata`` (three numbers, N, world frame).
+        camera: name of the robot's camera.
+    """
+
+    model: mujoco.MjModel
+    robot_qpos: Ints
+    robot_qvel: Ints
+    object_qpos: Ints
+    object_qvel: Ints
+    object_pose: NDArray[np.float64]
+    joint_qpos: Mapping[str, int]
+    drives: Ints
+    sensors: Ints
+    camera: str
+
+
+def build_scene(task: Task, variant: str = "default", look: str = "builtin") -> Scene:
+    """Compile the scene of a task in one of its variants.
+
+    Raises:
+        MissingAssetError: if the look needs files that are not there.
+    """
+    setup = get_setup(task.robot_setup)
+    spec = mujoco.MjSpec()
+    _set_options(spec)
+    _add_robot(spec, setup, look)
+    add_scenery(spec, task.scenery, look)
+    for obj in task.objects:
+        body = add_object(spec, obj, look)
+        if obj.fixed:
+            pose = task.layout("grid:0", variant).object_pose[task.objects.index(obj)]
+            body.pos, body.quat = pose[:3], pose[3:]
+    _set_contacts(spec, setup.robot)
+    _add_camera(spec, setup.camera)
+    for i, query in enumerate(task.contacts):
+        _add_contact_sensor(spec, f"contact{i}", query)
+    scene = _index(spec.compile(), task, setup, variant)
+    _set_damping(scene, task)
+    return scene
+
+
+def _set_options(spec: mujoco.MjSpec) -> None:
+    spec.modelname = "vlaser_gym"
+    spec.compiler.degree = False
+    spec.compiler.balanceinertia = True
+    option = spec.option
+    option.timestep = TIMESTEP
+    option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    option.impratio = 10.0
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = _MAX_WIDTH, _MAX_HEIGHT
+    # In software GL, shadow maps and multisampling cost more than everything else together.
+    spec.visual.quality.shadowsize, spec.visual.quality.offsamples = 0, 0
+    spec.visual.map.znear, spec.visual.map.zfar = 0.01, 10.0
+    spec.stat.extent, spec.stat.center = 1.0, (0.0, 0.0, 0.9)
+
+
+def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str) -> None:
+    robot = setup.robot
+    joints = {joint.child: joint for joint in robot.joints}
+    bodies: dict[str, mujoco.MjsBody] = {}
+    for link in robot.links:
+        joint = joints.get(link.name)
+        parent = spec.worldbody if joint is None else bodies[joint.parent]
+        body = parent.add_body(name=f"link:{link.name}")
+        body.gravcomp = 1.0
+        turn = transforms.rpy_to_matrix(*link.rpy)
+        xx, yy, zz, xy, xz, yz = link.inertia
+        inertia = turn @ np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) @ turn.T
+        body.explicitinertial, body.mass, body.ipos = True, link.mass, link.com
+        body.fullinertia = inertia[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+        if joint is None:
+            body.pos, body.quat = setup.base_pose[:3], setup.base_pose[3:]
+        else:
+            _add_joint(spec, body, joint)
+        add_link_geoms(spec, body, link.name, look)
+        bodies[link.name] = body
+    for a, b in _never_colliding(robot):
+        spec.add_exclude(bodyname1=f"link:{a}", bodyname2=f"link:{b}")
+
+
+def _never_colliding(robot: Robot) -> list[tuple[str, str]]:
+    """Pairs that are rigid to each other or neighbours; MuJoCo itself leaves out parent and child only."""
+    joints = {joint.child: joint for joint in robot.joints}
+
+    def anchor(link: str) -> str:
+        while link in joints and joints[link].kind == "fixed":
+            link = joints[link].parent
+        return link
+
+    names = [link.name for link in robot.links]
+    pairs = set(robot.collision_exclusions)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            root_a, root_b = anchor(a), anchor(b)
+            moved_by = joints.get(root_b)
+            neighbours = moved_by is not None and anchor(moved_by.parent) == root_a
+            if root_a == root_b or neighbours:
+                pairs.add((a, b))
+    return sorted(pairs)
+
+
+def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
+    body.pos, body.quat = joint.xyz, transforms.matrix_to_quat(transforms.rpy_to_matrix(*joint.rpy))
+    if joint.kind == "fixed":
+        return
+    slide = joint.kind == "prismatic"
+    added = body.add_joint(
+        name=joint.name,
+        type=mujoco.mjtJoint.mjJNT_SLIDE if slide else mujoco.mjtJoint.mjJNT_HINGE,
+        axis=joint.axis,
+        range=(joint.lower, joint.upper),
+        limited=True,
+    )
+    # PhysX's joint limits are hard; MuJoCo's default ones give way by 0.6 mm under the fingers' drive.
+    added.solref_limit, added.solimp_limit = (2 * TIMESTEP, 1.0), (0.999, 0.9999, 1e-4, 0.5, 2.0)
+    drive = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    drive.gaintype, drive.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
+    drive.gainprm[0] = joint.kp
+    drive.biasprm[:3] = 0.0, -joint.kp, -joint.kd
+    drive.forcelimited, drive.forcerange = True, (-joint.force, joint.force)
+
+
+def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
+    fingers = {f"link:{name}" for name in robot.finger_links}
+    for geom in spec.geoms:
+        if not geom.contype:
+            continue
+        body = geom.parent.name
+        if body in fingers:
+            friction = (robot.finger_friction + _OBJECT_FRICTION) / 2
+        elif body.startswith("object:"):
+            friction = _OBJECT_FRICTION
+        else:
+            friction = (_DEFAULT_FRICTION + _OBJECT_FRICTION) / 2
+        geom.friction = (friction, 0.01 if body in fingers else 0.0, 0.0)
+        geom.condim = 4 if body in fingers else 3
+        geom.solref, geom.solimp = (2 * TIMESTEP, 1.0), (0.95, 0.99, 0.001, 0.5, 2.0)
+
+
+def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
+    rotation = transforms.quat_to_matrix(camera.pose[3:])
+    # SAPIEN: x forward, y left, z up. MuJoCo: x right, y up, z backward.
+    turned = np.stack([-rotation[:, 1], rotation[:, 2], -rotation[:, 0]], -1)
+    spec.body(f"link:{camera.link}").add_camera(
+        name=camera.name,
+        pos=camera.pose[:3],
+        quat=transforms.matrix_to_quat(turned),
+        resolution=(camera.width, camera.height),
+        sensor_size=(1.0, camera.height / camera.width),
+        focal_pixel=(camera.focal, camera.focal),
+        principal_pixel=(camera.width / 2 - camera.cx, camera.cy - camera.height / 2),
+    )
+
+
+def _add_contact_sensor(spec: mujoco.MjSpec, name: str, query: ContactQuery) -> None:
+    body = mujoco.mjtObj.mjOBJ_BODY
+    spec.add_sensor(
+        name=name,
+        type=mujoco.mjtSensor.mjSENS_CONTACT,
+        objtype=body,
+        objname=_body_name(query.by),
+        reftype=body,
+        refname=_body_name(query.of),
+        # data fields (bit 1: force), reduction (3: net force in world axes), number of slots
+        intprm=(1 << mujoco.mjtConDataField.mjCONDATA_FORCE, 3, 1),
+    )
+
+
+def _body_name(subject: str) -> str:
+    return "world" if subject == "scene" else subject
+
+
+def _set_damping(scene: Scene, task: Task) -> None:
+    """Objects lose 0.1 of their linear and angular velocity per second (spec: damping 0.1 / 0.1)."""
+    for start, obj in zip(scene.object_qvel, task.objects, strict=True):
+        if start >= 0:
+            scene.model.dof_damping[start : start + 3] = _OBJECT_DAMPING * obj.mass
+            scene.model.dof_damping[start + 3 : start + 6] = _OBJECT_DAMPING * np.array(obj.inertia)
+
+
+def _index(model: mujoco.MjModel, task: Task, setup: RobotSetup, variant: str) -> Scene:
+    joints = [model.joint(joint.name) for joint in setup.robot.moving_joints]
+    free = [None if obj.fixed else model.joint(f"object:{obj.name}") for obj in task.objects]
+    fixed_pose = task.layout("grid:0", variant).object_pose
+    sensors = [model.sensor(f"contact{i}").adr[0] for i in range(len(task.contacts))]
+    layout = task.layout("grid:0", variant)
+    return Scene(
+        model=model,
+        robot_qpos=np.array([joint.qposadr[0] for joint in joints]),
+        robot_qvel=np.array([joint.dofadr[0] for joint in joints]),
+        object_qpos=np.array([-1 if joint is None else joint.qposadr[0] for joint in free]),
+        object_qvel=np.array([-1 if joint is None else joint.dofadr[0] for joint in free]),
+        object_pose=np.array(fixed_pose, np.float64),
+        joint_qpos={name: int(model.joint(name).qposadr[0]) for name in layout.joints},
+        drives=np.array([model.actuator(joint.name).id for joint in setup.robot.moving_joints]),
+        sensors=np.array(sensors, np.int64),
+        camera=setup.camera.name,
+    )
+
+
+def write_qpos(scene: Scene, row: Floats, qpos: Floats, object_pose: Floats, joints: Mapping[str, float]) -> None:
+    """Fill a MuJoCo ``qpos`` row from joint positions ``[J]``, object poses ``[n, 7]`` and scenery joints."""
+    row[scene.robot_qpos] = qpos
+    for i, start in enumerate(scene.object_qpos):
+        if start >= 0:
+            row[start : start + 7] = object_pose[i]
+    for name, value in joints.items():
+        row[scene.joint_qpos[name]] = value

@@ -1,0 +1,464 @@
+"""Many episodes at once: a Gymnasium vector environment over any engine."""
+
+from __future__ import annotations
+
+import copy
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import ArrayLike, NDArray
+
+from vlaser_gym.envs import transforms
+from vlaser_gym.envs.address import Address, canonical_layout
+from vlaser_gym.envs.engines import Placement, Reading, make_engine
+from vlaser_gym.envs.lane import Lane
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots.kinematics import KinematicTree
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks.base import Snapshot, Task
+from vlaser_gym.errors import InvalidActionError, InvalidConfigError, UnknownNameError
+
+Ints = NDArray[np.int64]
+Info = dict[str, Any]
+
+#: Where things stand in the ``state`` observation. Poses are in the robot-base frame, quaternions wxyz.
+STATE_FIELDS = {
+    "tcp": slice(0, 7),
+    "openness": slice(7, 8),
+    "source": slice(8, 15),
+    "target": slice(15, 22),
+    "joints": slice(22, 25),
+    "stage": slice(25, 26),
+}
+OBSERVATIONS = ("image", "proprio", "instruction", "state")
+#: Region layouts from this number on are drawn by environments; below it they are for evaluation.
+FIRST_TRAINING_REGION = 1_000_000
+_LAST_REGION = 2**31 - 1
+_LIMITS = np.array([1, 1, 1, np.pi / 2, np.pi / 2, np.pi / 2, 1], np.float32)
+_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation + " ")
+
+
+class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
+    """``num_envs`` lanes, each running one episode after another.
+
+    Args:
+        task: a task name, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``.
+        num_envs: number of lanes.
+        engine: who simulates (``"mujoco"``).
+        look: what pictures look like (``"builtin"``).
+        variant: named variant of the scenes.
+        layouts: ``"grid"`` or ``"region"``: where layouts are drawn from when a reset names none.
+        observe: which to compute: ``image`` (uint8 ``[H, W, 3]``), ``proprio`` (float32 ``[8]``: TCP position in m and
+            quaternion wxyz with w >= 0 in the base frame, gripper openness), ``instruction`` (text), ``state`` (float32
+            ``[26]``, privileged, see :data:`STATE_FIELDS`).
+        terminate_on_success: end an episode at its first success. The benchmark does not: it runs to the step limit
+            and counts the last step.
+        autoreset_mode: ``SAME_STEP`` (learners) or ``DISABLED`` (a lane that ended stands still until it is reset).
+        record_states: put every control step's state into ``info["states"]``.
+        engine_options: keyword arguments of the engine.
+
+    An action is 7 numbers: TCP translation (m) and axis-angle rotation (rad) in the base frame, neither scaled nor
+    clipped, and the gripper in [-1, 1].
+
+    Example:
+        >>> env = SceneVectorEnv("widowx_stack_cube", num_envs=2, observe=("proprio", "instruction"))
+        >>> observation, info = env.reset(options={"layout": [0, 5]})
+        >>> observation["proprio"].shape, env.addresses[1].layout
+        ((2, 8), 'grid:5')
+        >>> *_, info = env.step_chunk(np.zeros((2, 4, 7)))
+        >>> info["steps"].tolist(), info["success"].tolist()
+        ([4, 4], [False, False])
+        >>> env.close()
+    """
+
+    def __init__(
+        self,
+        task: str | Sequence[str],
+        num_envs: int = 1,
+        *,
+        engine: str = "mujoco",
+        look: str = "builtin",
+        variant: str = "default",
+        layouts: str = "grid",
+        observe: Sequence[str] = ("image", "proprio", "instruction"),
+        terminate_on_success: bool = False,
+        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        record_states: bool = False,
+        engine_options: Mapping[str, Any] | None = None,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        _check_choices(num_envs, layouts, observe, autoreset_mode)
+        names = [task] if isinstance(task, str) else list(task)
+        self.tasks = tuple(get_task(name) for name in names)
+        setups = [get_setup(t.robot_setup) for t in self.tasks]
+        self.robot = _only_robot(self.tasks)
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.observe = tuple(observe)
+        self.terminate_on_success, self.autoreset_mode = terminate_on_success, AutoresetMode(autoreset_mode)
+        self.record_states = record_states
+        self._variant, self._layouts = variant, layouts
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": setups[0].control_hz,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.single_action_space = spaces.Box(-_LIMITS, _LIMITS, dtype=np.float32)
+        self.single_observation_space = _observation_space(
+            self.observe, setups[0].camera.height, setups[0].camera.width
+        )
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+        self.engine = make_engine(engine, num_envs, look, engine_options)
+        self.controller = setups[0].make_controller(num_envs)
+        self._tree = KinematicTree(setups[0].robot)
+        self._tcp_link = setups[0].robot.tcp_link
+        self._lanes = [Lane(self.tasks[i % len(self.tasks)]) for i in range(num_envs)]
+        self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
+
+    # ------------------------------------------------------------------ addresses
+
+    @property
+    def addresses(self) -> list[Address]:
+        """The episode that each lane runs."""
+        return [lane.address for lane in self._lanes]
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """Which lanes stand at the end of their episode (or were never reset), ``[N]``."""
+        return np.array([lane.ended for lane in self._lanes])
+
+    # ------------------------------------------------------------------ reset
+
+    def reset(  # type: ignore[override]
+        self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], Info]:
+        """Start episodes.
+
+        Args:
+            seed: for the lanes' own streams of layouts; an integer s gives lane i the seed s + i.
+            options: ``reset_mask`` (bool ``[N]``, default all), ``task``, ``variant``, ``layout`` (``5``,
+                ``"grid:5"``, ``"region:17"``), ``trial``; each one value or one per lane. Without ``layout`` a lane
+                draws one.
+
+        Raises:
+            UnknownNameError: for a task that this environment does not hold, or a variant the task does not have.
+            InvalidConfigError: for a layout that does not exist or options of the wrong length.
+        """
+        options = dict(options or {})
+        mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
+        if mask.shape != (self.num_envs,):
+            raise InvalidConfigError(f"reset_mask needs {self.num_envs} booleans; got shape {mask.shape}.")
+        self._seed(seed, mask)
+        lanes = np.flatnonzero(mask)
+        self._place(lanes, self._chosen_addresses(lanes, options))
+        info = self._info(np.zeros(self.num_envs, np.int64))
+        if self.record_states:
+            info["initial_states"] = [self._lanes[i].state() if mask[i] else None for i in range(self.num_envs)]
+        return self._observe(), info
+
+    def _seed(self, seed: int | Sequence[int] | None, mask: NDArray[np.bool_]) -> None:
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        for i in np.flatnonzero(mask):
+            if seed is not None or self._lanes[i].rng is None:
+                self._lanes[i].rng = np.random.default_rng(None if seed is None else seed[i])
+
+    def _chosen_addresses(self, lanes: Ints, options: dict[str, Any]) -> list[Address]:
+        columns = {
+            name: self._per_lane(name, options.pop(name, None)) for name in ("task", "variant", "layout", "trial")
+        }
+        if options:
+            raise UnknownNameError("reset option", next(iter(options)), (*columns, "reset_mask"))
+        return [self._chosen_address(self._lanes[i], {k: v[i] for k, v in columns.items()}) for i in lanes]
+
+    def _per_lane(self, name: str, value: Any) -> list[Any]:
+        if value is None or isinstance(value, str | int | np.integer):
+            return [value] * self.num_envs
+        values = list(value)
+        if len(values) != self.num_envs:
+            raise InvalidConfigError(f"Option {name!r} needs one value or {self.num_envs}; got {len(values)}.")
+        return values
+
+    def _chosen_address(self, lane: Lane, chosen: dict[str, Any]) -> Address:
+        task = lane.task if chosen["task"] is None else self._task(chosen["task"])
+        variant = self._variant if chosen["variant"] is None else chosen["variant"]
+        if variant not in task.variants:
+            raise UnknownNameError(f"variant of {task.name}", variant, task.variants)
+        layout = self._draw_layout(lane, task) if chosen["layout"] is None else canonical_layout(chosen["layout"])
+        return Address(task.name, variant, layout, int(chosen["trial"] or 0))
+
+    def _task(self, name: str) -> Task:
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise UnknownNameError("task of this environment", name, [task.name for task in self.tasks])
+
+    def _draw_layout(self, lane: Lane, task: Task) -> str:
+        assert lane.rng is not None
+        if self._layouts == "grid":
+            return f"grid:{lane.rng.integers(task.num_layouts)}"
+        return f"region:{lane.rng.integers(FIRST_TRAINING_REGION, _LAST_REGION)}"
+
+    def _place(self, lanes: Ints, addresses: Sequence[Address]) -> None:
+        placements = []
+        for address in addresses:
+            task = self._task(address.task)
+            qpos = np.array(get_setup(task.robot_setup).qpos)
+            placements.append(Placement(task, address.variant, task.layout(address.layout, address.variant), qpos))
+        self.engine.place([int(i) for i in lanes], placements)
+        if len(lanes):
+            self.controller.reset(lanes, np.array([placement.qpos for placement in placements]))
+        readings = self.engine.read(lanes)
+        for i, address, placement, reading in zip(lanes, addresses, placements, readings, strict=True):
+            self._lanes[i].begin(address, placement, reading)
+
+    # ------------------------------------------------------------------ step
+
+    def step(self, actions: ArrayLike) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+        """One control step with ``actions [N, 7]``; a chunk of length one."""
+        array = np.asarray(actions)
+        if array.shape != (self.num_envs, 7):
+            raise InvalidActionError(f"Expected actions of shape ({self.num_envs}, 7); got {array.shape}.")
+        return self.step_chunk(array[:, None])
+
+    def step_chunk(self, actions: ArrayLike) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+        """Up to H control steps with ``actions [N, H, 7]``; pictures are made once, at the end.
+
+        A lane whose episode ends inside the chunk stops there. Rewards are summed over the steps that ran.
+
+        Returns:
+            observation, reward ``[N]``, terminated ``[N]``, truncated ``[N]`` and info with ``success``,
+            ``success_any``, ``elapsed_steps``, ``steps`` (how many ran), all flags, and ``chunk``: ``ran [N, H]``,
+            ``reward [N, H]``, ``flags {name: [N, H]}``.
+
+        Raises:
+            InvalidActionError: if the shape is wrong or a running lane's action is not finite.
+        """
+        array = self._checked(actions)
+        horizon = array.shape[1]
+        active = ~self.ended
+        ran = np.zeros((self.num_envs, horizon), bool)
+        reward = np.zeros((self.num_envs, horizon))
+        flags = {name: np.zeros((self.num_envs, horizon), bool) for name in self._flag_names}
+        trace: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in self._lanes]
+        for h in range(horizon):
+            lanes = np.flatnonzero(~self.ended)
+            if not len(lanes):
+                break
+            self._control_step(lanes, array[lanes, h])
+            ran[lanes, h] = True
+            for i in lanes:
+                lane = self._lanes[i]
+                reward[i, h] = float(lane.flags["success"])
+                for name, value in lane.flags.items():
+                    flags[name][i, h] = value
+                if self.record_states:
+                    trace[i].append({**lane.state(), "action": array[i, h].copy()})
+        info = self._info(ran.sum(1))
+        info["chunk"] = {"ran": ran, "reward": reward, "flags": flags}
+        if self.record_states:
+            info["states"] = [_stacked(steps) for steps in trace]
+        terminated = np.array([lane.terminated for lane in self._lanes]) & active
+        truncated = np.array([lane.truncated for lane in self._lanes]) & active
+        observation = self._autoreset(terminated | truncated, info)
+        return observation, reward.sum(1), terminated, truncated, info
+
+    def _checked(self, actions: ArrayLike) -> NDArray[np.float64]:
+        array = np.asarray(actions, np.float64)
+        if array.ndim != 3 or array.shape[0] != self.num_envs or array.shape[2] != 7 or not array.shape[1]:
+            raise InvalidActionError(f"Expected a chunk of shape ({self.num_envs}, H, 7); got {array.shape}.")
+        bad = ~np.isfinite(array).all((1, 2)) & ~self.ended
+        if bad.any():
+            lane = int(np.flatnonzero(bad)[0])
+            raise InvalidActionError(
+                f"Expected finite actions; lane {lane} ({self.addresses[lane]}) got {array[lane].tolist()}."
+            )
+        return array
+
+    def _control_step(self, lanes: Ints, actions: NDArray[np.float64]) -> None:
+        qpos = np.array([self._lanes[i].reading.qpos for i in lanes])
+        qvel = np.array([self._lanes[i].reading.qvel for i in lanes])
+        self.engine.step(lanes, self.controller.act(lanes, actions, qpos, qvel))
+        for i, reading in zip(lanes, self.engine.read(lanes), strict=True):
+            self._lanes[i].advance(reading)
+        by_task: dict[str, list[int]] = {}
+        for i in lanes:
+            by_task.setdefault(self._lanes[i].task.name, []).append(int(i))
+        for members in by_task.values():
+            self._evaluate([self._lanes[i] for i in members])
+
+    def _evaluate(self, lanes: list[Lane]) -> None:
+        """Flags of lanes of one task, in one batch."""
+        task = lanes[0].task
+        snapshot = self._snapshot(task, [lane.reading for lane in lanes], [lane.elapsed for lane in lanes])
+        memory = {name: np.concatenate([lane.memory[name] for lane in lanes]) for name in lanes[0].memory}
+        flags, memory = task.evaluate(snapshot, memory)
+        for row, lane in enumerate(lanes):
+            lane.judge(
+                {name: bool(values[row]) for name, values in flags.items()},
+                {name: values[row : row + 1] for name, values in memory.items()},
+                int(task.stage(memory)[row]),
+                self.terminate_on_success,
+            )
+
+    def _snapshot(self, task: Task, readings: list[Reading], elapsed: list[int]) -> Snapshot:
+        links = sorted({q[5:] for c in task.contacts for q in (c.of, c.by) if q.startswith("link:")})
+        base = np.asarray(get_setup(task.robot_setup).base_pose)
+        poses = self._tree.link_poses(np.array([r.qpos for r in readings]), links)
+        world = {name: transforms.compose(base, transforms.make_pose(p, R)) for name, (R, p) in poses.items()}
+        names = readings[0].joints
+        return Snapshot(
+            object_pose=np.array([r.object_pose for r in readings]),
+            link_pose=world,
+            impulse=np.array([r.impulse for r in readings]),
+            joints={name: np.array([r.joints[name] for r in readings]) for name in names},
+            elapsed=np.array(elapsed),
+        )
+
+    def _autoreset(self, done: NDArray[np.bool_], info: Info) -> dict[str, Any]:
+        if self.autoreset_mode is AutoresetMode.DISABLED or not done.any():
+            return self._observe()
+        final = self._observe()
+        info["final_obs"] = np.array([None] * self.num_envs, object)
+        for i in np.flatnonzero(done):
+            info["final_obs"][i] = {name: copy.copy(values[i]) for name, values in final.items()}
+        info["_final_obs"] = done.copy()
+        ends = {k: v for k, v in info.items() if k not in ("final_obs", "_final_obs", "states", "chunk")}
+        info["final_info"], info["_final_info"] = copy.deepcopy(ends), done.copy()
+        lanes = np.flatnonzero(done)
+        self._place(lanes, [self._chosen_address(self._lanes[i], dict.fromkeys(_COLUMNS)) for i in lanes])
+        if self.record_states:
+            info["initial_states"] = [self._lanes[i].state() if done[i] else None for i in range(self.num_envs)]
+        fresh = self._observe(lanes)
+        return {name: _merged(final[name], fresh[name], lanes) for name in final}
+
+    # ------------------------------------------------------------------ observation
+
+    def _observe(self, rows: Ints | None = None) -> dict[str, Any]:
+        """Observations of ``rows`` (default: all lanes), one row per lane."""
+        rows = np.arange(self.num_envs) if rows is None else rows
+        lanes = [self._lanes[i] for i in rows]
+        makers = {
+            "image": lambda: self.engine.images(rows),
+            "proprio": lambda: self._proprio(lanes),
+            "instruction": lambda: tuple(lane.instruction for lane in lanes),
+            "state": lambda: self._state(lanes),
+        }
+        return {name: makers[name]() for name in self.observe}
+
+    def _proprio(self, lanes: list[Lane]) -> NDArray[np.float32]:
+        qpos = np.array([lane.reading.qpos for lane in lanes])
+        rotation, position = self._tree.link_poses(qpos, [self._tcp_link])[self._tcp_link]
+        openness = get_setup(lanes[0].task.robot_setup).openness(qpos)
+        pose = transforms.make_pose(position, rotation)
+        return np.concatenate([pose, openness[:, None]], -1).astype(np.float32)
+
+    def _state(self, lanes: list[Lane]) -> NDArray[np.float32]:
+        state = np.zeros((len(lanes), 26), np.float32)
+        state[:, :8] = self._proprio(lanes)
+        base = transforms.invert(np.array([get_setup(lane.task.robot_setup).base_pose for lane in lanes]))
+        for field, role in (("source", "source"), ("target", "target")):
+            world = np.array([lane.reading.object_pose[getattr(lane.task, role)] for lane in lanes])
+            state[:, STATE_FIELDS[field]] = transforms.compose(base, world)
+        for row, lane in enumerate(lanes):
+            joints = list(lane.reading.joints.values())
+            state[row, 22 : 22 + len(joints)] = joints
+            state[row, 25] = lane.stage
+        return state
+
+    def _info(self, steps: Ints) -> Info:
+        everywhere = np.ones(self.num_envs, bool)
+        info: Info = {
+            "success_any": np.array([lane.success_any for lane in self._lanes]),
+            "elapsed_steps": np.array([lane.elapsed for lane in self._lanes]),
+            "steps": steps,
+        }
+        for name in list(info):
+            info["_" + name] = everywhere
+        for name in self._flag_names:
+            info[name] = np.array([lane.flags.get(name, False) for lane in self._lanes])
+            info["_" + name] = np.array([name in lane.task.flags for lane in self._lanes])
+        return info
+
+    def render(self) -> Any:
+        """Pictures of all lanes, ``uint8 [N, H, W, 3]``."""
+        return self.engine.images(np.arange(self.num_envs))
+
+    # ------------------------------------------------------------------ snapshots
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on; :meth:`set_state` puts it back bit for bit."""
+        return {
+            "engine": self.engine.get_state(),
+            "controller": self.controller.get_state(),
+            "lanes": [lane.get_state() for lane in self._lanes],
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a snapshot of an environment with the same tasks and number of lanes."""
+        if len(state["lanes"]) != self.num_envs:
+            raise InvalidConfigError(f"The snapshot has {len(state['lanes'])} lanes; this environment {self.num_envs}.")
+        self.engine.set_state(state["engine"])
+        self.controller.set_state(state["controller"])
+        for lane, saved in zip(self._lanes, state["lanes"], strict=True):
+            lane.set_state(saved, self._task(saved["address"].task))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the engine."""
+        self.engine.close()
+
+
+_COLUMNS = ("task", "variant", "layout", "trial")
+
+
+def _check_choices(num_envs: int, layouts: str, observe: Sequence[str], mode: AutoresetMode) -> None:
+    if num_envs < 1:
+        raise InvalidConfigError(f"num_envs must be at least 1; got {num_envs}.")
+    if layouts not in ("grid", "region"):
+        raise UnknownNameError("kind of layouts", layouts, ("grid", "region"))
+    for name in observe:
+        if name not in OBSERVATIONS:
+            raise UnknownNameError("observation", name, OBSERVATIONS)
+    if AutoresetMode(mode) is AutoresetMode.NEXT_STEP:
+        raise InvalidConfigError("autoreset_mode must be SAME_STEP (learners) or DISABLED (runners); got NEXT_STEP.")
+
+
+def _only_robot(tasks: Sequence[Task]) -> str:
+    robots = {task.name: get_setup(task.robot_setup).robot.name for task in tasks}
+    if len(set(robots.values())) > 1:
+        listed = ", ".join(f"{task} ({robot})" for task, robot in robots.items())
+        raise InvalidConfigError(
+            f"The tasks of one environment must share a robot; got {listed}: run robot after robot."
+        )
+    return next(iter(robots.values()))
+
+
+def _observation_space(observe: Sequence[str], height: int, width: int) -> spaces.Dict:
+    choices: dict[str, spaces.Space[Any]] = {
+        "image": spaces.Box(0, 255, (height, width, 3), np.uint8),
+        "proprio": spaces.Box(-np.inf, np.inf, (8,), np.float32),
+        "instruction": spaces.Text(200, charset=cast(Any, _CHARACTERS)),
+        "state": spaces.Box(-np.inf, np.inf, (26,), np.float32),
+    }
+    return spaces.Dict({name: choices[name] for name in observe})
+
+
+def _stacked(steps: list[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.stack([step[name] for step in steps]) for name in steps[0]} if steps else {}
+
+
+def _merged(old: Any, new: Any, lanes: Ints) -> Any:
+    """``old`` with the rows ``lanes`` replaced."""
+    if isinstance(old, tuple):
+        rows = list(old)
+        for i, value in zip(lanes, new, strict=True):
+            rows[i] = value
+        return tuple(rows)
+    old[lanes] = new
+    return old
