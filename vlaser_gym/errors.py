@@ -40,3 +40,7 @@ class MissingAssetError(GymError):
 
 class SimulationError(GymError):
     """The simulator could not go on (diverged state, crashed worker)."""
+
+
+class StorageError(GymError):
+    """A run directory that cannot be written, read or continued."""

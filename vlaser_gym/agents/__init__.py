@@ -1,0 +1,102 @@
+"""Who acts in the environments. :func:`make_agent` builds any of them from its config."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from vlaser_gym.agents.base import Agent
+from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+
+__all__ = ["Agent", "make_agent"]
+
+#: What an agent is given that does not say what it observes.
+DEFAULT_OBSERVES = ("image", "proprio", "instruction")
+
+
+def make_agent(config: str | Mapping[str, Any]) -> Agent:
+    """Build an agent.
+
+    Args:
+        config: name of a file in ``configs/agent``, or a mapping with ``_target_`` (a class or function by its dotted
+            path) and its keyword arguments. ``name``, the label in records, is not handed on.
+
+    Returns:
+        An object with ``observes``, ``reset`` and ``act``; an agent without ``observes`` gets images, proprioception
+        and instruction.
+
+    Raises:
+        UnknownNameError: for a name without a file, or an argument that the class does not take.
+        InvalidConfigError: if the class cannot be imported or built, or is no agent.
+
+    Example:
+        >>> make_agent({"_target_": "vlaser_gym.agents.random.RandomAgent", "horizon": 2}).observes
+        ()
+    """
+    # Here and not above: learners and environments import this package without needing Hydra.
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
+    from vlaser_gym.cli import group_config  # noqa: PLC0415
+
+    mapping = group_config("agent", config) if isinstance(config, str) else OmegaConf.create(dict(config))
+    settings: dict[str, Any] = OmegaConf.to_container(mapping, resolve=True)
+    path = str(settings.pop("_target_", ""))
+    settings.pop("name", None)
+    target = _import(path)
+    _check_arguments(path, target, settings)
+    return _as_agent(path, _build(path, target, settings))
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidConfigError(
+            f"agent._target_ must be an importable class such as my_package.MyAgent; got {path!r} ({error}); "
+            "modules of the current folder and of installed packages are found."
+        ) from error
+
+
+def _check_arguments(path: str, target: Any, settings: Mapping[str, Any]) -> None:
+    """Arguments must exist and none that is required may be absent."""
+    if not callable(target):
+        raise InvalidConfigError(f"agent._target_ must be a class; {path} is a {type(target).__name__}.")
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # built in C: it says itself what it dislikes
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key in settings:
+        if key not in parameters:
+            if not parameters:
+                raise InvalidConfigError(f"The agent {path} takes no arguments; got agent.{key}.")
+            raise UnknownNameError(f"argument of the agent {path}", key, parameters)
+    needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    absent = [name for name in needed if name not in settings]
+    if absent:
+        raise InvalidConfigError(f"The agent {path} needs {absent[0]!r}: give agent.{absent[0]}=VALUE.")
+
+
+def _build(path: str, target: Any, settings: Mapping[str, Any]) -> Any:
+    try:
+        return target(**settings)
+    except GymError:
+        raise
+    except Exception as error:
+        error.add_note(f"Raised while building the agent {path} with {dict(settings)}.")
+        raise
+
+
+def _as_agent(path: str, agent: Any) -> Agent:
+    absent = [name for name in ("reset", "act") if not callable(getattr(agent, name, None))]
+    if absent:
+        raise InvalidConfigError(
+            f"An agent has the methods reset(lanes, addresses) and act(observations, lanes); {path} has no {absent[0]}."
+        )
+    if not hasattr(agent, "observes"):
+        agent.observes = DEFAULT_OBSERVES
+    return agent  # type: ignore[no-any-return]

@@ -1,0 +1,199 @@
+"""What all commands share: composing the Hydra config, help, and one-sentence errors.
+
+A command is a YAML file in :mod:`vlaser_gym.configs` and a function that takes the composed config. Hydra's compose
+interface is used alone: the working directory, the logging set-up and ``sys.argv`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+
+CONFIG_DIR = Path(__file__).parent / "configs"
+#: Groups whose entries are handed to somebody else's constructor: any further key may be set below them.
+OPEN_GROUPS = ("agent", "engine")
+
+
+def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str] | None = None) -> None:
+    """Compose the config of a command from the command line and call ``main`` with it.
+
+    A :class:`~vlaser_gym.errors.GymError` ends the process with its sentence on stderr and status 2, Ctrl-C with
+    status 130. Any other exception is a defect and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if {"-h", "--help"} & set(arguments):
+            print(help_text(config_name))
+            return
+        main(load(config_name, arguments))
+    except GymError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has left. Closing stderr too keeps the interpreter from complaining on its way out.
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a command with ``key=value`` overrides.
+
+    Below ``agent`` and ``engine`` any key may be given. ``agent._target_=pkg.Class`` without ``agent=`` starts from
+    an empty agent config, not from the default agent's. ``key=a,b`` means the list ``key=[a,b]``.
+
+    Raises:
+        UnknownNameError: for a key or a group's option that does not exist.
+        InvalidConfigError: for text that is not ``key=value``.
+    """
+    parsed = [_parse(text) for text in overrides]
+    keys = [override.key_or_group for override in parsed]
+    if "agent._target_" in keys and "agent" not in keys:
+        parsed.insert(0, _parse("agent=custom"))
+    chosen = _groups_of(_compose(config_name, []))
+    choices = [f"{o.key_or_group}={_option(o)}" for o in parsed if o.key_or_group in chosen]
+    valid = _flat_keys(_compose(config_name, choices)) | set(chosen)
+    values = [_assignment(o, valid) for o in parsed if o.key_or_group not in chosen]
+    return _complete(_compose(config_name, choices + values))
+
+
+def groups() -> dict[str, list[str]]:
+    """Config groups and their options, by the files that exist."""
+    folders = sorted(path for path in CONFIG_DIR.iterdir() if path.is_dir())
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+
+
+def group_config(group: str, option: str) -> DictConfig:
+    """The config of one option of a group.
+
+    Raises:
+        UnknownNameError: if there is no such option; it lists the nearest.
+    """
+    if option not in groups()[group]:
+        raise UnknownNameError(group, option, groups()[group])
+    return OmegaConf.load(CONFIG_DIR / group / f"{option}.yaml")
+
+
+def help_text(config_name: str) -> str:
+    """Keys of a command, their defaults and the comments above them in its YAML file."""
+    intro, entries = _commented_keys(CONFIG_DIR / f"{config_name}.yaml")
+    config = _compose(config_name, [])
+    lines = [f"python -m vlaser_gym.{config_name} [key=value ...]", "", *intro, ""]
+    for key, value, comments in entries:
+        lines += [f"  {key}={value}", *(f"      {comment}" for comment in comments)]
+    for group, options in _groups_of(config).items():
+        lines += ["", f"  {group}={config[group].get('name')}   one of: {', '.join(options)}"]
+        for option in options:
+            comments, _ = _commented_keys(CONFIG_DIR / group / f"{option}.yaml")
+            lines += [f"      {option}: {' '.join(comments)}"]
+        lines += [f"      {group}.KEY=VALUE sets one of its own keys."]
+    return "\n".join(lines)
+
+
+def _groups_of(config: DictConfig) -> dict[str, list[str]]:
+    """The groups that a command uses."""
+    return {group: options for group, options in groups().items() if isinstance(config.get(group), DictConfig)}
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3", job_name=config_name):
+            return compose(config_name, overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise InvalidConfigError(f"The settings do not fit together: {str(error).splitlines()[0]}") from error
+
+
+def _complete(config: DictConfig) -> DictConfig:
+    """The config without references, checked for keys that have no value yet."""
+    try:
+        OmegaConf.resolve(config)
+        missing = sorted(OmegaConf.missing_keys(config))
+    except InterpolationToMissingValueError as error:
+        missing = [str(error).splitlines()[0].split()[-1]]
+    except OmegaConfBaseException as error:
+        raise InvalidConfigError(f"The settings do not fit together: {str(error).splitlines()[0]}") from error
+    if missing:
+        raise InvalidConfigError(f"{missing[0]} has no default: give {missing[0]}=VALUE; --help says what it is.")
+    return config
+
+
+def _parse(text: str) -> Override:
+    parser = OverridesParser.create()
+    key, equals, value = text.partition("=")
+    try:
+        return cast(Override, parser.parse_override(text))
+    except HydraException:
+        if equals and key and value[:1] not in "[{'\"":  # a path with a blank or an equals sign in it
+            value = value.replace("\\", "\\\\").replace("'", "\\'")
+            try:
+                return cast(Override, parser.parse_override(f"{key}='{value}'"))
+            except HydraException:
+                pass
+    raise _unreadable(text)
+
+
+def _unreadable(text: str) -> InvalidConfigError:
+    return InvalidConfigError(f"Cannot read {text!r}: expected key=value; --help lists the keys.")
+
+
+def _option(override: Override) -> str:
+    """The option of a group override, checked."""
+    if override.package is not None or override.type is not OverrideType.CHANGE:
+        raise _unreadable(str(override.input_line))
+    group, option = override.key_or_group, override.get_value_string()
+    if option not in groups()[group]:
+        raise UnknownNameError(group, option, groups()[group])
+    return str(option)
+
+
+def _assignment(override: Override, valid: set[str]) -> str:
+    """An override of a key in the form that Hydra takes, checked against the keys that exist."""
+    key = override.key_or_group
+    if override.is_delete() or override.package is not None:
+        raise _unreadable(str(override.input_line))
+    is_open = key.split(".")[0] in OPEN_GROUPS and "." in key
+    if key not in valid and not is_open:
+        raise UnknownNameError("key", key, valid)
+    value = override.get_value_string()
+    return f"{'++' if is_open else ''}{key}={f'[{value}]' if override.is_sweep_override() else value}"
+
+
+def _flat_keys(config: Any, prefix: str = "") -> set[str]:
+    """Dotted names of all leaves."""
+    keys: set[str] = set()
+    for key in config:
+        node = config._get_node(key)
+        keys |= _flat_keys(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else {f"{prefix}{key}"}
+    return keys
+
+
+def _commented_keys(path: Path) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+    """Opening comment of a YAML file, and its top-level keys as ``(key, default, comments above it)``."""
+    intro: list[str] | None = None
+    entries: list[tuple[str, str, list[str]]] = []
+    comments: list[str] = []
+    for line in path.read_text().splitlines():
+        if line.startswith("#"):
+            comments.append(line.removeprefix("#").strip())
+            continue
+        if intro is None:
+            intro, comments = comments, []
+        key, colon, value = line.partition(":")
+        if colon and key.isidentifier() and key != "defaults":
+            entries.append((key, value.strip(), comments))
+        if line.strip():
+            comments = []
+    return intro or comments, entries

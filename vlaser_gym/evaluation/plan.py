@@ -1,0 +1,48 @@
+"""Which episodes an evaluation consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+
+LAYOUT_KINDS = ("grid", "region")
+
+
+def plan_episodes(
+    tasks: Sequence[Task], variant: str = "default", layouts: str = "grid", episodes: int = 24, trials: int = 1
+) -> list[Address]:
+    """Addresses of an evaluation, task after task, layouts in order.
+
+    Args:
+        tasks: what to run.
+        variant: named variant; every task must have it.
+        layouts: ``"grid"`` or ``"region"``.
+        episodes: how many layouts of each task, from 0 on. Beyond the last grid layout they start again as further
+            trials, so no address occurs twice; ``region`` never ends.
+        trials: how often each of these episodes is repeated.
+
+    Example:
+        With ``num_layouts=24``, ``episodes=26, trials=1`` gives ``grid:0 .. grid:23`` of trial 0 and ``grid:0, grid:1``
+        of trial 1.
+
+    Raises:
+        InvalidConfigError: if a number is below 1.
+        UnknownNameError: for a variant or kind of layout that does not exist.
+    """
+    for name, value in (("episodes", episodes), ("trials", trials)):
+        if value < 1:
+            raise InvalidConfigError(f"{name} must be at least 1; got {value}.")
+    if layouts not in LAYOUT_KINDS:
+        raise UnknownNameError("kind of layouts", layouts, LAYOUT_KINDS)
+    for task in tasks:
+        if variant not in task.variants:
+            raise UnknownNameError(f"variant of {task.name}", variant, task.variants)
+    return [
+        Address(task.name, variant, f"{layouts}:{index}", trial + turn * trials)
+        for task in tasks
+        for trial in range(trials)
+        for turn, index in (divmod(k, task.num_layouts if layouts == "grid" else episodes) for k in range(episodes))
+    ]

@@ -1,0 +1,237 @@
+"""Running episodes: an agent, a vector environment, a list of addresses.
+
+The loop of :class:`Runner` knows nothing of where records go, and nothing of engines. A lane that ends is refilled at
+once with the next address, so all lanes stay busy until the list is empty.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.agents.base import Agent
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import InvalidActionError
+
+Bools = NDArray[np.bool_]
+Lanes = NDArray[np.int64]
+Step = tuple[dict[str, Any], NDArray[Any], Bools, Bools, dict[str, Any]]
+
+
+class VectorEnv(Protocol):
+    """What the runner needs of :class:`~vlaser_gym.envs.vector.SceneVectorEnv` (autoreset mode DISABLED)."""
+
+    num_envs: int
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
+        """Begin episodes on the lanes of ``options["reset_mask"]``."""
+
+    def step_chunk(self, actions: NDArray[np.float64]) -> Step:
+        """Execute ``[N, H, 7]`` on the lanes that run."""
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """A finished episode.
+
+    Attributes:
+        success: at the last step, the benchmark's rule.
+        success_any: at any step.
+        first_success_step: control steps up to the first success; ``None`` without one.
+        steps: control steps.
+        reward: sum over the steps.
+        ending: ``"terminated"`` or ``"truncated"``.
+        flags: the task's flags after the last step.
+        flags_any: the task's flags, true if true after any step.
+        trajectory: per-step arrays by name: ``flag/<name> [T]``, ``reward [T]``, ``decision`` (steps at which the agent
+            decided), and the engine's states where the environment records them: ``action [T, 7]``, and with row 0
+            for the initial state ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]``, ``joint/<name> [T + 1]``.
+        seconds: wall time from reset to end.
+    """
+
+    address: Address
+    success: bool
+    success_any: bool
+    first_success_step: int | None
+    steps: int
+    reward: float
+    ending: str
+    flags: dict[str, bool]
+    flags_any: dict[str, bool]
+    trajectory: dict[str, NDArray[Any]] = field(repr=False)
+    seconds: float = 0.0
+
+
+class Runner:
+    """Runs every address once.
+
+    Args:
+        env: vector environment with autoreset mode DISABLED whose lanes may run the tasks of ``addresses``.
+        agent: who acts.
+        addresses: in this order they are begun. At least as many as there are lanes.
+        stop: asked before an episode begins; once it says yes, no further episode begins and those running end.
+        name: of the agent, for errors.
+
+    Attributes:
+        running: address of the episode on each busy lane.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        agent: Agent,
+        addresses: Iterable[Address],
+        stop: Callable[[], bool] = lambda: False,
+        name: str = "agent",
+    ) -> None:
+        self.env = env
+        self.agent = agent
+        self.waiting = deque(addresses)
+        self.stop = stop
+        self.name = name
+        self.running: dict[int, Address] = {}
+        self._episodes: dict[int, _Recorder] = {}
+        self._observations: dict[str, Any] = {}
+        if len(self.waiting) < env.num_envs:
+            raise ValueError(f"{env.num_envs} lanes need at least as many episodes; got {len(self.waiting)}")
+
+    def __iter__(self) -> Iterator[EpisodeResult]:
+        """Results as the episodes end."""
+        self._begin(np.arange(self.env.num_envs))
+        while self.running:
+            lanes = np.array(sorted(self.running))
+            actions = self._decide(lanes)
+            self._observations, _, terminated, truncated, info = self.env.step_chunk(actions)
+            for lane in lanes:
+                self._episodes[lane].add(info, lane)
+            ended = lanes[(terminated | truncated)[lanes]]
+            for lane in ended:
+                del self.running[lane]
+                yield self._episodes.pop(lane).result("terminated" if terminated[lane] else "truncated")
+            self._begin(ended)
+
+    def _begin(self, lanes: Lanes) -> None:
+        """Fill lanes with the next addresses, as many as there are."""
+        if self.stop():
+            self.waiting.clear()
+        lanes = lanes[: len(self.waiting)]
+        if not len(lanes):
+            return
+        self.running |= {int(lane): self.waiting.popleft() for lane in lanes}
+        self._observations, info = self.env.reset(options=self._reset_options(lanes))
+        now = time.perf_counter()
+        for lane in lanes:
+            self._episodes[int(lane)] = _Recorder(
+                self.running[int(lane)], now, _of_lane(info, "initial_states", int(lane))
+            )
+        self.agent.reset(lanes, [self.running[int(lane)] for lane in lanes])
+
+    def _reset_options(self, lanes: Lanes) -> dict[str, Any]:
+        mask = np.zeros(self.env.num_envs, bool)
+        mask[lanes] = True
+        # Rows outside the mask are not read; they still need values of the right kind.
+        any_address = self.running[int(lanes[0])]
+        rows = [self.running.get(lane, any_address) for lane in range(self.env.num_envs)]
+        return {
+            "reset_mask": mask,
+            "task": [a.task for a in rows],
+            "variant": [a.variant for a in rows],
+            "layout": [a.layout for a in rows],
+            "trial": [a.trial for a in rows],
+        }
+
+    def _decide(self, lanes: Lanes) -> NDArray[np.float64]:
+        """Actions ``[N, H, 7]`` of all lanes, zero where none runs."""
+        try:
+            chunk = self.agent.act(_rows(self._observations, lanes), lanes)
+        except Exception as error:
+            error.add_note(f"Raised by {self.name}.act(observations, lanes) for {len(lanes)} lanes.")
+            raise
+        decided = self._checked(chunk, lanes)
+        actions = np.zeros((self.env.num_envs, *decided.shape[1:]))
+        actions[lanes] = decided
+        return actions
+
+    def _checked(self, chunk: Any, lanes: Lanes) -> NDArray[np.float64]:
+        """The agent's answer as float64 ``[N, H, 7]``."""
+        try:
+            actions = np.asarray(chunk, np.float64)
+        except (TypeError, ValueError):
+            actions = np.empty(0)
+        if actions.ndim != 3 or actions.shape[0] != len(lanes) or actions.shape[1] < 1 or actions.shape[2] != 7:
+            got = f"shape {np.shape(chunk)}" if isinstance(chunk, np.ndarray | Sequence) else type(chunk).__name__
+            raise InvalidActionError(
+                f"{self.name}.act must return one chunk of actions per lane, shape ({len(lanes)}, H, 7); got {got}."
+            )
+        bad = ~np.isfinite(actions).all((1, 2))
+        if bad.any():
+            lane = int(lanes[np.argmax(bad)])
+            raise InvalidActionError(
+                f"{self.name}.act returned a number that is not finite for lane {lane}, episode {self.running[lane]}, "
+                f"after {self._episodes[lane].steps} steps; check its inputs and weights."
+            )
+        return actions
+
+
+class _Recorder:
+    """Collects what an episode does until it ends."""
+
+    def __init__(self, address: Address, begun: float, initial: Mapping[str, Any]) -> None:
+        self.address = address
+        self.begun = begun
+        self.steps = 0
+        self.parts: dict[str, list[NDArray[Any]]] = {k: [np.asarray(v)[None]] for k, v in initial.items()}
+
+    def add(self, info: Mapping[str, Any], lane: int) -> None:
+        """Take over what the last chunk did on this lane."""
+        chunk = info["chunk"]
+        ran = np.asarray(chunk["ran"][lane], bool)
+        self._append("decision", np.array([self.steps]))
+        self._append("reward", np.asarray(chunk["reward"][lane], np.float64)[ran])
+        for name, values in chunk["flags"].items():
+            if f"_{name}" not in info or info[f"_{name}"][lane]:  # a flag of this lane's task
+                self._append(f"flag/{name}", np.asarray(values[lane], bool)[ran])
+        for name, values in (_of_lane(info, "states", lane)).items():
+            self._append(name, np.asarray(values))
+        self.steps += int(ran.sum())
+
+    def result(self, ending: str) -> EpisodeResult:
+        arrays = {name: np.concatenate(parts) for name, parts in self.parts.items()}
+        flags = {name.removeprefix("flag/"): values for name, values in arrays.items() if name.startswith("flag/")}
+        success = flags["success"]
+        return EpisodeResult(
+            address=self.address,
+            success=bool(success[-1]),
+            success_any=bool(success.any()),
+            first_success_step=int(np.argmax(success)) + 1 if success.any() else None,
+            steps=self.steps,
+            reward=float(arrays["reward"].sum()),
+            ending=ending,
+            flags={name: bool(values[-1]) for name, values in flags.items()},
+            flags_any={name: bool(values.any()) for name, values in flags.items()},
+            trajectory=arrays,
+            seconds=time.perf_counter() - self.begun,
+        )
+
+    def _append(self, name: str, values: NDArray[Any]) -> None:
+        self.parts.setdefault(name, []).append(values)
+
+
+def _of_lane(info: Mapping[str, Any], name: str, lane: int) -> Mapping[str, Any]:
+    """What the environment recorded for a lane; empty where it records nothing."""
+    recorded = info.get(name)
+    return {} if recorded is None or recorded[lane] is None else recorded[lane]
+
+
+def _rows(observations: Mapping[str, Any], lanes: Lanes) -> dict[str, Any]:
+    """The observations of some lanes; strings come in tuples, numbers in arrays."""
+    return {
+        name: values[lanes] if isinstance(values, np.ndarray) else tuple(values[int(lane)] for lane in lanes)
+        for name, values in observations.items()
+    }

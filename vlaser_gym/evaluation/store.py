@@ -1,0 +1,322 @@
+"""Run directories: what an evaluation leaves behind, and how it survives being killed.
+
+The layout and its promises are described in ``docs/run_directory.md``. An episode counts as finished when its line in
+``episodes.jsonl`` is complete; its states are on the disk before the line is. Nothing in a record depends on the clock,
+the host or on what ran beside the episode.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import StorageError
+
+#: Version of the layout of run directories and of the fields of records. Older versions stay readable.
+SCHEMA = 1
+#: Settings that change how an evaluation runs but not its results; a run may be continued with other values.
+FREE_SETTINGS = ("num_envs", "max_minutes", "video", "run")
+
+Record = dict[str, Any]
+
+
+def address_of(record: Mapping[str, Any]) -> Address:
+    """The address of the episode that a record describes."""
+    return Address(record["task"], record["variant"], record["layout"], record["trial"])
+
+
+def states_name(address: Address) -> str:
+    """Path of an episode's states inside its run directory."""
+    kind, index = address.layout_kind, address.layout_index
+    return f"states/{address.task}.{address.variant}.{kind}-{index:04d}.trial-{address.trial}.npz"
+
+
+class RunStore:
+    """A run directory that is being written; one process at a time. Use as a context manager.
+
+    Args:
+        path: created if it does not exist. A directory that holds a run of the same settings is continued.
+        config: resolved settings, as YAML-compatible values, with whatever fixes the results (versions, too).
+
+    Attributes:
+        records: of the episodes that are finished, by address.
+
+    Raises:
+        StorageError: if the directory cannot be written, belongs to another evaluation, or is being written.
+    """
+
+    def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        check_same(self.path, config)
+        with _sentences(self.path):
+            (self.path / "states").mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path)
+            for leftover in [*self.path.glob("*.tmp"), *self.path.glob("states/*.tmp")]:
+                leftover.unlink()
+            if not (self.path / "config.yaml").exists():
+                _write(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
+            _drop_cut_line(self.path / "episodes.jsonl")
+            _drop_cut_line(self.path / "timing.jsonl")
+            found = _read_lines(self.path / "episodes.jsonl")
+            self.records = {address_of(r): r for r in found if r["states"] is None or self._has(r["states"])}
+            self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
+            self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
+
+    def add(self, record: Record, states: Mapping[str, NDArray[Any]] | None) -> None:
+        """Store a finished episode; when this returns it survives a crash of the machine.
+
+        ``record["states"]`` is set here: the path of the states, or ``None`` without any.
+        """
+        address = address_of(record)
+        if address in self.records:
+            raise ValueError(f"episode {address} is stored already")
+        record = {**record, "states": states_name(address) if states else None}
+        with _sentences(self.path):
+            if states:
+                buffer = io.BytesIO()
+                np.savez_compressed(buffer, allow_pickle=False, **dict(states))
+                _write(self.path / record["states"], buffer.getvalue())
+            _append(self._episodes, record)
+            os.fsync(self._episodes.fileno())
+        self.records[address] = record
+
+    def add_timing(self, entry: Mapping[str, Any]) -> None:
+        """Note something about clocks or hosts; none of it is needed to read the results."""
+        with _sentences(self.path):
+            _append(self._timing, entry)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """All episodes are there: sort the records by address and write the summary."""
+        with _sentences(self.path):
+            lines = b"".join(_line(self.records[address]) for address in sorted(self.records, key=_sort_key))
+            _write(self.path / "episodes.jsonl", lines)
+            self._episodes.close()
+            self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
+            _write(self.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._episodes.close()
+        self._timing.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _has(self, states: str) -> bool:
+        return (self.path / states).is_file()
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The settings of a stored run.
+
+    Raises:
+        StorageError: if there is no run, or one of a newer version of this package.
+    """
+    file = Path(path) / "config.yaml"
+    with _sentences(Path(path)):
+        if not file.is_file():
+            raise StorageError(f"{path} is no run directory: expected a config.yaml in it; see docs/run_directory.md.")
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(file))
+        except (YAMLError, ValueError):
+            config = None
+    if not isinstance(config, dict) or not isinstance(config.get("schema"), int):
+        raise StorageError(f"{file} is damaged: expected settings with a schema version; use another run directory.")
+    if config["schema"] > SCHEMA:
+        raise StorageError(
+            f"{path} was written by a newer vlaser-gym (schema {config['schema']}, this one reads up to {SCHEMA}); "
+            "update the package."
+        )
+    return config
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Records of the finished episodes of a run, sorted by address; a run in progress can be read too."""
+    read_config(path)
+    with _sentences(Path(path)):
+        records = {address_of(record): record for record in _read_lines(Path(path) / "episodes.jsonl")}
+    return [records[address] for address in sorted(records, key=_sort_key)]
+
+
+def read_timing(path: str | Path) -> list[dict[str, Any]]:
+    """What the run noted about time; in the order in which it happened."""
+    with _sentences(Path(path)):
+        return _read_lines(Path(path) / "timing.jsonl")
+
+
+def read_states(path: str | Path, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Per-step arrays of a stored episode, by name.
+
+    Raises:
+        StorageError: if none were stored, or the file is damaged.
+    """
+    if record["states"] is None:
+        raise StorageError(f"The run {path} holds no states of episode {address_of(record)}.")
+    file = Path(path) / record["states"]
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise StorageError(f"Cannot read the states {file}: {error}; score the episode again.") from error
+
+
+def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
+    """Refuse a directory that holds another evaluation, or something that is none.
+
+    Only the settings named in ``config`` are compared.
+
+    Raises:
+        StorageError: with the differences.
+    """
+    path = Path(path)
+    with _sentences(path):
+        if not path.exists() or not any(entry.suffix != ".tmp" for entry in path.iterdir() if entry.name != "states"):
+            return
+    stored = _flat(read_config(path))
+    wanted = _flat({**config, "schema": stored["schema"]})
+    known = {key: value for key, value in stored.items() if key.split(".")[0] in {"schema", *config}}
+    differences = [
+        f"{key} was {_shown(known, key)}, now {_shown(wanted, key)}"
+        for key in sorted(known.keys() | wanted.keys())
+        if key.split(".")[0] not in FREE_SETTINGS and known.get(key, _ABSENT) != wanted.get(key, _ABSENT)
+    ]
+    if differences:
+        raise StorageError(
+            f"{path} holds another evaluation ({'; '.join(differences)}): choose another run= or repeat its settings."
+        )
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out whether a run directory can be made or written, and leave no trace.
+
+    Raises:
+        StorageError: if not.
+    """
+    path = Path(path)
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with _sentences(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f"probe-{os.getpid()}.tmp"
+            probe.write_bytes(b"")
+            probe.unlink()
+        finally:
+            for folder in new:
+                if folder.is_dir():
+                    folder.rmdir()
+
+
+_ABSENT = object()
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return repr(flat[key]) if key in flat else "not set"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def _sort_key(address: Address) -> tuple[Any, ...]:
+    return address.sort_key
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _append(file: io.FileIO, entry: Mapping[str, Any]) -> None:
+    """One line, in as few writes as the system allows."""
+    data = _line(entry)
+    while data:
+        data = data[file.write(data) or 0 :]
+
+
+def _drop_cut_line(file: Path) -> None:
+    """Forget a last line that was not written to its end."""
+    if not file.exists():
+        return
+    data = file.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if end and not _is_json(data[data.rfind(b"\n", 0, end - 1) + 1 : end]):
+        end = data.rfind(b"\n", 0, end - 1) + 1
+    if end < len(data):
+        os.truncate(file, end)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    """Entries of a file of JSON lines; a cut last line is left out."""
+    if not file.exists():
+        return []
+    lines = file.read_bytes().split(b"\n")
+    complete = lines[:-1]
+    if complete and not _is_json(complete[-1]):
+        complete.pop()
+    for number, line in enumerate(complete, 1):
+        if not _is_json(line):
+            raise StorageError(f"Line {number} of {file} is damaged: restore the file or use another run directory.")
+    return [json.loads(line) for line in complete]
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Write a whole file, so that it is there complete or not at all, even after a power failure."""
+    partial = file.with_name(file.name + ".tmp")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _lock(path: Path) -> int:
+    """Claim the directory for this process; the system releases it when the process dies."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StorageError(f"Another process is writing to {path}: wait for it or choose another run=.") from error
+    return descriptor
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """Turn what the file system dislikes into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Cannot use the run directory {path}: {error.strerror or error}; "
+            "choose a writable place with enough space by run=DIR (finished episodes are kept)."
+        ) from error
