@@ -1,0 +1,43 @@
+"""What is Vlaser's own around the action expert: how noisy actions and the flow time become tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.flow import time_embedding
+from vlaser_gym.agents.vlaser.language import DecoderStack
+
+
+class ActionEncoder(nn.Module):
+    """Noisy actions and their flow time -> tokens of the action expert."""
+
+    def __init__(self, config: VlaserConfig) -> None:
+        super().__init__()
+        width = config.expert_width
+        self.max_period = config.time_max_period
+        self.linear_1 = nn.Linear(config.action_dim, width)
+        self.linear_2 = nn.Linear(2 * width, width)
+        self.linear_3 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Actions ``[..., H, A]`` and times ``[...]`` -> ``[..., H, width]``."""
+        embedded: Tensor = self.linear_1(x.to(self.linear_1.weight.dtype))
+        time = time_embedding(t, embedded.shape[-1], self.max_period).to(embedded.dtype)
+        both = torch.cat([time[..., None, :].expand_as(embedded), embedded], dim=-1)
+        out: Tensor = self.linear_3(F.silu(self.linear_2(both)))
+        return out
+
+
+def make_language(config: VlaserConfig) -> DecoderStack:
+    """The language model's layers."""
+    return DecoderStack(config.layers, config.width, config.heads, config.kv_heads, config.head_dim, config.mlp_width)
+
+
+def make_expert(config: VlaserConfig) -> DecoderStack:
+    """The action expert's layers: as deep and with the same heads as the language model, but narrower."""
+    return DecoderStack(
+        config.layers, config.expert_width, config.heads, config.kv_heads, config.head_dim, config.expert_mlp
+    )

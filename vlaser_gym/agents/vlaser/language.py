@@ -1,0 +1,183 @@
+"""The transformer stack that both experts are made of: Qwen2's layers, split where the experts meet.
+
+Own code instead of ``transformers``' Qwen2 classes: the experts exchange keys and values inside every layer, the
+rotary tables must stay in fp32 when the weights are bf16 (Qwen2's buffer is cast along), and the import takes seconds.
+The tests hold it against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+#: Keys (after rotation) and values of one layer, each ``[B, kv_heads, T, head_dim]``.
+KeyValue = tuple[Tensor, Tensor]
+
+
+class Rotary(NamedTuple):
+    """Cosine and sine of the rotation angles, fp32 ``[T, head_dim / 2]``."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float) -> Rotary:
+    """Angles ``position / theta^(2 i / head_dim)`` for positions ``[T]``, always in fp32."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angles = positions.float()[:, None] * (1.0 / theta**exponents)
+    return Rotary(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, rope: Rotary) -> Tensor:
+    """Rotate ``[B, heads, T, head_dim]``, first half against second half, in fp32."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat([first * rope.cos - second * rope.sin, second * rope.cos + first * rope.sin], dim=-1)
+    return turned.to(x.dtype)
+
+
+def fold_mask(mask: Tensor, groups: int) -> Tensor:
+    """Repeat an additive mask ``[B, 1, T, S]`` for the query groups of :func:`attend`; one row stays one row."""
+    return mask if mask.shape[2] == 1 else mask.repeat(1, 1, groups, 1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Grouped-query attention without copies of keys and values.
+
+    The query heads that share a key head are laid end to end as one longer query, which every attention kernel takes.
+
+    Args:
+        q: ``[B, heads, T, head_dim]``.
+        k: ``[B, kv_heads, S, head_dim]``, like ``v``.
+        v: values.
+        mask: additive, from :func:`fold_mask`; at least one column of each row must be open.
+
+    Returns:
+        ``[B, T, heads * head_dim]``.
+    """
+    batch, heads, length, head_dim = q.shape
+    folded = q.reshape(batch, k.shape[1], -1, head_dim)
+    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
+    return out.view(batch, heads, length, head_dim).transpose(1, 2).reshape(batch, length, heads * head_dim)
+
+
+class RMSNorm(nn.Module):
+    """Qwen2's norm, eps 1e-6."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., width] -> [..., width]``."""
+        return F.rms_norm(x, self.weight.shape, self.weight, 1e-6)
+
+
+class Attention(nn.Module):
+    """The projections; who attends to whom is decided outside."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.q_proj = nn.Linear(width, heads * head_dim)
+        self.k_proj = nn.Linear(width, kv_heads * head_dim)
+        self.v_proj = nn.Linear(width, kv_heads * head_dim)
+        self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
+
+    def project(self, x: Tensor, rope: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """``[B, T, width]`` -> rotated queries, rotated keys, values."""
+        q, k, v = (
+            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return rotate(q, rope), rotate(k, rope), v
+
+
+class MLP(nn.Module):
+    """SiLU-gated."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., width] -> [..., width]``."""
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """One layer, in two halves: before and after the attention that may span both experts."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int, head_dim: int, mlp_width: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(width, heads, kv_heads, head_dim)
+        self.mlp = MLP(width, mlp_width)
+        self.input_layernorm = RMSNorm(width)
+        self.post_attention_layernorm = RMSNorm(width)
+
+    def project(self, x: Tensor, rope: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """First half: ``[B, T, width]`` -> queries, keys, values."""
+        return self.self_attn.project(self.input_layernorm(x), rope)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Second half: the layer's output from its input and ``attended`` ``[B, T, heads * head_dim]``."""
+        x = x + self.self_attn.o_proj(attended)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+    def forward(
+        self, x: Tensor, rope: Rotary, mask: Tensor | None, past: KeyValue | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens ``x`` attend to ``past`` (if any), then to each other: ``(output, own keys, own values)``."""
+        q, k, v = self.project(x, rope)
+        keys, values = (k, v) if past is None else (torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2))
+        return self.finish(x, attend(q, keys, values, mask)), k, v
+
+
+class DecoderStack(nn.Module):
+    """Layers and a final norm: the language model (without embedding and head), and the action expert."""
+
+    def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, mlp_width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, kv_heads, head_dim, mlp_width) for _ in range(layers))
+        self.norm = RMSNorm(width)
+        self.gradient_checkpointing = False
+
+    def key_values(
+        self, x: Tensor, rope: Rotary, mask: Tensor | None, past: Sequence[KeyValue] | None = None
+    ) -> list[KeyValue]:
+        """Keys and values of ``x`` in every layer; the rest of the last layer is not computed."""
+        cache: list[KeyValue] = []
+        for index, layer in enumerate(self.layers[:-1]):
+            x, k, v = self._run(layer, x, rope, mask, past[index] if past else None)
+            cache.append((k, v))
+        last = self.layers[-1]
+        assert isinstance(last, DecoderLayer)
+        _, k, v = last.project(x, rope)
+        return [*cache, (k, v)]
+
+    def forward(
+        self, x: Tensor, rope: Rotary, mask: Tensor | None, past: Sequence[KeyValue] | None = None
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Hidden states after the final norm ``[B, T, width]``, and the keys and values of every layer."""
+        cache: list[KeyValue] = []
+        for index, layer in enumerate(self.layers):
+            x, k, v = self._run(layer, x, rope, mask, past[index] if past else None)
+            cache.append((k, v))
+        return self.norm(x), cache
+
+    def _run(
+        self, layer: nn.Module, x: Tensor, rope: Rotary, mask: Tensor | None, past: KeyValue | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            out: tuple[Tensor, Tensor, Tensor] = checkpoint(layer, x, rope, mask, past, use_reentrant=False)
+        else:
+            out = layer(x, rope, mask, past)
+        return out
