@@ -1,0 +1,66 @@
+"""What scenes are: layouts, instructions, success; without any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlaser_gym.envs.tasks import widowx
+from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Layout, Memory, ObjectSpec, Snapshot, Task
+from vlaser_gym.errors import UnknownNameError
+
+__all__ = [
+    "PRESETS",
+    "ContactQuery",
+    "Flags",
+    "Layout",
+    "Memory",
+    "ObjectSpec",
+    "Snapshot",
+    "Task",
+    "get_task",
+    "resolve",
+    "task_names",
+]
+
+_TASKS: dict[str, Task] = {task.name: task for task in widowx.TASKS}
+#: Names that stand for several tasks, in the order in which they are run.
+PRESETS: dict[str, tuple[str, ...]] = {"widowx": tuple(task.name for task in widowx.TASKS)}
+
+
+def task_names() -> tuple[str, ...]:
+    """All tasks, by SimplerEnv's names."""
+    return tuple(_TASKS)
+
+
+def get_task(name: str) -> Task:
+    """The task of that name; one instance serves everybody.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    if name not in _TASKS:
+        raise UnknownNameError("task", name, _TASKS)
+    return _TASKS[name]
+
+
+def resolve(spec: str | Sequence[str]) -> tuple[str, ...]:
+    """Task names meant by a preset, a name, several of them separated by commas, or a list of such.
+
+    A task named twice comes once, where it came first.
+
+    Raises:
+        UnknownNameError: for a part that is neither task nor preset.
+
+    Example:
+        >>> resolve("widowx_stack_cube, widowx_carrot_on_plate")
+        ('widowx_stack_cube', 'widowx_carrot_on_plate')
+        >>> len(resolve("widowx"))
+        4
+    """
+    parts = [part.strip() for text in ([spec] if isinstance(spec, str) else spec) for part in text.split(",")]
+    names: dict[str, None] = {}
+    for part in parts or [""]:
+        if part not in PRESETS and part not in _TASKS:
+            raise UnknownNameError("task", part, [*_TASKS, *PRESETS])
+        names.update(dict.fromkeys(PRESETS.get(part, (part,))))
+    return tuple(names)

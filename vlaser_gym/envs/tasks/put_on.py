@@ -1,0 +1,223 @@
+"""Put one object on another: the rules shared by the four WidowX tasks.
+
+Rules and quirks are those of SimplerEnv's ``PutOnInSceneEnv`` (ManiSkill2_real2sim ef7a4d4) and are reproduced, not
+corrected:
+
+- Positions of source and target are those of their centres of mass. Whether the source moved is measured from the actor
+  origin at rest to the centre of mass now, for other objects from actor origin to actor origin.
+- The "world boxes" are the database sizes multiplied by the rotation matrix of the resting orientation, fixed for the
+  episode. Components may be negative; the rule takes the norm of xy and the raw z.
+- Success needs no release: an object held in the right place counts.
+- Contacts are those of the last physics substep only.
+
+Flags and their names in the original: ``success``, ``src_on_target``, ``is_src_obj_grasped``, ``consecutive_grasp``,
+``moved_correct_obj``, ``moved_wrong_obj`` are what ``info`` returns. Its ``episode_stats`` repeats the present values
+of three of them and remembers the two others: ``episode_stats["is_src_obj_grasped"]`` is ``ever_grasped`` here,
+``episode_stats["consecutive_grasp"]`` is ``ever_consecutive_grasp``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks.base import (
+    Bools,
+    ContactQuery,
+    Flags,
+    Floats,
+    Layout,
+    Memory,
+    ObjectSpec,
+    Snapshot,
+    Task,
+)
+from vlaser_gym.envs.tasks.geometry import rotation_matrix
+from vlaser_gym.envs.tasks.region import Region
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+
+#: WidowX finger links and the sign of their y axis along which a held object presses on them.
+FINGERS = (("left_finger_link", 1.0), ("right_finger_link", -1.0))
+#: Least impulse of a grasp, N s, and greatest angle to the closing axis.
+GRASP_IMPULSE, GRASP_COSINE = 1e-6, np.cos(np.deg2rad(60.0))
+#: Control steps in a row that make a grasp firm.
+GRASP_STEPS = 5
+#: An object has moved when it is farther than this from its resting place in the plane, m.
+MOVED_DISTANCE = 0.03
+#: Slack of the horizontal rule, m.
+XY_MARGIN = 0.003
+#: Impulse above which the source touches something, N s.
+TOUCH_IMPULSE = 1e-6
+
+
+class PutOnTask(Task):
+    """Put the first of ``objects`` on the second.
+
+    Args:
+        name: SimplerEnv's name of the task.
+        instruction: what the robot is told in every layout.
+        objects: source, target, then everything else that is not the robot.
+        region: the grid ``[n, n_objects, 7]`` and what is drawn around it.
+        robot_setup: see :attr:`Task.robot_setup`.
+        scenery: see :attr:`Task.scenery`.
+        max_steps: control steps until truncation.
+        z_margin: slack of the vertical rule, m.
+        completely_on: success also needs that the source touches nothing but the target and the robot.
+    """
+
+    flags = (
+        "success",
+        "src_on_target",
+        "is_src_obj_grasped",
+        "consecutive_grasp",
+        "moved_correct_obj",
+        "moved_wrong_obj",
+        "ever_grasped",
+        "ever_consecutive_grasp",
+    )
+    subgoals = ("ever_grasped", "ever_consecutive_grasp", "moved_correct_obj", "success")
+
+    def __init__(
+        self,
+        name: str,
+        instruction: str,
+        objects: tuple[ObjectSpec, ...],
+        region: Region,
+        *,
+        robot_setup: str = "widowx",
+        scenery: str = "bridge_table",
+        max_steps: int = 60,
+        z_margin: float = 0.02,
+        completely_on: bool = False,
+    ) -> None:
+        self.name = name
+        self.robot_setup = robot_setup
+        self.scenery = scenery
+        self.max_steps = max_steps
+        self.objects = objects
+        self.num_layouts = len(region.grid)
+        self.z_margin = z_margin
+        self.completely_on = completely_on
+        self.contacts = self._queries()
+        self._instruction = instruction
+        self._region = region
+        self._others = [i for i, body in enumerate(objects) if i != self.source and not body.fixed]
+        self._com = np.array([objects[self.source].com, objects[self.target].com])
+        self._bbox = np.array([objects[self.source].bbox, objects[self.target].bbox])
+
+    def _queries(self) -> tuple[ContactQuery, ...]:
+        """Source on both fingers; then, where success depends on it, all that must not touch the source."""
+        source = f"object:{self.objects[self.source].name}"
+        fingers = tuple(ContactQuery(of=f"link:{link}", by=source) for link, _ in FINGERS)
+        if not self.completely_on:
+            return fingers
+        ignored = (self.source, self.target)
+        strangers = [f"object:{body.name}" for i, body in enumerate(self.objects) if i not in ignored]
+        return fingers + tuple(ContactQuery(of=source, by=stranger) for stranger in ("scene", *strangers))
+
+    def layout(self, layout: str, variant: str = "default") -> Layout:
+        """Poses at rest, read-only, ``[n_objects, 7]``.
+
+        ``"grid:K"`` is ``episode_id`` K of the original. ``"region:K"`` depends on the task's name and K alone; see
+        :mod:`vlaser_gym.envs.tasks.region`.
+
+        Raises:
+            InvalidConfigError: if K is outside the grid, or ``layout`` is neither form.
+            UnknownNameError: if the task has no such variant.
+        """
+        self._check_variant(variant)
+        address = Address(self.name, layout=layout)
+        if address.layout_kind == "region":
+            poses = self._region.draw(address.rng("layout"))
+            poses.setflags(write=False)
+            return Layout(poses)
+        if address.layout_index >= self.num_layouts:
+            raise InvalidConfigError(
+                f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
+                f"choose one of them or 'region:K'."
+            )
+        return Layout(self._region.grid[address.layout_index])
+
+    def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
+        """The original's sentence, the same in every layout."""
+        self._check_variant(variant)
+        return self._instruction
+
+    def _check_variant(self, variant: str) -> None:
+        if variant not in self.variants:
+            raise UnknownNameError(f"variant of {self.name}", variant, self.variants)
+
+    def begin(self, layouts: list[Layout]) -> Memory:
+        """Resting places, world boxes and empty latches.
+
+        Returns:
+            ``rest [B, n_objects, 3]`` actor origins at rest, m; ``box [B, 2, 3]`` of source and target, m;
+            ``grasp_streak [B]`` control steps of the present grasp; ``ever_grasped [B]`` and
+            ``ever_consecutive_grasp [B]``, 0 or 1.
+        """
+        poses = np.stack([layout.object_pose for layout in layouts])
+        latch = np.zeros(len(layouts))
+        return {
+            "rest": poses[..., :3].copy(),
+            "box": _turn(poses[:, [self.source, self.target], 3:], self._bbox),
+            "grasp_streak": latch,
+            "ever_grasped": latch.copy(),
+            "ever_consecutive_grasp": latch.copy(),
+        }
+
+    def evaluate(self, scene: Snapshot, memory: Memory) -> tuple[Flags, Memory]:
+        """All of :attr:`flags`, each bool ``[B]``, and the memory for the next control step."""
+        pair = scene.object_pose[:, [self.source, self.target]]
+        com = pair[..., :3] + _turn(pair[..., 3:], self._com)
+        moved, moved_wrong = self._moved(com[:, 0], scene.object_pose, memory["rest"])
+        grasped = _grasped(scene)
+        streak = np.where(grasped, memory["grasp_streak"] + 1, 0.0)
+        firm = streak >= GRASP_STEPS
+        ever_grasped = grasped | (memory["ever_grasped"] > 0)
+        ever_firm = firm | (memory["ever_consecutive_grasp"] > 0)
+        on_target = self._on_target(com, memory["box"]) & self._touches_nothing_else(scene)
+        values = (on_target, on_target.copy(), grasped, firm, moved, moved_wrong, ever_grasped, ever_firm)
+        latches = {
+            "grasp_streak": streak,
+            "ever_grasped": ever_grasped.astype(np.float64),
+            "ever_consecutive_grasp": ever_firm.astype(np.float64),
+        }
+        return dict(zip(self.flags, values, strict=True)), {**memory, **latches}
+
+    def _moved(self, source_com: Floats, poses: Floats, rest: Floats) -> tuple[Bools, Bools]:
+        """Whether the source moved most, whether something else did; each ``[B]``."""
+        own = np.hypot(*(source_com - rest[:, self.source])[:, :2].T)
+        dx, dy = np.moveaxis((poses[:, self._others, :2] - rest[:, self._others, :2]), -1, 0)
+        others = np.hypot(dx, dy)
+        correct = (own > MOVED_DISTANCE) & (others < own[:, None]).all(1)
+        wrong = (others > MOVED_DISTANCE).any(1) & (others > own[:, None]).any(1)
+        return correct, wrong
+
+    def _on_target(self, com: Floats, box: Floats) -> Bools:
+        """Whether the source's centre is over the target and low enough, ``[B]``."""
+        offset = com[:, 0] - com[:, 1]
+        half = box / 2
+        over = np.hypot(offset[:, 0], offset[:, 1]) <= np.hypot(half[:, 1, 0], half[:, 1, 1]) + XY_MARGIN
+        height = offset[:, 2]
+        return np.asarray(over & (height > 0) & (height - half[:, 1, 2] - half[:, 0, 2] <= self.z_margin))
+
+    def _touches_nothing_else(self, scene: Snapshot) -> Bools:
+        """Whether every impulse from things that are neither target nor robot is negligible, ``[B]``."""
+        impulse = scene.impulse[:, len(FINGERS) :]
+        return np.asarray((np.linalg.norm(impulse, axis=-1) <= TOUCH_IMPULSE).all(1))
+
+
+def _turn(quaternion: Floats, vector: Floats) -> Floats:
+    """Vectors ``[..., 3]`` turned by quaternions ``[..., 4]``."""
+    return np.asarray((rotation_matrix(quaternion) @ vector[..., None])[..., 0])
+
+
+def _grasped(scene: Snapshot) -> Bools:
+    """Whether both fingers are pressed outwards by the source, within 60 degrees of their closing axis, ``[B]``."""
+    held = np.ones(len(scene.object_pose), np.bool_)
+    for i, (link, sign) in enumerate(FINGERS):
+        impulse = scene.impulse[:, i]
+        axis = sign * rotation_matrix(scene.link_pose[link][:, 3:])[..., 1]
+        size = np.linalg.norm(impulse, axis=-1)
+        held &= (size >= GRASP_IMPULSE) & ((impulse * axis).sum(-1) >= GRASP_COSINE * size)
+    return held
