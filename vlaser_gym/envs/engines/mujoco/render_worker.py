@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import IO, Any
 
 import mujoco
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, read_message, write_message
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.errors import GymError
+from vlaser_gym.errors import GymError, RenderingUnavailableError
 
 
 class _Artist:
@@ -23,19 +24,25 @@ class _Artist:
         scene = build_scene(get_task(key.task), key.variant, key.look)
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
         self.camera = scene.camera if camera is None else camera
-        width, height = self.model.camera(self.camera).resolution
+        width, height = self.model.cam_resolution[self.model.camera(self.camera).id]
         self.size = int(height), int(width)
         self._renderer: Any = None
 
     def draw(self, qpos: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, *self.size, max_geom=1000)
+            self._renderer = self._open_context()
         self.data.qpos[:] = qpos
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
         self._renderer.update_scene(self.data, self.camera)
         self._renderer.render(out=out)
+
+    def _open_context(self) -> Any:
+        try:
+            return mujoco.Renderer(self.model, *self.size, max_geom=1000)
+        except Exception as error:  # drivers fail in many ways, with many types
+            raise RenderingUnavailableError(_no_context(error)) from error
 
 
 class _Server:
@@ -75,14 +82,12 @@ def _serve(inbox: IO[bytes], outbox: IO[bytes]) -> None:
             return
         try:
             reply = (True, server.answer(*message))
-        except GymError as error:
-            reply = (False, str(error))
-        except Exception as error:  # whatever a GL driver can raise: the parent turns it into one sentence
-            reply = (False, _sentence(error))
+        except Exception as error:  # the parent raises it again
+            reply = (False, error if isinstance(error, GymError) else RuntimeError(traceback.format_exc()))
         write_message(outbox, reply)
 
 
-def _sentence(error: Exception) -> str:
+def _no_context(error: Exception) -> str:
     backend = os.environ.get("MUJOCO_GL", "default")
     return (
         f"No pictures can be made here (OpenGL backend {backend!r}: {type(error).__name__}: {error}). "

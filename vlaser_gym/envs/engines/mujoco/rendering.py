@@ -165,7 +165,7 @@ class _Worker:
         except EOFError:
             raise self._gone() from None
         if not ok:
-            raise RenderingUnavailableError(answer)
+            raise answer
         return answer
 
     @staticmethod

@@ -163,6 +163,8 @@ def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
     drive.gainprm[0] = joint.kp
     drive.biasprm[:3] = 0.0, -joint.kp, -joint.kd
     drive.forcelimited, drive.forcerange = True, (-joint.force, joint.force)
+    # PhysX clamps drive targets to the joint's limits: closing fingers approach 15 mm, not the commanded 14.
+    drive.ctrllimited, drive.ctrlrange = True, (joint.lower, joint.upper)
 
 
 def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
@@ -207,7 +209,7 @@ def _add_contact_sensor(spec: mujoco.MjSpec, name: str, query: ContactQuery) -> 
         reftype=body,
         refname=_body_name(query.of),
         # data fields (bit 1: force), reduction (3: net force in world axes), number of slots
-        intprm=(1 << mujoco.mjtConDataField.mjCONDATA_FORCE, 3, 1),
+        intprm=(1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3, 1),
     )
 
 
