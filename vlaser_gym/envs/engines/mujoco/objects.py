@@ -89,7 +89,7 @@ def _unseen(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
 
 
 _PLATE = meshes.rings(measured.PLATE, 10)
-_SINK = (*(meshes.slab(bottom, top) for bottom, top in measured.SINK_SLABS), *measured.SINK_WALL)
+_SINK: tuple[ArrayLike, ...] = (*(meshes.slab(bottom, top) for bottom, top in measured.SINK_SLABS), *measured.SINK_WALL)
 LOOKS: Iterable[str] = ("builtin",)
 _SHAPES = {
     "bridge_carrot_generated_modified": (_hulls(measured.CARROT), _plain((0.9, 0.4, 0.1, 1), measured.CARROT)),
