@@ -45,12 +45,12 @@ class Moments:
         """``[..., D]`` -> ``[..., D]``: p01 becomes -1 and p99 becomes 1; values outside are clipped to them."""
         low, high = np.array(self.p01), np.array(self.p99)
         scaled = 2 * (np.asarray(values, np.float64) - low) / (high - low + EPSILON) - 1
-        return np.clip(scaled, -1.0, 1.0)
+        return np.asarray(np.clip(scaled, -1.0, 1.0))
 
     def denormalize(self, values: ArrayLike) -> Array:
         """``[..., D]`` -> ``[..., D]``: -1 becomes p01 and 1 becomes p99; nothing is clipped."""
         low, high = np.array(self.p01), np.array(self.p99)
-        return (np.asarray(values, np.float64) + 1) / 2 * (high - low) + low
+        return np.asarray((np.asarray(values, np.float64) + 1) / 2 * (high - low) + low)
 
 
 @dataclass(frozen=True)

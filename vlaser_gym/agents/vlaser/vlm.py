@@ -1,0 +1,329 @@
+"""The embodied-reasoning mode: a vision-language checkpoint answers questions about pictures.
+
+InternVL's chat model as Vlaser uses it (OpenGVLab/Vlaser 40d7821; InternVL3): dynamic tiling, ChatML prompt, causal
+Qwen2 language model, greedy answers. The weights are those of a plain VLM (``vision_model.*``, ``mlp1.*``,
+``language_model.*``); a policy checkpoint cannot talk, because training it changed the language model's attention.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
+
+from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.processor import normalize_pixels
+from vlaser_gym.agents.vlaser.tokenizer import IM_END, IM_START, IMAGE, IMAGE_END, IMAGE_START, QwenTokenizer, Tokenizer
+from vlaser_gym.agents.vlaser.vision import VisionEncoder, make_projector
+from vlaser_gym.errors import InvalidConfigError, MissingAssetError
+
+#: InternVL's stock system message, which Vlaser's VLMs were fine-tuned with. It says in Chinese that the model is
+#: InternVL, a multimodal large language model of the Shanghai AI Laboratory, Tsinghua University and partners.
+SYSTEM_MESSAGE = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+#: Where a picture goes in a question.
+PLACEHOLDER = "<image>"
+
+
+def tile_grid(width: int, height: int, min_tiles: int = 1, max_tiles: int = 12, tile: int = 448) -> tuple[int, int]:
+    """Columns and rows of the tiling whose shape is closest to the picture's.
+
+    Of two grids equally close, the larger one is taken if the picture has more than half of its pixels.
+
+    Args:
+        width, height: picture (pixels).
+        min_tiles, max_tiles: limits of columns times rows.
+        tile: side of a tile (pixels).
+    """
+    counts = range(1, max_tiles + 1)
+    grids = [(i, j) for i in counts for j in counts if min_tiles <= i * j <= max_tiles]
+    best, best_gap = (1, 1), float("inf")
+    for i, j in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        gap = abs(width / height - i / j)
+        if gap < best_gap or (gap == best_gap and width * height > 0.5 * tile**2 * i * j):
+            best, best_gap = (i, j), gap
+    return best
+
+
+def tiles(image: NDArray[np.uint8], min_tiles: int = 1, max_tiles: int = 12, tile: int = 448) -> NDArray[np.uint8]:
+    """Cut a picture ``[H, W, 3]`` into tiles ``[T, tile, tile, 3]``, row by row; behind several comes a thumbnail."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise InvalidConfigError(f"A picture is uint8 of shape [H, W, 3]; got {image.dtype}, {list(image.shape)}.")
+    picture = Image.fromarray(image)
+    columns, rows = tile_grid(*picture.size, min_tiles, max_tiles, tile)
+    resized = np.asarray(picture.resize((columns * tile, rows * tile), Image.Resampling.BICUBIC))
+    cut = resized.reshape(rows, tile, columns, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
+    if len(cut) == 1:
+        return cut
+    thumbnail = np.asarray(picture.resize((tile, tile), Image.Resampling.BICUBIC))
+    return np.concatenate([cut, thumbnail[None]])
+
+
+def chat_prompt(
+    question: str,
+    image_tokens: Sequence[int],
+    system: str = SYSTEM_MESSAGE,
+    history: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The text that the model continues.
+
+    Args:
+        question: may hold ``<image>`` once per picture; without any, one picture goes before it, several as numbered
+            lines.
+        image_tokens: number of image tokens of each picture.
+        system: system message.
+        history: earlier questions and answers; they may hold the ``<image>`` of the first pictures.
+
+    Raises:
+        InvalidConfigError: if pictures and placeholders differ in number.
+    """
+    questions = [*(turn[0] for turn in history), question]
+    if not any(PLACEHOLDER in text for text in questions):
+        questions[0] = _picture_lines(len(image_tokens)) + questions[0]
+    answers = [turn[1] for turn in history]
+    text = f"{IM_START}system\n{system}{IM_END}\n"
+    for i, asked in enumerate(questions):
+        text += f"{IM_START}user\n{asked}{IM_END}\n{IM_START}assistant\n"
+        text += f"{answers[i]}{IM_END}\n" if i < len(answers) else ""
+    pieces = text.split(PLACEHOLDER)
+    if len(pieces) != len(image_tokens) + 1:
+        raise InvalidConfigError(
+            f"A question holds {PLACEHOLDER} once per picture, or not at all; got it {len(pieces) - 1} times for "
+            f"{len(image_tokens)} pictures."
+        )
+    pictures = [IMAGE_START + IMAGE * count + IMAGE_END for count in image_tokens]
+    return pieces[0] + "".join(picture + piece for picture, piece in zip(pictures, pieces[1:], strict=True))
+
+
+def _picture_lines(count: int) -> str:
+    if count == 1:
+        return f"{PLACEHOLDER}\n"
+    return "".join(f"Image-{number}: {PLACEHOLDER}\n" for number in range(1, count + 1))
+
+
+@dataclass(frozen=True)
+class VlmConfig:
+    """What a VLM folder's ``config.json`` says.
+
+    Attributes:
+        vision: sizes of the vision encoder and projector; the rest of it is not used.
+        language: keyword arguments of ``transformers.Qwen2Config``.
+        min_tiles, max_tiles: limits of the dynamic tiling.
+    """
+
+    vision: VlaserConfig
+    language: dict[str, Any]
+    min_tiles: int
+    max_tiles: int
+
+    @classmethod
+    def load(cls, folder: str | Path) -> VlmConfig:
+        """Read a folder in InternVL's chat layout.
+
+        Raises:
+            MissingAssetError: if there is no readable config.
+            InvalidConfigError: if it describes a model that is built differently.
+        """
+        file = Path(folder) / "config.json"
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            _check_architecture(data, file)
+            return cls(
+                vision=_vision_config(data),
+                language={name: data["llm_config"][name] for name in _LANGUAGE_KEYS if name in data["llm_config"]},
+                min_tiles=int(data.get("min_dynamic_patch", 1)),
+                max_tiles=int(data.get("max_dynamic_patch", 12)),
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise MissingAssetError(
+                f"{file} should be the configuration of an InternVL chat model; reading it gave "
+                f"{type(error).__name__}: {error}. Give the folder of a VLM such as OpenGVLab/Vlaser-2B."
+            ) from error
+
+
+_LANGUAGE_KEYS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta"),
+    *("rope_scaling", "rope_parameters", "tie_word_embeddings"),
+)
+
+
+def _check_architecture(data: Mapping[str, Any], file: Path) -> None:
+    vision, language = data["vision_config"], data["llm_config"]
+    expected = [
+        ("model_type", "internvl_chat", data.get("model_type")),
+        ("llm_config.architectures", ["Qwen2ForCausalLM"], language.get("architectures", ["Qwen2ForCausalLM"])),
+        ("ps_version", "v2", data.get("ps_version", "v2")),
+        ("select_layer", -1, data.get("select_layer", -1)),
+        ("downsample_ratio", 0.5, data.get("downsample_ratio", 0.5)),
+        ("use_thumbnail", True, data.get("use_thumbnail", True)),
+        ("vision_config.norm_type", "layer_norm", vision.get("norm_type", "layer_norm")),
+        ("vision_config.qk_normalization", False, vision.get("qk_normalization", False)),
+        ("vision_config.qkv_bias", True, vision.get("qkv_bias", True)),
+    ]
+    for name, want, got in expected:
+        if got != want:
+            raise InvalidConfigError(f"{file}: {name} should be {want!r}, as in InternVL3 and Vlaser; got {got!r}.")
+
+
+def _vision_config(data: Mapping[str, Any]) -> VlaserConfig:
+    vision = data["vision_config"]
+    return VlaserConfig().replace(
+        name="vlm",
+        image_size=data.get("force_image_size") or vision["image_size"],
+        patch_size=vision["patch_size"],
+        vision_width=vision["hidden_size"],
+        vision_layers=vision["num_hidden_layers"],
+        vision_heads=vision["num_attention_heads"],
+        vision_mlp=vision["intermediate_size"],
+        width=data["llm_config"]["hidden_size"],
+    )
+
+
+class VisionLanguageModel(nn.Module):
+    """Eyes, projector and a causal language model; the names of its parts are those of the released weights."""
+
+    def __init__(self, config: VlmConfig) -> None:
+        super().__init__()
+        self.vision_model = VisionEncoder(config.vision)
+        self.mlp1 = make_projector(config.vision)
+        self.language_model: Any = Qwen2ForCausalLM(Qwen2Config(**config.language))
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor, image_id: int) -> Tensor:
+        """Token embeddings ``[1, T, width]`` with the pictures' features in the places of ``image_id``.
+
+        Args:
+            input_ids: ``[1, T]``.
+            pixel_values: ``[tiles, 3, S, S]`` normalised; together they have as many features as there are places.
+            image_id: token that marks the places.
+        """
+        embedded: Tensor = self.language_model.get_input_embeddings()(input_ids)
+        features = self.mlp1(self.vision_model(pixel_values)).flatten(0, 1)
+        return embedded.masked_scatter((input_ids == image_id)[..., None], features.to(embedded.dtype))
+
+    @torch.inference_mode()
+    def generate(self, embedded: Tensor, max_new_tokens: int, end_id: int) -> list[int]:
+        """The most likely next tokens, one after another, up to and without ``end_id``."""
+        out = self.language_model.generate(
+            inputs_embeds=embedded,
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=end_id,
+            pad_token_id=end_id,
+        )
+        ids: list[int] = out[0].tolist()
+        return ids[: ids.index(end_id)] if end_id in ids else ids
+
+
+class Vlm:
+    """A vision-language model that answers questions about pictures.
+
+    Args:
+        model: in evaluation mode.
+        config: its folder's configuration.
+        tokenizer: of the same folder.
+    """
+
+    def __init__(self, model: VisionLanguageModel, config: VlmConfig, tokenizer: Tokenizer) -> None:
+        self.model, self.config, self.tokenizer = model, config, tokenizer
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Vlm:
+        """Load a VLM folder (``config.json``, ``*.safetensors``, tokenizer files).
+
+        Raises:
+            MissingAssetError: if files are missing or damaged, or the weights do not fit the configuration.
+            InvalidConfigError: if the model is built differently.
+        """
+        config = VlmConfig.load(folder)
+        tokenizer = QwenTokenizer(folder)
+        with torch.device("meta"):
+            model = VisionLanguageModel(config)
+        _load_weights(model, Path(folder), torch.device(device), dtype)
+        # Its tables are no weights: they are computed, in fp32.
+        model.language_model.model.rotary_emb = Qwen2RotaryEmbedding(model.language_model.config).to(device)
+        return cls(model.eval(), config, tokenizer)
+
+    def ask(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        question: str,
+        *,
+        system: str = SYSTEM_MESSAGE,
+        history: Sequence[tuple[str, str]] = (),
+        max_tiles: int | None = None,
+        max_new_tokens: int = 1024,
+    ) -> str:
+        """The model's answer.
+
+        Args:
+            images: pictures ``[H, W, 3]`` uint8, in the order of their placeholders.
+            question: see :func:`chat_prompt`.
+            system: system message.
+            history: earlier questions and answers.
+            max_tiles: tiles per picture at most, thumbnail not counted; default: the checkpoint's.
+            max_new_tokens: length of the answer at most.
+        """
+        vision = self.config.vision
+        limit = self.config.max_tiles if max_tiles is None else max_tiles
+        cut = [tiles(image, self.config.min_tiles, limit, vision.image_size) for image in images]
+        counts = [len(part) * vision.num_image_tokens for part in cut]
+        ids = self.tokenizer.encode(chat_prompt(question, counts, system, history))
+        if ids.count(self.tokenizer.image_id) != sum(counts):
+            raise InvalidConfigError(f"Questions and system messages are plain text without {IMAGE}.")
+        weight = next(self.model.parameters())
+        with torch.inference_mode():
+            pixels = normalize_pixels(torch.from_numpy(np.concatenate(cut)).to(weight.device)).to(weight.dtype)
+            embedded = self.model.embed(torch.tensor([ids], device=weight.device), pixels, self.tokenizer.image_id)
+        answer = self.tokenizer.decode(self.model.generate(embedded, max_new_tokens, self.tokenizer.end_id))
+        return answer.split(IM_END)[0].strip()
+
+
+def _load_weights(model: VisionLanguageModel, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """Fill a model on the meta device from the folder's safetensors."""
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    weights: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(str(file), framework="pt", device=str(device)) as reader:
+                weights |= {name: reader.get_tensor(name).to(dtype) for name in reader.keys() if name in wanted}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise MissingAssetError(f"{file} is damaged ({error}); copy it again.") from error
+    if model.language_model.config.tie_word_embeddings:
+        weights["language_model.lm_head.weight"] = weights["language_model.model.embed_tokens.weight"]
+    wrong = [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]
+    if wrong:
+        got = list(weights[wrong[0]].shape) if wrong[0] in weights else "nothing"
+        raise MissingAssetError(
+            f"The weights in {folder} should be those of the VLM that config.json describes; {len(wrong)} tensors do "
+            f"not fit, the first is {wrong[0]}: expected {list(wanted[wrong[0]])}, got {got}."
+        )
+    model.load_state_dict(weights, assign=True)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: those that its index names, else all."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise MissingAssetError(
+            f"{folder} should hold the model's safetensors files; {', '.join(missing) or 'there is none'} missing."
+        )
+    return files
