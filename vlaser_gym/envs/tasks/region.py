@@ -37,12 +37,13 @@ class Spot:
     Attributes:
         area: where its actor origin may be, world.
         yaws: least and greatest heading of its x axis, rad.
-        footprint: what it covers of the ground, around its actor origin, with the heading as x axis.
+        footprint: what it covers of the ground: corners ``[k, 2]`` of a convex outline in order, around its actor
+            origin, with the heading as x axis, m.
     """
 
     area: Rectangle
     yaws: tuple[float, float]
-    footprint: Rectangle
+    footprint: Floats
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,11 @@ class Region:
         return pose
 
     def _fits(self, poses: Floats) -> bool:
-        corners = [footprint_corners(pose, spot.footprint) for pose, spot in zip(poses, self.spots, strict=False)]
+        outlines = [placed_outline(pose, spot.footprint) for pose, spot in zip(poses, self.spots, strict=False)]
         low_x, high_x, low_y, high_y = self.walls
-        inside = all(
-            low_x <= c[:, 0].min() and c[:, 0].max() <= high_x and low_y <= c[:, 1].min() and c[:, 1].max() <= high_y
-            for c in corners
-        )
-        return inside and all(separation(a, b) >= self.clearance for a, b in combinations(corners, 2))
+        x, y = np.concatenate(outlines).T
+        inside = bool(low_x <= x.min() and x.max() <= high_x and low_y <= y.min() and y.max() <= high_y)
+        return inside and all(separation(a, b) >= self.clearance for a, b in combinations(outlines, 2))
 
 
 def near_grid(pose: Floats, grid: Floats) -> bool:
@@ -106,21 +105,32 @@ def near_grid(pose: Floats, grid: Floats) -> bool:
     return bool(((distance <= NEAR_DISTANCE) & (angle <= NEAR_ANGLE)).any())
 
 
-def footprint_corners(pose: Floats, footprint: Rectangle) -> Floats:
-    """Corners of a footprint in the world's plane, in order around it: ``[4, 2]``."""
-    low_x, high_x, low_y, high_y = footprint
-    local = np.array([(low_x, low_y), (high_x, low_y), (high_x, high_y), (low_x, high_y)])
+def box(low_x: float, high_x: float, low_y: float, high_y: float) -> Floats:
+    """Outline of a rectangle, ``[4, 2]``."""
+    return np.array([(low_x, low_y), (high_x, low_y), (high_x, high_y), (low_x, high_y)])
+
+
+def oval(low_x: float, high_x: float, low_y: float, high_y: float) -> Floats:
+    """Outline of the ellipse inside a rectangle, ``[16, 2]``."""
+    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    x = (low_x + high_x + (high_x - low_x) * np.cos(angle)) / 2
+    y = (low_y + high_y + (high_y - low_y) * np.sin(angle)) / 2
+    return np.stack([x, y], axis=1)
+
+
+def placed_outline(pose: Floats, footprint: Floats) -> Floats:
+    """A footprint in the world's plane, ``[k, 2]``."""
     yaw = heading(pose[3:])
     c, s = np.cos(yaw), np.sin(yaw)
-    return np.asarray(pose[:2] + local @ np.array([(c, s), (-s, c)]))
+    return np.asarray(pose[:2] + footprint @ np.array([(c, s), (-s, c)]))
 
 
 def separation(a: Floats, b: Floats) -> float:
-    """Widest gap between two rectangles ``[4, 2]`` along a direction of their sides, m; negative where they overlap.
+    """Widest gap between two convex outlines square to one of their sides, m; negative where they overlap.
 
-    It never exceeds their distance (only for two corners that face each other is it less).
+    It never exceeds their distance (only where two corners face each other is it less).
     """
-    sides = np.stack([a[1] - a[0], a[2] - a[1], b[1] - b[0], b[2] - b[1]])
-    axes = sides / np.linalg.norm(sides, axis=1, keepdims=True)
+    sides = np.concatenate([np.roll(a, -1, axis=0) - a, np.roll(b, -1, axis=0) - b])
+    axes = np.stack([-sides[:, 1], sides[:, 0]], axis=1) / np.linalg.norm(sides, axis=1, keepdims=True)
     p, q = a @ axes.T, b @ axes.T
     return float(np.maximum(p.min(0) - q.max(0), q.min(0) - p.max(0)).max())

@@ -16,7 +16,7 @@ import numpy as np
 from vlaser_gym.envs.tasks import objects, settled
 from vlaser_gym.envs.tasks.base import Floats
 from vlaser_gym.envs.tasks.put_on import PutOnTask
-from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, Region, Spot
+from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, Region, Spot, box, oval
 
 _PAIRS = tuple(permutations(range(4), 2))
 
@@ -29,7 +29,7 @@ _BASIN: Rectangle = (-0.2, -0.0655, 0.12, 0.28)
 #: In these layouts the eggplant leans on the basin's wall; away from it the pose would not hold.
 _LEANING = (2, 14)
 
-_CUBE_FOOTPRINT: Rectangle = (-0.015, 0.015, -0.015, 0.015)
+_CUBE_FOOTPRINT = box(-0.015, 0.015, -0.015, 0.015)
 
 
 def _yaws(*degrees: float) -> tuple[float, float]:
@@ -70,8 +70,8 @@ def _table_region(grid: Floats, source: Spot, target: Spot, clearance: float) ->
 def _carrot() -> PutOnTask:
     region = _table_region(
         _turned_sources(settled.CARROT, settled.PLATE),
-        Spot(_SQUARE, _yaws(180, 270), footprint=(-0.0641, 0.0542, -0.0163, 0.0159)),
-        Spot(_SQUARE, _yaws(0), footprint=(-0.055, 0.055, -0.055, 0.055)),
+        Spot(_SQUARE, _yaws(180, 270), box(-0.0641, 0.0542, -0.0163, 0.0159)),
+        Spot(_SQUARE, _yaws(0), oval(-0.055, 0.055, -0.055, 0.055)),
         clearance=0.03,
     )
     return PutOnTask(
@@ -86,8 +86,8 @@ def _carrot() -> PutOnTask:
 def _spoon() -> PutOnTask:
     region = _table_region(
         _turned_sources(settled.SPOON, settled.CLOTH),
-        Spot(_SQUARE, _yaws(0, 90), footprint=(-0.0732, 0.0679, -0.0178, 0.0178)),
-        Spot(_SQUARE, _yaws(0), footprint=(-0.0511, 0.0499, -0.0508, 0.0502)),
+        Spot(_SQUARE, _yaws(0, 90), box(-0.0732, 0.0679, -0.0178, 0.0178)),
+        Spot(_SQUARE, _yaws(0), box(-0.0511, 0.0499, -0.0508, 0.0502)),
         clearance=0.025,
     )
     return PutOnTask(
@@ -114,7 +114,7 @@ def _eggplant() -> PutOnTask:
     region = Region(
         grid=grid,
         bases=_freeze(np.delete(grid, _LEANING, axis=0)),
-        spots=(Spot(_EGGPLANT_AREA, _yaws(-45, 0, 45), footprint=(-0.0449, 0.0338, -0.0203, 0.0203)),),
+        spots=(Spot(_EGGPLANT_AREA, _yaws(-45, 0, 45), oval(-0.0449, 0.0338, -0.0203, 0.0203)),),
         clearance=0.0,
         walls=_BASIN,
         floor=_sink_floor,
