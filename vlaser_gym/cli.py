@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +21,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 
 CONFIG_DIR = Path(__file__).parent / "configs"
+T = TypeVar("T")
 #: Groups whose entries are handed to somebody else's constructor: any further key may be set below them.
 OPEN_GROUPS = ("agent", "engine")
 
@@ -68,6 +69,18 @@ def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     valid = _flat_keys(_compose(config_name, choices)) | set(chosen)
     values = [_assignment(o, valid) for o in parsed if o.key_or_group not in chosen]
     return _complete(_compose(config_name, choices + values))
+
+
+def typed(cls: type[T], config: DictConfig) -> T:
+    """A config as an instance of a dataclass, every value of the type that the field has.
+
+    Raises:
+        InvalidConfigError: with the key and what was expected.
+    """
+    try:
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config)))
+    except OmegaConfBaseException as error:
+        raise InvalidConfigError(f"{error.full_key} has a wrong value: {str(error.msg).splitlines()[0]}.") from error
 
 
 def groups() -> dict[str, list[str]]:

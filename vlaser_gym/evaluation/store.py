@@ -11,9 +11,10 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,7 @@ from vlaser_gym.errors import StorageError
 #: Version of the layout of run directories and of the fields of records. Older versions stay readable.
 SCHEMA = 1
 #: Settings that change how an evaluation runs but not its results; a run may be continued with other values.
-FREE_SETTINGS = ("num_envs", "max_minutes", "video", "run")
+FREE_SETTINGS = ("num_envs", "max_minutes", "video", "engine.threads", "engine.render_processes")
 
 Record = dict[str, Any]
 
@@ -61,6 +62,7 @@ class RunStore:
 
     def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
         self.path = Path(path)
+        self._new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         check_same(self.path, config)
         with _sentences(self.path):
             (self.path / "states").mkdir(parents=True, exist_ok=True)
@@ -76,10 +78,11 @@ class RunStore:
             self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
             self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
 
-    def add(self, record: Record, states: Mapping[str, NDArray[Any]] | None) -> None:
+    def add(self, record: Record, states: Mapping[str, NDArray[Any]] | None) -> Record:
         """Store a finished episode; when this returns it survives a crash of the machine.
 
-        ``record["states"]`` is set here: the path of the states, or ``None`` without any.
+        Returns:
+            The record with ``states``, the path of the states or ``None`` without any.
         """
         address = address_of(record)
         if address in self.records:
@@ -93,6 +96,11 @@ class RunStore:
             _append(self._episodes, record)
             os.fsync(self._episodes.fileno())
         self.records[address] = record
+        return record
+
+    def sorted_records(self) -> list[Record]:
+        """Records of the finished episodes, by address."""
+        return [self.records[address] for address in sorted(self.records, key=_sort_key)]
 
     def add_timing(self, entry: Mapping[str, Any]) -> None:
         """Note something about clocks or hosts; none of it is needed to read the results."""
@@ -102,8 +110,7 @@ class RunStore:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """All episodes are there: sort the records by address and write the summary."""
         with _sentences(self.path):
-            lines = b"".join(_line(self.records[address]) for address in sorted(self.records, key=_sort_key))
-            _write(self.path / "episodes.jsonl", lines)
+            _write(self.path / "episodes.jsonl", b"".join(_line(record) for record in self.sorted_records()))
             self._episodes.close()
             self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
             _write(self.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
@@ -120,7 +127,17 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and self._new and not self.records:
+            self._remove()
         self.close()
+
+    def _remove(self) -> None:
+        """Leave no trace of an evaluation that failed before its first episode ended."""
+        with _sentences(self.path):
+            shutil.rmtree(self.path)
+            for folder in self._new[1:]:
+                with suppress(OSError):  # somebody else has put something there meanwhile
+                    folder.rmdir()
 
     def _has(self, states: str) -> bool:
         return (self.path / states).is_file()
@@ -198,7 +215,7 @@ def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
     differences = [
         f"{key} was {_shown(known, key)}, now {_shown(wanted, key)}"
         for key in sorted(known.keys() | wanted.keys())
-        if key.split(".")[0] not in FREE_SETTINGS and known.get(key, _ABSENT) != wanted.get(key, _ABSENT)
+        if key not in FREE_SETTINGS and known.get(key, _ABSENT) != wanted.get(key, _ABSENT)
     ]
     if differences:
         raise StorageError(

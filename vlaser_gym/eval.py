@@ -1,0 +1,68 @@
+"""Score an agent: ``python -m vlaser_gym.eval task=widowx agent=expert``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from vlaser_gym.cli import run
+from vlaser_gym.errors import RenderingUnavailableError
+from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
+from vlaser_gym.evaluation.store import read_records, read_timing
+from vlaser_gym.evaluation.summary import episodes_per_minute, summarise
+from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table
+from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
+
+
+def main(config: DictConfig) -> None:
+    """Run or continue the evaluation, print its table, render its videos."""
+    settings = EvalSettings.from_config(config)
+    evaluation = _score(settings)
+    _print_table(evaluation)
+    if settings.video:
+        _film(evaluation, settings.video)
+
+
+def _score(settings: EvalSettings) -> Evaluation:
+    """Run the episodes under a progress bar."""
+    where = []
+
+    def start(path: object, done: int, total: int) -> None:
+        where.append(f"{path}")
+        print(f"Run directory: {path}" + (f" ({done} of {total} episodes are there already)" if done else ""))
+        progress.start(done, total)
+
+    with EpisodeProgress(make_console(stderr=True)) as progress:
+        try:
+            return evaluate(settings, start, progress.add)
+        except KeyboardInterrupt:
+            hint = f"; continue with the same command and run={where[0]}" if where else ""
+            raise KeyboardInterrupt(f"Stopped. Finished episodes are stored{hint}.") from None
+
+
+def _print_table(evaluation: Evaluation) -> None:
+    console = make_console()
+    summary = summarise(read_records(evaluation.path), evaluation.settings.tasks)
+    pace = episodes_per_minute(read_timing(evaluation.path))
+    origin = evaluation.origin
+    print(
+        f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
+        "rates in % with 95 % intervals"
+    )
+    console.print(result_table(summary, pace, plain=not console.is_terminal))
+    if not evaluation.complete:
+        print(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
+
+
+def _film(evaluation: Evaluation, per_task: int) -> None:
+    """Videos of some episodes of each task. Where pictures cannot be made the scores stand without them."""
+    chosen = choose_examples(read_records(evaluation.path), per_task)
+    folder = video_folder(evaluation.path)
+    try:
+        for path in render_videos(evaluation.path, chosen, folder):
+            print(f"Video: {path}")
+    except RenderingUnavailableError as error:
+        print(f"No videos: {error} The scores above do not need pictures.")
+
+
+if __name__ == "__main__":
+    run("eval", main)

@@ -1,0 +1,321 @@
+"""An evaluation from settings to stored records."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from gymnasium.vector import AutoresetMode
+from omegaconf import DictConfig
+
+from vlaser_gym import __version__
+from vlaser_gym.agents import Agent, make_agent
+from vlaser_gym.cli import typed
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import Task, get_task, resolve
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import InvalidConfigError, SimulationError
+from vlaser_gym.evaluation.plan import plan_episodes
+from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
+from vlaser_gym.evaluation.store import Record, RunStore, check_same, check_writable
+from vlaser_gym.evaluation.summary import summarise
+
+
+@dataclass
+class EvalSettings:
+    """What ``configs/eval.yaml`` holds; the comments there say what each means."""
+
+    task: Any
+    variant: str
+    layouts: str
+    episodes: int
+    trials: int
+    terminate_on_success: bool
+    checkpoint: str | None
+    look: str
+    num_envs: int
+    max_minutes: float | None
+    run: str | None
+    video: int
+    agent: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> EvalSettings:
+        """Settings of the right types and within their ranges.
+
+        Raises:
+            InvalidConfigError: with the key and what was expected.
+        """
+        settings = typed(cls, config)
+        for key, least in (("num_envs", 1), ("episodes", 1), ("trials", 1), ("video", 0)):
+            if getattr(settings, key) < least:
+                raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")
+        if settings.max_minutes is not None and not settings.max_minutes > 0:
+            raise InvalidConfigError(f"max_minutes must be above 0 or null; got {settings.max_minutes}.")
+        return settings
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks meant by ``task``; of one robot, unless a preset names them.
+
+        Raises:
+            UnknownNameError: if there is no such task.
+            InvalidConfigError: if tasks of several robots were listed.
+        """
+        spec = self.task if isinstance(self.task, str) else [str(name) for name in self.task or [""]]
+        tasks = [get_task(name) for name in resolve(spec)]
+        listed = not isinstance(spec, str) or "," in spec
+        if listed and len(by_robot(tasks)) > 1:
+            names = "; ".join(f"{robot}: {', '.join(t.name for t in of)}" for robot, of in by_robot(tasks).items())
+            raise InvalidConfigError(f"The tasks of one evaluation share a robot; got {names}: run them one by one.")
+        return tasks
+
+    def run_directory(self) -> Path:
+        """``run``, or a new directory in ``runs/`` named after task, agent, engine and time."""
+        if self.run is not None:
+            return Path(self.run)
+        task = self.task if isinstance(self.task, str) else f"{len(self.task)}-tasks"
+        words = [task, str(self.agent.get("name")), str(self.engine["name"]), f"{datetime.now():%Y%m%d-%H%M%S}"]
+        return Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(words))
+
+    def stored(self) -> dict[str, Any]:
+        """What a run directory keeps of the settings: all but where it is."""
+        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}}
+
+
+class MakeEnv(Protocol):
+    """Builds the vector environment of an evaluation."""
+
+    def __call__(
+        self, settings: EvalSettings, tasks: Sequence[str], num_envs: int, observe: Sequence[str]
+    ) -> ClosableEnv:
+        """An environment with autoreset mode DISABLED that records states."""
+
+
+class ClosableEnv(VectorEnv, Protocol):
+    """A vector environment that names its engine."""
+
+    engine: Any
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+def make_scene_env(
+    settings: EvalSettings, tasks: Sequence[str], num_envs: int, observe: Sequence[str]
+) -> SceneVectorEnv:
+    """The environment that evaluations run in."""
+    options = {key: value for key, value in settings.engine.items() if key != "name"}
+    try:
+        return SceneVectorEnv(
+            tasks,
+            num_envs,
+            engine=settings.engine["name"],
+            look=settings.look,
+            variant=settings.variant,
+            observe=observe,
+            terminate_on_success=settings.terminate_on_success,
+            autoreset_mode=AutoresetMode.DISABLED,
+            record_states=True,
+            engine_options=options,
+        )
+    except TypeError as error:
+        raise InvalidConfigError(
+            f"The engine {settings.engine['name']!r} cannot be built with engine.* = {options}: {error}."
+        ) from error
+
+
+def evaluate(
+    settings: EvalSettings,
+    on_start: Callable[[Path, int, int], None] = lambda path, done, total: None,
+    on_episode: Callable[[Record], None] = lambda record: None,
+    make_env: MakeEnv = make_scene_env,
+) -> Evaluation:
+    """Run the episodes that the run directory does not hold yet.
+
+    Args:
+        settings: what to run.
+        on_start: told the run directory, how many episodes it holds already, and how many there will be.
+        on_episode: told each finished episode's record.
+        make_env: builds the environment.
+
+    Returns:
+        The evaluation, complete unless its time budget ran out.
+
+    Raises:
+        GymError: for whatever is wrong with the settings; then nothing is left behind.
+    """
+    tasks = settings.tasks
+    plan = plan_episodes(tasks, settings.variant, settings.layouts, settings.episodes, settings.trials)
+    check_engine(str(settings.engine["name"]), settings.look)
+    path = settings.run_directory()
+    check_same(path, settings.stored())
+    check_writable(path)
+    agent = make_agent(_agent_config(settings))
+    origin = _origin(settings, tasks, agent, make_env)
+    with RunStore(path, {**settings.stored(), "engine_version": origin["engine_version"]}) as store:
+        on_start(path, len(store.records), len(plan))
+        evaluation = Evaluation(settings, agent, origin, store, make_env, on_episode)
+        evaluation.run([address for address in plan if address not in store.records])
+        evaluation.complete = all(address in store.records for address in plan)
+        if evaluation.complete:
+            store.finish(summarise(store.sorted_records(), tasks))
+    return evaluation
+
+
+@dataclass
+class Evaluation:
+    """One go at the missing episodes of a run directory. Use :func:`evaluate`.
+
+    Attributes:
+        origin: fields of every record that name agent, engine and look.
+        complete: no episode of the plan is missing.
+    """
+
+    settings: EvalSettings
+    agent: Agent
+    origin: Mapping[str, Any]
+    store: RunStore
+    make_env: MakeEnv
+    on_episode: Callable[[Record], None]
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        self._begun = time.monotonic()
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.store.path
+
+    def run(self, addresses: Sequence[Address]) -> None:
+        """Run and store episodes, robot after robot."""
+        self.store.add_timing({"event": "start", "time": _now(), "host": platform.node()})
+        tasks = [get_task(name) for name in dict.fromkeys(address.task for address in addresses)]
+        for group in by_robot(tasks).values():
+            names = {task.name for task in group}
+            self._run_robot([address for address in addresses if address.task in names])
+        self.store.add_timing({"event": "end", "time": _now(), "seconds": round(time.monotonic() - self._begun, 3)})
+
+    def _run_robot(self, addresses: list[Address]) -> None:
+        """Episodes of one robot. Those that a simulator failure interrupts are tried once more, each by itself."""
+        suspects: list[Address] = []
+        while addresses and not self._out_of_time():
+            interrupted, addresses, _ = self._run_lanes(addresses, self.settings.num_envs)
+            suspects += interrupted
+        for address in suspects:
+            if self._out_of_time():
+                return
+            interrupted, _, error = self._run_lanes([address], 1)
+            if interrupted:
+                self._add_error(address, error)
+
+    def _run_lanes(self, addresses: list[Address], num_envs: int) -> tuple[list[Address], list[Address], str]:
+        """Run episodes until all are done or the simulator fails: ``(interrupted, not begun, what it said)``."""
+        lanes = min(num_envs, len(addresses))
+        tasks = list(dict.fromkeys(address.task for address in addresses))
+        env = self.make_env(self.settings, tasks, lanes, self.agent.observes)
+        runner = Runner(env, self.agent, addresses, self._out_of_time, str(self.origin["agent"]))
+        try:
+            for result in runner:
+                self._add(result, lanes)
+        except SimulationError as error:
+            return list(runner.running.values()), list(runner.waiting), str(error)
+        finally:
+            env.close()
+        return [], [], ""
+
+    def _add(self, result: EpisodeResult, lanes: int) -> None:
+        record = {
+            **_where(result.address),
+            "instruction": _instruction(result.address),
+            **self.origin,
+            "success": result.success,
+            "success_any": result.success_any,
+            "first_success_step": result.first_success_step,
+            "steps": result.steps,
+            "reward": result.reward,
+            "ending": result.ending,
+            "flags": result.flags,
+            "flags_any": result.flags_any,
+            "error": None,
+        }
+        self._store(record, result.trajectory)
+        timing = {"event": "episode", **_where(result.address), "seconds": round(result.seconds, 4), "lanes": lanes}
+        self.store.add_timing({**timing, "time": _now()})
+
+    def _add_error(self, address: Address, error: str) -> None:
+        """An episode that the simulator could not finish counts as a failure; it never leaves the denominator."""
+        flags = dict.fromkeys(get_task(address.task).flags, False)
+        record = {
+            **_where(address),
+            "instruction": _instruction(address),
+            **self.origin,
+            "success": False,
+            "success_any": False,
+            "first_success_step": None,
+            "steps": 0,
+            "reward": 0.0,
+            "ending": "error",
+            "flags": flags,
+            "flags_any": flags,
+            "error": error,
+        }
+        self._store(record, None)
+
+    def _store(self, record: Record, states: Mapping[str, Any] | None) -> None:
+        self.on_episode(self.store.add(record, states))
+
+    def _out_of_time(self) -> bool:
+        minutes = self.settings.max_minutes
+        return minutes is not None and time.monotonic() - self._begun > 60 * minutes
+
+
+def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
+    """Tasks grouped by their robot, in order."""
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(get_setup(task.robot_setup).robot.name, []).append(task)
+    return groups
+
+
+def _agent_config(settings: EvalSettings) -> dict[str, Any]:
+    given = {} if settings.checkpoint is None else {"checkpoint": settings.checkpoint}
+    return {**settings.agent, **given}
+
+
+def _origin(settings: EvalSettings, tasks: Sequence[Task], agent: Agent, make_env: MakeEnv) -> dict[str, Any]:
+    """Who acts and who simulates: what every record names besides its address. Builds an environment to ask it."""
+    robot = next(iter(by_robot(tasks).values()))
+    env = make_env(settings, [task.name for task in robot], 1, agent.observes)
+    try:
+        engine, version, look = env.engine.name, env.engine.version, env.engine.look
+    finally:
+        env.close()
+    return {"agent": str(settings.agent.get("name")), "engine": engine, "engine_version": version, "look": look}
+
+
+def _where(address: Address) -> dict[str, Any]:
+    return {
+        "task": address.task,
+        "variant": address.variant,
+        "layout": address.layout,
+        "trial": address.trial,
+    }
+
+
+def _instruction(address: Address) -> str:
+    return get_task(address.task).instruction(address.layout, address.variant)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,63 @@
+"""From records to the numbers of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
+
+Summary = dict[str, Any]
+
+
+def summarise(records: Sequence[Mapping[str, Any]], tasks: Iterable[Task]) -> Summary:
+    """Rates with 95 % Wilson intervals per task, and their mean over tasks; no clock enters.
+
+    Args:
+        records: of one run.
+        tasks: in the order of the summary; they name the sub-goals.
+    """
+    rows = [_task_summary(task, mine) for task in tasks if (mine := [r for r in records if r["task"] == task.name])]
+    return {"schema": 1, "tasks": rows, "mean": {key: _mean(rows, key) for key in ("success", "success_any")}}
+
+
+def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    firsts = [r["first_success_step"] for r in records if r["first_success_step"] is not None]
+    return {
+        "task": task.name,
+        "n": len(records),
+        "errors": sum(r["error"] is not None for r in records),
+        "success": _rate(sum(r["success"] for r in records), len(records)),
+        "success_any": _rate(sum(r["success_any"] for r in records), len(records)),
+        "subgoals": {
+            name: _rate(sum(r["flags_any"].get(name, False) for r in records), len(records))
+            for name in task.subgoals
+            if name != "success"
+        },
+        "mean_steps": sum(r["steps"] for r in records) / len(records),
+        "mean_first_success_step": sum(firsts) / len(firsts) if firsts else None,
+    }
+
+
+def _rate(count: int, n: int) -> dict[str, float]:
+    low, high = wilson(count, n)
+    return {"count": count, "rate": count / n, "low": low, "high": high}
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    rate, (low, high) = mean_of_rates([(row[key]["count"], row["n"]) for row in rows])
+    return {"rate": rate, "low": low, "high": high}
+
+
+def episodes_per_minute(timing: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Pace of each task: episodes per minute if all lanes ran it.
+
+    An episode costs its wall time from reset to end, divided by the lanes that shared that time; start-up does not
+    count.
+    """
+    seconds: dict[str, list[float]] = {}
+    for entry in timing:
+        if entry.get("event") == "episode":
+            seconds.setdefault(entry["task"], []).append(entry["seconds"] / entry["lanes"])
+    return {task: 60 * len(costs) / sum(costs) for task, costs in seconds.items() if sum(costs) > 0}

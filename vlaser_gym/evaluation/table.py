@@ -1,0 +1,113 @@
+"""The result table and the progress bar, for terminals and for plain text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+#: Columns of plain text, where nobody says how wide a line may be.
+_PLAIN_WIDTH = 160
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console that writes colours to terminals and plain, unwrapped text elsewhere."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_PLAIN_WIDTH, no_color=True)
+
+
+def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: bool = False) -> Table:
+    """One row per task, and their mean.
+
+    Args:
+        summary: of :func:`~vlaser_gym.evaluation.summary.summarise`.
+        pace: episodes per minute by task; tasks without one show a dash.
+        plain: no characters beyond ASCII.
+    """
+    table = Table(box=box.ASCII if plain else box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    table.add_column("task")
+    for name in ("n", "success at last step", "success at any step"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("sub-goals reached", justify="right", no_wrap=True)
+    for name in ("steps", "first success", "episodes/min"):
+        table.add_column(name, justify="right")
+    for row in summary["tasks"]:
+        table.add_row(*_cells(row, pace.get(row["task"])))
+    if len(summary["tasks"]) > 1:
+        table.add_section()
+        total = str(sum(row["n"] for row in summary["tasks"]))
+        means = [_percent(summary["mean"][key]) for key in ("success", "success_any")]
+        table.add_row("mean over tasks", total, *means, "", "", "", "")
+    return table
+
+
+def _cells(row: Mapping[str, Any], pace: float | None) -> list[str]:
+    n = str(row["n"]) if not row["errors"] else f"{row['n']} ({row['errors']} failed to run)"
+    first = row["mean_first_success_step"]
+    return [
+        row["task"],
+        n,
+        _percent(row["success"]),
+        _percent(row["success_any"]),
+        "\n".join(f"{name} {100 * rate['rate']:.1f}" for name, rate in row["subgoals"].items()),
+        f"{row['mean_steps']:.1f}",
+        "-" if first is None else f"{first:.1f}",
+        "-" if pace is None else f"{pace:.1f}",
+    ]
+
+
+def _percent(rate: Mapping[str, float]) -> str:
+    return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+
+
+class EpisodeProgress:
+    """A bar with successes and pace on a terminal; elsewhere a line now and then. Use as a context manager.
+
+    Args:
+        console: where to; standard error, so that tables can be piped.
+        every: seconds between lines where there is no terminal.
+    """
+
+    def __init__(self, console: Console, every: float = 10.0) -> None:
+        self.console = console
+        self.every = every
+        self._successes = self._finished = self._done = self._total = 0
+        self._begun = self._said = time.monotonic()
+        columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        self._bar = Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+
+    def start(self, done: int, total: int) -> None:
+        """``done`` of ``total`` episodes are stored already."""
+        self._done, self._total = done, total
+        self._begun = time.monotonic()
+        self._task = self._bar.add_task("episodes", total=total, completed=done, note="")
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """An episode has ended."""
+        self._finished += 1
+        self._successes += bool(record["success"])
+        now = time.monotonic()
+        pace = 60 * self._finished / max(now - self._begun, 1e-9)
+        note = f"{100 * self._successes / self._finished:.0f} % success, {pace:.0f} episodes/min"
+        if self._task is not None:
+            self._bar.update(self._task, advance=1, note=note)
+        if not self.console.is_terminal and (now - self._said > self.every or self._stored == self._total):
+            self._said = now
+            self.console.print(f"{self._stored}/{self._total} episodes, {note}")
+
+    @property
+    def _stored(self) -> int:
+        return self._done + self._finished
+
+    def __enter__(self) -> EpisodeProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,225 @@
+"""Videos of stored episodes: rendered from their states, with a caption below the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vlaser_gym.envs.address import canonical_layout
+from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.errors import StorageError, UnknownNameError
+from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
+
+_ENGINE, _DEFAULT_LOOK = "mujoco", "builtin"
+_CAPTION_HEIGHT = 96  # px; with a picture of 480 a multiple of 16, as video codecs like it
+_BATCH = 16
+_BACKGROUND, _TEXT, _FAINT, _GOOD, _WARNING = "#14171a", "#f2f4f5", "#7d868d", "#5fd38d", "#ffc24d"
+
+
+def video_folder(run: str | Path) -> Path:
+    """``videos/<name of the run>``."""
+    return Path("videos") / Path(run).resolve().name
+
+
+def choose_examples(records: Sequence[Record], per_task: int) -> list[Record]:
+    """``per_task`` episodes of each task, in order; from two on, a success and a failure come first if there are."""
+    chosen = []
+    for task in dict.fromkeys(record["task"] for record in records):
+        mine = [r for r in records if r["task"] == task and r["states"] is not None]
+        firsts = [next((r for r in mine if r["success"] is wanted), None) for wanted in (True, False)]
+        first = [r for r in firsts if r is not None] if per_task > 1 else []
+        chosen += [*first, *(r for r in mine if r not in first)][:per_task]
+    return chosen
+
+
+def select_episodes(run: str | Path, wanted: str | Sequence[str]) -> list[Record]:
+    """Records of a run by ``"failures"``, ``"successes"``, ``"all"``, or by address.
+
+    An address is ``task``, ``task/layout``, ``task/layout/trial`` or ``task/variant/layout/trial``; what it leaves out
+    may be anything. Episodes without stored states are passed over unless an address names them.
+
+    Raises:
+        UnknownNameError: for an address without an episode.
+        StorageError: if ``run`` is no run directory.
+    """
+    records = read_records(run)
+    kinds = {"failures": [r for r in records if not r["success"]], "successes": [r for r in records if r["success"]]}
+    kinds["all"] = records
+    chosen: dict[Any, Record] = {}
+    for word in [wanted] if isinstance(wanted, str) else wanted:
+        if word in kinds:
+            found = [r for r in kinds[word] if r["states"] is not None]
+        else:
+            found = [r for r in records if _matches(str(word), r)]
+            if not found:
+                addresses = [str(address_of(r)) for r in records]
+                raise UnknownNameError("episode", word, [*kinds, *addresses])
+        chosen |= {address_of(r): r for r in found}
+    return list(chosen.values())
+
+
+def render_videos(
+    run: str | Path,
+    records: Iterable[Record],
+    folder: str | Path,
+    *,
+    fps: float = 5,
+    look: str | None = None,
+    processes: int | None = None,
+) -> Iterator[Path]:
+    """Render episodes of a run to MP4 files (H.264, as browsers play it); yields each as it is ready.
+
+    Args:
+        run: the run directory.
+        records: which episodes.
+        folder: where to put the files; created if need be.
+        fps: frames per second; a frame per control step.
+        look: of the pictures; ``None`` for the simulated look, or the built-in one where this renderer lacks it.
+        processes: that render; ``None`` for one per core.
+
+    Raises:
+        RenderingUnavailableError: if no OpenGL driver can make pictures here.
+        StorageError: if the folder cannot be written or states are missing.
+        UnknownNameError: for a look that does not exist.
+    """
+    if look is not None:
+        check_engine(_ENGINE, look)
+    renderers: dict[str, SceneRenderer] = {}
+    try:
+        for record in records:
+            used = look or _own_look(record)
+            if used not in renderers:
+                renderers[used] = SceneRenderer(used, _BATCH, processes)
+            frames = _frames(renderers[used], record, read_states(run, record), _note(record, used))
+            yield _write(Path(folder) / _file_name(record), frames, fps)
+    finally:
+        for renderer in renderers.values():
+            renderer.close()
+
+
+def draw_caption(picture: NDArray[np.uint8], caption: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """A picture ``[H, W, 3]`` with text below it, ``[H + 96, W, 3]``.
+
+    ``caption`` holds ``instruction``, ``where``, ``step``, ``flags`` (name -> bool) and ``note`` (may be empty).
+    """
+    height, width = picture.shape[:2]
+    image = Image.new("RGB", (width, height + _CAPTION_HEIGHT), _BACKGROUND)
+    image.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(image)
+    large, small = ImageFont.load_default(18), ImageFont.load_default(13)
+    draw.text((12, height + 8), caption["instruction"], _TEXT, large)
+    draw.text((width - 12, height + 10), caption["step"], _TEXT, large, anchor="ra")
+    draw.text((12, height + 34), caption["where"], _FAINT, small)
+    if caption["note"]:
+        draw.text((width - 12, height + 34), caption["note"], _WARNING, small, anchor="ra")
+    _draw_flags(draw, caption["flags"], small, height + 55, width)
+    return np.asarray(image)
+
+
+def _draw_flags(
+    draw: ImageDraw.ImageDraw, flags: Mapping[str, bool], font: ImageFont.FreeTypeFont, top: float, width: int
+) -> None:
+    """Names of flags, those that are true in colour; a second line takes what the first has no room for."""
+    left = 12.0
+    for name, value in flags.items():
+        length = draw.textlength(name, font)
+        if left + length > width - 12 and left > 12:
+            left, top = 12.0, top + 18
+        draw.text((left, top), name, _GOOD if value else _FAINT, font)
+        left += length + 14
+
+
+def _matches(word: str, record: Record) -> bool:
+    parts = word.split("/")
+    names = {1: ("task",), 2: ("task", "layout"), 3: ("task", "layout", "trial")}.get(
+        len(parts), ("task", "variant", "layout", "trial")
+    )
+    if len(parts) != len(names):
+        return False
+    wanted = dict(zip(names, parts, strict=True))
+    if wanted.get("layout", "").isdigit():
+        wanted["layout"] = canonical_layout(int(wanted["layout"]))
+    return all(str(record[name]) == value for name, value in wanted.items())
+
+
+def _own_look(record: Record) -> str:
+    """The simulated look if this renderer has it."""
+    try:
+        check_engine(_ENGINE, record["look"])
+    except UnknownNameError:
+        return _DEFAULT_LOOK
+    return str(record["look"])
+
+
+def _note(record: Record, look: str) -> str:
+    """Says so when the picture is not what was simulated."""
+    if (record["engine"], record["look"]) == (_ENGINE, look):
+        return ""
+    return f"shown: {_ENGINE}, {look}; simulated: {record['engine']}, {record['look']}"
+
+
+def _frames(
+    renderer: SceneRenderer, record: Record, states: Mapping[str, NDArray[Any]], note: str
+) -> Iterator[NDArray[np.uint8]]:
+    """Captioned pictures of the initial state and of each control step."""
+    named = {k: v for k, v in states.items() if k == "qpos" or k.startswith(("object/", "joint/"))}
+    count = len(named["qpos"])
+    for begin in range(0, count, _BATCH):
+        rows = range(begin, min(begin + _BATCH, count))
+        batch = [{name: values[t] for name, values in named.items()} for t in rows]
+        pictures = renderer.frames(record["task"], record["variant"], batch)
+        for t, picture in zip(rows, pictures, strict=True):
+            yield draw_caption(picture, _caption(record, states, t, note))
+
+
+def _caption(record: Record, states: Mapping[str, NDArray[Any]], t: int, note: str) -> dict[str, Any]:
+    task = get_task(record["task"])
+    return {
+        "instruction": record["instruction"],
+        "where": f"{record['task']}   {record['layout']}   trial {record['trial']}   {record['agent']}",
+        "step": f"step {t}/{task.max_steps}",
+        "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
+        "note": note,
+    }
+
+
+def _file_name(record: Record) -> str:
+    outcome = "success" if record["success"] else "failure"
+    return f"{Path(record['states']).stem}.{outcome}.mp4"
+
+
+def _write(file: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> Path:
+    """Encode; the file appears when it is complete."""
+    partial = file.with_name(f"partial-{file.name}")
+    first = next(frames)  # before anything is created: rendering may be refused
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        writer = imageio_ffmpeg.write_frames(
+            str(partial),
+            (first.shape[1], first.shape[0]),
+            fps=fps,
+            codec="libx264",
+            pix_fmt_out="yuv420p",
+            output_params=["-movflags", "+faststart"],
+        )
+        writer.send(None)
+        writer.send(first)
+        for frame in frames:
+            writer.send(frame)
+        writer.close()
+        partial.replace(file)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write the video {file}: {error.strerror or error}; choose another output=."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return file

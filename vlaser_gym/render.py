@@ -1,0 +1,46 @@
+"""Videos of stored episodes: ``python -m vlaser_gym.render run=DIR episodes=failures``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vlaser_gym.cli import run, typed
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.video import render_videos, select_episodes, video_folder
+
+
+@dataclass
+class RenderSettings:
+    """What ``configs/render.yaml`` holds; the comments there say what each means."""
+
+    run: str
+    episodes: Any
+    output: str | None
+    fps: float
+    look: str | None
+    processes: int | None
+
+
+def main(config: DictConfig) -> None:
+    """Render the chosen episodes."""
+    settings = typed(RenderSettings, config)
+    if not 0 < settings.fps <= 240:
+        raise InvalidConfigError(f"fps must lie above 0 and up to 240; got {settings.fps}.")
+    if settings.processes is not None and settings.processes < 1:
+        raise InvalidConfigError(f"processes must be at least 1 or null; got {settings.processes}.")
+    wanted = settings.episodes if isinstance(settings.episodes, str) else [str(e) for e in settings.episodes or []]
+    records = select_episodes(settings.run, wanted)
+    folder = settings.output or video_folder(settings.run)
+    print(f"{settings.run}: {len(records)} episodes chosen")
+    videos = render_videos(
+        settings.run, records, folder, fps=settings.fps, look=settings.look, processes=settings.processes
+    )
+    for path in videos:
+        print(f"Video: {path}")
+
+
+if __name__ == "__main__":
+    run("render", main)
