@@ -158,6 +158,9 @@ def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
     )
     # PhysX's joint limits are hard; MuJoCo's default ones give way by 0.6 mm under the fingers' drive.
     added.solref_limit, added.solimp_limit = (2 * TIMESTEP, 1.0), (0.999, 0.9999, 1e-4, 0.5, 2.0)
+    # The drives' damping is far larger than the links' inertia. While a drive saturates, MuJoCo integrates it
+    # explicitly, which is stable only with rotor inertia of this size; it delays the response by one substep.
+    added.armature = joint.kd * TIMESTEP
     drive = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     drive.gaintype, drive.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
     drive.gainprm[0] = joint.kp

@@ -1,0 +1,176 @@
+"""The scripted expert: reads the privileged state, moves the source object onto the target.
+
+It plans in the robot-base frame with waypoints (above, down, close, lift, carry, lower, open, retreat) and knows the
+controller's rule, so that it can track the target pose that its own actions have accumulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.agents.base import Observations
+from vlaser_gym.envs import transforms
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.envs.vector import STATE_FIELDS
+
+Floats = NDArray[np.float64]
+
+#: Orientation of a gripper that points straight down: approach axis x down, closing axis y.
+_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+_OPEN, _CLOSE = 1.0, -1.0
+
+
+@dataclass(frozen=True)
+class Script:
+    """Numbers of the motion; lengths in metres, angles in radians.
+
+    Attributes:
+        max_step, max_turn: largest translation and rotation of one action.
+        approach: height of the waypoint above the object before it is grasped.
+        grasp_offset: height of the TCP over the object's centre of mass when the fingers close.
+        lift: how far the object is raised before it is carried.
+        release: height of the object over its place when the fingers open.
+        close_steps, open_steps: control steps that the fingers get.
+    """
+
+    max_step: float = 0.03
+    max_turn: float = 0.25
+    approach: float = 0.07
+    grasp_offset: float = 0.0
+    lift: float = 0.10
+    release: float = 0.01
+    close_steps: int = 4
+    open_steps: int = 3
+
+
+_SCRIPTS = {
+    "widowx_stack_cube": Script(release=0.005),
+    "widowx_put_eggplant_in_basket": Script(approach=0.10, lift=0.14, release=0.06),
+}
+
+
+class ScriptedExpert:
+    """Solves every task from its ``state`` observation; one action per decision."""
+
+    observes = ("state",)
+
+    def __init__(self) -> None:
+        self._episodes: dict[int, _Episode] = {}
+
+    def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
+        """Plan anew on these lanes."""
+        for lane, address in zip(lanes, addresses, strict=True):
+            task = get_task(address.task)
+            self._episodes[int(lane)] = _Episode(task, _SCRIPTS.get(task.name, Script()))
+
+    def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:
+        """``[N, 1, 7]`` actions."""
+        states = np.asarray(observations["state"], np.float64)
+        return np.array([[self._episodes[int(lane)].act(state)] for lane, state in zip(lanes, states, strict=True)])
+
+
+class _Episode:
+    """The script of one episode as a generator of (goal position, goal rotation, gripper)."""
+
+    def __init__(self, task: Task, script: Script) -> None:
+        self._task, self._script = task, script
+        self._plan: Iterator[float] | None = None
+        self._position, self._rotation = np.zeros(3), np.eye(3)
+        self._tcp, self._source, self._target = np.zeros(3), np.zeros(3), np.zeros(3)
+        self._source_rotation = np.eye(3)
+        self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
+
+    def act(self, state: Floats) -> Floats:
+        self._read(state)
+        if self._plan is None:
+            self._position, self._rotation = self._tcp.copy(), transforms.quat_to_matrix(state[3:7])
+            self._goal, self._goal_rotation = self._position, self._rotation
+            self._plan = self._run()
+        gripper = next(self._plan)
+        return self._towards_goal(gripper)
+
+    def _read(self, state: Floats) -> None:
+        self._tcp = state[:3]
+        self._source, self._source_rotation = self._centre(state[STATE_FIELDS["source"]], self._task.source)
+        self._target, _ = self._centre(state[STATE_FIELDS["target"]], self._task.target)
+
+    def _centre(self, pose: Floats, index: int) -> tuple[Floats, Floats]:
+        rotation = transforms.quat_to_matrix(pose[3:])
+        return pose[:3] + rotation @ np.array(self._task.objects[index].com), rotation
+
+    def _towards_goal(self, gripper: float) -> Floats:
+        """The action that moves the controller's target towards the goal, and what the controller makes of it."""
+        turn = transforms.matrix_to_rotvec(self._goal_rotation @ self._rotation.T)
+        turn *= min(1.0, self._script.max_turn / max(float(np.linalg.norm(turn)), 1e-9))
+        matrix = transforms.rotvec_to_matrix(turn)
+        # A turn about the measured TCP also moves a target that is ahead of it; the translation makes up for that.
+        turned = self._tcp + matrix @ (self._position - self._tcp)
+        step = self._goal - turned
+        step *= min(1.0, self._script.max_step / max(float(np.linalg.norm(step)), 1e-9))
+        self._position, self._rotation = turned + step, matrix @ self._rotation
+        return np.concatenate([step, turn, [gripper]])
+
+    def _run(self) -> Iterator[float]:
+        """Grasp until the object hangs in the fingers, then place it; then stay."""
+        rest = self._source[2]
+        for _ in range(3):
+            yield from self._grasp()
+            if self._source[2] > rest + self._script.lift / 2:
+                break
+        yield from self._place(rest)
+        while True:
+            yield _OPEN
+
+    def _grasp(self) -> Iterator[float]:
+        script = self._script
+        self._goal_rotation = self._grasp_rotation()
+        grasp = self._source + [0, 0, script.grasp_offset]
+        yield from self._move(grasp + [0, 0, script.approach], _OPEN)
+        yield from self._move(grasp, _OPEN, tolerance=0.004)
+        yield from self._wait(script.close_steps, _CLOSE)
+        yield from self._move(grasp + [0, 0, script.lift], _CLOSE)
+
+    def _place(self, rest: float) -> Iterator[float]:
+        script = self._script
+        held = self._tcp - self._source
+        height = self._target[2] + self._task.objects[self._task.target].bbox[2] / 2 + self._half_height(rest)
+        place = np.array([*self._target[:2], height + script.release])
+        over = place + [0, 0, max(script.lift - script.release, 0.02)]
+        yield from self._move(np.array([*over[:2], self._goal[2] - held[2]]) + held, _CLOSE)
+        held = self._tcp - self._source
+        yield from self._move(place + held, _CLOSE, tolerance=0.004)
+        yield from self._wait(script.open_steps, _OPEN)
+        yield from self._move(self._goal + [0, 0, script.approach], _OPEN)
+
+    def _half_height(self, rest: float) -> float:
+        """Height of the source's centre over its support, known from where it lay."""
+        return min(rest, max(self._task.objects[self._task.source].bbox) / 2)
+
+    def _grasp_rotation(self) -> Floats:
+        """Pointing down, the fingers closing across the object's longest axis, by the smaller turn."""
+        box = np.array(self._task.objects[self._task.source].bbox)
+        axis = self._source_rotation[:, int(np.argmax(box))]
+        yaw = float(np.arctan2(axis[1], axis[0]))
+        symmetry = np.pi / 2 if np.isclose(box[0], box[1]) else np.pi
+        yaw = (yaw + symmetry / 2) % symmetry - symmetry / 2
+        return transforms.rotvec_to_matrix([0, 0, yaw]) @ _DOWN
+
+    def _move(self, goal: Floats, gripper: float, tolerance: float = 0.012) -> Iterator[float]:
+        self._goal = goal
+        for _ in range(20):
+            yield gripper
+            settled = np.linalg.norm(self._tcp - goal) < tolerance
+            turned = np.abs(self._goal_rotation - self._rotation).max() < 0.05
+            if settled and turned:
+                return
+
+    @staticmethod
+    def _wait(steps: int, gripper: float) -> Iterator[float]:
+        for _ in range(steps):
+            yield gripper
