@@ -219,7 +219,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # those of the byte tokenizer.
     "nano": {
         "image_size": 120,
-        "patch_size": 10,
+        "patch_size": 12,
         "vision_width": 128,
         "vision_layers": 4,
         "vision_heads": 4,
@@ -233,11 +233,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mlp_width": 384,
         "rope_theta": 10_000.0,
         "vocab_size": 512,
-        "max_length": 88,
+        "max_length": 80,
         "image_token_id": 261,
         "pad_id": 256,
         "expert_width": 128,
         "expert_mlp": 384,
+        "num_flow_steps": 5,
         "time_max_period": 100.0,
         "init_std": 0.05,
         "length_bucket": 0,

@@ -36,8 +36,9 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> Rotary:
 def rotate(x: Tensor, rope: Rotary) -> Tensor:
     """Rotate ``[B, heads, T, head_dim]``, first half against second half, in fp32."""
     first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([first * rope.cos - second * rope.sin, second * rope.cos + first * rope.sin], dim=-1)
-    return turned.to(x.dtype)
+    turned_first = torch.addcmul(first * rope.cos, second, rope.sin, value=-1)
+    turned_second = torch.addcmul(second * rope.cos, first, rope.sin)
+    return torch.cat([turned_first, turned_second], dim=-1).to(x.dtype)
 
 
 def fold_mask(mask: Tensor, groups: int) -> Tensor:
@@ -94,7 +95,8 @@ class Attention(nn.Module):
             proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return rotate(q, rope), rotate(k, rope), v
+        q, k = rotate(torch.cat([q, k], dim=1), rope).split([q.shape[1], k.shape[1]], dim=1)
+        return q, k, v
 
 
 class MLP(nn.Module):

@@ -134,7 +134,9 @@ class VlaserPolicy(nn.Module):
         self.config = config
         self.vision = VisionEncoder(config)
         self.projector = make_projector(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        # Given its weight, the embedding draws none: on the meta device that alone would import for a second.
+        table = torch.empty(config.vocab_size, config.width)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.width, _weight=table)
         self.language = make_language(config)
         self.expert = make_expert(config)
         self.action_encoder = ActionEncoder(config)
@@ -150,7 +152,10 @@ class VlaserPolicy(nn.Module):
         device: torch.device | str = "cpu",
     ) -> VlaserPolicy:
         """A policy with random weights that depend on the seed alone."""
-        policy = cls.on_meta(config).to(dtype).to_empty(device=device)
+        policy = cls.on_meta(config)
+        # Not to_empty(), which imports for a second.
+        empty = {k: torch.empty(v.shape, dtype=dtype, device=device) for k, v in policy.state_dict().items()}
+        policy.load_state_dict(empty, assign=True)
         policy.reset_parameters(seed)
         return policy.eval()
 
@@ -360,11 +365,15 @@ class VlaserPolicy(nn.Module):
         self, pixel_values: Tensor, input_ids: Tensor, proprio: Tensor, x: Tensor, t: Tensor
     ) -> Tensor:
         """:meth:`velocity` as one forward pass over all tokens with the full mask, written without any shortcut."""
-        vlm = self.embed(pixel_values, input_ids)
+        embedded = self.embed(pixel_values, input_ids)
+        return self.velocity_of_embedded(embedded, (input_ids != self.config.pad_id).sum(1), proprio, x, t)
+
+    def velocity_of_embedded(self, vlm: Tensor, lengths: Tensor, proprio: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """:meth:`velocity_uncached` from token embeddings ``[B, L, width]`` and prompt lengths ``[B]``."""
         expert = torch.cat([self._proprio_token(proprio), self.action_encoder(x, t)], dim=1)
-        length, horizon = input_ids.shape[1], x.shape[1]
+        length, horizon = vlm.shape[1], x.shape[1]
         ropes = self._rope(self.config.position_start, length), self._rope(1, 1 + horizon)
-        visible = visible_tokens((input_ids != self.config.pad_id).sum(1), length, horizon)
+        visible = visible_tokens(lengths, length, horizon)
         for language_layer, expert_layer in zip(self.language.layers, self.expert.layers, strict=True):
             assert isinstance(language_layer, DecoderLayer)
             assert isinstance(expert_layer, DecoderLayer)

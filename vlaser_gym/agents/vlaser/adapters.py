@@ -1,0 +1,114 @@
+"""LoRA adapters on parts of the policy, through ``peft``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+
+#: Parts that adapters can be put on, and where their layers are.
+_LAYERS = {"vision": "vision.encoder.layers", "language": "language.layers", "expert": "expert.layers"}
+
+
+def add_lora(
+    policy: VlaserPolicy,
+    parts: Sequence[str] = ("language", "expert"),
+    rank: int = 16,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Put low-rank adapters on every linear layer of some parts' transformer layers, in place.
+
+    The layers' own weights become constant; what was trainable elsewhere stays trainable. Fresh adapters change nothing.
+    Layers that no action depends on get none.
+
+    Args:
+        policy: without adapters.
+        parts: some of ``vision``, ``language``, ``expert``.
+        rank: of the adapters.
+        alpha: scale times rank; by default twice the rank.
+        dropout: on the adapters' inputs, in training mode; likelihoods need 0.
+        seed: of the adapters' weights.
+
+    Raises:
+        UnknownNameError: for another part.
+        InvalidConfigError: if the policy has adapters already.
+    """
+    # Imported here: the import takes seconds and most runs have no adapters.
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+
+    if has_adapters(policy):
+        raise InvalidConfigError("The policy has adapters already: merge them before adding others.")
+    targets = [name for part in parts for name in _linear_names(policy, part)]
+    trainable = {id(p) for p in policy.parameters() if p.requires_grad}
+    adapted = {id(p) for part in parts for p in policy.get_submodule(_LAYERS[part]).parameters()}
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha if alpha is not None else 2 * rank, lora_dropout=dropout, target_modules=targets
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, policy)
+    for parameter in policy.parameters():
+        if id(parameter) in trainable - adapted:
+            parameter.requires_grad_(True)
+
+
+def has_adapters(policy: VlaserPolicy) -> bool:
+    """Whether :func:`add_lora` was called and not undone."""
+    return any(True for _ in _adapted(policy))
+
+
+def merge_lora(policy: VlaserPolicy) -> None:
+    """Add the adapters to the weights they sit on and remove them, in place."""
+    for name, layer in list(_adapted(policy)):
+        layer.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(policy.get_submodule(parent), child, layer.get_base_layer())
+
+
+@contextmanager
+def adapters_off(policy: VlaserPolicy) -> Iterator[None]:
+    """Inside, the policy computes exactly what it computed before adapters were added."""
+    layers = [layer for _, layer in _adapted(policy)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def merged_state_dict(policy: VlaserPolicy) -> dict[str, Tensor]:
+    """Weights under their plain names, with adapters (if any) added in; the policy stays as it is."""
+    adapted = dict(_adapted(policy))
+    weights: dict[str, Tensor] = {}
+    for key, value in policy.state_dict().items():
+        if ".lora_" not in key:
+            weights[key.replace(".base_layer.", ".")] = value.detach()
+    for name, layer in adapted.items():
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight("default").detach()
+    return weights
+
+
+def _linear_names(policy: VlaserPolicy, part: str) -> list[str]:
+    if part not in _LAYERS:
+        raise UnknownNameError("part for adapters", part, set(_LAYERS) & set(PARTS))
+    last = f"language.layers.{policy.config.layers - 1}."
+    unused = tuple(last + name for name in ("mlp.", "self_attn.o_proj"))
+    modules = policy.get_submodule(_LAYERS[part]).named_modules(prefix=_LAYERS[part])
+    return [name for name, module in modules if isinstance(module, nn.Linear) and not name.startswith(unused)]
+
+
+def _adapted(policy: VlaserPolicy) -> Iterator[tuple[str, Any]]:
+    """Names and modules that carry an adapter."""
+    for name, module in policy.named_modules():
+        if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
+            yield name, module
