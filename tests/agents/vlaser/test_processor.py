@@ -192,10 +192,6 @@ class TestProcessor:
         for a, b in zip(whole, alone, strict=True):
             assert torch.equal(a[1:2], b)
 
-    def test_working_dtype(self) -> None:
-        inputs = processor().inputs(self.observations(), dtype=torch.bfloat16)
-        assert inputs.pixel_values.dtype == inputs.proprio.dtype == torch.bfloat16
-
     def test_actions_are_denormalised_then_turned_into_axis_angle(self) -> None:
         bounds = np.array([BRIDGE.action.p01, BRIDGE.action.p99])[:, 3:6]
         euler = np.array([0.05, -0.06, 0.15])

@@ -9,9 +9,11 @@ OpenGVLab/Vlaser.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -20,8 +22,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.agents.vlaser import rotation
-from vlaser_gym.agents.vlaser.statistics import Statistics
-from vlaser_gym.agents.vlaser.tokenizer import IMAGE, Tokenizer
+from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
+from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
+from vlaser_gym.agents.vlaser.tokenizer import IMAGE, ByteTokenizer, Tokenizer
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 Array = NDArray[np.float64]
@@ -44,8 +47,8 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 #: Bridge measures orientation relative to a gripper that points down: the default rotation of its TCP frame.
 BRIDGE_DEFAULT_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
-#: Number of entries of Vlaser's proprioception; the only thing in a checkpoint that names the robot.
-PROPRIO_DIM = {"widowx": 7, "google_robot": 8}
+#: Name of the file inside a checkpoint folder that says which prompt and robot the policy was trained with.
+FILE_NAME = "processor.json"
 
 
 class Transform(Protocol):
@@ -197,16 +200,16 @@ def robot_proprio(proprio: ArrayLike, robot: str) -> Array:
         return np.concatenate([position, rotation.euler_from_matrix(relative), openness], axis=-1)
     if robot == "google_robot":
         return np.concatenate([position, np.roll(quaternion, -1, axis=-1), 1 - openness], axis=-1)
-    raise UnknownNameError("robot", robot, PROPRIO_DIM)
+    raise UnknownNameError("robot", robot, PROPRIO_DIMS)
 
 
 class Inputs(NamedTuple):
-    """What the policy reads, on its device.
+    """What the policy reads.
 
     Attributes:
-        pixel_values: ``[N, 3, S, S]`` normalised image.
-        input_ids: ``[N, L]`` int64.
-        proprio: ``[N, P]`` in [-1, 1].
+        pixel_values: ``[N, 3, S, S]`` normalised image, float32, on the policy's device.
+        input_ids: ``[N, L]`` int64, on the CPU.
+        proprio: ``[N, P]`` in [-1, 1], float32, on the CPU.
     """
 
     pixel_values: torch.Tensor
@@ -231,14 +234,68 @@ class Processor:
     statistics: Statistics
 
     def __post_init__(self) -> None:
-        if self.robot not in PROPRIO_DIM:
-            raise UnknownNameError("robot", self.robot, PROPRIO_DIM)
-        expected, got = PROPRIO_DIM[self.robot], self.statistics.proprio.size
+        if self.robot not in PROPRIO_DIMS:
+            raise UnknownNameError("robot", self.robot, PROPRIO_DIMS)
+        expected, got = PROPRIO_DIMS[self.robot], self.statistics.proprio.size
         if got != expected:
             raise InvalidConfigError(
                 f"Statistics for {self.robot} have {expected} proprioceptive dimensions; these have {got}. "
                 f"Give those of the data that this checkpoint was trained on."
             )
+
+    @classmethod
+    def build(
+        cls,
+        config: VlaserConfig,
+        tokenizer: Tokenizer,
+        *,
+        robot: str | None = None,
+        statistics: Statistics | None = None,
+        template: str = VLASER_TEMPLATE,
+        wrap: str = "{instruction}",
+    ) -> Processor:
+        """The processor of a policy.
+
+        Args:
+            config: the policy's.
+            tokenizer: its padding and image tokens must be the policy's.
+            robot: ``"widowx"`` or ``"google_robot"``; by default the one whose proprioception the policy reads.
+            statistics: by default those of the robot's data set.
+            template: see :class:`TokenizePrompt`.
+            wrap: see :class:`TokenizePrompt`.
+
+        Raises:
+            InvalidConfigError: if tokenizer, robot or statistics do not fit the policy.
+        """
+        robot = config.robot if robot is None else robot
+        if robot not in PROPRIO_DIMS:
+            raise UnknownNameError("robot", robot, PROPRIO_DIMS)
+        if PROPRIO_DIMS[robot] != config.proprio_dim:
+            raise InvalidConfigError(
+                f"A policy for {robot} reads {PROPRIO_DIMS[robot]} proprioceptive numbers; this checkpoint reads "
+                f"{config.proprio_dim}, so it is for {config.robot or 'no known robot'}."
+            )
+        if (tokenizer.pad_id, tokenizer.image_id) != (config.pad_id, config.image_token_id):
+            raise InvalidConfigError(
+                f"The policy's padding and image tokens are {config.pad_id} and {config.image_token_id}; the "
+                f"tokenizer's are {tokenizer.pad_id} and {tokenizer.image_id}. Give the tokenizer that it was trained with."
+            )
+        if tokenizer.vocab_size > config.vocab_size:
+            raise InvalidConfigError(
+                f"The policy knows {config.vocab_size} tokens; the tokenizer has {tokenizer.vocab_size}. "
+                f"Give the tokenizer that it was trained with."
+            )
+        prompt = TokenizePrompt(tokenizer, config.num_image_tokens, config.max_length, template, wrap)
+        return cls(prompt, config.image_size, robot, statistics or OF_ROBOT[robot])
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``processor.json``, ``statistics.json`` and the tokenizer into a checkpoint folder."""
+        prompt = self.prompt
+        kind = "bytes" if isinstance(prompt.tokenizer, ByteTokenizer) else "qwen"
+        data = {"robot": self.robot, "tokenizer": kind, "template": prompt.template, "wrap": prompt.wrap}
+        (Path(folder) / FILE_NAME).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        self.statistics.save(folder)
+        prompt.tokenizer.save(folder)
 
     @property
     def transform(self) -> Compose:
@@ -252,13 +309,13 @@ class Processor:
             ]
         )
 
-    def inputs(self, observations: Data, device: torch.device | str = "cpu", dtype: Any = torch.float32) -> Inputs:
-        """Observations of N lanes -> the policy's inputs on ``device``."""
+    def inputs(self, observations: Data, device: torch.device | str = "cpu") -> Inputs:
+        """Observations of N lanes -> the policy's inputs; pictures travel to ``device`` as bytes."""
         data = self.transform(observations)
         return Inputs(
-            pixel_values=normalize_pixels(torch.from_numpy(data["pixels"]).to(device)).to(dtype),
-            input_ids=torch.from_numpy(data["input_ids"]).to(device),
-            proprio=torch.from_numpy(data["proprio"]).to(device, dtype),
+            pixel_values=normalize_pixels(torch.from_numpy(data["pixels"]).to(device)),
+            input_ids=torch.from_numpy(data["input_ids"]),
+            proprio=torch.from_numpy(data["proprio"]),
         )
 
     def arm_actions(self, actions: ArrayLike) -> Array:

@@ -1,0 +1,148 @@
+"""Vlaser as an agent: observations of many lanes in, chunks of actions in environment units out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS
+from vlaser_gym.agents.vlaser.gripper import make_gripper
+from vlaser_gym.agents.vlaser.inference import MicroBatcher
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import InvalidConfigError
+
+Lanes = NDArray[np.int64]
+
+#: Actions executed per decision in Vlaser's evaluation scripts (OpenGVLab/Vlaser 40d7821), of the 4 predicted.
+ACT_STEPS = {"widowx": 4, "google_robot": 2}
+
+
+class VlaserAgent:
+    """A Vlaser policy that acts on many lanes.
+
+    A lane's actions follow from its observations and its episode's address alone: noise is drawn from the address,
+    decision by decision, and the policy runs in batches of one fixed size, so that neither the number of lanes nor
+    their order changes a bit. The instruction is read anew at every decision.
+
+    Args:
+        policy: in evaluation mode, on its device.
+        processor: for the policy's robot.
+        act_steps: actions executed per decision; by default 4 (WidowX) or 2 (Google Robot).
+        num_flow_steps: Euler steps of the flow; by default the policy's.
+        micro_batch: rows of every forward pass.
+        compile: see :class:`~vlaser_gym.agents.vlaser.inference.MicroBatcher`.
+        source: where the weights are from, for :meth:`describe`.
+    """
+
+    observes: tuple[str, ...] = ("image", "proprio", "instruction")
+
+    def __init__(
+        self,
+        policy: VlaserPolicy,
+        processor: Processor,
+        *,
+        act_steps: int | None = None,
+        num_flow_steps: int | None = None,
+        micro_batch: int = 8,
+        compile: bool | None = None,
+        source: str = "",
+    ) -> None:
+        self.policy, self.processor, self.source = policy, processor, source
+        self.act_steps = ACT_STEPS[processor.robot] if act_steps is None else act_steps
+        if not 1 <= self.act_steps <= policy.config.horizon:
+            raise InvalidConfigError(
+                f"act_steps is 1 to {policy.config.horizon} for this policy; got {self.act_steps}."
+            )
+        self.decide = MicroBatcher(policy, micro_batch, num_flow_steps, compile=compile)
+        self.gripper = make_gripper(processor.robot)
+        self._noise: dict[int, np.random.Generator] = {}
+
+    @property
+    def robot(self) -> str:
+        """``"widowx"`` or ``"google_robot"``."""
+        return self.processor.robot
+
+    def reset(self, lanes: Lanes, addresses: Sequence[Address]) -> None:
+        """Episodes begin: release the grippers and seed the noise.
+
+        Raises:
+            InvalidConfigError: if an episode is the other robot's.
+        """
+        for address in addresses:
+            _check_robot(address, self.robot)
+        self.gripper.reset(np.asarray(lanes, np.int64))
+        for lane, address in zip(lanes, addresses, strict=True):
+            self._noise[int(lane)] = address.rng()
+
+    def act(self, observations: Observations, lanes: Lanes) -> NDArray[np.float64]:
+        """Chunks ``[N, act_steps, 7]``: translation (m), axis-angle (rad), gripper command of the simulator.
+
+        Args:
+            observations: ``image`` uint8 ``[N, H, W, 3]``, ``proprio`` ``[N, 8]`` and N strings ``instruction``.
+            lanes: ``[N]``, each reset before.
+        """
+        lanes = np.asarray(lanes, np.int64)
+        inputs = self.processor.inputs(observations, self.policy.device)
+        normalised = self.decide(*inputs, self._draw(lanes))
+        chunk = self.processor.arm_actions(normalised.numpy())[:, : self.act_steps]
+        # All rows of the chunk are executed, in this order; an episode that ends inside it is reset, hold and all.
+        chunk[..., 6] = self.gripper.commands(chunk[..., 6], lanes)
+        return chunk
+
+    def _draw(self, lanes: Lanes) -> torch.Tensor:
+        """Noise ``[N, H, A]`` of the lanes' next decision."""
+        shape = (self.policy.config.horizon, self.policy.config.action_dim)
+        rows = [self._noise[int(lane)].standard_normal(shape, dtype=np.float32) for lane in lanes]
+        return torch.from_numpy(np.stack(rows))
+
+    def get_state(self) -> dict[str, Any]:
+        """The lanes' memory: grippers and noise streams."""
+        noise = {lane: deepcopy(generator.bit_generator.state) for lane, generator in self._noise.items()}
+        return {"noise": noise, "gripper": self.gripper.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`get_state` gave."""
+        self._noise = {}
+        for lane, bits in state["noise"].items():
+            self._noise[lane] = np.random.default_rng()
+            self._noise[lane].bit_generator.state = deepcopy(bits)
+        self.gripper.set_state(state["gripper"])
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides how this agent acts, for printing and for records."""
+        config, prompt = self.policy.config, self.processor.prompt
+        return {
+            "checkpoint": self.source or None,
+            "policy": config.name,
+            "robot": self.robot,
+            "parameters": sum(parameter.numel() for parameter in self.policy.parameters()),
+            "image_size": config.image_size,
+            "prompt": prompt.template,
+            "prompt_wrap": prompt.wrap,
+            "time_max_period": config.time_max_period,
+            "num_flow_steps": self.decide.num_steps,
+            "horizon": config.horizon,
+            "act_steps": self.act_steps,
+            "micro_batch": self.decide.size,
+            "dtype": str(self.policy.dtype).removeprefix("torch."),
+            "device": str(self.policy.device),
+            "compile": self.decide.compile,
+        }
+
+
+def _check_robot(address: Address, robot: str) -> None:
+    """SimplerEnv's task names begin with their robot's; other names are taken on trust."""
+    for other in PROPRIO_DIMS:
+        if address.task.startswith(other) and other != robot:
+            raise InvalidConfigError(
+                f"This checkpoint is for {robot} ({PROPRIO_DIMS[robot]} proprioceptive numbers); {address.task} is a "
+                f"task of {other}. Choose tasks of {robot}, or a checkpoint trained for {other}."
+            )
