@@ -12,7 +12,19 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import Placement, Reading
 from vlaser_gym.envs.tasks.base import Memory, Task
 
-_SAVED = ("address", "elapsed", "flags", "success_any", "terminated", "truncated", "stage", "memory", "reading", "rng")
+_SAVED = (
+    "started",
+    "address",
+    "elapsed",
+    "flags",
+    "success_any",
+    "terminated",
+    "truncated",
+    "stage",
+    "memory",
+    "reading",
+    "rng",
+)
 
 
 class Lane:
@@ -28,7 +40,7 @@ class Lane:
         self.reading: Reading
         self.success_any = self.terminated = False
         # A lane that was never reset has no episode to step.
-        self.truncated = True
+        self.started, self.truncated = False, True
 
     @property
     def ended(self) -> bool:
@@ -47,6 +59,7 @@ class Lane:
         self.flags = dict.fromkeys(self.task.flags, False)
         self.elapsed, self.stage = 0, 0
         self.success_any = self.terminated = self.truncated = False
+        self.started = True
 
     def advance(self, reading: Reading) -> None:
         """A control step has run."""

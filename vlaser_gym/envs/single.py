@@ -1,4 +1,4 @@
-"""One episode at a time: the Gymnasium environment, a vector environment with one lane."""
+"""One episode at a time: Gymnasium environments over vector environments that have one lane."""
 
 from __future__ import annotations
 
@@ -7,16 +7,95 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.vector import Info, SceneVectorEnv
-from vlaser_gym.errors import InvalidActionError
+from vlaser_gym.errors import InvalidActionError, InvalidConfigError
 
 
-class SceneEnv(gymnasium.Env[dict[str, Any], NDArray[Any]]):
+class SingleLane(gymnasium.Env[dict[str, Any], NDArray[Any]]):
+    """The only lane of a :class:`SceneVectorEnv`, bare or wrapped, without the leading dimension.
+
+    This is how every wrapper of :mod:`vlaser_gym.wrappers` serves single environments too.
+
+    Args:
+        lanes: a vector environment with ``num_envs=1``.
+
+    Raises:
+        InvalidConfigError: if it has more lanes.
+
+    Example:
+        >>> from vlaser_gym.wrappers import ChunkActions
+        >>> lanes = SceneVectorEnv("widowx_stack_cube", observe=("proprio",), autoreset_mode=AutoresetMode.DISABLED)
+        >>> env = SingleLane(ChunkActions(lanes, horizon=4))
+        >>> _ = env.reset(options={"layout": 7})
+        >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample() * 0)
+        >>> observation["proprio"].shape, int(info["steps"]), str(env.address)
+        ((8,), 4, 'widowx_stack_cube/default/grid:7/0')
+        >>> env.close()
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5.0}  # noqa: RUF012  (Gymnasium reads it off the class)
+
+    def __init__(self, lanes: VectorEnv[Any, Any, Any]) -> None:
+        if lanes.num_envs != 1:
+            raise InvalidConfigError(f"A single environment is made of one lane; got {lanes.num_envs}: use num_envs=1.")
+        self.lanes: Any = lanes
+        self.observation_space = lanes.single_observation_space
+        self.action_space = lanes.single_action_space
+        self.render_mode = lanes.render_mode
+        self.metadata = {key: lanes.metadata[key] for key in ("render_modes", "render_fps")}
+
+    @property
+    def address(self) -> Address:
+        """The episode being run."""
+        address: Address = self.lanes.unwrapped.addresses[0]
+        return address
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], Info]:
+        """Start an episode; ``options`` as for the vector environment, one value each."""
+        super().reset(seed=seed)
+        observation, info = self.lanes.reset(seed=seed, options=options)
+        return _row(observation), _row(info)
+
+    def step(self, action: ArrayLike) -> tuple[dict[str, Any], float, bool, bool, Info]:
+        """One action: 7 numbers, or what the wrappers below make of it."""
+        array = self._checked(action)
+        observation, reward, terminated, truncated, info = self.lanes.step(array[None])
+        return _row(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _row(info)
+
+    def _checked(self, action: ArrayLike) -> NDArray[Any]:
+        array = np.asarray(action)
+        if array.shape != self.action_space.shape:
+            raise InvalidActionError(f"Expected an action of shape {self.action_space.shape}; got {array.shape}.")
+        return array
+
+    def render(self) -> Any:
+        """The picture of the robot's camera, ``uint8 [H, W, 3]``."""
+        return self.lanes.render()[0]
+
+    def get_state(self) -> dict[str, Any]:
+        """See :meth:`SceneVectorEnv.get_state`."""
+        state: dict[str, Any] = self.lanes.get_state()
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`SceneVectorEnv.set_state`."""
+        self.lanes.set_state(state)
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self.lanes.close()
+
+
+class SceneEnv(SingleLane):
     """A single scene; takes the keyword arguments of :class:`SceneVectorEnv` (without ``num_envs``).
+
+    It does not start the next episode by itself: the autoreset mode is DISABLED unless it is given.
 
     Example:
         >>> import gymnasium
@@ -32,50 +111,13 @@ class SceneEnv(gymnasium.Env[dict[str, Any], NDArray[Any]]):
 
     def __init__(self, task: str, **options: Any) -> None:
         options.setdefault("autoreset_mode", AutoresetMode.DISABLED)
-        self._lanes = SceneVectorEnv(task, num_envs=1, **options)
-        self.observation_space = self._lanes.single_observation_space
-        self.action_space = self._lanes.single_action_space
-        self.render_mode = self._lanes.render_mode
-        self.metadata = {key: self._lanes.metadata[key] for key in ("render_modes", "render_fps")}
-
-    @property
-    def address(self) -> Address:
-        """The episode being run."""
-        return self._lanes.addresses[0]
-
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, Any], Info]:
-        """Start an episode; ``options`` as for the vector environment, one value each."""
-        super().reset(seed=seed)
-        observation, info = self._lanes.reset(seed=seed, options=options)
-        return _row(observation), _row(info)
-
-    def step(self, action: ArrayLike) -> tuple[dict[str, Any], float, bool, bool, Info]:
-        """One control step with 7 numbers."""
-        array = np.asarray(action)
-        if array.shape != (7,):
-            raise InvalidActionError(f"Expected an action of shape (7,); got {array.shape}.")
-        observation, reward, terminated, truncated, info = self._lanes.step(array[None])
-        return _row(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _row(info)
-
-    def render(self) -> Any:
-        """The picture of the robot's camera, ``uint8 [H, W, 3]``."""
-        return self._lanes.render()[0]
-
-    def get_state(self) -> dict[str, Any]:
-        """See :meth:`SceneVectorEnv.get_state`."""
-        return self._lanes.get_state()
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`SceneVectorEnv.set_state`."""
-        self._lanes.set_state(state)
-
-    def close(self) -> None:
-        """Stop the engine."""
-        self._lanes.close()
+        super().__init__(SceneVectorEnv(task, num_envs=1, **options))
 
 
 def _row(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The only lane's values; Gymnasium's ``_name`` masks and chunk details have no single-lane meaning."""
-    return {name: values[0] for name, values in batch.items() if not name.startswith("_") and name != "chunk"}
+    """The only lane's values; Gymnasium's ``_name`` masks say nothing here."""
+    return {
+        name: _row(values) if isinstance(values, Mapping) else values[0]
+        for name, values in batch.items()
+        if not name.startswith("_")
+    }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +40,8 @@ OBSERVATIONS = ("image", "proprio", "instruction", "state")
 #: Region layouts from this number on are drawn by environments; below it they are for evaluation.
 FIRST_TRAINING_REGION = 1_000_000
 _LAST_REGION = 2**31 - 1
+#: Bounds of ``proprio``: the reach of any robot here (m), a unit quaternion, openness (a squeezed gripper is below 0).
+_PROPRIO_LIMITS = np.array([2, 2, 2, 1, 1, 1, 1, 2], np.float32)
 _LIMITS = np.array([1, 1, 1, np.pi / 2, np.pi / 2, np.pi / 2, 1], np.float32)
 _CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation + " ")
 
@@ -120,6 +123,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._tcp_link = setups[0].robot.tcp_link
         self._lanes = [Lane(self.tasks[i % len(self.tasks)]) for i in range(num_envs)]
         self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
+        # Pictures that still show the present: a lane that has not moved is not rendered again.
+        self._frames: NDArray[np.uint8] | None = None
+        self._stale = np.ones(num_envs, bool)
 
     # ------------------------------------------------------------------ addresses
 
@@ -135,7 +141,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     # ------------------------------------------------------------------ reset
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], Info]:
         """Start episodes.
@@ -148,12 +154,16 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
         Raises:
             UnknownNameError: for a task that this environment does not hold, or a variant the task does not have.
-            InvalidConfigError: for a layout that does not exist or options of the wrong length.
+            InvalidConfigError: for a layout that does not exist, options of the wrong length, or a first reset that
+                leaves lanes out.
         """
         options = dict(options or {})
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
         if mask.shape != (self.num_envs,):
             raise InvalidConfigError(f"reset_mask needs {self.num_envs} booleans; got shape {mask.shape}.")
+        waiting = [i for i, lane in enumerate(self._lanes) if not (lane.started or mask[i])]
+        if waiting:
+            raise InvalidConfigError(f"The first reset must cover every lane; reset_mask leaves out lanes {waiting}.")
         self._seed(seed, mask)
         lanes = np.flatnonzero(mask)
         self._place(lanes, self._chosen_addresses(lanes, options))
@@ -165,9 +175,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _seed(self, seed: int | Sequence[int] | None, mask: NDArray[np.bool_]) -> None:
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + i for i in range(self.num_envs)]
-        for i in np.flatnonzero(mask):
-            if seed is not None or self._lanes[i].rng is None:
-                self._lanes[i].rng = np.random.default_rng(None if seed is None else seed[i])
+        if seed is not None and len(seed) != self.num_envs:
+            raise InvalidConfigError(f"seed needs one number or {self.num_envs}; got {len(seed)}.")
+        for i, lane in enumerate(self._lanes):
+            if mask[i] and (seed is not None or lane.rng is None):
+                lane.rng = np.random.default_rng(None if seed is None else seed[i])
 
     def _chosen_addresses(self, lanes: Ints, options: dict[str, Any]) -> list[Address]:
         columns = {
@@ -212,6 +224,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             qpos = np.array(get_setup(task.robot_setup).qpos)
             placements.append(Placement(task, address.variant, task.layout(address.layout, address.variant), qpos))
         self.engine.place([int(i) for i in lanes], placements)
+        self._stale[lanes] = True
         if len(lanes):
             self.controller.reset(lanes, np.array([placement.qpos for placement in placements]))
         readings = self.engine.read(lanes)
@@ -239,6 +252,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
         Raises:
             InvalidActionError: if the shape is wrong or a running lane's action is not finite.
+            gymnasium.error.ResetNeeded: before the first reset.
         """
         array = self._checked(actions)
         horizon = array.shape[1]
@@ -273,18 +287,24 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         array = np.asarray(actions, np.float64)
         if array.ndim != 3 or array.shape[0] != self.num_envs or array.shape[2] != 7 or not array.shape[1]:
             raise InvalidActionError(f"Expected a chunk of shape ({self.num_envs}, H, 7); got {array.shape}.")
-        bad = ~np.isfinite(array).all((1, 2)) & ~self.ended
+        self._check_started()
+        bad = ~np.isfinite(array).all(2) & ~self.ended[:, None]
         if bad.any():
-            lane = int(np.flatnonzero(bad)[0])
+            lane, h = (int(i) for i in np.argwhere(bad)[0])
             raise InvalidActionError(
-                f"Expected finite actions; lane {lane} ({self.addresses[lane]}) got {array[lane].tolist()}."
+                f"Expected finite actions; lane {lane} ({self.addresses[lane]}) got {array[lane, h].tolist()}."
             )
         return array
+
+    def _check_started(self) -> None:
+        if not all(lane.started for lane in self._lanes):
+            raise ResetNeeded("Call reset() before the first step and the first picture.")
 
     def _control_step(self, lanes: Ints, actions: NDArray[np.float64]) -> None:
         qpos = np.array([self._lanes[i].reading.qpos for i in lanes])
         qvel = np.array([self._lanes[i].reading.qvel for i in lanes])
         self.engine.step(lanes, self.controller.act(lanes, actions, qpos, qvel))
+        self._stale[lanes] = True
         for i, reading in zip(lanes, self.engine.read(lanes), strict=True):
             self._lanes[i].advance(reading)
         by_task: dict[str, list[int]] = {}
@@ -344,13 +364,25 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         """Observations of ``rows`` (default: all lanes), one row per lane."""
         rows = np.arange(self.num_envs) if rows is None else rows
         lanes = [self._lanes[i] for i in rows]
-        makers = {
-            "image": lambda: self.engine.images(rows),
+        makers: dict[str, Callable[[], Any]] = {
+            "image": lambda: self._images(rows),
             "proprio": lambda: self._proprio(lanes),
             "instruction": lambda: tuple(lane.instruction for lane in lanes),
             "state": lambda: self._state(lanes),
         }
         return {name: makers[name]() for name in self.observe}
+
+    def _images(self, rows: Ints) -> NDArray[np.uint8]:
+        """Pictures of ``rows``, ``[B, H, W, 3]``; the array is the caller's."""
+        stale = rows[self._stale[rows]]
+        if len(stale):
+            frames = self.engine.images(stale)
+            if self._frames is None:
+                self._frames = np.zeros((self.num_envs, *frames.shape[1:]), np.uint8)
+            self._frames[stale] = frames
+            self._stale[stale] = False
+        assert self._frames is not None
+        return self._frames[rows]
 
     def _proprio(self, lanes: list[Lane]) -> NDArray[np.float32]:
         qpos = np.array([lane.reading.qpos for lane in lanes])
@@ -388,7 +420,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     def render(self) -> Any:
         """Pictures of all lanes, ``uint8 [N, H, W, 3]``."""
-        return self.engine.images(np.arange(self.num_envs))
+        self._check_started()
+        return self._images(np.arange(self.num_envs))
 
     # ------------------------------------------------------------------ snapshots
 
@@ -404,10 +437,12 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         """Continue from a snapshot of an environment with the same tasks and number of lanes."""
         if len(state["lanes"]) != self.num_envs:
             raise InvalidConfigError(f"The snapshot has {len(state['lanes'])} lanes; this environment {self.num_envs}.")
+        tasks = [self._task(saved["address"].task) for saved in state["lanes"]]
+        self._stale[:] = True
         self.engine.set_state(state["engine"])
         self.controller.set_state(state["controller"])
-        for lane, saved in zip(self._lanes, state["lanes"], strict=True):
-            lane.set_state(saved, self._task(saved["address"].task))
+        for lane, saved, task in zip(self._lanes, state["lanes"], tasks, strict=True):
+            lane.set_state(saved, task)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the engine."""
@@ -442,7 +477,7 @@ def _only_robot(tasks: Sequence[Task]) -> str:
 def _observation_space(observe: Sequence[str], height: int, width: int) -> spaces.Dict:
     choices: dict[str, spaces.Space[Any]] = {
         "image": spaces.Box(0, 255, (height, width, 3), np.uint8),
-        "proprio": spaces.Box(-np.inf, np.inf, (8,), np.float32),
+        "proprio": spaces.Box(-_PROPRIO_LIMITS, _PROPRIO_LIMITS, dtype=np.float32),
         "instruction": spaces.Text(200, charset=cast(Any, _CHARACTERS)),
         "state": spaces.Box(-np.inf, np.inf, (26,), np.float32),
     }
