@@ -9,7 +9,8 @@ from vlaser_gym.envs.tasks.base import Floats
 
 def rotation_matrix(quaternion: Floats) -> Floats:
     """``[..., 4] -> [..., 3, 3]``; the quaternion need not have unit length."""
-    w, x, y, z = np.moveaxis(quaternion * np.sqrt(2.0 / (quaternion**2).sum(-1, keepdims=True)), -1, 0)
+    scaled = quaternion * np.sqrt(2.0 / (quaternion * quaternion).sum(-1, keepdims=True))
+    w, x, y, z = (scaled[..., i] for i in range(4))
     matrix = np.empty((*quaternion.shape[:-1], 3, 3))
     matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2] = 1 - y * y - z * z, x * y - w * z, x * z + w * y
     matrix[..., 1, 0], matrix[..., 1, 1], matrix[..., 1, 2] = x * y + w * z, 1 - x * x - z * z, y * z - w * x

@@ -186,12 +186,12 @@ class PutOnTask(Task):
 
     def _moved(self, source_com: Floats, poses: Floats, rest: Floats) -> tuple[Bools, Bools]:
         """Whether the source moved most, whether something else did; each ``[B]``."""
-        own = np.hypot(*(source_com - rest[:, self.source])[:, :2].T)
-        dx, dy = np.moveaxis((poses[:, self._others, :2] - rest[:, self._others, :2]), -1, 0)
-        others = np.hypot(dx, dy)
+        own = np.hypot(source_com[:, 0] - rest[:, self.source, 0], source_com[:, 1] - rest[:, self.source, 1])
+        shift = poses[:, self._others][..., :2] - rest[:, self._others, :2]
+        others: Floats = np.hypot(shift[..., 0], shift[..., 1])
         correct = (own > MOVED_DISTANCE) & (others < own[:, None]).all(1)
         wrong = (others > MOVED_DISTANCE).any(1) & (others > own[:, None]).any(1)
-        return correct, wrong
+        return np.asarray(correct), np.asarray(wrong)
 
     def _on_target(self, com: Floats, box: Floats) -> Bools:
         """Whether the source's centre is over the target and low enough, ``[B]``."""
@@ -214,10 +214,9 @@ def _turn(quaternion: Floats, vector: Floats) -> Floats:
 
 def _grasped(scene: Snapshot) -> Bools:
     """Whether both fingers are pressed outwards by the source, within 60 degrees of their closing axis, ``[B]``."""
-    held = np.ones(len(scene.object_pose), np.bool_)
-    for i, (link, sign) in enumerate(FINGERS):
-        impulse = scene.impulse[:, i]
-        axis = sign * rotation_matrix(scene.link_pose[link][:, 3:])[..., 1]
-        size = np.linalg.norm(impulse, axis=-1)
-        held &= (size >= GRASP_IMPULSE) & ((impulse * axis).sum(-1) >= GRASP_COSINE * size)
-    return held
+    impulse = scene.impulse[:, : len(FINGERS)]
+    orientation = np.stack([scene.link_pose[link][:, 3:] for link, _ in FINGERS], axis=1)
+    outwards = rotation_matrix(orientation)[..., 1] * np.array([[sign] for _, sign in FINGERS])
+    size = np.sqrt((impulse * impulse).sum(-1))
+    pressed = (size >= GRASP_IMPULSE) & ((impulse * outwards).sum(-1) >= GRASP_COSINE * size)
+    return np.asarray(pressed.all(1))

@@ -111,10 +111,10 @@ def box(low_x: float, high_x: float, low_y: float, high_y: float) -> Floats:
 
 
 def oval(low_x: float, high_x: float, low_y: float, high_y: float) -> Floats:
-    """Outline of the ellipse inside a rectangle, ``[16, 2]``."""
-    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    x = (low_x + high_x + (high_x - low_x) * np.cos(angle)) / 2
-    y = (low_y + high_y + (high_y - low_y) * np.sin(angle)) / 2
+    """Outline of 16 sides around the ellipse inside a rectangle, ``[16, 2]``; it touches the rectangle's sides."""
+    angle = (np.arange(16) + 0.5) * np.pi / 8
+    x = (low_x + high_x + (high_x - low_x) * np.cos(angle) / np.cos(np.pi / 16)) / 2
+    y = (low_y + high_y + (high_y - low_y) * np.sin(angle) / np.cos(np.pi / 16)) / 2
     return np.stack([x, y], axis=1)
 
 
