@@ -19,6 +19,7 @@ _LAYERS = {"vision": "vision.encoder.layers", "language": "language.layers", "ex
 def add_lora(
     policy: VlaserPolicy,
     parts: Sequence[str] = ("language", "expert"),
+    *,
     rank: int = 16,
     alpha: float | None = None,
     dropout: float = 0.0,
@@ -26,8 +27,8 @@ def add_lora(
 ) -> None:
     """Put low-rank adapters on every linear layer of some parts' transformer layers, in place.
 
-    The layers' own weights become constant; what was trainable elsewhere stays trainable. Fresh adapters change nothing.
-    Layers that no action depends on get none.
+    The layers' own weights become constant; what was trainable elsewhere stays trainable. Fresh adapters change
+    nothing. Layers that no action depends on get none.
 
     Args:
         policy: without adapters.

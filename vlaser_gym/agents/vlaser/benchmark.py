@@ -1,8 +1,9 @@
-"""How fast a policy decides on a GPU: ``python -m vlaser_gym.agents.vlaser.benchmark [preset=vlaser_2b batches=[1,8]]``.
+"""How fast a policy decides on a GPU: ``python -m vlaser_gym.agents.vlaser.benchmark [preset=vlaser_2b ...]``.
 
-Three ways of the same computation, random weights: ``plain`` (every flow step runs all tokens through both experts; image
-and text are embedded once), ``cached`` (the prefix is encoded once), ``compiled`` (that, with compiled layers and CUDA
-graphs).
+Three ways of the same computation, random weights: ``plain`` (every flow step runs all tokens through both experts;
+image and text are embedded once), ``cached`` (the prefix is encoded once), ``compiled`` (that, with compiled layers and
+CUDA graphs). Keys: ``preset``, ``batches=[1,8,32,64]``, ``ways=[plain,cached,compiled]``, ``device``, ``dtype``,
+``repeats``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.inference import MicroBatcher
+from vlaser_gym.agents.vlaser.inference import Inputs, MicroBatcher, to_device
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 
@@ -50,7 +51,7 @@ class Timing:
         return self.batch / self.latency
 
 
-def random_inputs(config: VlaserConfig, batch: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_inputs(config: VlaserConfig, batch: int, seed: int = 0) -> Inputs:
     """Pixels, prompts with about 20 text tokens, proprioception and noise."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(batch, 3, config.image_size, config.image_size, generator=generator)
@@ -62,10 +63,9 @@ def random_inputs(config: VlaserConfig, batch: int, seed: int = 0) -> tuple[Tens
 
 
 @torch.inference_mode()
-def decide_plainly(
-    policy: VlaserPolicy, pixel_values: Tensor, input_ids: Tensor, proprio: Tensor, noise: Tensor, num_steps: int
-) -> Tensor:
+def decide_plainly(policy: VlaserPolicy, inputs: Inputs, num_steps: int) -> Tensor:
     """The policy's decision without prefix cache; not clamped."""
+    pixel_values, input_ids, proprio, noise = inputs
     embedded = policy.embed(pixel_values, input_ids)
     lengths = (input_ids != policy.config.pad_id).sum(1)
 
@@ -78,6 +78,7 @@ def decide_plainly(
 def measure(
     config: VlaserConfig,
     batches: Sequence[int] = (1, 8, 32, 64),
+    *,
     ways: Sequence[str] = WAYS,
     device: str = "cuda",
     dtype: torch.dtype = torch.bfloat16,
@@ -93,7 +94,7 @@ def measure(
         if way not in WAYS:
             raise UnknownNameError("way to run the policy", way, WAYS)
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InvalidConfigError("This benchmark needs a CUDA GPU, and torch finds none here; device=cpu runs small ones.")
+        raise InvalidConfigError("This benchmark needs a CUDA GPU; torch finds none. device=cpu times small presets.")
     policy = VlaserPolicy.initialise(config, dtype=dtype, device=device)
     # Compiled layers cannot be uncompiled: that way comes last.
     ordered = sorted(ways, key=WAYS.index)
@@ -101,16 +102,16 @@ def measure(
 
 
 def _time(policy: VlaserPolicy, batch: int, way: str, repeats: int) -> Timing:
-    inputs = [tensor.to(policy.device) for tensor in random_inputs(policy.config, batch)]
+    host = random_inputs(policy.config, batch)
     steps = policy.config.num_flow_steps
     run: Callable[[], Tensor]
     if way == "plain":
+        inputs = to_device(host, policy.device)
 
         def run() -> Tensor:
-            return decide_plainly(policy, *inputs, steps).cpu()
+            return decide_plainly(policy, inputs, steps).cpu()
     else:
         batcher = MicroBatcher(policy, batch, steps, compile=way == "compiled")
-        host = random_inputs(policy.config, batch)
 
         def run() -> Tensor:
             return batcher(*host)
@@ -158,7 +159,14 @@ def main(arguments: Sequence[str]) -> None:
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}.get(options.dtype)
     if dtype is None:
         raise UnknownNameError("dtype", options.dtype, ("bfloat16", "float32"))
-    timings = measure(config, list(options.batches), list(options.ways), options.device, dtype, options.repeats)
+    timings = measure(
+        config,
+        list(options.batches),
+        ways=list(options.ways),
+        device=options.device,
+        dtype=dtype,
+        repeats=options.repeats,
+    )
     name = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
     Console().print(table(timings, f"{options.preset}, {options.dtype}, {name}"))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.flow import time_embedding
@@ -27,17 +27,20 @@ class ActionEncoder(nn.Module):
         embedded: Tensor = self.linear_1(x.to(self.linear_1.weight.dtype))
         time = time_embedding(t, embedded.shape[-1], self.max_period).to(embedded.dtype)
         both = torch.cat([time[..., None, :].expand_as(embedded), embedded], dim=-1)
-        out: Tensor = self.linear_3(F.silu(self.linear_2(both)))
+        out: Tensor = self.linear_3(functional.silu(self.linear_2(both)))
         return out
 
 
 def make_language(config: VlaserConfig) -> DecoderStack:
     """The language model's layers."""
-    return DecoderStack(config.layers, config.width, config.heads, config.kv_heads, config.head_dim, config.mlp_width)
+    return _make_stack(config, config.width, config.mlp_width)
 
 
 def make_expert(config: VlaserConfig) -> DecoderStack:
     """The action expert's layers: as deep and with the same heads as the language model, but narrower."""
-    return DecoderStack(
-        config.layers, config.expert_width, config.heads, config.kv_heads, config.head_dim, config.expert_mlp
-    )
+    return _make_stack(config, config.expert_width, config.expert_mlp)
+
+
+def _make_stack(config: VlaserConfig, width: int, mlp_width: int) -> DecoderStack:
+    heads, kv_heads, head_dim = config.heads, config.kv_heads, config.head_dim
+    return DecoderStack(config.layers, width, heads, kv_heads=kv_heads, head_dim=head_dim, mlp_width=mlp_width)

@@ -43,8 +43,8 @@ def sample_times(
     """Training times ``[count]``.
 
     ``"beta"``: ``0.999 (1 - z)`` with z ~ Beta(1.5, 1), denser near the noise; z is drawn by inverting its
-    distribution function ``z^1.5``. ``"uniform"``: one draw for the batch, then evenly spaced, so that every batch covers
-    [0, 1).
+    distribution function ``z^1.5``. ``"uniform"``: one draw for the batch, then evenly spaced, so that every batch
+    covers [0, 1).
     """
     if distribution == "beta":
         z = torch.rand(count, generator=generator, device=device) ** (1 / 1.5)

@@ -1,12 +1,11 @@
 """Decisions for any number of lanes, in micro-batches of one fixed size.
 
-A matrix product's last bits depend on its shape. With one shape for all, a lane's actions do not depend on how many other
-lanes there are, nor on its place among them.
+A matrix product's last bits depend on its shape. With one shape for all, a lane's actions do not depend on how many
+other lanes there are, nor on its place among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,9 @@ from vlaser_gym.agents.vlaser.language import DecoderLayer
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.vision import VisionLayer
 from vlaser_gym.errors import InvalidConfigError
+
+#: Pixels, token ids, proprioception and noise.
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class MicroBatcher:
@@ -76,24 +78,20 @@ class MicroBatcher:
         config = self.policy.config
         ids = torch.as_tensor(input_ids)
         check_prompts(config, ids)
-        rows = [torch.as_tensor(pixel_values), ids, torch.as_tensor(proprio), torch.as_tensor(noise).float()]
+        pixels, proprio, noise = (torch.as_tensor(rows) for rows in (pixel_values, proprio, noise))
         actions = torch.empty(len(ids), config.horizon, config.action_dim)
         lengths = bucketed_lengths(config, ids)
-        for length in lengths.unique().tolist():
+        for length in sorted(set(lengths.tolist())):
             for index in (lengths == length).nonzero().flatten().split(self.size):
-                batch = [self._fill(row[index]) for row in rows]
-                batch[1] = batch[1][:, :length]
+                full = torch.cat([index, index[:1].expand(self.size - len(index))])
+                batch = (pixels[full], ids[full, :length], proprio[full], noise[full].float())
                 actions[index] = self._decide(batch)[: len(index)].cpu()
         return actions.clamp(-1, 1) if clamp else actions
 
-    def _fill(self, rows: Tensor) -> Tensor:
-        missing = self.size - len(rows)
-        return torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])]) if missing else rows
-
-    def _decide(self, batch: Sequence[Tensor]) -> Tensor:
-        inputs = [tensor.contiguous().to(self.policy.device) for tensor in batch]
+    def _decide(self, batch: Inputs) -> Tensor:
+        inputs = to_device(batch, self.policy.device)
         if not self.compile:
-            return self.policy.decide(*inputs, self.num_steps, clamp=False)
+            return self.policy.decide(*inputs, num_steps=self.num_steps, clamp=False)
         length = inputs[1].shape[1]
         if length not in self._graphs:
             self._graphs[length] = _Graph(self.policy, inputs, self.num_steps)
@@ -103,19 +101,20 @@ class MicroBatcher:
 class _Graph:
     """One recorded decision of fixed shape: a replay costs no kernel launches."""
 
-    def __init__(self, policy: VlaserPolicy, inputs: Sequence[Tensor], num_steps: int) -> None:
-        self.inputs = [tensor.clone() for tensor in inputs]
-        side = torch.cuda.Stream()
+    def __init__(self, policy: VlaserPolicy, inputs: Inputs, num_steps: int) -> None:
+        pixels, ids, proprio, noise = inputs
+        self.inputs = (pixels.clone(), ids.clone(), proprio.clone(), noise.clone())
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # compiles, tunes and allocates outside the recording
             for _ in range(3):
-                policy.decide(*self.inputs, num_steps, clamp=False)
+                policy.decide(*self.inputs, num_steps=num_steps, clamp=False)
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.output = policy.decide(*self.inputs, num_steps, clamp=False)
+            self.output = policy.decide(*self.inputs, num_steps=num_steps, clamp=False)
 
-    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+    def __call__(self, inputs: Inputs) -> Tensor:
         for held, new in zip(self.inputs, inputs, strict=True):
             held.copy_(new)
         self.graph.replay()
@@ -127,8 +126,8 @@ def act_micro_batched(
     pixel_values: Any,
     input_ids: Any,
     proprio: Any,
-    noise: Any,
     *,
+    noise: Any,
     micro_batch: int = 8,
     num_steps: int | None = None,
     clamp: bool = True,
@@ -137,6 +136,12 @@ def act_micro_batched(
     return MicroBatcher(policy, micro_batch, num_steps, compile=False)(
         pixel_values, input_ids, proprio, noise, clamp=clamp
     )
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """The inputs on another device."""
+    pixels, ids, proprio, noise = inputs
+    return pixels.to(device), ids.to(device), proprio.to(device), noise.to(device)
 
 
 def compile_layers(policy: VlaserPolicy) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 #: Keys (after rotation) and values of one layer, each ``[B, kv_heads, T, head_dim]``.
@@ -62,7 +62,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """
     batch, heads, length, head_dim = q.shape
     folded = q.reshape(batch, k.shape[1], -1, head_dim)
-    out = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
+    out = functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
     return out.view(batch, heads, length, head_dim).transpose(1, 2).reshape(batch, length, heads * head_dim)
 
 
@@ -75,7 +75,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width] -> [..., width]``."""
-        return F.rms_norm(x, self.weight.shape, self.weight, 1e-6)
+        return functional.rms_norm(x, self.weight.shape, self.weight, 1e-6)
 
 
 class Attention(nn.Module):
@@ -95,7 +95,7 @@ class Attention(nn.Module):
             proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = rotate(torch.cat([q, k], dim=1), rope).split([q.shape[1], k.shape[1]], dim=1)
+        q, k = rotate(torch.cat([q, k], dim=1), rope).split_with_sizes([q.shape[1], k.shape[1]], dim=1)
         return q, k, v
 
 
@@ -110,7 +110,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width] -> [..., width]``."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
 
@@ -146,7 +146,7 @@ class DecoderLayer(nn.Module):
 class DecoderStack(nn.Module):
     """Layers and a final norm: the language model (without embedding and head), and the action expert."""
 
-    def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, mlp_width: int) -> None:
+    def __init__(self, layers: int, width: int, heads: int, *, kv_heads: int, head_dim: int, mlp_width: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(width, heads, kv_heads, head_dim, mlp_width) for _ in range(layers))
         self.norm = RMSNorm(width)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.expert import ActionEncoder, make_expert, make_language
-from vlaser_gym.agents.vlaser.language import DecoderLayer, KeyValue, RMSNorm, Rotary, attend, fold_mask, rotary
+from vlaser_gym.agents.vlaser.language import DecoderLayer, KeyValue, RMSNorm, Rotary, fold_mask, rotary
 from vlaser_gym.agents.vlaser.vision import VisionEmbeddings, VisionEncoder, VisionLayer, make_projector
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -169,7 +169,7 @@ class VlaserPolicy(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, seed: int = 0, parts: Sequence[str] = tuple(PARTS)) -> None:
-        """Fresh weights for some parts: normal matrices, zero biases, unit norms; the small heads as torch's default."""
+        """Fresh weights for some parts: normal matrices, zero biases, unit norms; small heads as torch's default."""
         generator = torch.Generator(self.device).manual_seed(seed)
         for part in parts:
             for name in _modules(part):
@@ -237,7 +237,7 @@ class VlaserPolicy(nn.Module):
     def encode_proprio(self, vision_language: VisionLanguage, proprio: Tensor) -> Prefix:
         """Add proprioception ``[B, P]``: one token of the action expert, which sees image, text and itself."""
         token = self._proprio_token(proprio)
-        mask = F.pad(vision_language.mask, (0, 1))
+        mask = functional.pad(vision_language.mask, (0, 1))
         past = vision_language.cache
         return Prefix(vision_language, tuple(self.expert.key_values(token, self._rope(1, 1), mask, past)))
 
@@ -288,17 +288,14 @@ class VlaserPolicy(nn.Module):
         copies = _copies(x)
         actions = self.action_encoder(x, t).flatten(1, -2)
         tokens = torch.cat([self._proprio_token(proprio), actions], dim=1)
-        ones = torch.ones(1, dtype=torch.long, device=x.device)
-        rope = rotary(torch.cat([ones, self._action_positions(copies)]), self.config.head_dim, self.config.rope_theta)
-        own = F.pad(self._chunk_mask(copies, tokens.dtype), (1, 0))
-        own = torch.cat([F.pad(own.new_zeros(1, 1), (0, own.shape[1] - 1), value=_blocked(own.dtype)), own])
+        positions = functional.pad(self._action_positions(copies), (1, 0), value=1)
+        rope = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        own = self._expert_mask(copies, tokens.dtype, with_proprio=True)
         mask = self._join_masks(vision_language.mask, own)
-        hidden, _ = self.expert(tokens, rope, mask, vision_language.cache)
+        hidden: Tensor = self.expert(tokens, rope, mask, vision_language.cache)[0]
         return hidden[:, 1:].reshape(*x.shape[:-1], -1)
 
-    def sample(
-        self, prefix: Prefix, noise: Tensor, num_steps: int | None = None, *, clamp: bool = True
-    ) -> Tensor:
+    def sample(self, prefix: Prefix, noise: Tensor, num_steps: int | None = None, *, clamp: bool = True) -> Tensor:
         """Actions ``[B, H, A]`` from noise of the same shape, by ``num_steps`` Euler steps; clamped to [-1, 1]."""
         actions = self.sample_chain(prefix, noise, num_steps)[-1]
         return actions.clamp(-1, 1) if clamp else actions
@@ -320,20 +317,21 @@ class VlaserPolicy(nn.Module):
         input_ids: Tensor,
         proprio: Tensor,
         noise: Tensor,
-        num_steps: int | None = None,
         *,
+        num_steps: int | None = None,
         clamp: bool = True,
     ) -> Tensor:
         """One decision without gradients: :meth:`encode`, then :meth:`sample`."""
-        return self.sample(self.encode(pixel_values, input_ids, proprio), noise, num_steps, clamp=clamp)
+        prefix = self.encode(pixel_values, input_ids, proprio)
+        return self.sample(prefix, noise, num_steps, clamp=clamp)
 
     def flow_loss(
         self,
         batch: Mapping[str, Any],
         noise: Tensor | None = None,
         t: Tensor | None = None,
-        generator: torch.Generator | None = None,
         *,
+        generator: torch.Generator | None = None,
         reduction: str = "mean",
     ) -> Tensor:
         """Mean squared error of the velocity on the path from noise to the batch's actions.
@@ -424,10 +422,11 @@ class VlaserPolicy(nn.Module):
         token: Tensor = self.proprio_encoder(proprio.to(self.dtype))
         return token[:, None]
 
-    def _chunk_mask(self, copies: int, dtype: torch.dtype) -> Tensor:
-        """Additive ``[K H, K H]``: the actions of one chunk see each other and no other chunk's."""
+    def _expert_mask(self, copies: int, dtype: torch.dtype, *, with_proprio: bool) -> Tensor:
+        """Additive, among the expert's tokens: actions see their own chunk and proprioception, that sees itself."""
         chunk = torch.arange(copies, device=self.device).repeat_interleave(self.config.horizon)
-        return _additive(chunk[:, None] == chunk[None, :], dtype)
+        chunk = functional.pad(chunk, (1, 0), value=-1) if with_proprio else chunk
+        return _additive((chunk[:, None] == chunk) | (chunk == -1), dtype)
 
     def _join_masks(self, past: Tensor, own: Tensor) -> Tensor:
         """``[B, 1, 1, S]`` and ``[T, T]`` -> folded ``[B, 1, groups T, S + T]``."""
@@ -439,8 +438,8 @@ class VlaserPolicy(nn.Module):
         pairs = zip(prefix.vision_language.cache, prefix.proprio, strict=True)
         past = [(torch.cat([a[0], b[0]], dim=2), torch.cat([a[1], b[1]], dim=2)) for a, b in pairs]
         copies = _copies(x)
-        mask = F.pad(prefix.vision_language.mask, (0, 1))
-        mask = self._join_masks(mask, self._chunk_mask(copies, mask.dtype))
+        mask = functional.pad(prefix.vision_language.mask, (0, 1))
+        mask = self._join_masks(mask, self._expert_mask(copies, mask.dtype, with_proprio=False))
         rope = rotary(self._action_positions(copies), self.config.head_dim, self.config.rope_theta)
         return _Context(past, mask, rope)
 
@@ -469,7 +468,8 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
     scores = scores + _additive(visible, scores.dtype)[:, None]
-    return (scores.float().softmax(-1).to(q.dtype) @ v).transpose(1, 2).flatten(2)
+    attended: Tensor = scores.float().softmax(-1).to(q.dtype) @ v
+    return attended.transpose(1, 2).flatten(2)
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,14 +1,14 @@
 """The eyes: InternViT and the projector, from pixels to image tokens.
 
-Own code instead of ``transformers``' InternVL classes: the released weights pack q, k and v into one matrix, and importing
-those classes takes seconds. The tests hold it against them.
+Own code instead of ``transformers``' InternVL classes: the released weights pack q, k and v into one matrix, and
+importing those classes takes seconds. The tests hold it against them.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vlaser_gym.agents.vlaser.config import VlaserConfig
@@ -32,7 +32,9 @@ class VisionEmbeddings(nn.Module):
         # Patches do not overlap, so the convolution is one matrix product; the same shapes give the same bits anywhere.
         tiles = pixel_values.reshape(batch, channels, side, patch, side, patch).permute(0, 2, 4, 1, 3, 5)
         weight = self.patch_embedding.weight.flatten(1)
-        patches = F.linear(tiles.reshape(batch, side * side, -1).to(weight.dtype), weight, self.patch_embedding.bias)
+        patches = functional.linear(
+            tiles.reshape(batch, side * side, -1).to(weight.dtype), weight, self.patch_embedding.bias
+        )
         tokens = torch.cat([self.class_embedding.expand(batch, -1, -1), patches], dim=1)
         return tokens + self.position_embedding
 
@@ -50,7 +52,7 @@ class VisionAttention(nn.Module):
         """``[B, T, width] -> [B, T, width]``."""
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
+        attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
         out: Tensor = self.proj(attended)
         return out
 
@@ -65,7 +67,7 @@ class VisionMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width] -> [..., width]``."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
         return out
 
 
