@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import ConvexHull
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -39,15 +40,33 @@ def add_hull(spec: mujoco.MjSpec, name: str, points: ArrayLike) -> str:
     return name
 
 
-def add_surface(spec: mujoco.MjSpec, name: str, surface: Surface, smooth: bool = True) -> str:
-    """Add a mesh that is only looked at; returns its name. ``smooth`` averages normals over sharp edges too."""
+def add_surface(spec: mujoco.MjSpec, name: str, surface: Surface) -> str:
+    """Add a mesh that is only looked at; returns its name. Normals are averaged except over sharp edges."""
     spec.add_mesh(
         name=name,
         uservert=surface.vertices.ravel(),
         userface=surface.faces.ravel(),
         usertexcoord=surface.uv.ravel(),
         userfacetexcoord=surface.faces.ravel(),
-        smoothnormal=smooth,
+        inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
+    )
+    return name
+
+
+def add_faceted(spec: mujoco.MjSpec, name: str, surface: Surface) -> str:
+    """Like :func:`add_surface`, with every triangle flat."""
+    corners = surface.vertices[surface.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    index = np.arange(corners.shape[0] * 3, dtype=np.int32)
+    spec.add_mesh(
+        name=name,
+        uservert=corners.ravel(),
+        usernormal=np.repeat(normals, 3, 0).ravel(),
+        usertexcoord=surface.uv[surface.faces].ravel(),
+        userface=index,
+        userfacenormal=index,
+        userfacetexcoord=index,
         inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
     )
     return name
@@ -78,21 +97,24 @@ def slab(bottom: float, top: Iterable[Sequence[float]]) -> Floats:
     return np.concatenate([upper, lower])
 
 
-def lofted(sections: ArrayLike) -> Surface:
+def lofted(sections: ArrayLike, along: ArrayLike | None = None, bottom: bool = True) -> Surface:
     """Skin over closed sections ``[S, K, 3]``, with flat caps.
 
-    The sections run counter-clockwise seen from the last one. Texture: u around, v along.
+    The sections run counter-clockwise seen from the last one. Texture: u around, v ``along`` (by default evenly from
+    section to section). ``bottom=False`` leaves the first section open.
     """
     points = np.asarray(sections, np.float64)
     count, size = points.shape[:2]
+    height = np.linspace(0, 1, count) if along is None else np.asarray(along, np.float64)
     # The seam's points are doubled, so that the texture does not run backwards over the last strip.
     points = np.concatenate([points, points[:, :1]], 1)
-    u, v = np.meshgrid(np.linspace(0, 1, size + 1), np.linspace(0, 1, count))
+    u, v = np.meshgrid(np.linspace(0, 1, size + 1), height)
     first = (np.arange(count - 1)[:, None] * (size + 1) + np.arange(size)).ravel()
     a, b, c, d = first, first + 1, first + size + 2, first + size + 1
     sides = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
     skin = Surface(points.reshape(-1, 3), sides.astype(np.int32), np.stack([u.ravel(), v.ravel()], -1))
-    return skin + _cap(points[0, :-1], 0.0, flip=True) + _cap(points[-1, :-1], 1.0, flip=False)
+    skin += _cap(points[-1, :-1], height[-1], flip=False)
+    return skin + _cap(points[0, :-1], height[0], flip=True) if bottom else skin
 
 
 def _cap(section: Floats, v: float, flip: bool) -> Surface:
@@ -120,3 +142,69 @@ def ellipses(stations: Iterable[Sequence[float]], count: int) -> Floats:
     for x, y, z, a, b in stations:
         sections.append(np.stack([np.full(count, x), y + a * np.cos(angle), z + b * np.sin(angle)], -1))
     return np.array(sections)
+
+
+def oval(stations: Iterable[Sequence[float]], count: int = 20) -> Surface:
+    """A rounded body along x from :func:`ellipses` in mm; texture v from 0 to 1 along x."""
+    rows = np.array(list(stations), np.float64)
+    x = rows[:, 0]
+    return lofted(ellipses(rows * MILLIMETRE, count), (x - x[0]) / (x[-1] - x[0]))
+
+
+def rounded_rectangle(x: Sequence[float], y: Sequence[float], z: float, radii: Sequence[float], arc: int = 6) -> Floats:
+    """A rectangle (mm) with rounded corners at height z, ``[4 * arc, 3]`` in metres, counter-clockwise.
+
+    ``radii`` of the corners (x1, y1), (x0, y1), (x0, y0), (x1, y0).
+    """
+    corners = []
+    for i, (cx, cy) in enumerate(((x[1], y[1]), (x[0], y[1]), (x[0], y[0]), (x[1], y[0]))):
+        angle = np.linspace(i, i + 1, arc) * np.pi / 2
+        inward = np.array([-1 if cx == x[1] else 1, -1 if cy == y[1] else 1]) * radii[i]
+        points = np.array([cx, cy]) + inward + radii[i] * np.stack([np.cos(angle), np.sin(angle)], -1)
+        corners.append(np.column_stack([points, np.full(arc, z)]))
+    return np.concatenate(corners) * MILLIMETRE
+
+
+def box(x: Sequence[float], y: Sequence[float], z: Sequence[float]) -> Surface:
+    """A box (mm) as a surface."""
+    return lofted(np.array([rounded_rectangle(x, y, height, (0, 0, 0, 0), arc=1) for height in z]))
+
+
+def convex(points: ArrayLike) -> Surface:
+    """The convex hull of points (mm) as a surface; texture coordinates are all zero."""
+    vertices = np.asarray(points, np.float64) * MILLIMETRE
+    hull = ConvexHull(vertices)
+    faces = hull.simplices.copy()
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    inside_out = (normals * hull.equations[:, :3]).sum(-1) < 0
+    faces[inside_out] = faces[inside_out][:, ::-1]
+    return Surface(vertices, faces.astype(np.int32), np.zeros((len(vertices), 2)))
+
+
+def tube(path: ArrayLike, radius: float, sides: int = 6) -> Surface:
+    """A round bar (mm) along a path ``[N, 3]`` of points."""
+    points = np.asarray(path, np.float64)
+    direction = np.gradient(points, axis=0)
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    # Any vector that is nowhere parallel to the path will do to start the cross-section.
+    reference = np.eye(3)[np.argmin(np.abs(direction).max(0))]
+    normal = np.cross(direction, reference)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    binormal = np.cross(direction, normal)
+    angle = 2 * np.pi * np.arange(sides) / sides
+    ring = np.cos(angle)[None, :, None] * normal[:, None] + np.sin(angle)[None, :, None] * binormal[:, None]
+    return lofted((points[:, None] + radius * ring) * MILLIMETRE)
+
+
+def joined(surfaces: Iterable[Surface]) -> Surface:
+    """Several surfaces as one mesh."""
+    first, *rest = surfaces
+    for surface in rest:
+        first += surface
+    return first
+
+
+def mapped(surface: Surface, axes: tuple[int, int], size: float) -> Surface:
+    """The surface with its texture laid on along two axes, one repeat per ``size`` metres."""
+    return Surface(surface.vertices, surface.faces, surface.vertices[:, list(axes)] / size)
