@@ -17,7 +17,7 @@ from vlaser_gym.agents.vlaser.inference import MicroBatcher
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 Lanes = NDArray[np.int64]
 
@@ -146,3 +146,34 @@ def _check_robot(address: Address, robot: str) -> None:
                 f"This checkpoint is for {robot} ({PROPRIO_DIMS[robot]} proprioceptive numbers); {address.task} is a "
                 f"task of {other}. Choose tasks of {robot}, or a checkpoint trained for {other}."
             )
+
+
+def choose_device(name: str | None) -> str:
+    """A torch device by name; ``None`` is the GPU where there is one.
+
+    Raises:
+        InvalidConfigError: for a name that torch does not know, or a GPU that is not there.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name is None:
+        return "cuda" if has_gpu else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not has_gpu):
+        here = "cpu and cuda" if has_gpu else "cpu only, as torch finds no GPU"
+        raise InvalidConfigError(f"device is one of: {here}; got {name!r}.")
+    return name
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """``"float32"`` or ``"bfloat16"``.
+
+    Raises:
+        UnknownNameError: for another name.
+    """
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in dtypes:
+        raise UnknownNameError("dtype", name, dtypes)
+    return dtypes[name]

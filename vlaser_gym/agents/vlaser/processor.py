@@ -278,7 +278,7 @@ class Processor:
         if (tokenizer.pad_id, tokenizer.image_id) != (config.pad_id, config.image_token_id):
             raise InvalidConfigError(
                 f"The policy's padding and image tokens are {config.pad_id} and {config.image_token_id}; the "
-                f"tokenizer's are {tokenizer.pad_id} and {tokenizer.image_id}. Give the tokenizer that it was trained with."
+                f"tokenizer's are {tokenizer.pad_id} and {tokenizer.image_id}. Give the one that it was trained with."
             )
         if tokenizer.vocab_size > config.vocab_size:
             raise InvalidConfigError(
