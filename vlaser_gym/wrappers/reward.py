@@ -1,0 +1,100 @@
+"""Wrappers that change rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.wrappers.base import Bools, Info, Observation, SceneWrapper, Step
+
+
+class SubgoalReward(SceneWrapper):
+    """Adds a reward for progress that leaves the best policy the best one (Ng, Harada and Russell, 1999).
+
+    The potential of a state is ``scale`` times the share of the task's sub-goals that the episode has reached so far.
+    Every control step, also those inside a chunk, earns ``gamma * potential_after - potential_before`` on top of its
+    reward. Over an episode of T steps the discounted extras add up to ``gamma ** T * potential_T``, whatever happened
+    in between.
+
+    How an episode ends matters. After a *terminated* episode nothing is earned any more, so its last potential counts
+    as 0: otherwise failing late with many sub-goals would pay. A *truncated* episode would have gone on; a learner that
+    adds its own estimate of what comes next (value bootstrapping) needs the potential kept, since its estimate is lower
+    by just that. A learner that takes truncation for the end of the world (returns without bootstrapping) should set
+    ``zero_when_truncated``.
+
+    Put it below :class:`ChunkActions`, so that the chunk's discounted sum includes the extras.
+
+    Args:
+        env: the lanes.
+        gamma: the learner's discount per control step.
+        scale: potential when all sub-goals are reached.
+        zero_when_truncated: take the last potential of truncated episodes for 0 too.
+
+    Example:
+        >>> from vlaser_gym.envs.vector import SceneVectorEnv
+        >>> env = SubgoalReward(SceneVectorEnv("widowx_stack_cube", observe=("proprio",)), gamma=0.99)
+        >>> _ = env.reset(seed=0)
+        >>> _, reward, *_ = env.step(np.zeros((1, 7)))
+        >>> reward.tolist()
+        [0.0]
+        >>> env.close()
+    """
+
+    _saved = ("_subgoals", "_reached")
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        gamma: float = 0.99,
+        scale: float = 1.0,
+        zero_when_truncated: bool = False,
+    ) -> None:
+        super().__init__(env)
+        if not 0 <= gamma <= 1 or not np.isfinite(scale):
+            raise InvalidConfigError(
+                f"SubgoalReward needs gamma in [0, 1] and a finite scale; got gamma={gamma}, scale={scale}."
+            )
+        self.gamma, self.scale, self.zero_when_truncated = gamma, scale, zero_when_truncated
+        self._subgoals: list[tuple[str, ...]] = [()] * self.num_envs
+        self._reached: list[NDArray[np.bool_]] = [np.zeros(0, bool)] * self.num_envs
+
+    def _begin(self, lanes: NDArray[np.int64]) -> None:
+        addresses = self.addresses
+        for i in lanes.tolist():
+            self._subgoals[i] = get_task(addresses[i].task).subgoals
+            self._reached[i] = np.zeros(len(self._subgoals[i]), bool)
+
+    def on_reset(self, observation: Observation, info: Info, mask: Bools) -> tuple[Observation, Info]:
+        """New episodes have reached nothing."""
+        self._begin(np.flatnonzero(mask))
+        return observation, info
+
+    def on_step(
+        self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
+    ) -> Step:
+        """Add the extras to every control step and to the sum."""
+        final = terminated | truncated if self.zero_when_truncated else terminated
+        chunk = info["chunk"]
+        extra = np.zeros(chunk["ran"].shape)
+        for i in np.flatnonzero(chunk["ran"].any(1)):
+            steps = int(chunk["ran"][i].sum())
+            extra[i, :steps] = self._extras(int(i), chunk["flags"], steps, bool(final[i]))
+        self._begin(np.flatnonzero(terminated | truncated))
+        info = {**info, "chunk": {**chunk, "reward": chunk["reward"] + extra}}
+        return observation, reward + extra.sum(1), terminated, truncated, info
+
+    def _extras(self, lane: int, flags: Mapping[str, Bools], steps: int, final: bool) -> NDArray[np.float64]:
+        """``[steps]`` extras of one lane; remembers the sub-goals reached."""
+        now = np.stack([flags[name][lane, :steps] for name in self._subgoals[lane]], 1)
+        reached = np.logical_or.accumulate(np.concatenate([self._reached[lane][None], now]), 0)
+        self._reached[lane] = reached[-1]
+        potential = self.scale * reached.mean(1)
+        if final:
+            potential[-1] = 0.0
+        return np.asarray(self.gamma * potential[1:] - potential[:-1])
