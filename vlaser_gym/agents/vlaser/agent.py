@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
-from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS
+from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import MicroBatcher
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
-from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
+from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -146,6 +147,30 @@ def _check_robot(address: Address, robot: str) -> None:
                 f"This checkpoint is for {robot} ({PROPRIO_DIMS[robot]} proprioceptive numbers); {address.task} is a "
                 f"task of {other}. Choose tasks of {robot}, or a checkpoint trained for {other}."
             )
+
+
+def nano_agent(
+    robot: str = "widowx",
+    seed: int = 0,
+    *,
+    act_steps: int | None = None,
+    num_flow_steps: int | None = None,
+    micro_batch: int = 8,
+    device: str | None = "cpu",
+    dtype: str = "float32",
+    compile: bool | None = None,
+) -> VlaserAgent:
+    """The small model with random weights, a function of the seed. Arguments as :func:`load_agent`."""
+    config = VlaserConfig.preset("nano", robot)
+    policy = VlaserPolicy.initialise(config, seed, choose_dtype(dtype), choose_device(device))
+    return VlaserAgent(
+        policy,
+        Processor.build(config, ByteTokenizer(), template=SHORT_TEMPLATE),
+        act_steps=act_steps,
+        num_flow_steps=num_flow_steps,
+        micro_batch=micro_batch,
+        compile=compile,
+    )
 
 
 def choose_device(name: str | None) -> str:
