@@ -22,9 +22,11 @@ from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
 from vlaser_gym.envs.robots.base import Joint
 from vlaser_gym.envs.tasks.base import ContactQuery, Task
 
-#: Physics step (s). 40 of them make a 5 Hz control step; the original takes 100 of 2 ms.
-TIMESTEP = 0.005
+#: Physics step (s). 50 of them make a 5 Hz control step; the original takes 100 of 2 ms.
+TIMESTEP = 0.004
 _OBJECT_FRICTION, _DEFAULT_FRICTION, _OBJECT_DAMPING = 0.5, 1.0, 0.1
+#: Rotor inertia as a share of damping times physics step.
+_ROTOR_INERTIA = 0.7
 #: The largest picture that renderers are asked for (pixels).
 _MAX_WIDTH, _MAX_HEIGHT = 640, 512
 
@@ -159,8 +161,9 @@ def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
     # PhysX's joint limits are hard; MuJoCo's default ones give way by 0.6 mm under the fingers' drive.
     added.solref_limit, added.solimp_limit = (2 * TIMESTEP, 1.0), (0.999, 0.9999, 1e-4, 0.5, 2.0)
     # The drives' damping is far larger than the links' inertia. While a drive saturates, MuJoCo integrates it
-    # explicitly, which is stable only with rotor inertia of this size; it delays the response by one substep.
-    added.armature = joint.kd * TIMESTEP
+    # explicitly, which is stable only with rotor inertia above half of damping times step; less follows the original
+    # closer (python -m vlaser_gym.parity).
+    added.armature = _ROTOR_INERTIA * joint.kd * TIMESTEP
     drive = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     drive.gaintype, drive.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
     drive.gainprm[0] = joint.kp

@@ -1,0 +1,276 @@
+"""How closely an engine reproduces recordings of the original simulator.
+
+Recordings are folders ``reset/<task>``, ``replay_free/<robot>`` and ``replay_task/<task>``, each with an ``index.json``
+and one ``.npz`` per episode: what SimplerEnv (SAPIEN 2.2.2) did, as arrays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from vlaser_gym.envs import transforms
+from vlaser_gym.envs.engines import Placement
+from vlaser_gym.envs.robots import Camera, get_setup
+from vlaser_gym.envs.robots.kinematics import KinematicTree
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import MissingAssetError
+
+Floats = NDArray[np.float64]
+
+#: Where objects are while the robot moves in free space: out of reach of everything.
+_AWAY = np.array([3.0, 0.0, 0.0])
+
+
+@dataclass(frozen=True)
+class Response:
+    """A reference motion: actions from the start pose, and the TCP displacement (m, base frame) after each step."""
+
+    robot: str
+    task: str
+    actions: Floats
+    axes: tuple[int, ...]
+    expected: Floats
+
+
+def _widowx_response() -> Response:
+    actions = np.zeros((8, 7))
+    actions[:3, 0], actions[:, 6] = 0.020, -1.0
+    x = [12.6, 29.9, 48.9, 55.9, 58.5, 59.4, 59.8, 59.9]
+    z = [2.4, 4.7, 6.4, 4.3, 2.4, 1.3, 0.6, 0.3]
+    return Response("widowx", "widowx_stack_cube", actions, (0, 2), np.array([x, z]).T / 1000)
+
+
+#: Measured on the original: 20 mm along x three times, then nothing.
+RESPONSES = (_widowx_response(),)
+
+
+class Recordings:
+    """A folder of recordings.
+
+    Raises:
+        MissingAssetError: if there are none.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "reset").is_dir():
+            raise MissingAssetError(
+                f"Expected recordings of the original simulator (reset/, replay_free/, replay_task/) in {folder}; "
+                "found none: give their folder with golden=PATH."
+            )
+
+    def episodes(self, kind: str, name: str) -> Iterator[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]:
+        """``(key, metadata, arrays)`` of each episode of ``reset``, ``replay_free`` or ``replay_task``."""
+        folder = self.folder / kind / name
+        if not folder.is_dir():
+            return
+        index = json.loads((folder / "index.json").read_text())
+        for key in sorted(index):
+            yield key, index[key], np.load(folder / f"{key}.npz")
+
+
+def task_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, Any]:
+    """Initial poses, projections and task replays of one task; lengths in mm, angles in degrees, pixels."""
+    figures: dict[str, Any] = {"task": task_name}
+    figures.update(_initial_figures(recordings, task_name, engine, look))
+    figures.update(_replay_figures(recordings, task_name, engine, look))
+    return figures
+
+
+def robot_figures(recordings: Recordings, robot: str, engine: str, look: str) -> dict[str, Any]:
+    """Reference responses and free-space replays of one robot."""
+    response = next(r for r in RESPONSES if r.robot == robot)
+    with _opened(response.task, 1, engine, look) as env:
+        setup = get_setup(get_task(response.task).robot_setup)
+        start, path = _free_motion(env, np.array(setup.qpos), response.actions)
+        moved = (path[:, :3] - start[:3])[:, response.axes]
+        figures: dict[str, Any] = {
+            "robot": robot,
+            "response_mm": _mm(np.abs(moved - response.expected).max()),
+            "free": [],
+        }
+        for key, meta, arrays in recordings.episodes("replay_free", robot):
+            steps = _steps_before_failure(arrays)
+            _, path = _free_motion(env, arrays["qpos"][0], arrays["action"][:steps])
+            distance, angle = _pose_errors(path, arrays["tcp_base"][1 : steps + 1])
+            figures["free"].append(
+                {
+                    "sequence": key,
+                    "steps": steps,
+                    "of": int(meta["steps"]),
+                    "rms_mm": _mm(np.sqrt((distance**2).mean())),
+                    "max_mm": _mm(distance.max()),
+                    "rms_deg": float(np.degrees(np.sqrt((angle**2).mean()))),
+                    "max_deg": float(np.degrees(angle.max())),
+                }
+            )
+    return figures
+
+
+def _opened(task: str, lanes: int, engine: str, look: str) -> Any:
+    env = SceneVectorEnv(
+        task, lanes, engine=engine, look=look, observe=("proprio",), autoreset_mode=AutoresetMode.DISABLED
+    )
+    return _Closing(env)
+
+
+class _Closing:
+    def __init__(self, env: SceneVectorEnv) -> None:
+        self._env = env
+
+    def __enter__(self) -> SceneVectorEnv:
+        return self._env
+
+    def __exit__(self, *_: object) -> None:
+        self._env.close()
+
+
+def _initial_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, float]:
+    task = get_task(task_name)
+    episodes = list(recordings.episodes("reset", task_name))
+    with _opened(task_name, len(episodes), engine, look) as env:
+        _, info = _reset_recorded(env, [meta for _, meta, _ in episodes])
+        states = info["initial_states"]
+    errors = [
+        _initial_errors(task, meta, arrays, state) for (_, meta, arrays), state in zip(episodes, states, strict=True)
+    ]
+    names = ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")
+    return dict(zip(names, np.max(errors, 0).tolist(), strict=True))
+
+
+def _reset_recorded(env: SceneVectorEnv, metas: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    env.record_states = True
+    layouts = [int(meta["reset_options"]["obj_init_options"]["episode_id"]) for meta in metas]
+    return env.reset(options={"layout": layouts})
+
+
+def _initial_errors(
+    task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Floats]
+) -> tuple[float, ...]:
+    setup = get_setup(task.robot_setup)
+    tree = KinematicTree(setup.robot)
+    names = [name for name in meta["object_names"] if f"object/{name}" in state]
+    ours = np.array([state[f"object/{name}"] for name in names])
+    theirs = np.array([arrays["obj_pose"][meta["object_names"].index(name)] for name in names], np.float64)
+    distance, angle = _pose_errors(ours, theirs)
+    poses = tree.link_poses(state["qpos"][None], [setup.robot.tcp_link, setup.camera.link])
+    base = np.array(setup.base_pose)
+    tcp, mount = (transforms.compose(base, transforms.make_pose(p, R))[0] for R, p in poses.values())
+    tcp_distance, tcp_angle = _pose_errors(tcp[None], arrays["tcp_world"][None])
+    pixels = project(setup.camera, mount, ours[:, :3]) - project_matrix(
+        arrays["cam_intrinsic"], arrays["cam_extrinsic_cv"], theirs[:, :3]
+    )
+    return (
+        _mm(distance.max()),
+        float(np.degrees(angle.max())),
+        _mm(tcp_distance[0]),
+        float(np.degrees(tcp_angle[0])),
+        float(np.linalg.norm(pixels, axis=1).max()),
+    )
+
+
+def project(camera: Camera, mount: Floats, points: Floats) -> Floats:
+    """Pixels ``[n, 2]`` of world points ``[n, 3]`` in a robot camera whose link stands at ``mount [7]``."""
+    world = transforms.compose(mount, np.array(camera.pose))
+    local = (points - world[:3]) @ transforms.quat_to_matrix(world[3:])
+    # SAPIEN: x forward, y left, z up.
+    forward, right, down = local[:, 0], -local[:, 1], -local[:, 2]
+    focal = camera.focal / forward
+    return np.stack([focal * right + camera.cx, focal * down + camera.cy], -1)
+
+
+def project_matrix(intrinsic: NDArray[Any], extrinsic: NDArray[Any], points: Floats) -> Floats:
+    """The same from OpenCV matrices: intrinsic ``[3, 3]``, world-to-camera ``[4, 4]``."""
+    local = points @ extrinsic[:3, :3].T.astype(np.float64) + extrinsic[:3, 3]
+    pixels = local @ intrinsic.T.astype(np.float64)
+    return np.asarray(pixels[:, :2] / pixels[:, 2:])
+
+
+def _replay_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, Any]:
+    """Open-loop replays: how often ours ends like the original's."""
+    episodes = list(recordings.episodes("replay_task", task_name))
+    with _opened(task_name, len(episodes), engine, look) as env:
+        outcomes = _replay(env, episodes)
+    rows = [
+        {"episode": key, "original": bool(arrays["flag_success"][-1]), **outcome}
+        for (key, _, arrays), outcome in zip(episodes, outcomes, strict=True)
+    ]
+    succeeded = [row for row in rows if row["original"]]
+    others = [row for row in rows if not row["original"]]
+    return {
+        "recalled": sum(row["ours"] for row in succeeded),
+        "successes": len(succeeded),
+        "false_successes": sum(row["ours"] for row in others),
+        "failures": len(others),
+        "replays": rows,
+    }
+
+
+def _replay(
+    env: SceneVectorEnv, episodes: list[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]
+) -> list[dict[str, Any]]:
+    task = env.tasks[0]
+    source = task.objects[task.source].name
+    _reset_recorded(env, [meta for _, meta, _ in episodes])
+    lengths = np.array([len(arrays["action"]) for _, _, arrays in episodes])
+    success = np.zeros(len(episodes), bool)
+    deviation = np.zeros(len(episodes))
+    for step in range(lengths.max()):
+        running = step < lengths
+        actions = [a["action"][step] if on else np.zeros(7) for (_, _, a), on in zip(episodes, running, strict=True)]
+        *_, info = env.step(np.array(actions))
+        success = np.where(running, info["success"], success)
+        for lane in np.flatnonzero(running):
+            _, meta, arrays = episodes[lane]
+            place = meta["object_names"].index(source)
+            offset = info["states"][lane][f"object/{source}"][0, :3] - arrays["obj_pose"][step + 1, place, :3]
+            deviation[lane] = max(deviation[lane], float(np.linalg.norm(offset)))
+    return [{"ours": bool(s), "source_max_mm": _mm(d)} for s, d in zip(success, deviation, strict=True)]
+
+
+def _free_motion(env: SceneVectorEnv, qpos: NDArray[Any], actions: NDArray[Any]) -> tuple[Floats, Floats]:
+    """TCP pose ``[7]`` at the start and after each action ``[T, 7]``, base frame, with all objects out of reach."""
+    task, lane = env.tasks[0], np.zeros(1, np.int64)
+    layout = task.layout("grid:0")
+    poses = layout.object_pose.copy()
+    poses[:, :3] += _AWAY * np.arange(1, len(poses) + 1)[:, None]
+    start = qpos.astype(np.float64)
+    env.engine.place([0], [Placement(task, "default", Layout(poses, layout.joints), start)])
+    env.controller.reset(lane, start[None])
+    path = [start]
+    for action in actions.astype(np.float64):
+        reading = env.engine.read(lane)[0]
+        env.engine.step(lane, env.controller.act(lane, action[None], reading.qpos[None], reading.qvel[None]))
+        path.append(env.engine.read(lane)[0].qpos)
+    robot = get_setup(task.robot_setup).robot
+    rotation, position = KinematicTree(robot).link_poses(np.array(path), [robot.tcp_link])[robot.tcp_link]
+    poses = transforms.make_pose(position, rotation)
+    return poses[0], poses[1:]
+
+
+def _steps_before_failure(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """After the first failure of the inverse kinematics two simulators need not agree."""
+    if "ik_success" not in arrays or arrays["ik_success"].all():
+        return len(arrays["action"])
+    return int(np.argmin(arrays["ik_success"]))
+
+
+def _pose_errors(a: Floats, b: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Distances (m) and angles (rad) between poses ``[n, 7]``."""
+    b = b.astype(np.float64)
+    turn = np.swapaxes(transforms.quat_to_matrix(a[:, 3:]), 1, 2) @ transforms.quat_to_matrix(b[:, 3:])
+    return np.linalg.norm(a[:, :3] - b[:, :3], axis=1), np.linalg.norm(transforms.matrix_to_rotvec(turn), axis=1)
+
+
+def _mm(length: float) -> float:
+    return float(length) * 1000

@@ -1,0 +1,87 @@
+"""Fidelity of an engine: ``python -m vlaser_gym.parity golden=FOLDER``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich import box
+from rich.table import Table
+
+from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import get_task, resolve
+from vlaser_gym.evaluation.parity import Recordings, robot_figures, task_figures
+from vlaser_gym.evaluation.table import make_console
+
+
+@dataclass
+class ParitySettings:
+    """What ``configs/parity.yaml`` holds; the comments there say what each means."""
+
+    task: Any
+    engine: Any
+    look: str
+    golden: str
+    output: str | None
+
+
+def main(config: DictConfig) -> None:
+    """Replay the recordings and print the figures."""
+    settings = typed(ParitySettings, config)
+    engine = str(settings.engine["name"])
+    check_engine(engine, settings.look)
+    recordings = Recordings(settings.golden)
+    names = resolve(settings.task)
+    tasks = [task_figures(recordings, name, engine, settings.look) for name in names]
+    kinds = dict.fromkeys(get_setup(get_task(name).robot_setup).robot.name for name in names)
+    robots = [robot_figures(recordings, robot, engine, settings.look) for robot in kinds]
+    console = make_console()
+    console.print(_task_table(tasks))
+    console.print(_robot_table(robots))
+    if settings.output is not None:
+        Path(settings.output).write_text(
+            json.dumps({"engine": engine, "look": settings.look, "tasks": tasks, "robots": robots}, indent=1) + "\n"
+        )
+
+
+def _task_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="Tasks: initial state, open-loop replays", box=box.ASCII)
+    table.add_column("task")
+    heads = ("objects mm", "deg", "TCP mm", "deg", "projection px", "recalled", "false successes", "source path mm")
+    for name in heads:
+        table.add_column(name, justify="right")
+    for row in rows:
+        deviations = [replay["source_max_mm"] for replay in row["replays"] if replay["original"]]
+        table.add_row(
+            row["task"],
+            *(f"{row[key]:.3f}" for key in ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")),
+            f"{row['recalled']}/{row['successes']}",
+            f"{row['false_successes']}/{row['failures']}",
+            f"{max(deviations):.1f}" if deviations else "-",
+        )
+    return table
+
+
+def _robot_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="Robots: free motion of the TCP", box=box.ASCII)
+    table.add_column("robot")
+    table.add_column("motion")
+    for name in ("steps", "RMS mm", "max mm", "RMS deg", "max deg"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row["robot"], "reference response", "8", "", f"{row['response_mm']:.2f}", "", "")
+        for free in row["free"]:
+            steps = str(free["steps"]) if free["steps"] == free["of"] else f"{free['steps']} of {free['of']}"
+            figures = (f"{free[key]:.2f}" for key in ("rms_mm", "max_mm", "rms_deg", "max_deg"))
+            table.add_row(row["robot"], f"sequence {free['sequence']}", steps, *figures)
+    return table
+
+
+if __name__ == "__main__":
+    run("parity", main)
