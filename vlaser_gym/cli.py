@@ -64,7 +64,7 @@ def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     keys = [override.key_or_group for override in parsed]
     if "agent._target_" in keys and "agent" not in keys:
         parsed.insert(0, _parse("agent=custom"))
-    chosen = _groups_of(_compose(config_name, []))
+    chosen = _groups_of(config_name)
     choices = [f"{o.key_or_group}={_option(o)}" for o in parsed if o.key_or_group in chosen]
     valid = _flat_keys(_compose(config_name, choices)) | set(chosen)
     values = [_assignment(o, valid) for o in parsed if o.key_or_group not in chosen]
@@ -81,6 +81,12 @@ def typed(cls: type[T], config: DictConfig) -> T:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config)))
     except OmegaConfBaseException as error:
         raise InvalidConfigError(f"{error.full_key} has a wrong value: {str(error.msg).splitlines()[0]}.") from error
+
+
+def words(value: Any) -> list[str]:
+    """The names in a value that may be one, several with commas between them, or a list; ``[""]`` if there is none."""
+    values = list(value) if isinstance(value, list | tuple) else str("" if value is None else value).split(",")
+    return [str(name).strip() for name in values] or [""]
 
 
 def groups() -> dict[str, list[str]]:
@@ -107,7 +113,7 @@ def help_text(config_name: str) -> str:
     lines = [f"python -m vlaser_gym.{config_name} [key=value ...]", "", *intro, ""]
     for key, value, comments in entries:
         lines += [f"  {key}={value}", *(f"      {comment}" for comment in comments)]
-    for group, options in _groups_of(config).items():
+    for group, options in _groups_of(config_name).items():
         lines += ["", f"  {group}={config[group].get('name')}   one of: {', '.join(options)}"]
         for option in options:
             comments, _ = _commented_keys(CONFIG_DIR / group / f"{option}.yaml")
@@ -116,9 +122,11 @@ def help_text(config_name: str) -> str:
     return "\n".join(lines)
 
 
-def _groups_of(config: DictConfig) -> dict[str, list[str]]:
-    """The groups that a command uses."""
-    return {group: options for group, options in groups().items() if isinstance(config.get(group), DictConfig)}
+def _groups_of(config_name: str) -> dict[str, list[str]]:
+    """The groups that a command uses: those in its list of defaults."""
+    defaults = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").defaults
+    used = {group for entry in defaults if isinstance(entry, DictConfig) for group in entry}
+    return {group: options for group, options in groups().items() if group in used}
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:

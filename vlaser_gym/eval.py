@@ -9,7 +9,7 @@ from vlaser_gym.errors import RenderingUnavailableError
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.store import read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, summarise
-from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table
+from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
 
@@ -48,7 +48,9 @@ def _print_table(evaluation: Evaluation) -> None:
         f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
         "rates in % with 95 % intervals"
     )
-    console.print(result_table(summary, pace, plain=not console.is_terminal))
+    plain = not console.is_terminal
+    console.print(result_table(summary, pace, plain))
+    console.print(subgoal_table(summary, plain))
     if not evaluation.complete:
         print(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vlaser_gym.cli import run, typed
+from vlaser_gym.cli import run, typed, words
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.video import render_videos, select_episodes, video_folder
 
@@ -31,8 +31,7 @@ def main(config: DictConfig) -> None:
         raise InvalidConfigError(f"fps must lie above 0 and up to 240; got {settings.fps}.")
     if settings.processes is not None and settings.processes < 1:
         raise InvalidConfigError(f"processes must be at least 1 or null; got {settings.processes}.")
-    wanted = settings.episodes if isinstance(settings.episodes, str) else [str(e) for e in settings.episodes or []]
-    records = select_episodes(settings.run, wanted)
+    records = select_episodes(settings.run, words(settings.episodes))
     folder = settings.output or video_folder(settings.run)
     print(f"{settings.run}: {len(records)} episodes chosen")
     videos = render_videos(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym import __version__
 from vlaser_gym.agents import Agent, make_agent
-from vlaser_gym.cli import typed
+from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -71,10 +71,8 @@ class EvalSettings:
             UnknownNameError: if there is no such task.
             InvalidConfigError: if tasks of several robots were listed.
         """
-        spec = self.task if isinstance(self.task, str) else [str(name) for name in self.task or [""]]
-        tasks = [get_task(name) for name in resolve(spec)]
-        listed = not isinstance(spec, str) or "," in spec
-        if listed and len(by_robot(tasks)) > 1:
+        tasks = [get_task(name) for name in resolve(words(self.task))]
+        if len(words(self.task)) > 1 and len(by_robot(tasks)) > 1:
             names = "; ".join(f"{robot}: {', '.join(t.name for t in of)}" for robot, of in by_robot(tasks).items())
             raise InvalidConfigError(f"The tasks of one evaluation share a robot; got {names}: run them one by one.")
         return tasks
@@ -83,9 +81,10 @@ class EvalSettings:
         """``run``, or a new directory in ``runs/`` named after task, agent, engine and time."""
         if self.run is not None:
             return Path(self.run)
-        task = self.task if isinstance(self.task, str) else f"{len(self.task)}-tasks"
-        words = [task, str(self.agent.get("name")), str(self.engine["name"]), f"{datetime.now():%Y%m%d-%H%M%S}"]
-        return Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(words))
+        names = words(self.task)
+        task = names[0] if len(names) == 1 else f"{len(names)}-tasks"
+        parts = [task, str(self.agent.get("name")), str(self.engine["name"]), f"{datetime.now():%Y%m%d-%H%M%S}"]
+        return Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(parts))
 
     def stored(self) -> dict[str, Any]:
         """What a run directory keeps of the settings: all but where it is."""

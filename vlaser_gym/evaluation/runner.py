@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -118,7 +118,7 @@ class Runner:
 
     def _begin(self, lanes: Lanes) -> None:
         """Fill lanes with the next addresses, as many as there are."""
-        if self.stop():
+        if len(lanes) and self.stop():
             self.waiting.clear()
         lanes = lanes[: len(self.waiting)]
         if not len(lanes):
@@ -165,7 +165,7 @@ class Runner:
         except (TypeError, ValueError):
             actions = np.empty(0)
         if actions.ndim != 3 or actions.shape[0] != len(lanes) or actions.shape[1] < 1 or actions.shape[2] != 7:
-            got = f"shape {np.shape(chunk)}" if isinstance(chunk, np.ndarray | Sequence) else type(chunk).__name__
+            got = f"shape {tuple(chunk.shape)}" if hasattr(chunk, "shape") else f"a {type(chunk).__name__}"
             raise InvalidActionError(
                 f"{self.name}.act must return one chunk of actions per lane, shape ({len(lanes)}, H, 7); got {got}."
             )

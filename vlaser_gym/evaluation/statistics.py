@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 
-from scipy.stats import binomtest
-
 Interval = tuple[float, float]
 
 
@@ -61,5 +59,8 @@ def _interval(successes: int, n: int, level: float, method: str) -> Interval:
         raise ValueError(f"successes must lie between 0 and n = {n}; got {successes}")
     if n == 0:
         return 0.0, 1.0
+    # Loading scipy.stats takes a second, which commands that only print a mistake should not pay.
+    from scipy.stats import binomtest  # noqa: PLC0415
+
     interval = binomtest(successes, n).proportion_ci(level, method)
     return float(interval.low), float(interval.high)

@@ -67,16 +67,24 @@ class RunStore:
         with _sentences(self.path):
             (self.path / "states").mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
-            for leftover in [*self.path.glob("*.tmp"), *self.path.glob("states/*.tmp")]:
-                leftover.unlink()
-            if not (self.path / "config.yaml").exists():
-                _write(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
-            _drop_cut_line(self.path / "episodes.jsonl")
-            _drop_cut_line(self.path / "timing.jsonl")
-            found = _read_lines(self.path / "episodes.jsonl")
-            self.records = {address_of(r): r for r in found if r["states"] is None or self._has(r["states"])}
-            self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
-            self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
+            try:
+                self._open(config)
+            except BaseException:
+                os.close(self._lock)
+                raise
+
+    def _open(self, config: Mapping[str, Any]) -> None:
+        """Clean up after a crash, read what is there, open what is written."""
+        for leftover in [*self.path.glob("*.tmp"), *self.path.glob("states/*.tmp")]:
+            leftover.unlink()
+        if not (self.path / "config.yaml").exists():
+            _write(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
+        _drop_cut_line(self.path / "episodes.jsonl")
+        _drop_cut_line(self.path / "timing.jsonl")
+        found = _read_lines(self.path / "episodes.jsonl")
+        self.records = {address_of(r): r for r in found if r["states"] is None or (self.path / r["states"]).is_file()}
+        self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
+        self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
 
     def add(self, record: Record, states: Mapping[str, NDArray[Any]] | None) -> Record:
         """Store a finished episode; when this returns it survives a crash of the machine.
@@ -138,9 +146,6 @@ class RunStore:
             for folder in self._new[1:]:
                 with suppress(OSError):  # somebody else has put something there meanwhile
                     folder.rmdir()
-
-    def _has(self, states: str) -> bool:
-        return (self.path / states).is_file()
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

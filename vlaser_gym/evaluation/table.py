@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -22,39 +22,50 @@ def make_console(stderr: bool = False) -> Console:
 
 
 def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: bool = False) -> Table:
-    """One row per task, and their mean.
+    """Success rates: one row per task, and their mean.
 
     Args:
         summary: of :func:`~vlaser_gym.evaluation.summary.summarise`.
         pace: episodes per minute by task; tasks without one show a dash.
         plain: no characters beyond ASCII.
     """
-    table = Table(box=box.ASCII if plain else box.SIMPLE_HEAD, title_justify="left", header_style="bold")
-    table.add_column("task")
-    for name in ("n", "success at last step", "success at any step"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("sub-goals reached", justify="right", no_wrap=True)
-    for name in ("steps", "first success", "episodes/min"):
-        table.add_column(name, justify="right")
+    headers = ("n", "success\nat last step", "success\nat any step", "steps", "first\nsuccess", "episodes\nper min")
+    table = _table("task", headers, plain)
     for row in summary["tasks"]:
         table.add_row(*_cells(row, pace.get(row["task"])))
     if len(summary["tasks"]) > 1:
         table.add_section()
         total = str(sum(row["n"] for row in summary["tasks"]))
         means = [_percent(summary["mean"][key]) for key in ("success", "success_any")]
-        table.add_row("mean over tasks", total, *means, "", "", "", "")
+        table.add_row("mean over tasks", total, *means, "", "", "")
+    return table
+
+
+def subgoal_table(summary: Mapping[str, Any], plain: bool = False) -> Table:
+    """In how many episodes each sub-goal was reached at some step, %; a dash where a task has no such sub-goal."""
+    names = dict.fromkeys(name for row in summary["tasks"] for name in row["subgoals"])
+    table = _table("sub-goals reached at any step", tuple(name.replace("_", " ") for name in names), plain)
+    for row in summary["tasks"]:
+        rates = [row["subgoals"].get(name) for name in names]
+        table.add_row(row["task"], *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
+    return table
+
+
+def _table(first: str, others: Sequence[str], plain: bool) -> Table:
+    table = Table(box=box.ASCII if plain else box.SIMPLE_HEAD, header_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", min_width=19 if name.startswith("success") else None)
     return table
 
 
 def _cells(row: Mapping[str, Any], pace: float | None) -> list[str]:
-    n = str(row["n"]) if not row["errors"] else f"{row['n']} ({row['errors']} failed to run)"
     first = row["mean_first_success_step"]
     return [
         row["task"],
-        n,
+        str(row["n"]) + (f" ({row['errors']} errors)" if row["errors"] else ""),
         _percent(row["success"]),
         _percent(row["success_any"]),
-        "\n".join(f"{name} {100 * rate['rate']:.1f}" for name, rate in row["subgoals"].items()),
         f"{row['mean_steps']:.1f}",
         "-" if first is None else f"{first:.1f}",
         "-" if pace is None else f"{pace:.1f}",

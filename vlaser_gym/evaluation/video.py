@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def choose_examples(records: Sequence[Record], per_task: int) -> list[Record]:
     return chosen
 
 
-def select_episodes(run: str | Path, wanted: str | Sequence[str]) -> list[Record]:
+def select_episodes(run: str | Path, wanted: Sequence[str]) -> list[Record]:
     """Records of a run by ``"failures"``, ``"successes"``, ``"all"``, or by address.
 
     An address is ``task``, ``task/layout``, ``task/layout/trial`` or ``task/variant/layout/trial``; what it leaves out
@@ -54,11 +55,11 @@ def select_episodes(run: str | Path, wanted: str | Sequence[str]) -> list[Record
     kinds = {"failures": [r for r in records if not r["success"]], "successes": [r for r in records if r["success"]]}
     kinds["all"] = records
     chosen: dict[Any, Record] = {}
-    for word in [wanted] if isinstance(wanted, str) else wanted:
+    for word in wanted:
         if word in kinds:
             found = [r for r in kinds[word] if r["states"] is not None]
         else:
-            found = [r for r in records if _matches(str(word), r)]
+            found = [r for r in records if _matches(word, r)]
             if not found:
                 addresses = [str(address_of(r)) for r in records]
                 raise UnknownNameError("episode", word, [*kinds, *addresses])
@@ -120,12 +121,16 @@ def draw_caption(picture: NDArray[np.uint8], caption: Mapping[str, Any]) -> NDAr
     draw.text((12, height + 34), caption["where"], _FAINT, small)
     if caption["note"]:
         draw.text((width - 12, height + 34), caption["note"], _WARNING, small, anchor="ra")
-    _draw_flags(draw, caption["flags"], small, height + 55, width)
+    _draw_flags(draw, caption["flags"], small, top=height + 55, width=width)
     return np.asarray(image)
 
 
 def _draw_flags(
-    draw: ImageDraw.ImageDraw, flags: Mapping[str, bool], font: ImageFont.FreeTypeFont, top: float, width: int
+    draw: ImageDraw.ImageDraw,
+    flags: Mapping[str, bool],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    top: float,
+    width: int,
 ) -> None:
     """Names of flags, those that are true in colour; a second line takes what the first has no room for."""
     left = 12.0
@@ -202,24 +207,30 @@ def _write(file: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> Path:
     first = next(frames)  # before anything is created: rendering may be refused
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        writer = imageio_ffmpeg.write_frames(
-            str(partial),
-            (first.shape[1], first.shape[0]),
-            fps=fps,
-            codec="libx264",
-            pix_fmt_out="yuv420p",
-            output_params=["-movflags", "+faststart"],
-        )
-        writer.send(None)
-        writer.send(first)
-        for frame in frames:
-            writer.send(frame)
-        writer.close()
+        _encode(partial, first, frames, fps)
         partial.replace(file)
     except OSError as error:
-        raise StorageError(
-            f"Cannot write the video {file}: {error.strerror or error}; choose another output=."
-        ) from error
+        reason = error.strerror or str(error).splitlines()[0]
+        raise StorageError(f"Cannot write the video {file}: {reason}; choose another output=.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return file
+
+
+def _encode(file: Path, first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]], fps: float) -> None:
+    writer = imageio_ffmpeg.write_frames(
+        str(file),
+        (first.shape[1], first.shape[0]),
+        fps=fps,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        output_params=["-movflags", "+faststart"],
+    )
+    try:
+        writer.send(None)
+        writer.send(first)
+        for frame in others:
+            writer.send(frame)
+    finally:
+        writer.close()

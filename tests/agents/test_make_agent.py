@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlaser_gym.agents import DEFAULT_OBSERVES, make_agent
+from vlaser_gym.agents.random import RandomAgent
+from vlaser_gym.errors import InvalidConfigError, MissingAssetError, UnknownNameError
+
+HERE = f"{__name__}."
+
+
+class Minimal:
+    """Has the two methods and nothing else."""
+
+    def reset(self, lanes: Any, addresses: Any) -> None: ...
+
+    def act(self, observations: Any, lanes: Any) -> np.ndarray:
+        return np.zeros((len(lanes), 1, 7))
+
+
+class Picky(Minimal):
+    def __init__(self, weights: str, temperature: float = 1.0) -> None:
+        if weights == "none":
+            raise MissingAssetError("no weights")
+        self.weights, self.temperature = weights, temperature
+
+
+class Greedy(Minimal):
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+
+class NoAgent:
+    def reset(self, lanes: Any, addresses: Any) -> None: ...
+
+
+def test_by_name_and_by_config() -> None:
+    assert isinstance(make_agent("random"), RandomAgent)
+    agent = make_agent({"_target_": "vlaser_gym.agents.random.RandomAgent", "name": "r", "horizon": 2})
+    assert isinstance(agent, RandomAgent)
+    assert agent.horizon == 2
+
+
+def test_the_name_may_refer_to_the_class() -> None:
+    agent = make_agent({"name": "${_target_}", "_target_": HERE + "Picky", "weights": "w", "temperature": 0.5})
+    assert (agent.weights, agent.temperature) == ("w", 0.5)
+
+
+def test_what_it_does_not_say_it_observes_is_everything_public() -> None:
+    assert make_agent({"_target_": HERE + "Minimal"}).observes == DEFAULT_OBSERVES
+
+
+def test_options_of_any_name_are_handed_to_classes_that_take_them() -> None:
+    assert make_agent({"_target_": HERE + "Greedy", "a": 1, "b": [2, 3]}).options == {"a": 1, "b": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ("randm", UnknownNameError, "nearest: random"),
+        (
+            {"_target_": "RandomAgent"},
+            InvalidConfigError,
+            "importable class such as my_package.MyAgent; got 'RandomAgent'",
+        ),
+        ({"_target_": "vlaser_gym.agents.random.Random"}, InvalidConfigError, "importable class"),
+        ({}, InvalidConfigError, "importable class"),
+        ({"_target_": "vlaser_gym.agents.DEFAULT_OBSERVES"}, InvalidConfigError, "must be a class"),
+        ({"_target_": HERE + "NoAgent"}, InvalidConfigError, "has no act"),
+        ({"_target_": HERE + "Picky"}, InvalidConfigError, "give agent.weights=VALUE"),
+        ({"_target_": HERE + "Picky", "weights": "w", "temprature": 2}, UnknownNameError, "nearest: temperature"),
+        ({"_target_": HERE + "Minimal", "k": 1}, InvalidConfigError, "takes no arguments; got agent.k"),
+        ({"_target_": HERE + "Picky", "weights": "none"}, MissingAssetError, "no weights"),
+    ],
+)
+def test_mistakes_are_one_sentence(config: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        make_agent(config)
+    assert message in str(caught.value)
+
+
+def test_an_error_of_the_class_itself_keeps_its_traceback_and_says_where() -> None:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        make_agent({"_target_": HERE + "Broken"})
+    assert any(f"building the agent {HERE}Broken" in note for note in caught.value.__notes__)
+
+
+class Broken(Minimal):
+    def __init__(self) -> None:
+        int("x")

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.plan import plan_episodes
+
+CARROT, CUBE = get_task("widowx_carrot_on_plate"), get_task("widowx_stack_cube")
+
+
+def test_the_benchmark_is_every_grid_layout_once_task_after_task() -> None:
+    plan = plan_episodes([CARROT, CUBE])
+    assert [str(a) for a in plan] == [f"{t.name}/default/grid:{k}/0" for t in (CARROT, CUBE) for k in range(24)]
+
+
+def test_beyond_the_grid_layouts_come_again_as_further_trials() -> None:
+    plan = plan_episodes([CUBE], episodes=50, trials=2)
+    assert len(set(plan)) == 100
+    counted = {layout: sorted(a.trial for a in plan if a.layout == layout) for layout in ("grid:0", "grid:1", "grid:2")}
+    assert counted == {"grid:0": [0, 1, 2, 3, 4, 5], "grid:1": [0, 1, 2, 3, 4, 5], "grid:2": [0, 1, 2, 3]}
+
+
+def test_fewer_episodes_are_the_first_layouts() -> None:
+    assert [a.layout for a in plan_episodes([CUBE], episodes=3)] == ["grid:0", "grid:1", "grid:2"]
+
+
+def test_region_layouts_do_not_repeat() -> None:
+    plan = plan_episodes([CUBE], layouts="region", episodes=96, trials=2)
+    assert {a.layout for a in plan} == {f"region:{k}" for k in range(96)}
+    assert {a.trial for a in plan} == {0, 1}
+    assert len(set(plan)) == 192
+
+
+@pytest.mark.parametrize(("key", "value"), [("episodes", 0), ("trials", -1)])
+def test_numbers_below_one_are_refused(key: str, value: int) -> None:
+    with pytest.raises(InvalidConfigError, match=f"{key} must be at least 1; got {value}"):
+        plan_episodes([CUBE], **{key: value})
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="grid"):
+        plan_episodes([CUBE], layouts="grids")
+    with pytest.raises(UnknownNameError, match="default"):
+        plan_episodes([CUBE], variant="defualt")

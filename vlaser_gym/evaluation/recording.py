@@ -1,0 +1,233 @@
+"""Recording what an agent saw and did, through the ordinary runner.
+
+:class:`EpisodeCamera` stands between the runner and the environment and keeps pictures; :class:`LabelTap` stands
+between the runner and the agent and keeps what the agent meant where that is not what it did; :class:`Recorder` puts
+both together with the runner's result into a :class:`RecordedEpisode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.agents.base import Agent, Observations
+from vlaser_gym.envs import transforms
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines.base import Engine
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots.kinematics import KinematicTree
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.vector import STATE_FIELDS
+from vlaser_gym.evaluation.runner import EpisodeResult, Step, VectorEnv
+
+Lanes = NDArray[np.int64]
+Trajectory = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """An episode as rows, one per picture.
+
+    Attributes:
+        address: which episode.
+        instruction: what the robot was told.
+        success: at the last step.
+        frames: ``[R, h, w, 3]`` uint8.
+        columns: arrays ``[R, ...]`` by name: ``proprio [8]``, ``state [26]`` (see
+            :data:`~vlaser_gym.envs.vector.STATE_FIELDS`), ``action`` and ``label`` ``[K, 7]``, ``reward``, ``steps``
+            (control steps that ran until the next row, at most K), ``done``, ``flag/<name>``.
+    """
+
+    address: Address
+    instruction: str
+    success: bool
+    frames: NDArray[np.uint8]
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+class EpisodeCamera:
+    """A vector environment for the runner that takes a picture every ``every`` control steps of each lane.
+
+    Args:
+        env: with autoreset mode DISABLED.
+        engine: who makes the pictures of ``env``.
+        every: control steps between two pictures; the first shows the initial state.
+        size: side of the square that pictures are resized to (as Vlaser's adapters do: Lanczos, aspect not kept), or
+            ``None`` to keep them as they are.
+        tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
+    """
+
+    def __init__(
+        self, env: VectorEnv, engine: Engine, every: int = 1, size: int | None = None, tail: int | None = None
+    ) -> None:
+        self.env, self.engine, self.every, self.size, self.tail = env, engine, every, size, tail
+        self.num_envs = env.num_envs
+        self.frames: list[list[NDArray[np.uint8]]] = [[] for _ in range(env.num_envs)]
+        self._elapsed = np.zeros(env.num_envs, np.int64)
+        self._streak = np.zeros(env.num_envs, np.int64)
+        self._over = np.ones(env.num_envs, bool)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
+        """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        lanes = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
+        self._elapsed[lanes] = self._streak[lanes] = 0
+        self._over[lanes] = False
+        for lane in lanes:
+            self.frames[lane] = []
+        self._shoot(lanes)
+        return observation, info
+
+    def step_chunk(self, actions: NDArray[np.float64]) -> Step:
+        """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`; cut into pieces where pictures are due inside."""
+        horizon = actions.shape[1]
+        piece = self.every if horizon % self.every == 0 else 1
+        piece = horizon if self.every % horizon == 0 else piece
+        steps = [self._piece(actions[:, start : start + piece]) for start in range(0, horizon, piece)]
+        observation, _, _, _, info = steps[-1]
+        terminated, truncated = (np.logical_or.reduce([step[i] for step in steps]) for i in (2, 3))
+        newly_over = ~self._over & self._lasting()
+        self._over |= terminated | truncated | newly_over
+        return (
+            observation,
+            np.sum([step[1] for step in steps], axis=0),
+            terminated | newly_over,
+            truncated & ~newly_over,
+            _joined([step[4] for step in steps], info),
+        )
+
+    def _piece(self, actions: NDArray[np.float64]) -> Step:
+        step = self.env.step_chunk(actions)
+        ran, success = step[4]["chunk"]["ran"], step[4]["chunk"]["flags"]["success"]
+        for h in range(actions.shape[1]):
+            self._streak = np.where(ran[:, h], np.where(success[:, h], self._streak + 1, 0), self._streak)
+        self._elapsed += ran.sum(1)
+        going = ~self._over & ~(step[2] | step[3]) & ~self._lasting() & ran.any(1)
+        self._shoot(np.flatnonzero(going & (self._elapsed % self.every == 0)))
+        return step
+
+    def _lasting(self) -> NDArray[np.bool_]:
+        return self._streak >= self.tail if self.tail is not None else np.zeros(self.num_envs, bool)
+
+    def _shoot(self, lanes: Lanes) -> None:
+        if not len(lanes):
+            return
+        for lane, image in zip(lanes, self.engine.images(lanes), strict=True):
+            if self.size is not None:
+                image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LANCZOS4)  # noqa: PLW2901
+            self.frames[lane].append(np.asarray(image, np.uint8))
+
+
+class LabelTap:
+    """An agent that does what another does, and keeps what that one says it ``intended``, lane by lane."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.observes = agent.observes
+        self.labels: dict[int, list[NDArray[np.float64]]] = {}
+
+    def reset(self, lanes: Lanes, addresses: Sequence[Address]) -> None:
+        """See :class:`~vlaser_gym.agents.base.Agent`."""
+        self.agent.reset(lanes, addresses)
+        self.labels |= {int(lane): [] for lane in lanes}
+
+    def act(self, observations: Observations, lanes: Lanes) -> NDArray[np.floating[Any]]:
+        """See :class:`~vlaser_gym.agents.base.Agent`."""
+        actions = self.agent.act(observations, lanes)
+        intended = self.agent.intended(lanes) if hasattr(self.agent, "intended") else actions
+        for lane, chunk in zip(lanes, np.asarray(intended, np.float64), strict=True):
+            self.labels[int(lane)].append(chunk)
+        return actions
+
+
+class Recorder:
+    """Turns the runner's results into recorded episodes.
+
+    Args:
+        camera, tap: what the runner runs.
+        lane_of: finds the lane that ran an address; the runner's ``running`` from before the episode ended.
+    """
+
+    def __init__(self, camera: EpisodeCamera, tap: LabelTap) -> None:
+        self.camera, self.tap = camera, tap
+
+    def episode(self, result: EpisodeResult, lane: int) -> RecordedEpisode:
+        """The rows of the episode that has just ended on ``lane``."""
+        every, rows = self.camera.every, len(self.camera.frames[lane])
+        trajectory = result.trajectory
+        labels = np.concatenate(self.tap.labels[lane])[: result.steps]
+        first = np.arange(rows) * every
+        columns = {
+            "proprio": proprio_of(result.address, trajectory)[first],
+            "state": state_of(result.address, trajectory)[first],
+            "action": _blocks(trajectory["action"], rows, every),
+            "label": _blocks(labels, rows, every),
+            "reward": np.add.reduceat(trajectory["reward"], first).astype(np.float32),
+            "steps": np.minimum(every, result.steps - first),
+            "done": np.arange(rows) == rows - 1,
+        }
+        last = np.minimum(first + every, result.steps) - 1
+        columns |= {name: values[last] for name, values in trajectory.items() if name.startswith("flag/")}
+        task = get_task(result.address.task)
+        instruction = task.instruction(result.address.layout, result.address.variant)
+        return RecordedEpisode(
+            result.address, instruction, result.success, np.stack(self.camera.frames[lane]), columns
+        )
+
+
+def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
+    """The environment's ``proprio [T + 1, 8]`` from recorded joint positions."""
+    setup = get_setup(get_task(address.task).robot_setup)
+    qpos = np.asarray(trajectory["qpos"], np.float64)
+    link = setup.robot.tcp_link
+    rotation, position = KinematicTree(setup.robot).link_poses(qpos, [link])[link]
+    pose = transforms.make_pose(position, rotation)
+    return np.concatenate([pose, setup.openness(qpos)[:, None]], -1).astype(np.float32)
+
+
+def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
+    """The environment's privileged ``state [T + 1, 26]`` from recorded states; the stage is left 0."""
+    task = get_task(address.task)
+    proprio = proprio_of(address, trajectory)
+    state = np.zeros((len(proprio), 26), np.float32)
+    state[:, :8] = proprio
+    base = transforms.invert(np.asarray(get_setup(task.robot_setup).base_pose))
+    for field, index in (("source", task.source), ("target", task.target)):
+        world = np.asarray(trajectory[f"object/{task.objects[index].name}"], np.float64)
+        state[:, STATE_FIELDS[field]] = transforms.compose(base, world)
+    joints = [values for name, values in trajectory.items() if name.startswith("joint/")]
+    for column, values in enumerate(joints):
+        state[:, 22 + column] = values
+    return state
+
+
+def _blocks(actions: NDArray[np.float64], rows: int, every: int) -> NDArray[np.float64]:
+    """``[T, 7]`` -> ``[rows, every, 7]``, the last action repeated at the end."""
+    index = np.minimum(np.arange(rows * every), len(actions) - 1)
+    return np.asarray(actions)[index].reshape(rows, every, -1)
+
+
+def _joined(infos: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]:
+    """The info of one chunk from those of its pieces."""
+    if len(infos) == 1:
+        return last
+    chunks = [info["chunk"] for info in infos]
+    chunk = {name: np.concatenate([c[name] for c in chunks], axis=1) for name in ("ran", "reward")}
+    flags = {name: np.concatenate([c["flags"][name] for c in chunks], axis=1) for name in chunks[0]["flags"]}
+    joined = {**last, "steps": sum(info["steps"] for info in infos), "chunk": {**chunk, "flags": flags}}
+    if "states" in last:
+        per_lane = zip(*(info["states"] for info in infos), strict=True)
+        joined["states"] = [_concatenated([part for part in parts if part]) for parts in per_lane]
+    return joined
+
+
+def _concatenated(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
