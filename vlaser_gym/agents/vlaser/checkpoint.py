@@ -1,0 +1,523 @@
+"""Reading and writing policies: our folder, the released ``.pt`` file, and a plain VLM as initialisation.
+
+Files are memory-mapped, their shapes checked against the policy, and only then are tensors taken over, one by one:
+loading needs about as much memory as the file has bytes. Nothing in a file is executed.
+
+Our folder holds ``config.json`` and ``model.safetensors``, next to whatever the processor keeps there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vlaser_gym.agents.vlaser import layouts
+from vlaser_gym.agents.vlaser.adapters import merged_state_dict
+from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
+from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
+from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+#: Weights of a foreign file that no action depends on, kept on request so that converting back loses nothing.
+UNUSED_FILE = "unused.safetensors"
+#: Marks ``config.json`` as ours.
+FORMAT = "vlaser_gym policy"
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+
+
+class CheckpointError(GymError):
+    """A checkpoint that cannot be used: damaged, incomplete, of another model or robot, or with code in it."""
+
+
+@dataclass
+class LoadReport:
+    """What a checkpoint held and what became of it.
+
+    Attributes:
+        source: file or folder.
+        layout: ``"released"``, ``"vlm"`` or ``"folder"``.
+        dtypes: tensors found, per dtype.
+        nbytes: their size, aliases counted as often as they are stored.
+        mapped: our parameter -> key that it was taken from.
+        aliases: our parameter -> further keys with the same values.
+        ignored: key -> why it was left out.
+        missing: our parameters that the checkpoint does not hold; they were drawn at random (VLM only).
+        inferred: settings read off the weights or the checkpoint's config.
+        assumed: settings that the checkpoint cannot hold, with the values in use.
+    """
+
+    source: str
+    layout: str
+    dtypes: dict[str, int] = field(default_factory=dict)
+    nbytes: int = 0
+    mapped: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    inferred: dict[str, Any] = field(default_factory=dict)
+    assumed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def found(self) -> int:
+        """Number of tensors in the checkpoint."""
+        return sum(self.dtypes.values())
+
+    def lines(self) -> list[str]:
+        """For printing."""
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(self.dtypes.items()))
+        repeats = sum(len(keys) for keys in self.aliases.values())
+        size = f"{self.nbytes / 1e9:.2f} GB"
+        out = [
+            f"found    {self.found} tensors ({dtypes}; {size}) in {self.source}, layout {self.layout}",
+            f"mapped   {len(self.mapped)} parameters; {repeats} further keys hold the same tensors",
+            f"ignored  {len(self.ignored)} keys",
+            *(f"         {key}: {reason}" for key, reason in _shortened(self.ignored)),
+            f"missing  {len(self.missing)} parameters" + (", drawn at random" if self.missing else ""),
+            *(f"         {part}" for part in sorted({name.split(".")[0] for name in self.missing})),
+        ]
+        if self.inferred:
+            out.append("inferred " + ", ".join(f"{name}={value}" for name, value in self.inferred.items()))
+        if self.assumed:
+            out.append(
+                "assumed  "
+                + ", ".join(f"{name}={value}" for name, value in self.assumed.items())
+                + " (not in the file)"
+            )
+        return out
+
+
+def load_policy(
+    source: str | Path,
+    *,
+    robot: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[VlaserPolicy, LoadReport]:
+    """A policy in evaluation mode from any layout.
+
+    Args:
+        source: our folder, a VLM folder in InternVL's layout, or a file of the released layout (``.pt`` or
+            ``.safetensors``, or a folder with nothing else).
+        robot: ``"widowx"`` or ``"google_robot"``: the robot that it must be for. A VLM gets a new action expert for
+            it, by default for WidowX.
+        dtype: of the weights in memory; as stored by default, which needs the least memory.
+        device: where to put them.
+        seed: of what a VLM lacks.
+        settings: fields of :class:`~vlaser_gym.agents.vlaser.config.VlaserConfig` that the file cannot hold, such as
+            ``time_max_period``, or that should differ.
+
+    Raises:
+        CheckpointError: before anything of full size is allocated.
+    """
+    path = Path(source)
+    if robot is not None and robot not in PROPRIO_DIMS:
+        raise UnknownNameError("robot", robot, PROPRIO_DIMS)
+    if not path.exists():
+        raise CheckpointError(f"A checkpoint is a folder or a .pt file; {path} does not exist.")
+    target = _Target(robot, _dtype(dtype), torch.device(device), seed, dict(settings or {}))
+    if path.is_dir() and _is_ours(path):
+        return _load_folder(path, target)
+    tensors = _read_file(path) if path.is_file() else _read_folder(path)
+    if any(layouts.plain_key(key).startswith("joint_model.") for key in tensors) or path.is_file():
+        return _load_released(path, tensors, target)
+    return _load_vlm(path, tensors, target)
+
+
+def save_pretrained(policy: VlaserPolicy, folder: str | Path, unused: Mapping[str, Tensor] | None = None) -> None:
+    """Write ``config.json`` and ``model.safetensors``; other files in the folder stay.
+
+    Adapters are added into the written weights. Each file appears whole or not at all, so that a folder may be
+    overwritten while it is in use.
+
+    Args:
+        policy: the policy.
+        folder: made if absent.
+        unused: further tensors for ``unused.safetensors``, under their foreign keys.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in merged_state_dict(policy).items()}
+    with _replacing(path / WEIGHTS_FILE) as temporary:
+        save_file(weights, temporary, {"format": "pt"})
+    if unused:
+        with _replacing(path / UNUSED_FILE) as temporary:
+            save_file({key: tensor.contiguous() for key, tensor in unused.items()}, temporary, {"format": "pt"})
+    with _replacing(path / CONFIG_FILE) as temporary:
+        text = json.dumps({"format": FORMAT, "policy": policy.config.to_dict()}, indent=2)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def load_pretrained(folder: str | Path, **options: Any) -> VlaserPolicy:
+    """The policy that :func:`save_pretrained` wrote; options as for :func:`load_policy`."""
+    return load_policy(folder, **options)[0]
+
+
+def save_released(policy: VlaserPolicy, file: str | Path, unused: Mapping[str, Tensor] | None = None) -> list[str]:
+    """Write the released ``.pt`` layout with all its keys; aliases share their bytes.
+
+    Args:
+        policy: the policy.
+        file: to write.
+        unused: the two text heads, from ``unused.safetensors``.
+
+    Returns:
+        Keys that had to be made up (text heads full of zeros, which no action depends on).
+    """
+    model: dict[str, Tensor] = {}
+    for name, tensor in merged_state_dict(policy).items():
+        model.update(dict.fromkeys(layouts.released_keys(name), tensor))
+    made = []
+    config = policy.config
+    for kind, width in (("language_model", config.width), ("action_expert", config.expert_width)):
+        key = f"internvl_model.{kind}.lm_head.weight"
+        if unused is not None and key in unused:
+            model[key] = unused[key]
+        else:
+            model[key] = torch.zeros(config.vocab_size, width, dtype=policy.dtype)
+            made.append(key)
+    with _replacing(Path(file)) as temporary:
+        torch.save({"model": model, "cnt_update": 0, "cnt_batch": 0}, temporary)
+    return made
+
+
+def read_unused(source: str | Path) -> dict[str, Tensor]:
+    """Tensors that no action depends on, under their released keys: of any layout, or kept in our folder."""
+    path = Path(source)
+    if path.is_dir() and _is_ours(path):
+        return _read_safetensors(path / UNUSED_FILE) if (path / UNUSED_FILE).is_file() else {}
+    tensors = _read_file(path) if path.is_file() else _read_folder(path)
+    unused = {}
+    for key, tensor in tensors.items():
+        plain = layouts.plain_key(key)
+        if plain.startswith(tuple(layouts.VLM_UNUSED)):
+            plain = f"internvl_model.{plain}"
+        if plain.startswith(tuple(layouts.RELEASED_UNUSED)):
+            unused[plain] = tensor
+    return unused
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the caller wants."""
+
+    robot: str | None
+    dtype: torch.dtype | None
+    device: torch.device
+    seed: int
+    settings: dict[str, Any]
+
+
+# --- the three layouts
+
+
+def _load_folder(path: Path, target: _Target) -> tuple[VlaserPolicy, LoadReport]:
+    try:
+        config = VlaserConfig.from_dict(_read_json(path / CONFIG_FILE).get("policy", {})).replace(**target.settings)
+    except (InvalidConfigError, UnknownNameError) as error:
+        raise CheckpointError(f"{path / CONFIG_FILE} does not describe a policy: {error}") from error
+    _check_robot(path, target.robot, config.proprio_dim)
+    tensors = _read_safetensors(path / WEIGHTS_FILE)
+    report = _report(path, "folder", tensors)
+    report.mapped = {name: name for name in tensors}
+    return _assemble(config, tensors, target, report), report
+
+
+def _load_released(path: Path, tensors: Mapping[str, Tensor], target: _Target) -> tuple[VlaserPolicy, LoadReport]:
+    report = _report(path, "released", tensors)
+    weights = _map_keys(tensors, layouts.RELEASED, layouts.RELEASED_UNUSED, report)
+    shapes = _shapes(weights)
+    with _needed_for_inference(path):
+        _check_robot(path, target.robot, shapes["proprio_encoder.weight"][1])
+        head_dim = target.settings.get("head_dim", VlaserConfig().head_dim)
+        inferred = {
+            **layouts.infer_vision(shapes),
+            **layouts.infer_language(shapes, head_dim),
+            **layouts.infer_expert(shapes),
+        }
+    config = _configure(path, inferred, target, report)
+    return _assemble(config, weights, target, report), report
+
+
+def _load_vlm(path: Path, tensors: Mapping[str, Tensor], target: _Target) -> tuple[VlaserPolicy, LoadReport]:
+    report = _report(path, "vlm", tensors)
+    weights = _map_keys(tensors, layouts.VLM, layouts.VLM_UNUSED, report)
+    described = _read_json(path / CONFIG_FILE)
+    language = described.get("llm_config", {})
+    robot = target.robot or "widowx"
+    with _needed_for_inference(path):
+        shapes = _shapes(weights)
+        heads = int(language.get("num_attention_heads", shapes["embed_tokens.weight"][1] // 128))
+        head_dim = shapes["language.layers.0.self_attn.q_proj.weight"][0] // heads
+        inferred = {
+            **layouts.infer_vision(shapes),
+            **layouts.infer_language(shapes, head_dim),
+            "head_dim": head_dim,
+            "proprio_dim": PROPRIO_DIMS[robot],
+        }
+    if "num_attention_heads" in described.get("vision_config", {}):
+        inferred["vision_heads"] = int(described["vision_config"]["num_attention_heads"])
+    if "rope_theta" in language:
+        inferred["rope_theta"] = float(language["rope_theta"])
+    if inferred["width"] == VlaserConfig.preset("vlaser_8b").width:
+        inferred["expert_mlp"] = VlaserConfig.preset("vlaser_8b").expert_mlp
+    config = _configure(path, inferred, target, report)
+    return _assemble(config, weights, target, report, fresh=("expert",)), report
+
+
+def _configure(path: Path, inferred: dict[str, Any], target: _Target, report: LoadReport) -> VlaserConfig:
+    """The config from what the weights show, what the caller says, and the defaults; the report gets all three."""
+    robot = next((name for name, dim in PROPRIO_DIMS.items() if dim == inferred["proprio_dim"]), None)
+    values = {"time_max_period": layouts.default_period(robot), **inferred, **target.settings}
+    try:
+        config = VlaserConfig().replace(**values)
+    except InvalidConfigError as error:
+        raise CheckpointError(f"The weights in {path} do not fit a Vlaser policy: {error}") from error
+    report.inferred = {name: value for name, value in inferred.items() if name not in layouts.NOT_IN_WEIGHTS}
+    report.assumed = {name: getattr(config, name) for name in layouts.NOT_IN_WEIGHTS}
+    return config.replace(name=layouts.name_of(config))
+
+
+def _assemble(
+    config: VlaserConfig,
+    weights: Mapping[str, Tensor],
+    target: _Target,
+    report: LoadReport,
+    fresh: tuple[str, ...] = (),
+) -> VlaserPolicy:
+    """Check every name and shape, then take the tensors over; parts in ``fresh`` may be absent and are drawn."""
+    policy = VlaserPolicy.on_meta(config)
+    expected = policy.state_dict()
+    for name in weights.keys() - expected.keys():
+        keys = [report.mapped.pop(name), *report.aliases.pop(name, [])]
+        report.ignored.update(dict.fromkeys(keys, "no such parameter"))
+    allowed = tuple(f"{module}." for part in fresh for module in PARTS[part])
+    report.missing = [name for name in expected if name not in weights]
+    lacking = [name for name in report.missing if not name.startswith(allowed)]
+    if lacking:
+        raise CheckpointError(
+            f"{report.source} lacks {len(lacking)} of {len(expected)} tensors, first {', '.join(lacking[:3])}: it is "
+            f"incomplete or of another model."
+        )
+    for name, tensor in weights.items():
+        if name in expected and tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{report.mapped[name]} in {report.source} should have shape {list(expected[name].shape)}; it has "
+                f"{list(tensor.shape)}."
+            )
+    dtype = target.dtype or _main_dtype(weights)
+    empty = {n: torch.empty(expected[n].shape, dtype=dtype, device=target.device) for n in report.missing}
+    taken = {n: t.to(device=target.device, dtype=dtype) for n, t in weights.items() if n in expected}
+    policy.load_state_dict({**taken, **empty}, assign=True)
+    if report.missing:
+        policy.reset_parameters(target.seed, fresh)
+    return policy.eval()
+
+
+def _map_keys(
+    tensors: Mapping[str, Tensor], table: Mapping[str, str], unused: Mapping[str, str], report: LoadReport
+) -> dict[str, Tensor]:
+    """Our name -> tensor. Every further key of the same name must hold the same numbers."""
+    weights: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        plain = layouts.plain_key(key)
+        if plain.startswith(layouts.RELEASED_REFUSED):
+            raise CheckpointError(
+                f"{report.source} is of the DEBUG_IMGFEAT variant ({plain}), which computes something else and is not "
+                f"supported. Use a checkpoint trained without it."
+            )
+        reason = next((why for prefix, why in unused.items() if plain.startswith(prefix)), None)
+        name = layouts.translate(plain, table)
+        if reason is not None or name is None:
+            report.ignored[key] = reason or "unknown key"
+        elif name not in weights:
+            weights[name], report.mapped[name] = tensor, key
+        elif _same(weights[name], tensor):
+            report.aliases.setdefault(name, []).append(key)
+        else:
+            raise CheckpointError(
+                f"{report.mapped[name]} and {key} in {report.source} should be the same tensor; they differ. The file "
+                f"was put together from two models."
+            )
+    return weights
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+
+
+# --- reading files
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    """All tensors of the model in a ``.pt`` or ``.safetensors`` file, memory-mapped."""
+    content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    while isinstance(content, Mapping):
+        inner = next((content[k] for k in ("model", "state_dict") if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = {key: value for key, value in _items(content) if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path} should hold a policy's weights; it holds no tensors.")
+    return tensors
+
+
+def _items(content: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, Mapping):
+        yield from ((str(key), value) for key, value in content.items())
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values (code, or a damaged pickle) and was not opened. Use a "
+            f"file that torch.load reads with weights_only=True."
+        ) from error
+    except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} should be a file written by torch.save; it is cut off, damaged or of another kind "
+            f"({str(error).splitlines()[0]}). Download it again."
+        ) from error
+
+
+def _read_folder(path: Path) -> dict[str, Tensor]:
+    """All tensors of a folder with one or several safetensors files, or with one ``.pt`` file."""
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    else:
+        names = sorted(file.name for file in path.glob("*.safetensors"))
+    if not names:
+        pickled = sorted(path.glob("*.pt"))
+        if len(pickled) == 1:
+            return _read_file(pickled[0])
+        raise CheckpointError(
+            f"{path} should hold {WEIGHTS_FILE}, a VLM's safetensors files or one .pt file; it holds "
+            f"{len(pickled)} .pt files. Give the file or the folder that has the weights."
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        tensors.update(_read_safetensors(path / name))
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Copy the whole folder again.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (the reader is no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} should be a safetensors file; it is cut off or damaged ({error}). Copy it again."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty if there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} should be JSON; reading it gave: {error}. Copy it again.") from error
+    return content if isinstance(content, dict) else {}
+
+
+# --- small things
+
+
+def _is_ours(path: Path) -> bool:
+    return _read_json(path / CONFIG_FILE).get("format") == FORMAT
+
+
+def _check_robot(path: Path, robot: str | None, proprio_dim: int) -> None:
+    is_for = next((name for name, dim in PROPRIO_DIMS.items() if dim == proprio_dim), None)
+    if robot is not None and PROPRIO_DIMS[robot] != proprio_dim:
+        raise CheckpointError(
+            f"A checkpoint for {robot} reads {PROPRIO_DIMS[robot]} proprioceptive numbers; {path} reads {proprio_dim}"
+            f"{f', so it is for {is_for}' if is_for else ''}. Use the checkpoint that was trained for {robot}."
+        )
+    if is_for is None:
+        raise CheckpointError(
+            f"{path} reads {proprio_dim} proprioceptive numbers; policies here read "
+            f"{' or '.join(f'{dim} ({name})' for name, dim in PROPRIO_DIMS.items())}."
+        )
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise UnknownNameError("dtype", dtype, DTYPES)
+        return DTYPES[dtype]
+    return dtype
+
+
+def _main_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype that holds most of the numbers."""
+    sizes: dict[torch.dtype, int] = {}
+    for tensor in weights.values():
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, layouts.Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
+def _report(path: Path, layout: str, tensors: Mapping[str, Tensor]) -> LoadReport:
+    report = LoadReport(str(path), layout)
+    storages: dict[int, int] = {}
+    for tensor in tensors.values():
+        name = str(tensor.dtype).removeprefix("torch.")
+        report.dtypes[name] = report.dtypes.get(name, 0) + 1
+        storages[tensor.data_ptr()] = max(tensor.nbytes, storages.get(tensor.data_ptr(), 0))
+    report.nbytes = sum(storages.values())
+    return report
+
+
+def _shortened(ignored: Mapping[str, str], limit: int = 8) -> list[tuple[str, str]]:
+    """The first entries, and a count of the rest."""
+    entries = list(ignored.items())
+    return entries if len(entries) <= limit else [*entries[:limit], ("...", f"and {len(entries) - limit} more")]
+
+
+@contextlib.contextmanager
+def _needed_for_inference(path: Path) -> Iterator[None]:
+    """Sizes are read off a few tensors; one that is absent or has too few dimensions ends here."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{path} lacks the tensor {error}: it is incomplete or of another model.") from error
+    except (IndexError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path} holds tensors whose shapes fit no Vlaser policy ({error}).") from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of ``path`` when all went well."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
