@@ -141,7 +141,10 @@ class _Pool:
             else:
                 self._follow(lanes, position)
         except BatchError as error:
-            raise SimulationError(f"The simulation of lanes {error.failed.tolist()} diverged: {error}") from error
+            raise SimulationError(f"MuJoCo could not step lanes {lanes.tolist()}: {error}.") from error
+        diverged = lanes[~np.isfinite(self.batch.state[lanes]).all(-1)]
+        if len(diverged):
+            raise SimulationError(f"The simulation of lanes {diverged.tolist()} diverged: reset them.")
 
     def _follow(self, lanes: Ints, position: Floats) -> None:
         picks = np.arange(self._substeps) * position.shape[1] // self._substeps

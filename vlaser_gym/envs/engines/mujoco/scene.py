@@ -94,6 +94,8 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     option.impratio = 10.0
+    # A diverged simulation must be seen, not silently reset.
+    option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     spec.visual.global_.offwidth, spec.visual.global_.offheight = _MAX_WIDTH, _MAX_HEIGHT
     # In software GL, shadow maps and multisampling cost more than everything else together.
     spec.visual.quality.shadowsize, spec.visual.quality.offsamples = 0, 0
