@@ -97,11 +97,11 @@ def slab(bottom: float, top: Iterable[Sequence[float]]) -> Floats:
     return np.concatenate([upper, lower])
 
 
-def lofted(sections: ArrayLike, along: ArrayLike | None = None, bottom: bool = True) -> Surface:
-    """Skin over closed sections ``[S, K, 3]``, with flat caps.
+def lofted(sections: ArrayLike, along: ArrayLike | None = None, bottom: bool = True, top: bool = True) -> Surface:
+    """Skin over closed sections ``[S, K, 3]``, with flat caps at the first (``bottom``) and the last one (``top``).
 
     The sections run counter-clockwise seen from the last one. Texture: u around, v ``along`` (by default evenly from
-    section to section). ``bottom=False`` leaves the first section open.
+    section to section).
     """
     points = np.asarray(sections, np.float64)
     count, size = points.shape[:2]
@@ -113,8 +113,11 @@ def lofted(sections: ArrayLike, along: ArrayLike | None = None, bottom: bool = T
     a, b, c, d = first, first + 1, first + size + 2, first + size + 1
     sides = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
     skin = Surface(points.reshape(-1, 3), sides.astype(np.int32), np.stack([u.ravel(), v.ravel()], -1))
-    skin += _cap(points[-1, :-1], height[-1], flip=False)
-    return skin + _cap(points[0, :-1], height[0], flip=True) if bottom else skin
+    if top:
+        skin += _cap(points[-1, :-1], height[-1], flip=False)
+    if bottom:
+        skin += _cap(points[0, :-1], height[0], flip=True)
+    return skin
 
 
 def _cap(section: Floats, v: float, flip: bool) -> Surface:
@@ -145,10 +148,10 @@ def ellipses(stations: Iterable[Sequence[float]], count: int) -> Floats:
 
 
 def oval(stations: Iterable[Sequence[float]], count: int = 20) -> Surface:
-    """A rounded body along x from :func:`ellipses` in mm; texture v from 0 to 1 along x."""
+    """A rounded body along x from :func:`ellipses` in mm; texture v from 0.03 to 0.97 along x, so that it never wraps."""
     rows = np.array(list(stations), np.float64)
     x = rows[:, 0]
-    return lofted(ellipses(rows * MILLIMETRE, count), (x - x[0]) / (x[-1] - x[0]))
+    return lofted(ellipses(rows * MILLIMETRE, count), 0.03 + 0.94 * (x - x[0]) / (x[-1] - x[0]))
 
 
 def rounded_rectangle(x: Sequence[float], y: Sequence[float], z: float, radii: Sequence[float], arc: int = 6) -> Floats:
@@ -168,6 +171,13 @@ def rounded_rectangle(x: Sequence[float], y: Sequence[float], z: float, radii: S
 def box(x: Sequence[float], y: Sequence[float], z: Sequence[float]) -> Surface:
     """A box (mm) as a surface."""
     return lofted(np.array([rounded_rectangle(x, y, height, (0, 0, 0, 0), arc=1) for height in z]))
+
+
+def sheet(x: Sequence[float], y: Sequence[float], z: float) -> Surface:
+    """A level rectangle (mm), seen from above."""
+    corners = np.array([(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)]) * MILLIMETRE
+    uv = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float64)
+    return Surface(corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32), uv)
 
 
 def convex(points: ArrayLike) -> Surface:
@@ -208,3 +218,22 @@ def joined(surfaces: Iterable[Surface]) -> Surface:
 def mapped(surface: Surface, axes: tuple[int, int], size: float) -> Surface:
     """The surface with its texture laid on along two axes, one repeat per ``size`` metres."""
     return Surface(surface.vertices, surface.faces, surface.vertices[:, list(axes)] / size)
+
+
+def without_wall(surface: Surface, axis: int, place: float) -> Surface:
+    """The surface less the triangles that lie in the plane ``axis = place`` (mm)."""
+    inside = np.abs(surface.vertices[surface.faces][:, :, axis] - place * MILLIMETRE) < 1e-6
+    return Surface(surface.vertices, surface.faces[~inside.all(1)], surface.uv)
+
+
+def flakes(places: Floats, lengths: Floats, widths: Floats, tilt: Floats) -> Surface:
+    """Flat lenses in the plane z = 0 seen from above: centres ``[N, 2]``, sizes and turns (rad) ``[N]``; metres."""
+    outline = np.array([[-0.5, 0.0], [-0.2, -0.5], [0.2, -0.4], [0.5, 0.0], [0.2, 0.5], [-0.2, 0.4]])
+    shape = outline * np.stack([lengths, widths], -1)[:, None]
+    cos, sin = np.cos(tilt)[:, None], np.sin(tilt)[:, None]
+    x = cos * shape[..., 0] - sin * shape[..., 1] + places[:, :1]
+    y = sin * shape[..., 0] + cos * shape[..., 1] + places[:, 1:]
+    fan = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]])
+    faces = (np.arange(len(places))[:, None, None] * 6 + fan).reshape(-1, 3)
+    vertices = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], -1)
+    return Surface(vertices, faces.astype(np.int32), np.zeros((len(vertices), 2)))

@@ -81,15 +81,35 @@ def _cube(rgba: ArrayLike) -> tuple[Builder, ...]:
     return _box(*size), paint
 
 
-def _painted(surface: Callable[[], Surface], image: Callable[[], textures.Image], part: int = 0) -> Builder:
-    """One surface with a texture of its own. Both are made when the object is, not at import."""
+def _painted(surface: Callable[[], Surface], image: Callable[[], textures.Image]) -> Builder:
+    """A textured surface. Surface and texture are made when the object is, not at import."""
 
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
-        mesh = meshes.add_surface(spec, f"{name}/visual{part}", surface())
-        material = textures.add_material(spec, mesh, image())
-        add_visual(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
+        _show(spec, body, f"{name}/visual_painted", surface(), image())
 
     return build
+
+
+def _coloured(surface: Callable[[], Surface], rgb: tuple[float, float, float], part: str = "") -> Builder:
+    """A surface of one colour: textures on large areas are slow to draw in software."""
+
+    def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        _show(spec, body, f"{name}/visual{part}", surface(), rgb=rgb)
+
+    return build
+
+
+def _show(
+    spec: mujoco.MjSpec,
+    body: mujoco.MjsBody,
+    name: str,
+    surface: Surface,
+    image: textures.Image | None = None,
+    rgb: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> None:
+    mesh = meshes.add_surface(spec, name, surface)
+    material = textures.add_material(spec, name, image, rgba=(*rgb, 1.0))
+    add_visual(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
 
 
 def _carrot_root() -> Surface:
@@ -103,7 +123,9 @@ def _carrot_root() -> Surface:
 def _carrot_skin() -> textures.Image:
     light, dark = (255, 140, 48), (226, 104, 26)
     rings = [(0.0, dark), (0.12, light), (0.2, light), (0.23, dark), (0.26, light), (0.44, light), (0.47, dark)]
-    return textures.banded([*rings, (0.5, light), (0.7, light), (0.73, dark), (0.76, light), (0.93, light), (1.0, dark)])
+    return textures.banded(
+        [*rings, (0.5, light), (0.7, light), (0.73, dark), (0.76, light), (0.93, light), (1.0, dark)]
+    )
 
 
 def _carrot_leaves() -> Surface:
@@ -111,18 +133,10 @@ def _carrot_leaves() -> Surface:
     return meshes.oval([*stations, (53, -1.2, 11, 9.6, 9.6), (54, -1.2, 11, 4, 4)], count=12)
 
 
-def _leaf_green() -> textures.Image:
-    return textures.plaster((44, 82, 34), (92, 140, 62))
-
-
 def _plate() -> Surface:
     profile = [(0, 0.9), (23, 0.9), (27, 0), (33.1, 0), (41.8, 4.6), (54.3, 4.6), (55, 5.2), (55, 5.5), (54.3, 6)]
     profile += [(42.8, 6), (41, 5.7), (39.5, 5), (32.7, 1.6), (30, 1.4), (0, 1.4)]
     return meshes.turned([(r * meshes.MILLIMETRE, z * meshes.MILLIMETRE) for r, z in profile], 40)
-
-
-def _glaze() -> textures.Image:
-    return textures.plaster((226, 243, 168), (236, 250, 180))
 
 
 def _spoon_handle() -> Surface:
@@ -150,10 +164,6 @@ def _spoon_bowl() -> Surface:
         above = below[::-1] + np.array([0, 0, 1.4])
         sections.append(np.concatenate([below, above]))
     return meshes.lofted(np.array(sections) * meshes.MILLIMETRE)
-
-
-def _white() -> textures.Image:
-    return textures.plaster((226, 226, 222), (238, 238, 236))
 
 
 def _towel() -> Surface:
@@ -193,7 +203,9 @@ def _eggplant_skin() -> textures.Image:
     return np.round(purple).astype(np.uint8)
 
 
-def _sink_half(y: tuple[float, float], ridge: str, rings: list[tuple[float, float, float, float, float, float]]) -> Surface:
+def _sink_half(
+    y: tuple[float, float], ridge: str, rings: list[tuple[float, float, float, float, float, float]]
+) -> Surface:
     """A basin with its part of the rim. Rings inside: x from, to, y from, to, height, corner radius (mm)."""
     x, near, far = (-137.0, 138.0), (y[0], y[1]), ridge
     layers = []
@@ -203,8 +215,9 @@ def _sink_half(y: tuple[float, float], ridge: str, rings: list[tuple[float, floa
         turn = (0.01, 0.01, radius, radius) if far == "high" else (radius, radius, 0.01, 0.01)
         layers.append(meshes.rounded_rectangle((x[0] + inset, x[1] - inset), (low, high), z, turn))
     for x0, x1, y0, y1, z, r in rings:
-        layers.append(meshes.rounded_rectangle((x0, x1), (y0, y1), z, (r, r, r, r)))
-    return meshes.lofted(np.array(layers), bottom=False)
+        layers.append(meshes.rounded_rectangle((x0, x1), (y0, y1), z, (r,) * 4))
+    # Where the halves meet there is no wall, and none may bend the rim's normals.
+    return meshes.without_wall(meshes.lofted(np.array(layers), bottom=False), 1, near[0] if far == "low" else near[1])
 
 
 def _sink_body() -> Surface:
@@ -219,36 +232,29 @@ def _sink_body() -> Surface:
     return meshes.joined([*halves, meshes.lofted(np.array(block), bottom=False)])
 
 
-def _enamel() -> textures.Image:
-    return textures.plaster((158, 184, 190), (176, 202, 208), seed=3)
-
-
 def _basket() -> Surface:
     """A wire basket: a frame on the rim of the smaller basin, ribs across and along its bottom."""
-    frame = [(0, 99, 30), (5, 103, 28), (12, 104, 24), (17, 102, 20), (17, 98, 20)]
-    outer = [
-        meshes.rounded_rectangle((-72 + i, 114 - i), (-168 + i, -33 - i), z, (r, r, r, r)) for i, z, r in frame
-    ]  # fmt: skip
-    edge = meshes.lofted(np.array(outer), bottom=False)
-    wall = [meshes.rounded_rectangle((-55, 97), (-151, -50), z, (18, 18, 18, 18)) for z in (102, 98)]
+    frame = [(0, 98.5, 30), (4, 102.5, 28), (10, 104, 24), (16, 102.5, 20), (18, 98.5, 20), (17.5, 94, 20)]
+    outer = [meshes.rounded_rectangle((-73 + i, 115 - i), (-169 + i, -32 - i), z, (r,) * 4, arc=5) for i, z, r in frame]
+    edge = meshes.lofted(np.array(outer), bottom=False, top=False)
     ribs = [_rib([(x, -154, 100), (x, -148, 68), (x, -138, 51), (x, -62, 51), (x, -53, 68), (x, -47, 100)])
             for x in (-36, -12, 12, 36, 60, 84)]  # fmt: skip
     along = [_rib([(-58, y, 100), (-50, y, 66), (-28, y, 53), (90, y, 53), (94, y, 66), (100, y, 100)])
              for y in (-130, -104, -78)]  # fmt: skip
-    return meshes.joined([edge, meshes.lofted(np.array(wall), bottom=False), *ribs, *along])
+    return meshes.joined([edge, *ribs, *along])
 
 
 def _rib(path: list[tuple[float, float, float]]) -> Surface:
     return meshes.tube(path, 2.4, sides=5)
 
 
-def _yellow() -> textures.Image:
-    return textures.plaster((232, 202, 112), (246, 218, 132))
-
-
 def _drain(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
     cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
-    rings = ((0.021, 0.0, (0.42, 0.5, 0.52, 1)), (0.018, 0.0004, (0.66, 0.74, 0.76, 1)), (0.006, 0.0008, (0.05, 0.06, 0.07, 1)))
+    rings = (
+        (0.021, 0.0, (0.42, 0.5, 0.52, 1)),
+        (0.018, 0.0004, (0.66, 0.74, 0.76, 1)),
+        (0.006, 0.0008, (0.05, 0.06, 0.07, 1)),
+    )
     for i, (radius, lift, rgba) in enumerate(rings):
         place = (0.03, 0.078, 0.0386 + lift)
         add_visual(body, f"{name}/visual_drain{i}", type=cylinder, size=(radius, 0.001, 0), pos=place, rgba=rgba)
@@ -260,18 +266,23 @@ _SHAPES: dict[str, tuple[Builder, ...]] = {
     "bridge_carrot_generated_modified": (
         _hulls(measured.CARROT),
         _painted(_carrot_root, _carrot_skin),
-        _painted(_carrot_leaves, _leaf_green, 1),
+        _coloured(_carrot_leaves, (0.25, 0.42, 0.18), "_leaves"),
     ),
-    "bridge_plate_objaverse_larger": (_hulls(_PLATE), _painted(_plate, _glaze)),
+    "bridge_plate_objaverse_larger": (_hulls(_PLATE), _coloured(_plate, (0.89, 0.95, 0.64))),
     "bridge_spoon_generated_modified": (
         _hulls(*measured.SPOON),
         _painted(_spoon_handle, _handle_green),
-        _painted(_spoon_bowl, _white, 1),
+        _coloured(_spoon_bowl, (0.9, 0.9, 0.89), "_bowl"),
     ),
     "table_cloth_generated_shorter": (_hulls(*measured.CLOTH), _painted(_towel, _terry)),
     "baked_green_cube_3cm": _cube((0.42, 0.6, 0.5, 1)),
     "baked_yellow_cube_3cm": _cube((1, 0.86, 0.52, 1)),
     "eggplant": (_hulls(measured.EGGPLANT), _painted(_eggplant, _eggplant_skin)),
     "dummy_sink_target_plane": (_box(0.065, 0.04, 0.001),),
-    "sink": (_hulls(*_SINK), _painted(_sink_body, _enamel), _painted(_basket, _yellow, 1), _drain),
+    "sink": (
+        _hulls(*_SINK),
+        _coloured(_sink_body, (0.64, 0.75, 0.78)),
+        _coloured(_basket, (0.93, 0.81, 0.46), "_basket"),
+        _drain,
+    ),
 }

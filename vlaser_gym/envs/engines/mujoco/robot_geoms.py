@@ -123,7 +123,9 @@ def _hull_of_pad() -> Floats:
 
 
 def _carriage() -> Floats:
-    return meshes.mirrored([(x, y, 14.5) for x in (-6, 12) for y in (-8.95, 3)] + [(-6, 5, 12.5), (12, 5, 12.5)], axis=2)
+    return meshes.mirrored(
+        [(x, y, 14.5) for x in (-6, 12) for y in (-8.95, 3)] + [(-6, 5, 12.5), (12, 5, 12.5)], axis=2
+    )
 
 
 def _neck() -> Floats:

@@ -1,14 +1,19 @@
-"""What surrounds the objects: table, walls, floor, lights. Only the table's top touches anything."""
+"""What surrounds the objects: table, walls, floor, lights. Only the table's top touches anything.
+
+Large areas have no textures: in software OpenGL a textured full frame costs as much as everything else together. Grain and
+weave are flat flakes of another shade instead. The parts are added from near to far, so that hidden pixels are cheap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import pairwise
 
 import mujoco
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vlaser_gym.envs.engines.mujoco import meshes, textures
-from vlaser_gym.envs.engines.mujoco.meshes import Surface
+from vlaser_gym.envs.engines.mujoco.meshes import MILLIMETRE, Surface
 from vlaser_gym.envs.engines.mujoco.objects import add_collision, add_visual
 from vlaser_gym.errors import UnknownNameError
 
@@ -16,6 +21,9 @@ from vlaser_gym.errors import UnknownNameError
 _TABLE_X, _TABLE_Y = (-800.0, 400.0), (-650.0, 950.0)
 _TABLE_TOP = {"bridge_table": 870.0, "bridge_sink": 850.0}
 _THICKNESS = 40.0
+
+_Span = tuple[float, float]
+_Rgb = tuple[float, float, float]
 
 
 def add_scenery(spec: mujoco.MjSpec, scenery: str, look: str = "builtin") -> None:
@@ -27,122 +35,121 @@ def add_scenery(spec: mujoco.MjSpec, scenery: str, look: str = "builtin") -> Non
     if scenery not in _TABLE_TOP:
         raise UnknownNameError("scenery", scenery, _TABLE_TOP)
     top = _TABLE_TOP[scenery]
-    corners = np.array([_TABLE_X, _TABLE_Y, (top - _THICKNESS, top)]).T * meshes.MILLIMETRE
+    corners = np.array([_TABLE_X, _TABLE_Y, (top - _THICKNESS, top)]).T * MILLIMETRE
     size = (corners[1] - corners[0]) / 2
     add_collision(spec.worldbody, "scene/table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=corners.mean(0), size=size)
     (_add_office if scenery == "bridge_table" else _add_kitchen)(spec)
-    _add_sky(spec)
+    _add(spec, "floor", meshes.sheet((-2400, 2400), (-2400, 2400), 1), (0.27, 0.29, 0.33))
+    _add(spec, "room", _room(), (0.62, 0.63, 0.66), emission=0.25)
     _add_lights(spec)
 
 
-def _add(spec: mujoco.MjSpec, part: str, surface: Surface, image: Callable[[], textures.Image]) -> None:
+def _add(
+    spec: mujoco.MjSpec,
+    part: str,
+    surface: Surface,
+    rgb: _Rgb,
+    emission: float = 0.0,
+    image: textures.Image | None = None,
+) -> None:
     name = f"scene/visual_{part}"
     mesh = meshes.add_faceted(spec, name, surface)
-    material = textures.add_material(spec, name, image(), specular=0.05)
+    material = textures.add_material(spec, name, image, (*rgb, 1.0), specular=0.05, emission=emission)
     add_visual(spec.worldbody, name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
 
 
 def _add_office(spec: mujoco.MjSpec) -> None:
     """A wooden desk in the corner of two partitions covered with cloth."""
+    x, y = (-345.0, 30.0), (-295.0, 950.0)
     outline = [(6, 826), (0, 832), (0, 862), (3, 868), (8, 870)]
-    desk = [meshes.rounded_rectangle((-345 + i, 30 - i), (-295 + i, 950 - i), z, (25, 25, 25, 25)) for i, z in outline]
-    _add(spec, "desk", meshes.mapped(meshes.lofted(np.array(desk)), (1, 0), 0.55), _mahogany)
+    desk = [meshes.rounded_rectangle((x[0] + i, x[1] - i), (y[0] + i, y[1] - i), z, (25,) * 4) for i, z in outline]
+    top = ((x[0] + 8, x[1] - 8), (y[0] + 25, y[1] - 25), 870.0)
+    _add_wood(spec, "desk", meshes.lofted(np.array(desk)), top, plank=47)
     back = meshes.box((-370, -350), (-320, 1500), (300, 2200))
     side = meshes.box((-350, 900), (-320, -300), (300, 2200))
-    _add(spec, "partition_back", meshes.mapped(back, (1, 2), 0.25), _grey_cloth)
-    _add(spec, "partition_side", meshes.mapped(side, (0, 2), 0.25), _blue_cloth)
-    stand = meshes.box((60, 240), (-80, 136), (0, 869.5))
-    carpet = meshes.box((-2500, 2500), (-2500, 2500), (-20, 0))
-    _add(spec, "stand", meshes.mapped(stand, (1, 2), 0.5), _dark)
-    _add(spec, "carpet", meshes.mapped(carpet, (0, 1), 1.0), _dark)
+    cloth = textures.fabric((178, 178, 182), (255, 255, 255), seed=13)
+    _add(spec, "partition_back", meshes.mapped(back, (1, 2), 0.2), (0.63, 0.635, 0.66), 0.2, cloth)
+    _add(spec, "partition_side", meshes.mapped(side, (0, 2), 0.2), (0.62, 0.67, 0.73), 0.2, cloth)
+    _add(spec, "stand", meshes.box((60, 240), (-80, 136), (0, 869.5)), (0.2, 0.21, 0.23))
 
 
 def _add_kitchen(spec: mujoco.MjSpec) -> None:
-    """A toy kitchen: pine worktop, plinth of the sink, a navy cupboard and a tap behind it, tiled walls."""
-    worktop = meshes.box((-420, 60), (-330, 700), (810, 850))
-    _add(spec, "worktop", meshes.mapped(worktop, (1, 0), 0.5), _pine)
-    _add(spec, "plinth", meshes.box((-285, -34), (-58, 312), (849, 895)), _black)
-    _add(spec, "cupboard", meshes.box((-390, -272), (104, 204), (850, 1320)), _navy)
-    _add(spec, "tap", _tap(), _steel)
-    _add(spec, "wall_back", meshes.mapped(meshes.box((-470, -440), (-420, 1500), (0, 2200)), (1, 2), 0.4), _tiles)
-    _add(spec, "wall_side", meshes.mapped(meshes.box((-440, 900), (-420, -400), (0, 2200)), (0, 2), 0.4), _tiles)
-    _add(spec, "carpet", meshes.mapped(meshes.box((-2500, 2500), (-2500, 2500), (-20, 0)), (0, 1), 1.0), _dark)
+    """A toy kitchen: pine worktop, the sink's plinth, a navy cupboard and a tap behind it, walls."""
+    around = [meshes.rounded_rectangle(x, y, z, (0.01,) * 4, arc=1) for x, y, z in (
+        ((-420, 60), (-330, 700), 810), ((-420, 60), (-330, 700), 850), ((-280, -40), (-52, 306), 850))]  # fmt: skip
+    _add_wood(spec, "worktop", meshes.lofted(np.array(around), top=False), ((-420, 60), (-330, -52), 850), plank=80)
+    sides = [meshes.rounded_rectangle((-285, -34), (-58, 312), z, (10,) * 4) for z in (850, 895)]
+    _add(spec, "plinth", meshes.lofted(np.array(sides), bottom=False, top=False), (0.12, 0.13, 0.14))
+    _add(spec, "cupboard", meshes.box((-390, -290), (104, 204), (940, 1320)), (0.07, 0.11, 0.24))
+    _add_tap(spec)
+    _add(spec, "wall_back", meshes.box((-470, -440), (-420, 1500), (700, 2200)), (0.66, 0.62, 0.58), emission=0.1)
+    _add(spec, "wall_side", meshes.box((-440, 900), (-450, -420), (700, 2200)), (0.58, 0.53, 0.49), emission=0.1)
 
 
-def _tap() -> Surface:
-    foot = meshes.rounded_rectangle((-315, -262), (222, 322), 970, (14, 14, 14, 14))
+_MAHOGANY = ((0.64, 0.34, 0.2), (0.595, 0.305, 0.175), (0.69, 0.385, 0.24))
+_PINE = ((0.74, 0.56, 0.34), (0.68, 0.5, 0.29), (0.79, 0.62, 0.4))
+
+
+def _add_wood(spec: mujoco.MjSpec, part: str, surface: Surface, top: tuple[_Span, _Span, float], plank: float) -> None:
+    """A wooden part whose upper side shows planks along y, ``plank`` mm wide, in three shades, with some grain."""
+    shades = _MAHOGANY if part == "desk" else _PINE
+    for i, shade in enumerate(shades):
+        _add(spec, f"{part}_planks{i}", _planks(top, plank, i) + _grain(top, seed=10 + i), shade)
+    _add(spec, part, surface, shades[0])
+
+
+def _planks(top: tuple[_Span, _Span, float], width: float, turn: int) -> Surface:
+    """Every third plank."""
+    (x0, x1), (y0, y1), z = top
+    edges = np.linspace(x0, x1, round((x1 - x0) / width) + 1)
+    planks = [meshes.sheet((a, b), (y0, y1), z + 0.1) for a, b in pairwise(edges)]
+    return meshes.joined(planks[turn::3])
+
+
+def _grain(top: tuple[_Span, _Span, float], seed: int) -> Surface:
+    random = np.random.default_rng(seed)
+    low, high = np.array(top[:2]).T * MILLIMETRE + np.array([[0.012, 0.07], [-0.012, -0.07]])
+    count = max(8, int(120 * np.prod(high - low)))
+    places = random.uniform(low, high, (count, 2))
+    lengths, widths = random.uniform(0.06, 0.14, count), random.uniform(0.002, 0.006, count)
+    streaks = meshes.flakes(places, lengths, widths, np.pi / 2 + random.normal(0, 0.03, count))
+    return Surface(streaks.vertices + np.array([0, 0, top[2] * MILLIMETRE + 3e-4]), streaks.faces, streaks.uv)
+
+
+def _add_tap(spec: mujoco.MjSpec) -> None:
+    foot = meshes.rounded_rectangle((-315, -262), (222, 322), 970, (14,) * 4)
     plate = meshes.lofted(np.array([foot, foot + np.array([0, 0, 0.018])]))
-    column = meshes.tube([(-290, 258, 985), (-290, 258, 1040), (-290, 258, 1190)], 15, sides=10)
-    sleeve = meshes.tube([(-290, 258, 985), (-290, 258, 1060)], 21, sides=10)
+    column = meshes.tube([(-290, 258, 985), (-290, 258, 1040), (-290, 258, 1190)], 15, sides=12)
+    sleeve = meshes.tube([(-290, 258, 985), (-290, 258, 1060)], 21, sides=12)
     spout = meshes.tube([(-290, 258, 1180), (-262, 252, 1205), (-205, 240, 1200), (-190, 237, 1165)], 11, sides=8)
     lever = meshes.tube([(-290, 258, 1030), (-285, 292, 1034), (-280, 305, 1085)], 7, sides=8)
-    return meshes.joined([plate, column, sleeve, spout, lever])
+    name = "scene/visual_tap"
+    mesh = meshes.add_surface(spec, name, meshes.joined([plate, column, sleeve, spout, lever]))
+    material = textures.add_material(spec, name, rgba=(0.58, 0.565, 0.55, 1), specular=0.3)
+    add_visual(spec.worldbody, name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
 
 
-def _mahogany() -> textures.Image:
-    return textures.wood((146, 72, 40), (214, 138, 98), seed=11)
-
-
-def _pine() -> textures.Image:
-    return textures.wood((176, 128, 70), (226, 180, 116), seed=12)
-
-
-def _grey_cloth() -> textures.Image:
-    return textures.fabric((92, 94, 100), (150, 152, 158), seed=13)
-
-
-def _blue_cloth() -> textures.Image:
-    return textures.fabric((104, 116, 132), (160, 174, 190), seed=14)
-
-
-def _dark() -> textures.Image:
-    return textures.plaster((44, 50, 60), (64, 70, 82), seed=15)
-
-
-def _black() -> textures.Image:
-    return textures.plaster((28, 30, 32), (38, 40, 42), seed=16)
-
-
-def _navy() -> textures.Image:
-    return textures.plaster((16, 26, 58), (22, 34, 70), seed=17)
-
-
-def _steel() -> textures.Image:
-    return textures.plaster((134, 130, 126), (158, 154, 150), seed=18)
-
-
-def _tiles() -> textures.Image:
-    """Two by two tiles with a joint between them."""
-    tile = textures.plaster((168, 156, 144), (186, 174, 162), seed=19, size=128).astype(np.float64)
-    joint = np.arange(128) % 64 < 3
-    tile[joint] *= 0.75
-    tile[:, joint] *= 0.75
-    return np.round(tile).astype(np.uint8)
-
-
-def _add_sky(spec: mujoco.MjSpec) -> None:
-    spec.add_texture(
-        name="scene/sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=(0.62, 0.64, 0.67),
-        rgb2=(0.4, 0.42, 0.45),
-        width=64,
-        height=64 * 6,
-    )
+def _room() -> Surface:
+    """Floor, walls and ceiling, seen from inside."""
+    outside = meshes.box((-2500, 2500), (-2500, 2500), (0, 2600))
+    return Surface(outside.vertices, outside.faces[:, ::-1], outside.uv)
 
 
 def _add_lights(spec: mujoco.MjSpec) -> None:
     """Light from above and from two sides, in the original's directions; no shadows, which software GL draws slowly."""
     headlight = spec.visual.headlight
     headlight.ambient, headlight.diffuse, headlight.specular = (0.42,) * 3, (0.0,) * 3, (0.0,) * 3
-    for i, (direction, strength) in enumerate((((0, 0, -1), 0.42), ((-1, -0.5, -1), 0.22), ((1, 1, -1), 0.16))):
-        spec.worldbody.add_light(
-            name=f"scene/light{i}",
-            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-            pos=(0, 0, 3),
-            dir=direction,
-            diffuse=(strength,) * 3,
-            specular=(0.3 * strength,) * 3,
-            castshadow=False,
-        )
+    for i, (direction, strength) in enumerate((((0, 0, -1), 0.38), ((-1, -0.5, -1), 0.22), ((1, 1, -1), 0.16))):
+        _add_light(spec, f"scene/light{i}", direction, strength)
+
+
+def _add_light(spec: mujoco.MjSpec, name: str, direction: ArrayLike, strength: float) -> None:
+    spec.worldbody.add_light(
+        name=name,
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        pos=(0, 0, 3),
+        dir=direction,
+        diffuse=(strength,) * 3,
+        specular=(0.3 * strength,) * 3,
+        castshadow=False,
+    )

@@ -18,9 +18,10 @@ def add_material(
     rgba: ArrayLike = (1.0, 1.0, 1.0, 1.0),
     specular: float = 0.1,
     shininess: float = 0.3,
+    emission: float = 0.0,
 ) -> str:
     """Add a material, textured by ``image [H, W, 3]`` if there is one; returns its name."""
-    material = spec.add_material(name=name, rgba=rgba, specular=specular, shininess=shininess)
+    material = spec.add_material(name=name, rgba=rgba, specular=specular, shininess=shininess, emission=emission)
     if image is not None:
         height, width = image.shape[:2]
         kind = mujoco.mjtTexture.mjTEXTURE_2D
@@ -66,10 +67,10 @@ def wood(dark: Colour, light: Colour, seed: int = 0, size: int = 512) -> Image:
 
 
 def fabric(dark: Colour, light: Colour, seed: int = 0, size: int = 256) -> Image:
-    """Coarse cloth: threads in both directions, uneven."""
-    across = noise(size, (size // 4, size // 32), seed)
-    down = noise(size, (size // 32, size // 4), seed + 1)
-    uneven = noise(size, (6, 6), seed + 2)
+    """Coarse cloth: short threads in both directions, uneven."""
+    across = noise(size, (size // 3, size // 12), seed)
+    down = noise(size, (size // 12, size // 3), seed + 1)
+    uneven = noise(size, (7, 7), seed + 2)
     return mix(0.4 * across + 0.4 * down + 0.2 * uneven, dark, light)
 
 
