@@ -72,7 +72,7 @@ class RenderPool:
             worker.send(("render", [(int(i), *jobs[i]) for i in share]))
         for worker, _ in busy:
             worker.receive()
-        return self._frames[: len(jobs)].copy()
+        return np.array(self._frames[: len(jobs)])
 
     def _open(self, key: SceneKey) -> NDArray[np.uint8]:
         """Ask one process for the picture's size, map the memory, tell all processes."""

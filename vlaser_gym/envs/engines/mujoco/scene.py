@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from vlaser_gym.envs import transforms
 from vlaser_gym.envs.engines.mujoco.objects import add_object
 from vlaser_gym.envs.engines.mujoco.robot_geoms import add_link_geoms
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
-
-from vlaser_gym.envs import transforms
 from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
 from vlaser_gym.envs.robots.base import Joint
 from vlaser_gym.envs.tasks.base import ContactQuery, Task
