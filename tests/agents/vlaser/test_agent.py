@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from fabricate_vlm import SPECIAL_IDS, VOCAB_SIZE, write_tokenizer, write_vlm
 
 from vlaser_gym.agents import Agent, make_agent
-from vlaser_gym.agents.vlaser.agent import VlaserAgent
+from vlaser_gym.agents.vlaser.agent import VlaserAgent, load_agent
+from vlaser_gym.agents.vlaser.checkpoint import CheckpointError, save_pretrained, save_released
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
 from vlaser_gym.agents.vlaser.rotation import axis_angle_from_euler
 from vlaser_gym.agents.vlaser.statistics import BRIDGE, FRACTAL
-from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer, QwenTokenizer
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 
 INSTRUCTIONS = ("put carrot on plate", "stack the green block on the yellow block", "put the spoon on the towel")
 
@@ -224,3 +229,114 @@ def test_nano_weights_follow_the_seed() -> None:
     chunks = [roll_out(make_agent({**config, "seed": seed}), [0], [0], "google_robot", steps=1) for seed in (0, 1)]
     assert chunks[0].shape == (1, 1, 2, 7)
     assert (chunks[0] != chunks[1]).any()
+
+
+#: What the file cannot hold: the small tokenizer's ids, and the head count that the toy's width does not tell.
+SETTINGS = {
+    "vision_heads": 2,
+    "image_token_id": SPECIAL_IDS["<IMG_CONTEXT>"],
+    "pad_id": SPECIAL_IDS["<|endoftext|>"],
+}
+
+
+class TestCheckpoints:
+    """``load_agent`` with the released layout at toy size, a small tokenizer of the real one's kind, and our folder."""
+
+    @pytest.fixture
+    def released(self, tmp_path: Path) -> tuple[Path, VlaserPolicy]:
+        """A released-layout file for Google Robot, its tokenizer beside it."""
+        config = VlaserConfig.preset("toy", "google_robot", vocab_size=VOCAB_SIZE, **SETTINGS)
+        policy = VlaserPolicy.initialise(config, seed=3)
+        save_released(policy, tmp_path / "step100.pt")
+        write_tokenizer(tmp_path)
+        return tmp_path / "step100.pt", policy
+
+    def test_released_file_drives_the_agent(self, released: tuple[Path, VlaserPolicy]) -> None:
+        file, policy = released
+        config = {"_target_": "vlaser_gym.agents.vlaser.agent.load_agent", "checkpoint": str(file)}
+        agent = make_agent({**config, "settings": SETTINGS, "device": "cpu", "micro_batch": 2})
+        processor = Processor.build(policy.config, QwenTokenizer(file.parent))
+        expected = roll_out(VlaserAgent(policy, processor, micro_batch=2), [0, 1], [0, 1], "google_robot")
+        assert expected.shape == (2, 3, 2, 7)
+        np.testing.assert_array_equal(roll_out(agent, [0, 1], [0, 1], "google_robot"), expected)
+        described = agent.describe()
+        assert described["checkpoint"] == str(file)
+        assert described["robot"] == "google_robot"
+        assert (described["time_max_period"], described["act_steps"], described["num_flow_steps"]) == (100.0, 2, 10)
+
+    def test_settings_that_the_file_cannot_hold(self, released: tuple[Path, VlaserPolicy]) -> None:
+        def agent(**options: object) -> VlaserAgent:
+            return load_agent(str(released[0]), device="cpu", micro_batch=1, **options)  # type: ignore[arg-type]
+
+        usual = roll_out(agent(settings=SETTINGS), [0], [0], "google_robot", steps=1)
+        other = agent(settings={**SETTINGS, "time_max_period": 10_000.0})
+        assert other.describe()["time_max_period"] == 10_000.0
+        assert (roll_out(other, [0], [0], "google_robot", steps=1) != usual).any()
+        wrapped = agent(settings=SETTINGS, prompt_wrap="The task is to {instruction}, now.")
+        assert (roll_out(wrapped, [0], [0], "google_robot", steps=1) != usual).any()
+        few = agent(settings=SETTINGS, num_flow_steps=2, act_steps=4)
+        assert roll_out(few, [0], [0], "google_robot", steps=1).shape == (1, 1, 4, 7)
+
+    def test_folder_round_trip(self, tmp_path: Path) -> None:
+        config = VlaserConfig.preset("nano", "google_robot")
+        policy = VlaserPolicy.initialise(config, seed=5)
+        processor = Processor.build(config, ByteTokenizer(), template=SHORT_TEMPLATE, wrap="please {instruction}")
+        save_pretrained(policy, tmp_path)
+        processor.save(tmp_path)
+        agent = make_agent({"_target_": "vlaser_gym.agents.vlaser.agent.nano_agent", "checkpoint": str(tmp_path)})
+        loaded = agent.processor
+        assert (loaded.robot, loaded.statistics, loaded.image_size) == ("google_robot", FRACTAL, config.image_size)
+        assert isinstance(loaded.prompt.tokenizer, ByteTokenizer)
+        assert (loaded.prompt.template, loaded.prompt.wrap) == (SHORT_TEMPLATE, "please {instruction}")
+        expected = roll_out(VlaserAgent(policy, processor), [0, 1], [0, 1], "google_robot")
+        np.testing.assert_array_equal(roll_out(agent, [0, 1], [0, 1], "google_robot"), expected)
+
+    def test_folder_with_its_own_statistics_and_tokenizer(self, tmp_path: Path) -> None:
+        config = VlaserConfig.preset("nano", vocab_size=VOCAB_SIZE, max_length=96, **SETTINGS)
+        write_tokenizer(tmp_path)
+        mine = dataclasses.replace(BRIDGE, num_trajectories=7)
+        processor = Processor.build(config, QwenTokenizer(tmp_path), statistics=mine)
+        folder = tmp_path / "checkpoint"
+        save_pretrained(VlaserPolicy.initialise(config), folder)
+        processor.save(folder)
+        agent = load_agent(str(folder), device="cpu")
+        assert agent.processor.statistics == mine
+        prompt = agent.processor.prompt
+        np.testing.assert_array_equal(prompt.ids("pick a can"), processor.prompt.ids("pick a can"))
+
+    @pytest.mark.golden
+    def test_released_file_with_the_real_tokenizer(self, shared: Path, tmp_path: Path) -> None:
+        policy = VlaserPolicy.initialise(VlaserConfig.preset("toy"), seed=1)
+        save_released(policy, tmp_path / "step1.pt")
+        agent = load_agent(
+            str(tmp_path / "step1.pt"),
+            tokenizer=str(shared / "assets" / "internvl3_tokenizer"),
+            device="cpu",
+            micro_batch=2,
+        )
+        assert agent.robot == "widowx"
+        assert agent.describe()["time_max_period"] == 10_000.0
+        chunks = roll_out(agent, [0, 1], [0, 1], "widowx", steps=2)
+        assert chunks.shape == (2, 2, 4, 7)
+        assert np.isfinite(chunks).all()
+        alone = roll_out(agent, [1], [5], "widowx", steps=2)
+        np.testing.assert_array_equal(alone[0], chunks[1])
+
+    def test_refusals(self, released: tuple[Path, VlaserPolicy], tmp_path: Path) -> None:
+        file = str(released[0])
+        with pytest.raises(InvalidConfigError, match="got no checkpoint"):
+            make_agent("vlaser")
+        with pytest.raises(CheckpointError, match="for widowx"):
+            load_agent(file, robot="widowx", device="cpu")
+        with pytest.raises(InvalidConfigError, match="padding and image tokens"):
+            load_agent(file, tokenizer="bytes", settings=SETTINGS, device="cpu")
+        with pytest.raises(InvalidConfigError, match="device is one of"):
+            load_agent(file, device="gpu0")
+        (tmp_path / "vocab.json").unlink()
+        with pytest.raises(MissingAssetError, match=r"agent\.tokenizer=FOLDER"):
+            load_agent(file, settings=SETTINGS, device="cpu")
+
+    def test_a_talking_model_cannot_act(self, tmp_path: Path) -> None:
+        write_vlm(tmp_path)
+        with pytest.raises(InvalidConfigError, match="without an action expert"):
+            load_agent(str(tmp_path), settings={**SETTINGS, "patch_size": 14, "image_size": 56}, device="cpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import MicroBatcher
@@ -149,28 +150,105 @@ def _check_robot(address: Address, robot: str) -> None:
             )
 
 
-def nano_agent(
-    robot: str = "widowx",
-    seed: int = 0,
+def load_agent(
+    checkpoint: str | None = None,
     *,
+    robot: str | None = None,
+    tokenizer: str | None = None,
+    statistics: str | None = None,
+    prompt: str | None = None,
+    prompt_wrap: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     act_steps: int | None = None,
     num_flow_steps: int | None = None,
     micro_batch: int = 8,
-    device: str | None = "cpu",
+    device: str | None = None,
     dtype: str = "float32",
     compile: bool | None = None,
 ) -> VlaserAgent:
-    """The small model with random weights, a function of the seed. Arguments as :func:`load_agent`."""
-    config = VlaserConfig.preset("nano", robot)
-    policy = VlaserPolicy.initialise(config, seed, choose_dtype(dtype), choose_device(device))
+    """An agent from a checkpoint.
+
+    Args:
+        checkpoint: our folder, or a file of the released layout (``.pt``).
+        robot: the robot that it must be for; by default the one whose proprioception it reads.
+        tokenizer, statistics, prompt, prompt_wrap: see :meth:`~vlaser_gym.agents.vlaser.processor.Processor.load`.
+        settings: fields of :class:`~vlaser_gym.agents.vlaser.config.VlaserConfig` that a file cannot hold, such as
+            ``time_max_period``.
+        act_steps: actions executed per decision; by default the robot's, see :data:`ACT_STEPS`.
+        num_flow_steps: Euler steps of the flow; by default the policy's.
+        micro_batch: rows of every forward pass.
+        device: by default the GPU where there is one.
+        dtype: of the weights, ``"float32"`` (as the published evaluation) or ``"bfloat16"``.
+        compile: by default on a GPU only.
+
+    Raises:
+        InvalidConfigError: without a checkpoint, or if the parts do not belong together.
+        CheckpointError: if the weights cannot be used.
+        MissingAssetError: if there is no tokenizer.
+    """
+    if checkpoint is None:
+        raise InvalidConfigError(
+            "agent=vlaser needs weights; got no checkpoint. Give checkpoint=PATH (a folder written by this gym, or the "
+            "released .pt file with agent.tokenizer=FOLDER), or try agent=vlaser_nano."
+        )
+    policy, report = load_policy(
+        checkpoint, robot=robot, dtype=choose_dtype(dtype), device=choose_device(device), settings=settings
+    )
+    if report.layout == "vlm":
+        raise InvalidConfigError(
+            f"{checkpoint} holds a vision-language model without an action expert, which cannot act. Give the "
+            f"checkpoint of a policy, or ask it questions with python -m vlaser_gym.ask."
+        )
+    processor = Processor.load(
+        checkpoint,
+        policy.config,
+        robot=robot,
+        tokenizer=tokenizer,
+        statistics=statistics,
+        template=prompt,
+        wrap=prompt_wrap,
+    )
     return VlaserAgent(
         policy,
-        Processor.build(config, ByteTokenizer(), template=SHORT_TEMPLATE),
+        processor,
         act_steps=act_steps,
         num_flow_steps=num_flow_steps,
         micro_batch=micro_batch,
         compile=compile,
+        source=str(checkpoint),
     )
+
+
+def nano_agent(
+    checkpoint: str | None = None,
+    *,
+    robot: str | None = None,
+    seed: int = 0,
+    act_steps: int | None = None,
+    num_flow_steps: int | None = None,
+    micro_batch: int = 8,
+) -> VlaserAgent:
+    """The small model on the CPU: from a checkpoint, or with random weights that are a function of the seed.
+
+    Args:
+        checkpoint: folder of a small model.
+        robot: as for :func:`load_agent`; without a checkpoint WidowX by default.
+        seed: of random weights.
+        act_steps, num_flow_steps, micro_batch: see :class:`VlaserAgent`.
+    """
+    if checkpoint is not None:
+        return load_agent(
+            checkpoint,
+            robot=robot,
+            act_steps=act_steps,
+            num_flow_steps=num_flow_steps,
+            micro_batch=micro_batch,
+            device="cpu",
+        )
+    config = VlaserConfig.preset("nano", robot or "widowx")
+    processor = Processor.build(config, ByteTokenizer(), template=SHORT_TEMPLATE)
+    policy = VlaserPolicy.initialise(config, seed)
+    return VlaserAgent(policy, processor, act_steps=act_steps, num_flow_steps=num_flow_steps, micro_batch=micro_batch)
 
 
 def choose_device(name: str | None) -> str:

@@ -23,9 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.agents.vlaser import rotation
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
+from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
-from vlaser_gym.agents.vlaser.tokenizer import IMAGE, ByteTokenizer, Tokenizer
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.agents.vlaser.tokenizer import IMAGE, ByteTokenizer, Tokenizer, has_qwen_files, load_tokenizer
+from vlaser_gym.errors import InvalidConfigError, MissingAssetError, UnknownNameError
 
 Array = NDArray[np.float64]
 Data = Mapping[str, Any]
@@ -297,6 +298,48 @@ class Processor:
         self.statistics.save(folder)
         prompt.tokenizer.save(folder)
 
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        config: VlaserConfig,
+        *,
+        robot: str | None = None,
+        tokenizer: str | Path | None = None,
+        statistics: str | Path | None = None,
+        template: str | None = None,
+        wrap: str | None = None,
+    ) -> Processor:
+        """The processor that belongs to a checkpoint; what is given here comes before what lies there.
+
+        Args:
+            source: checkpoint folder, or a file in a folder.
+            config: the policy's.
+            robot: see :meth:`build`.
+            tokenizer: ``"bytes"``, or the folder of a Qwen2 tokenizer; by default the checkpoint's own.
+            statistics: a file in the layout of ``statistics.json``; by default the checkpoint's own, else the robot's
+                data set's.
+            template: a key of :data:`TEMPLATES` or a text; by default the checkpoint's own, else Vlaser's.
+            wrap: see :class:`TokenizePrompt`.
+
+        Raises:
+            MissingAssetError: if there is no tokenizer.
+            InvalidConfigError: if something does not fit the policy.
+        """
+        folder = Path(source) if Path(source).is_dir() else Path(source).parent
+        stored = _read_settings(folder / FILE_NAME)
+        if statistics is None and (folder / STATISTICS_FILE).is_file():
+            statistics = folder
+        template = stored.get("template", "vlaser") if template is None else template
+        return cls.build(
+            config,
+            load_tokenizer(_tokenizer_source(folder, stored) if tokenizer is None else tokenizer),
+            robot=stored.get("robot") if robot is None else robot,
+            statistics=None if statistics is None else Statistics.load(statistics),
+            template=TEMPLATES.get(template, template),
+            wrap=stored.get("wrap", "{instruction}") if wrap is None else wrap,
+        )
+
     @property
     def transform(self) -> Compose:
         """The way in: observations -> pixels, input_ids, proprio."""
@@ -330,6 +373,27 @@ class Processor:
         action = np.asarray(arm_actions, np.float64)
         euler = rotation.euler_from_axis_angle(action[..., 3:6])
         return self.statistics.normalize_action(np.concatenate([action[..., :3], euler, action[..., 6:]], axis=-1))
+
+
+def _read_settings(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MissingAssetError(f"{file} should be JSON; reading it gave: {error}. Copy it again.") from error
+    return {str(name): str(value) for name, value in dict(settings).items()}
+
+
+def _tokenizer_source(folder: Path, stored: Mapping[str, str]) -> str | Path:
+    if stored.get("tokenizer") == "bytes":
+        return "bytes"
+    if has_qwen_files(folder):
+        return folder
+    raise MissingAssetError(
+        f"Weights come without their tokenizer, and there is none in {folder}. Give agent.tokenizer=FOLDER with the "
+        f"tokenizer files of OpenGVLab/InternVL3-2B (vocab.json, merges.txt, added_tokens.json)."
+    )
 
 
 def normalize_pixels(pixels: torch.Tensor) -> torch.Tensor:
