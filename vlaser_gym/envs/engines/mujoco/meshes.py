@@ -148,7 +148,7 @@ def ellipses(stations: Iterable[Sequence[float]], count: int) -> Floats:
 
 
 def oval(stations: Iterable[Sequence[float]], count: int = 20) -> Surface:
-    """A rounded body along x from :func:`ellipses` in mm; texture v from 0.03 to 0.97 along x, so that it never wraps."""
+    """A rounded body along x from :func:`ellipses` in mm; texture v from 0.03 to 0.97 along x, so it never wraps."""
     rows = np.array(list(stations), np.float64)
     x = rows[:, 0]
     return lofted(ellipses(rows * MILLIMETRE, count), 0.03 + 0.94 * (x - x[0]) / (x[-1] - x[0]))

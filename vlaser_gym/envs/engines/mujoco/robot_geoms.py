@@ -17,7 +17,7 @@ from vlaser_gym.envs.engines.mujoco.meshes import Floats, Surface
 from vlaser_gym.envs.engines.mujoco.objects import add_collision, add_visual
 from vlaser_gym.envs.engines.mujoco.textures import add_material
 
-_BLACK = (0.16, 0.165, 0.17, 1.0)
+_BLACK = (0.235, 0.24, 0.24, 1.0)
 _MATERIAL = "robot/black"
 
 _FINGER = meshes.mirrored(measured.FINGER_HALF, axis=2)
@@ -134,9 +134,16 @@ def _neck() -> Floats:
 
 def _leg(side: int) -> Floats:
     """One of the two ribs behind the pad, between which the finger is open."""
-    corners = [(12, 5, 12), (12, 2.5, 14.5), (12, 5, 9.5), (12, -4, 9.5), (12, -4, 14.5), (37, -2.4, 13.1)]
+    corners: list[meshes.Point] = [
+        (12, 5, 12),
+        (12, 2.5, 14.5),
+        (12, 5, 9.5),
+        (12, -4, 9.5),
+        (12, -4, 14.5),
+        (37, -2.4, 13.1),
+    ]
     corners += [(38, 0, 10.5), (38, 0, 8.5), (43.1, -6, 10.2), (43.1, -6, 7), (43.1, -8.9, 12.1), (43.1, -8.9, 7)]
-    return np.array(corners) * np.array([1, 1, side])
+    return np.asarray(np.array(corners) * np.array([1, 1, side]))
 
 
 _LOOKS: dict[str, Callable[[], list[Surface]]] = {

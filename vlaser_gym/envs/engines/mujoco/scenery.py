@@ -1,7 +1,7 @@
 """What surrounds the objects: table, walls, floor, lights. Only the table's top touches anything.
 
-Large areas have no textures: in software OpenGL a textured full frame costs as much as everything else together. Grain and
-weave are flat flakes of another shade instead. The parts are added from near to far, so that hidden pixels are cheap.
+Large areas have no textures: in software OpenGL a textured full frame costs as much as everything else together. Planks
+and grain are flat pieces of another shade instead. Parts are added from near to far, so that hidden pixels cost little.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ def _add(
     part: str,
     surface: Surface,
     rgb: _Rgb,
+    *,
     emission: float = 0.0,
     image: textures.Image | None = None,
 ) -> None:
     name = f"scene/visual_{part}"
     mesh = meshes.add_faceted(spec, name, surface)
-    material = textures.add_material(spec, name, image, (*rgb, 1.0), specular=0.05, emission=emission)
+    material = textures.add_material(spec, name, image, rgba=(*rgb, 1.0), specular=0.05, emission=emission)
     add_visual(spec.worldbody, name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
 
 
@@ -68,8 +69,8 @@ def _add_office(spec: mujoco.MjSpec) -> None:
     back = meshes.box((-370, -350), (-320, 1500), (300, 2200))
     side = meshes.box((-350, 900), (-320, -300), (300, 2200))
     cloth = textures.fabric((178, 178, 182), (255, 255, 255), seed=13)
-    _add(spec, "partition_back", meshes.mapped(back, (1, 2), 0.2), (0.63, 0.635, 0.66), 0.2, cloth)
-    _add(spec, "partition_side", meshes.mapped(side, (0, 2), 0.2), (0.62, 0.67, 0.73), 0.2, cloth)
+    _add(spec, "partition_back", meshes.mapped(back, (1, 2), 0.2), (0.63, 0.635, 0.66), emission=0.2, image=cloth)
+    _add(spec, "partition_side", meshes.mapped(side, (0, 2), 0.2), (0.62, 0.67, 0.73), emission=0.2, image=cloth)
     _add(spec, "stand", meshes.box((60, 240), (-80, 136), (0, 869.5)), (0.2, 0.21, 0.23))
 
 

@@ -15,6 +15,7 @@ def add_material(
     spec: mujoco.MjSpec,
     name: str,
     image: Image | None = None,
+    *,
     rgba: ArrayLike = (1.0, 1.0, 1.0, 1.0),
     specular: float = 0.1,
     shininess: float = 0.3,
@@ -54,7 +55,7 @@ def mix(amount: Floats, first: Colour, second: Colour) -> Image:
     """Colours between ``first`` (amount 0) and ``second`` (amount 1), given as 0..255, ``[H, W, 3]``."""
     blend = np.clip(amount, 0.0, 1.0)[..., None]
     colours = (1 - blend) * np.array(first) + blend * np.array(second)
-    return np.clip(np.round(colours), 0, 255).astype(np.uint8)
+    return _bytes(colours)
 
 
 def wood(dark: Colour, light: Colour, seed: int = 0, size: int = 512) -> Image:
@@ -85,4 +86,8 @@ def banded(stops: list[tuple[float, Colour]], size: int = 128, mottle: float = 0
     places, colours = [place for place, _ in stops], np.array([colour for _, colour in stops])
     row = np.stack([np.interp(v, places, colours[:, c]) for c in range(3)], -1)
     shade = 1 + mottle * (2 * noise(size, (16, 12), seed) - 1)
-    return np.clip(np.round(row[:, None, :] * shade[..., None]), 0, 255).astype(np.uint8)
+    return _bytes(row[:, None, :] * shade[..., None])
+
+
+def _bytes(colours: Floats) -> Image:
+    return np.asarray(np.clip(np.round(colours), 0, 255), np.uint8)
