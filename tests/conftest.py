@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from vlaser_gym.envs.tasks.put_on import PutOnTask
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,3 +39,19 @@ def shared(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> Path:
     return shared / "golden" / "simplerenv"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, tuple[int, ...]]], None]:
+    """``script({"success": (5, 6)})``: success after the 5th and 6th control step of every episode, nothing else.
+
+    Successes come without a good policy this way.
+    """
+
+    def install(timeline: Mapping[str, tuple[int, ...]]) -> None:
+        def evaluate(self: PutOnTask, scene: Any, memory: Any) -> tuple[Any, Any]:
+            return {name: np.isin(scene.elapsed, timeline.get(name, ())) for name in self.flags}, memory
+
+        monkeypatch.setattr(PutOnTask, "evaluate", evaluate)
+
+    return install

@@ -98,6 +98,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         _check_choices(num_envs, layouts, observe, autoreset_mode)
         names = [task] if isinstance(task, str) else list(task)
         self.tasks = tuple(get_task(name) for name in names)
+        _check_tasks(self.tasks, variant)
         setups = [get_setup(t.robot_setup) for t in self.tasks]
         self.robot = _only_robot(self.tasks)
         self.num_envs, self.render_mode = num_envs, render_mode
@@ -453,8 +454,8 @@ _COLUMNS = ("task", "variant", "layout", "trial")
 
 
 def _check_choices(num_envs: int, layouts: str, observe: Sequence[str], mode: AutoresetMode) -> None:
-    if num_envs < 1:
-        raise InvalidConfigError(f"num_envs must be at least 1; got {num_envs}.")
+    if not isinstance(num_envs, int | np.integer) or num_envs < 1:
+        raise InvalidConfigError(f"num_envs must be at least 1, a whole number; got {num_envs}.")
     if layouts not in ("grid", "region"):
         raise UnknownNameError("kind of layouts", layouts, ("grid", "region"))
     for name in observe:
@@ -462,6 +463,14 @@ def _check_choices(num_envs: int, layouts: str, observe: Sequence[str], mode: Au
             raise UnknownNameError("observation", name, OBSERVATIONS)
     if AutoresetMode(mode) is AutoresetMode.NEXT_STEP:
         raise InvalidConfigError("autoreset_mode must be SAME_STEP (learners) or DISABLED (runners); got NEXT_STEP.")
+
+
+def _check_tasks(tasks: Sequence[Task], variant: str) -> None:
+    if not tasks:
+        raise InvalidConfigError("An environment needs at least one task; got none.")
+    # A variant may belong to some of the tasks only; lanes of the others then need one at every reset.
+    if not any(variant in task.variants for task in tasks):
+        raise UnknownNameError(f"variant of {tasks[0].name}", variant, tasks[0].variants)
 
 
 def _only_robot(tasks: Sequence[Task]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
@@ -35,7 +36,16 @@ def check_engine(name: str, look: str) -> None:
 
 
 def make_engine(name: str, num_lanes: int, look: str, options: Mapping[str, Any] | None = None) -> Engine:
-    """An engine with ``num_lanes`` lanes; ``options`` are its constructor's keyword arguments."""
+    """An engine with ``num_lanes`` lanes; ``options`` are its constructor's keyword arguments.
+
+    Raises:
+        UnknownNameError: if the engine, the look or an option does not exist.
+    """
     check_engine(name, look)
     module, attribute = _ENGINES[name][0].split(":")
-    return cast(Engine, getattr(import_module(module), attribute)(num_lanes, look=look, **(options or {})))
+    constructor = getattr(import_module(module), attribute)
+    valid = [key for key in inspect.signature(constructor).parameters if key not in ("num_lanes", "look")]
+    for key in options or {}:
+        if key not in valid:
+            raise UnknownNameError(f"option of engine {name!r}", key, valid)
+    return cast(Engine, constructor(num_lanes, look=look, **(options or {})))

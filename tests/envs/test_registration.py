@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from vlaser_gym.envs.registration import register_environments
+from vlaser_gym.envs.single import SceneEnv
+from vlaser_gym.envs.tasks import task_names
+from vlaser_gym.envs.vector import SceneVectorEnv
+
+IDS = [f"vlaser_gym/{name}" for name in task_names()]
+
+
+@pytest.mark.parametrize("identifier", IDS)
+def test_gymnasium_s_check_passes(identifier: str) -> None:
+    env = gymnasium.make(identifier, engine_options={"render_processes": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Actions are metres and radians (DESIGN), not numbers between -1 and 1.
+        warnings.filterwarnings("ignore", message=".*For Box action spaces, we recommend using a symmetric and norm.*")
+        check_env(env.unwrapped)
+    env.close()
+
+
+def test_every_task_is_registered_and_nothing_else() -> None:
+    ours = [identifier for identifier in gymnasium.registry if identifier.startswith("vlaser_gym/")]
+    assert sorted(ours) == sorted(IDS)
+    assert len(ours) >= 4
+
+
+def test_registering_again_changes_nothing() -> None:
+    before = dict(gymnasium.registry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_environments()
+    assert gymnasium.registry == before
+
+
+def test_make_gives_the_scene_without_a_step_limit_of_gymnasium() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make("vlaser_gym/widowx_stack_cube", observe=("proprio",), terminate_on_success=True)
+    assert type(env) is SceneEnv
+    assert env.unwrapped.address.task == "widowx_stack_cube"
+    env.reset(seed=0, options={"layout": 3})
+    assert str(env.unwrapped.address) == "widowx_stack_cube/default/grid:3/0"
+    env.close()
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_make_vec_gives_the_vector_environment(mode: AutoresetMode) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make_vec(
+            "vlaser_gym/widowx_spoon_on_towel", num_envs=3, observe=("proprio", "instruction"), autoreset_mode=mode
+        )
+    assert isinstance(env, SceneVectorEnv)
+    assert env.num_envs == 3
+    assert env.metadata["autoreset_mode"] is mode
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    observation, reward, *_ = env.step(env.action_space.sample() * np.float32(0.01))
+    assert env.observation_space.contains(observation)
+    assert reward.shape == (3,)
+    env.close()
+
+
+def test_make_vec_mixes_tasks() -> None:
+    env = gymnasium.make_vec(
+        "vlaser_gym/widowx_stack_cube", num_envs=2, task=["widowx_stack_cube", "widowx_carrot_on_plate"], observe=()
+    )
+    env.reset(seed=0)
+    assert [a.task for a in env.unwrapped.addresses] == ["widowx_stack_cube", "widowx_carrot_on_plate"]
+    env.close()
