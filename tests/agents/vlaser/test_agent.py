@@ -280,12 +280,14 @@ class TestCheckpoints:
     def test_folder_round_trip(self, tmp_path: Path) -> None:
         config = VlaserConfig.preset("nano", "google_robot")
         policy = VlaserPolicy.initialise(config, seed=5)
-        processor = Processor.build(config, ByteTokenizer(), template=SHORT_TEMPLATE, wrap="please {instruction}")
+        processor = Processor.build(
+            config, ByteTokenizer(), template=SHORT_TEMPLATE, wrap="please {instruction}", resize="area"
+        )
         save_pretrained(policy, tmp_path)
         processor.save(tmp_path)
         agent = make_agent({"_target_": "vlaser_gym.agents.vlaser.agent.nano_agent", "checkpoint": str(tmp_path)})
         loaded = agent.processor
-        assert (loaded.robot, loaded.statistics, loaded.image_size) == ("google_robot", FRACTAL, config.image_size)
+        assert (loaded.robot, loaded.statistics, loaded.resize) == ("google_robot", FRACTAL, processor.resize)
         assert isinstance(loaded.prompt.tokenizer, ByteTokenizer)
         assert (loaded.prompt.template, loaded.prompt.wrap) == (SHORT_TEMPLATE, "please {instruction}")
         expected = roll_out(VlaserAgent(policy, processor), [0, 1], [0, 1], "google_robot")

@@ -41,7 +41,7 @@ def small_prompt(**options: object) -> TokenizePrompt:
 
 
 def processor(robot: str = "widowx") -> Processor:
-    return Processor(small_prompt(), 28, robot, BRIDGE if robot == "widowx" else FRACTAL)
+    return Processor(small_prompt(), ResizeImage(28), robot, BRIDGE if robot == "widowx" else FRACTAL)
 
 
 class TestPrompt:
@@ -119,6 +119,16 @@ class TestImage:
             weights /= weights.sum()
             expected = np.clip(255 * weights[np.floor(centre) + taps == 16].sum(), 0, 255)
             assert row[column] == pytest.approx(expected, abs=1.5)
+
+    def test_area_filter_is_the_mean_of_blocks(self) -> None:
+        image = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
+        pixels = ResizeImage(8, "area")({"image": image})["pixels"]
+        blocks = image[0].reshape(8, 4, 8, 8, 3).mean((1, 3))
+        np.testing.assert_allclose(pixels[0], blocks, atol=0.51)
+
+    def test_unknown_filter(self) -> None:
+        with pytest.raises(UnknownNameError, match="lanczos4"):
+            ResizeImage(8, "lanczos")
 
     @pytest.mark.parametrize("image", [np.zeros((2, 4, 4, 3)), np.zeros((4, 4, 3), np.uint8)])
     def test_wrong_images(self, image: np.ndarray) -> None:
@@ -213,7 +223,7 @@ class TestProcessor:
 
     def test_statistics_of_the_other_robot(self) -> None:
         with pytest.raises(InvalidConfigError, match="7 proprioceptive dimensions; these have 8"):
-            Processor(small_prompt(), 28, "widowx", FRACTAL)
+            Processor(small_prompt(), ResizeImage(28), "widowx", FRACTAL)
 
     def test_vlaser_template_says_none(self) -> None:
         assert VLASER_TEMPLATE.startswith("<|im_start|>system\nNone<|im_end|>\n")

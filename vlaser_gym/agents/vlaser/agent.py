@@ -17,6 +17,7 @@ from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import MicroBatcher
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
+from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -127,6 +128,7 @@ class VlaserAgent:
             "robot": self.robot,
             "parameters": sum(parameter.numel() for parameter in self.policy.parameters()),
             "image_size": config.image_size,
+            "resize": self.processor.resize.filter,
             "prompt": prompt.template,
             "prompt_wrap": prompt.wrap,
             "time_max_period": config.time_max_period,
@@ -246,9 +248,14 @@ def nano_agent(
             device="cpu",
         )
     config = VlaserConfig.preset("nano", robot or "widowx")
-    processor = Processor.build(config, ByteTokenizer(), template=SHORT_TEMPLATE)
+    processor = nano_processor(config)
     policy = VlaserPolicy.initialise(config, seed)
     return VlaserAgent(policy, processor, act_steps=act_steps, num_flow_steps=num_flow_steps, micro_batch=micro_batch)
+
+
+def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -> Processor:
+    """The processor of a small model: bytes, a short prompt, pictures shrunk by averaging."""
+    return Processor.build(config, ByteTokenizer(), statistics=statistics, template=SHORT_TEMPLATE, resize="area")
 
 
 def choose_device(name: str | None) -> str:
