@@ -14,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.sequential import forecast
 
 #: Beyond this many episodes a plan is of no use to anybody.
 MOST_EPISODES = 200_000
 CORRELATIONS = (0.0, 0.2, 0.4, 0.6)
+#: Sequential tests are followed for so many times the episodes of the fixed design; few last longer.
+_HORIZON = 5
+#: Fixed designs beyond this get no forecast of the sequential one, which would take minutes.
+_LONGEST = 3000
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,16 @@ class PlanRow:
         design: ``"unpaired"`` or ``"paired"``.
         correlation: of the two outcomes of an address; ``None`` for the unpaired design.
         discordant: share of addresses on which just one of the two succeeds; ``None`` for the unpaired design.
-        episodes: per run.
+        episodes: per run, fixed beforehand.
+        sequential: of the second run on average, if it stops as soon as the question is decided; unpaired against the
+            first rate taken as known, paired against a stored run. ``None`` for plans of several thousand episodes.
     """
 
     design: str
     correlation: float | None
     discordant: float | None
     episodes: int
+    sequential: int | None
 
 
 def plan(
@@ -57,12 +65,22 @@ def plan(
         InvalidConfigError: for rates that are equal, outside (0, 1), or too close to be told apart in 200,000 episodes.
     """
     _check(a, b, power, alpha)
-    rows = [PlanRow("unpaired", None, None, unpaired_episodes(a, b, power, alpha))]
+    needed = unpaired_episodes(a, b, power, alpha)
+    rows = [PlanRow("unpaired", None, None, needed, _sequential(b, a, 1.0, needed, alpha))]
     for correlation in correlations:
         share = discordant_share(a, b, correlation)
         if share >= abs(a - b):
-            rows.append(PlanRow("paired", correlation, share, paired_episodes(a, b, share, power, alpha)))
+            needed = paired_episodes(a, b, share, power, alpha)
+            sequential = _sequential((share + b - a) / 2 / share, 0.5, share, needed, alpha)
+            rows.append(PlanRow("paired", correlation, share, needed, sequential))
     return rows
+
+
+def _sequential(rate: float, null: float, share: float, fixed: int, alpha: float) -> int | None:
+    """Mean episodes of a sequential test to which a share of the episodes matters."""
+    if fixed > _LONGEST:
+        return None
+    return ceil(forecast(rate, null, alpha, most=ceil(_HORIZON * fixed * share)).mean / share)
 
 
 def unpaired_episodes(a: float, b: float, power: float = 0.8, alpha: float = 0.05) -> int:
@@ -79,15 +97,21 @@ def paired_episodes(a: float, b: float, discordant: float, power: float = 0.8, a
     """Addresses that both runs must play for McNemar's exact test.
 
     Power is summed over the binomial distributions, not approximated. It rises in a saw-tooth: the answer is the
-    least number from which on it does not fall below ``power`` for the next tenth of episodes.
+    least number that reaches ``power`` and from which it does not fall below again (looked at 24 points of the next
+    tenth).
 
     Args:
         a, b: success rates.
         discordant: share of addresses on which just one of the two succeeds, at least ``|a - b|``.
         power, alpha: as in :func:`plan`.
     """
+
+    def reached(n: int) -> bool:
+        ahead = np.unique(np.linspace(n, 1.1 * n + 3, 24).astype(np.int64))
+        return bool(paired_power(ahead, a, b, discordant, alpha).min() >= power)
+
     low, high = 1, 64
-    while not _always(high, a, b, discordant, power, alpha):
+    while not reached(high):
         low, high = high, 2 * high
         if high > MOST_EPISODES:
             raise InvalidConfigError(
@@ -96,7 +120,7 @@ def paired_episodes(a: float, b: float, discordant: float, power: float = 0.8, a
             )
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _always(middle, a, b, discordant, power, alpha) else (middle, high)
+        low, high = (low, middle) if reached(middle) else (middle, high)
     return high
 
 
@@ -132,12 +156,6 @@ def _critical(disagreements: NDArray[np.int64], alpha: float) -> NDArray[np.int6
     guess = binom.ppf(alpha / 2, disagreements, 0.5).astype(np.int64)
     too_many = 2 * binom.cdf(guess, disagreements, 0.5) > alpha
     return np.where(too_many, guess - 1, guess)
-
-
-def _always(n: int, a: float, b: float, discordant: float, power: float, alpha: float) -> bool:
-    """Whether the power is reached with ``n`` episodes and stays so."""
-    ahead = np.unique(np.linspace(n, 1.1 * n + 3, 24).astype(np.int64))
-    return bool(paired_power(ahead, a, b, discordant, alpha).min() >= power)
 
 
 def _check(a: float, b: float, power: float, alpha: float) -> None:

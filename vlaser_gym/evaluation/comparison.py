@@ -1,0 +1,413 @@
+"""Is B better than A: runs are compared episode by episode, on the same addresses.
+
+Methods and their reasons are in ``docs/statistics.md``. Differences are B minus A; A, the first run, is the baseline.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
+from vlaser_gym.evaluation.conventions import OUTCOMES
+from vlaser_gym.evaluation.statistics import Interval, mean_of_rates, wilson
+from vlaser_gym.evaluation.store import Record, address_of, read_config, read_records
+
+#: What names a layout: its trials are alike.
+LayoutKey = tuple[str, str, str]
+#: Fields of records and settings in which runs should agree before their rates are compared.
+_SAME_FIELDS = ("engine", "engine_version", "look")
+_SAME_SETTINGS = ("terminate_on_success", "vlaser_gym")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it was stored.
+
+    Attributes:
+        label: short name, different for the runs of one comparison.
+        config: its settings.
+        records: by address.
+    """
+
+    path: Path
+    label: str
+    config: Mapping[str, Any]
+    records: Mapping[Address, Record]
+
+
+def load_runs(paths: Sequence[str | Path]) -> list[StoredRun]:
+    """Read runs and give them short names.
+
+    Raises:
+        InvalidConfigError: if a run is named twice or holds no finished episode.
+        StorageError: if a path is no run directory.
+    """
+    folders = [Path(path) for path in paths]
+    twice = [str(p) for p, n in Counter(folder.resolve() for folder in folders).items() if n > 1]
+    if twice:
+        raise InvalidConfigError(f"The run {twice[0]} was given twice: a comparison needs different runs.")
+    runs = []
+    for folder, label in zip(folders, _labels(folders), strict=True):
+        records = {address_of(record): record for record in read_records(folder)}
+        if not records:
+            raise InvalidConfigError(f"{folder} holds no finished episode yet: run it with python -m vlaser_gym.eval.")
+        runs.append(StoredRun(folder, label, read_config(folder), records))
+    return runs
+
+
+@dataclass(frozen=True)
+class TaskDifference:
+    """One task, or all (``task="all"``: unweighted mean over tasks).
+
+    Attributes:
+        n: episodes that both runs hold.
+        layouts: how many different layouts these are.
+        a, b: success rates, with their intervals in ``a_interval`` and ``b_interval``.
+        only_a, only_b, both, neither: how many episodes ended how.
+        difference: rate of B minus rate of A, with ``interval``.
+        method: how the interval was found.
+        p: two-sided, uncorrected.
+        p_holm: after Holm's correction; equal to ``p`` if nothing else was tested.
+    """
+
+    task: str
+    n: int
+    layouts: int
+    a: float
+    a_interval: Interval
+    b: float
+    b_interval: Interval
+    only_a: int
+    only_b: int
+    both: int
+    neither: int
+    difference: float
+    interval: Interval
+    method: str
+    p: float
+    p_holm: float = 1.0
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """A against one other run.
+
+    Attributes:
+        a, b: labels.
+        unpaired: episodes of A and of B that the other lacks; they are left out.
+        warnings: in what the runs differ besides the agent.
+        tasks: a row per task.
+        overall: all tasks together.
+    """
+
+    a: str
+    b: str
+    unpaired: tuple[int, int]
+    warnings: tuple[str, ...]
+    tasks: tuple[TaskDifference, ...]
+    overall: TaskDifference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first run against each of the others."""
+
+    count: str
+    level: float
+    runs: tuple[str, ...]
+    against: tuple[RunComparison, ...] = field(default=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def compare_runs(runs: Sequence[StoredRun], count: str = "last", level: float = 0.95) -> Comparison:
+    """Compare the first run with each of the others.
+
+    Args:
+        runs: two or more.
+        count: ``"last"`` or ``"any"``: success at the last step, or at any.
+        level: coverage of the intervals.
+
+    Returns:
+        The differences. P-values are corrected by Holm's method: those of ``overall`` among the runs, those of single
+        tasks among all tasks of all runs.
+
+    Raises:
+        InvalidConfigError: for fewer than two runs, or runs without a common address.
+        UnknownNameError: for another way to count.
+    """
+    if len(runs) < 2:
+        raise InvalidConfigError(f"A comparison needs two runs or more; got {len(runs)}.")
+    if count not in OUTCOMES:
+        raise UnknownNameError("way to count", count, OUTCOMES)
+    if not 0 < level < 1:
+        raise InvalidConfigError(f"level must lie between 0 and 1; got {level}.")
+    found = [_compare_two(runs[0], other, OUTCOMES[count], level) for other in runs[1:]]
+    overall = iter(holm([two.overall.p for two in found]))
+    single = iter(holm([row.p for two in found for row in two.tasks]))
+    corrected = [
+        replace(
+            two,
+            tasks=tuple(replace(row, p_holm=next(single)) for row in two.tasks),
+            overall=replace(two.overall, p_holm=next(overall)),
+        )
+        for two in found
+    ]
+    return Comparison(count, level, tuple(run.label for run in runs), tuple(corrected))
+
+
+def common_addresses(a: StoredRun, b: StoredRun) -> list[Address]:
+    """Addresses that both runs hold, sorted.
+
+    Raises:
+        InvalidConfigError: if there is none.
+    """
+    common = sorted(a.records.keys() & b.records.keys(), key=lambda address: address.sort_key)
+    if not common:
+        raise InvalidConfigError(
+            f"{a.path} and {b.path} have no episode in common (task, variant, layout and trial must be the same); "
+            f"the first holds {min(map(str, a.records))}, the second {min(map(str, b.records))}: "
+            "repeat one of them with the other's settings."
+        )
+    return common
+
+
+def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
+    """In what two runs differ that changes rates besides the agent: one sentence each."""
+    sides = {}
+    for name in _SAME_FIELDS:
+        values = [", ".join(sorted({str(r[name]) for r in run.records.values()})) for run in (a, b)]
+        sides[name.replace("_", " ")] = values
+    for name in _SAME_SETTINGS:
+        sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
+    return tuple(
+        f"{name} differs: {first} in {a.label}, {second} in {b.label}."
+        for name, (first, second) in sides.items()
+        if first != second
+    )
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """McNemar's exact test: two-sided p-value of the null that either run alone succeeds equally often.
+
+    Example:
+        >>> round(mcnemar(1, 9), 4)
+        0.0215
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415  loading it takes a second
+
+    return float(binomtest(only_b, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+
+
+def sign_flip(totals: Sequence[int]) -> float:
+    """Exact two-sided p-value of the null that A and B may be swapped on any layout.
+
+    The statistic is the sum of ``totals``; its distribution under all swaps is found by convolution. With one trial per
+    layout, totals are -1, 0 and 1, and the test is McNemar's.
+
+    Args:
+        totals: per layout, successes of B minus successes of A.
+    """
+    distribution = np.ones(1)
+    for size in (abs(int(total)) for total in totals if total):
+        wider = np.zeros(len(distribution) + 2 * size)
+        wider[: len(distribution)] += distribution / 2
+        wider[2 * size :] += distribution / 2
+        distribution = wider
+    reach = len(distribution) // 2
+    sums = np.abs(np.arange(-reach, reach + 1))
+    return float(min(1.0, distribution[sums >= abs(sum(totals))].sum()))
+
+
+def tango(only_a: int, only_b: int, n: int, level: float = 0.95) -> Interval:
+    """Score interval of the difference of two paired rates, B minus A (Tango 1998, Statistics in Medicine 17, 891-908).
+
+    Args:
+        only_a, only_b: pairs with just one success.
+        n: all pairs, at least 1.
+        level: coverage aimed at.
+    """
+    from scipy.optimize import brentq  # noqa: PLC0415
+    from scipy.stats import norm  # noqa: PLC0415
+
+    if min(only_a, only_b) < 0 or n < max(1, only_a + only_b):
+        raise ValueError(f"expected {only_a} + {only_b} discordant pairs among n = {n}")
+    z = float(norm.isf((1 - level) / 2))
+    estimate = (only_b - only_a) / n
+
+    def score(difference: float) -> float:
+        a, c = 2 * n, -only_a * difference * (1 - difference)
+        b = -only_b - only_a + (2 * n - only_b + only_a) * difference
+        share = (sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        variance = n * (2 * share + difference * (1 - difference))
+        return (only_b - only_a - n * difference) / sqrt(max(variance, 1e-300))
+
+    inside = 1 - 1e-12
+    low = -1.0 if estimate <= -inside else brentq(lambda d: score(d) - z, -inside, estimate, xtol=1e-12)
+    high = 1.0 if estimate >= inside else brentq(lambda d: score(d) + z, estimate, inside, xtol=1e-12)
+    return float(low), float(high)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """P-values corrected for having tested several hypotheses (Holm 1979).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(ps)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[index]))
+        corrected[index] = largest
+    return corrected
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Outcomes of the pairs of one task, and of what they sum up to per layout."""
+
+    task: str
+    outcomes: tuple[tuple[bool, bool], ...]
+    layouts: Stratum
+
+    @classmethod
+    def of(cls, task: str, addresses: Sequence[Address], a: StoredRun, b: StoredRun, key: str) -> _Pairs:
+        outcomes: dict[LayoutKey, list[tuple[bool, bool]]] = {}
+        for address in addresses:
+            pair = bool(a.records[address][key]), bool(b.records[address][key])
+            outcomes.setdefault((address.task, address.variant, address.layout), []).append(pair)
+        totals = [sum(y - x for x, y in pairs) for pairs in outcomes.values()]
+        layouts = Stratum.of(totals, [len(pairs) for pairs in outcomes.values()])
+        return cls(task, tuple(pair for pairs in outcomes.values() for pair in pairs), layouts)
+
+    def count(self, a: bool, b: bool) -> int:
+        return self.outcomes.count((a, b))
+
+    @property
+    def n(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def clustered(self) -> bool:
+        return len(self.layouts.totals) < self.n
+
+    @property
+    def can_bootstrap(self) -> bool:
+        return not self.layouts.constant
+
+    def interval(self, level: float) -> tuple[Interval, str]:
+        """Of the difference of this task, and how it was found."""
+        if not self.clustered:
+            return tango(self.count(True, False), self.count(False, True), self.n, level), "score (Tango)"
+        if self.can_bootstrap:
+            return stratified_bootstrap([self.layouts], level), "bootstrap by layout"
+        # All layouts agree, which shows no spread. A layout then counts as one pair, which is on the safe side.
+        shown, layouts = self.layouts.mean, len(self.layouts.totals)
+        only = round(abs(shown) * layouts)
+        return tango(only * (shown < 0), only * (shown > 0), layouts, level), "score (Tango), layouts as pairs"
+
+
+def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunComparison:
+    common = common_addresses(a, b)
+    groups = [
+        _Pairs.of(task, list(addresses), a, b, key) for task, addresses in groupby(common, lambda address: address.task)
+    ]
+    warnings = list(differing_protocols(a, b))
+    unpaired = len(a.records) - len(common), len(b.records) - len(common)
+    if any(unpaired):
+        warnings.append(
+            f"Left out for want of a partner: {unpaired[0]} episodes of {a.label}, {unpaired[1]} of {b.label}."
+        )
+    rows = tuple(_task_difference(pairs, level) for pairs in groups)
+    return RunComparison(a.label, b.label, unpaired, tuple(warnings), rows, _overall(groups, rows, level))
+
+
+def _task_difference(pairs: _Pairs, level: float) -> TaskDifference:
+    both, neither = pairs.count(True, True), pairs.count(False, False)
+    only_a, only_b = pairs.count(True, False), pairs.count(False, True)
+    interval, method = pairs.interval(level)
+    return TaskDifference(
+        task=pairs.task,
+        n=pairs.n,
+        layouts=len(pairs.layouts.totals),
+        a=(both + only_a) / pairs.n,
+        a_interval=wilson(both + only_a, pairs.n, level),
+        b=(both + only_b) / pairs.n,
+        b_interval=wilson(both + only_b, pairs.n, level),
+        only_a=only_a,
+        only_b=only_b,
+        both=both,
+        neither=neither,
+        difference=(only_b - only_a) / pairs.n,
+        interval=interval,
+        method=method,
+        p=_p_value([pairs]),
+    )
+
+
+def _overall(groups: Sequence[_Pairs], rows: Sequence[TaskDifference], level: float) -> TaskDifference:
+    """Mean over tasks. The test pools the layouts of all tasks."""
+    a, a_interval = mean_of_rates([(row.both + row.only_a, row.n) for row in rows], level)
+    b, b_interval = mean_of_rates([(row.both + row.only_b, row.n) for row in rows], level)
+    difference = float(np.mean([row.difference for row in rows]))
+    if any(pairs.clustered for pairs in groups) and all(pairs.can_bootstrap for pairs in groups):
+        interval = stratified_bootstrap([pairs.layouts for pairs in groups], level)
+        method = "bootstrap by layout, within tasks"
+    else:
+        interval, method = _combined(rows, difference), "tasks' intervals combined (Zou and Donner)"
+    totals = {name: sum(getattr(row, name) for row in rows) for name in ("only_a", "only_b", "both", "neither")}
+    return TaskDifference(
+        task="all",
+        n=sum(row.n for row in rows),
+        layouts=sum(row.layouts for row in rows),
+        a=a,
+        a_interval=a_interval,
+        b=b,
+        b_interval=b_interval,
+        difference=difference,
+        interval=interval,
+        method=rows[0].method if len(rows) == 1 else method,
+        p=_p_value(groups),
+        **totals,
+    )
+
+
+def _combined(rows: Sequence[TaskDifference], difference: float) -> Interval:
+    """Limits of a mean from the limits of its parts: squared distances add up (Zou and Donner 2008)."""
+    below = sqrt(sum((row.difference - row.interval[0]) ** 2 for row in rows)) / len(rows)
+    above = sqrt(sum((row.interval[1] - row.difference) ** 2 for row in rows)) / len(rows)
+    return difference - below, difference + above
+
+
+def _p_value(groups: Sequence[_Pairs]) -> float:
+    if any(pairs.clustered for pairs in groups):
+        return sign_flip([int(total) for pairs in groups for total in pairs.layouts.totals])
+    return mcnemar(sum(p.count(True, False) for p in groups), sum(p.count(False, True) for p in groups))
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """As much of each path's end as tells it from the others."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(p[-length:]) for p in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(folder) for folder in folders]
+
+
+def p_text(p: float) -> str:
+    """Three digits; very small ones as a bound."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
