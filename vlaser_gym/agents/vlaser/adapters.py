@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
-#: Parts that adapters can be put on, and where their layers are.
-_LAYERS = {"vision": "vision.encoder.layers", "language": "language.layers", "expert": "expert.layers"}
-
 
 def add_lora(
     policy: VlaserPolicy,
@@ -25,9 +22,9 @@ def add_lora(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> None:
-    """Put low-rank adapters on every linear layer of some parts' transformer layers, in place.
+    """Put low-rank adapters on every linear layer of some parts, in place.
 
-    The layers' own weights become constant; what was trainable elsewhere stays trainable. Fresh adapters change
+    All weights of these parts become constant; what was trainable elsewhere stays trainable. Fresh adapters change
     nothing. Layers that no action depends on get none.
 
     Args:
@@ -49,7 +46,7 @@ def add_lora(
         raise InvalidConfigError("The policy has adapters already: merge them before adding others.")
     targets = [name for part in parts for name in _linear_names(policy, part)]
     trainable = {id(p) for p in policy.parameters() if p.requires_grad}
-    adapted = {id(p) for part in parts for p in policy.get_submodule(_LAYERS[part]).parameters()}
+    adapted = {id(p) for part in parts for root in _roots(part) for p in policy.get_submodule(root).parameters()}
     config = LoraConfig(
         r=rank, lora_alpha=alpha if alpha is not None else 2 * rank, lora_dropout=dropout, target_modules=targets
     )
@@ -100,12 +97,17 @@ def merged_state_dict(policy: VlaserPolicy) -> dict[str, Tensor]:
 
 
 def _linear_names(policy: VlaserPolicy, part: str) -> list[str]:
-    if part not in _LAYERS:
-        raise UnknownNameError("part for adapters", part, set(_LAYERS) & set(PARTS))
+    """Linear layers of a part that actions depend on."""
     last = f"language.layers.{policy.config.layers - 1}."
-    unused = tuple(last + name for name in ("mlp.", "self_attn.o_proj"))
-    modules = policy.get_submodule(_LAYERS[part]).named_modules(prefix=_LAYERS[part])
+    unused = tuple(last + name for name in ("mlp.", "self_attn.q_proj", "self_attn.o_proj"))
+    modules = [pair for root in _roots(part) for pair in policy.get_submodule(root).named_modules(prefix=root)]
     return [name for name, module in modules if isinstance(module, nn.Linear) and not name.startswith(unused)]
+
+
+def _roots(part: str) -> tuple[str, ...]:
+    if part not in PARTS or part == "embedding":
+        raise UnknownNameError("part for adapters", part, set(PARTS) - {"embedding"})
+    return PARTS[part]
 
 
 def _adapted(policy: VlaserPolicy) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,11 @@ from torch.utils.checkpoint import checkpoint
 KeyValue = tuple[Tensor, Tensor]
 
 
+def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    """fp32 for narrower types; fp64 stays, which makes comparisons without rounding possible."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class Rotary(NamedTuple):
     """Cosine and sine of the rotation angles, fp32 ``[T, head_dim / 2]``."""
 
@@ -34,8 +39,8 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> Rotary:
 
 
 def rotate(x: Tensor, rope: Rotary) -> Tensor:
-    """Rotate ``[B, heads, T, head_dim]``, first half against second half, in fp32."""
-    first, second = x.float().chunk(2, dim=-1)
+    """Rotate ``[B, heads, T, head_dim]``, first half against second half, at least in fp32."""
+    first, second = x.to(at_least_fp32(x.dtype)).chunk(2, dim=-1)
     turned_first = torch.addcmul(first * rope.cos, second, rope.sin, value=-1)
     turned_second = torch.addcmul(second * rope.cos, first, rope.sin)
     return torch.cat([turned_first, turned_second], dim=-1).to(x.dtype)
@@ -91,12 +96,16 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rope: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """``[B, T, width]`` -> rotated queries, rotated keys, values."""
-        q, k, v = (
-            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = self._heads(self.q_proj(x)), self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
         q, k = rotate(torch.cat([q, k], dim=1), rope).split_with_sizes([q.shape[1], k.shape[1]], dim=1)
         return q, k, v
+
+    def key_value(self, x: Tensor, rope: Rotary) -> KeyValue:
+        """:meth:`project` without the queries."""
+        return rotate(self._heads(self.k_proj(x)), rope), self._heads(self.v_proj(x))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -162,8 +171,7 @@ class DecoderStack(nn.Module):
             cache.append((k, v))
         last = self.layers[-1]
         assert isinstance(last, DecoderLayer)
-        _, k, v = last.project(x, rope)
-        return [*cache, (k, v)]
+        return [*cache, last.self_attn.key_value(last.input_layernorm(x), rope)]
 
     def forward(
         self, x: Tensor, rope: Rotary, mask: Tensor | None, past: Sequence[KeyValue] | None = None

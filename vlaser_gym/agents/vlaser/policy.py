@@ -13,7 +13,16 @@ from torch.nn import functional
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.expert import ActionEncoder, make_expert, make_language
-from vlaser_gym.agents.vlaser.language import DecoderLayer, KeyValue, RMSNorm, Rotary, fold_mask, rotary
+from vlaser_gym.agents.vlaser.language import (
+    DecoderLayer,
+    KeyValue,
+    RMSNorm,
+    Rotary,
+    at_least_fp32,
+    attend,
+    fold_mask,
+    rotary,
+)
 from vlaser_gym.agents.vlaser.vision import VisionEmbeddings, VisionEncoder, VisionLayer, make_projector
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -279,9 +288,9 @@ class VlaserPolicy(nn.Module):
         return self._features(self._context(prefix, x), x, t)
 
     def decode(self, features: Tensor) -> Tensor:
-        """Hidden states -> velocity, fp32."""
+        """Hidden states -> velocity, at least fp32."""
         velocity: Tensor = self.action_decoder(features)
-        return velocity.float()
+        return velocity.to(at_least_fp32(velocity.dtype))
 
     def joint_features(self, vision_language: VisionLanguage, proprio: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """:meth:`features`, with proprioception and actions through the action expert together: one pass to train."""
@@ -344,7 +353,8 @@ class VlaserPolicy(nn.Module):
             generator: for the draws, on the policy's device.
             reduction: ``"mean"`` for one number, ``"none"`` for ``[B]``.
         """
-        actions = batch["actions"].to(self.device).float()
+        actions = batch["actions"].to(self.device)
+        actions = actions.to(at_least_fp32(actions.dtype))
         if noise is None:
             noise = torch.randn(actions.shape, generator=generator, device=self.device)
         if t is None:
@@ -371,13 +381,14 @@ class VlaserPolicy(nn.Module):
         expert = torch.cat([self._proprio_token(proprio), self.action_encoder(x, t)], dim=1)
         length, horizon = vlm.shape[1], x.shape[1]
         ropes = self._rope(self.config.position_start, length), self._rope(1, 1 + horizon)
-        visible = visible_tokens(lengths, length, horizon)
+        mask = _additive(visible_tokens(lengths, length, horizon), vlm.dtype)[:, None]
+        mask = fold_mask(mask, self.config.heads // self.config.kv_heads)
         for language_layer, expert_layer in zip(self.language.layers, self.expert.layers, strict=True):
             assert isinstance(language_layer, DecoderLayer)
             assert isinstance(expert_layer, DecoderLayer)
             parts = language_layer.project(vlm, ropes[0]), expert_layer.project(expert, ropes[1])
             q, k, v = (torch.cat([a, b], dim=2) for a, b in zip(*parts, strict=True))
-            attended = _plain_attention(q, k, v, visible)
+            attended = attend(q, k, v, mask)
             vlm = language_layer.finish(vlm, attended[:, :length])
             expert = expert_layer.finish(expert, attended[:, length:])
         return self.decode(self.expert.norm(expert)[:, 1:])
@@ -387,8 +398,8 @@ class VlaserPolicy(nn.Module):
     def freeze(self, *parts: str) -> None:
         """Make the named parts (keys of :data:`PARTS`) constant and all others trainable.
 
-        What no action depends on stays constant always: the language model's final norm and the second half of its
-        last layer.
+        What no action depends on stays constant always: the language model's final norm, and of its last layer all
+        but keys and values.
 
         Raises:
             UnknownNameError: for another part.
@@ -398,7 +409,8 @@ class VlaserPolicy(nn.Module):
             module.requires_grad_(name not in frozen)
         last = self.language.layers[-1]
         assert isinstance(last, DecoderLayer)
-        for unused in (self.language.norm, last.mlp, last.post_attention_layernorm, last.self_attn.o_proj):
+        attention = last.self_attn
+        for unused in (self.language.norm, last.mlp, last.post_attention_layernorm, attention.q_proj, attention.o_proj):
             unused.requires_grad_(False)
 
     def set_gradient_checkpointing(self, *parts: str) -> None:
@@ -461,15 +473,6 @@ def visible_tokens(lengths: Tensor, length: int, horizon: int) -> Tensor:
     present = (index < lengths[:, None]) | (index >= length)
     allowed: Tensor = group[:, None] >= group[None, :]
     return allowed & present[:, :, None] & present[:, None, :]
-
-
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
-    scores = scores + _additive(visible, scores.dtype)[:, None]
-    attended: Tensor = scores.float().softmax(-1).to(q.dtype) @ v
-    return attended.transpose(1, 2).flatten(2)
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
