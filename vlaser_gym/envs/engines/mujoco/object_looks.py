@@ -117,19 +117,22 @@ def eggplant_skin() -> textures.Image:
     return np.asarray(np.round(purple), np.uint8)
 
 
-def _sink_half(y: tuple[float, float], ridge: int, rings: Rows) -> Surface:
+def _sink_half(y: tuple[float, float], ridge: int, rings: Rows, tilt: float = 0.0) -> Surface:
     """A basin with its part of the rim, ``ridge`` saying which end of ``y`` is inside the sink.
 
-    Rings of the basin: x from, to, y from, to, height, corner radius (mm).
+    Rings of the basin: x from, to, y from, to, height, corner radius (mm). The bottom, all rings below 45 mm, rises
+    with slope ``tilt`` from y = 75 mm down to the ridge.
     """
     x = (-137.0, 138.0)
     layers = []
-    for inset, z, radius in ((0.0, 10, 14), (0.0, 88, 14), (3.0, 95, 14), (9.0, 98, 14)):
+    for inset, height, radius in ((0.0, 10, 14), (0.0, 88, 14), (3.0, 95, 14), (9.0, 98, 14)):
         low, high = (y[0], y[1] - inset) if ridge == 0 else (y[0] + inset, y[1])
         turn = (radius, radius, 0.01, 0.01) if ridge == 0 else (0.01, 0.01, radius, radius)
-        layers.append(meshes.rounded_rectangle((x[0] + inset, x[1] - inset), (low, high), z, turn))
+        layers.append(meshes.rounded_rectangle((x[0] + inset, x[1] - inset), (low, high), height, turn))
     for x0, x1, y0, y1, z, r in rings:
         layers.append(meshes.rounded_rectangle((x0, x1), (y0, y1), z, (r,) * 4))
+        if z < 45:
+            layers[-1][:, 2] += tilt * np.maximum(0, 0.075 - layers[-1][:, 1])
     # Where the halves meet there is no wall, and none may bend the rim's normals.
     return meshes.without_wall(meshes.lofted(np.array(layers), bottom=False), 1, y[ridge])
 
@@ -137,13 +140,13 @@ def _sink_half(y: tuple[float, float], ridge: int, rings: Rows) -> Surface:
 def sink_body() -> Surface:
     """Two basins, the rim around them, and a raised strip behind the smaller one."""
     basin: Rows = [(-56, 108, -34, 171, 98, 28), (-53, 104, -31, 169, 95, 28), (-49, 99, -25, 167, 66, 26)]
-    basin += [(-45, 97, -20, 164, 50, 24), (-39, 94, -14, 160, 43, 22), (-30, 86, -6, 152, 40.5, 20)]
-    basin += [(0, 56, 45, 105, 39.2, 20)]
+    basin += [(-45, 97, -20, 164, 50, 24), (-39, 94, -14, 160, 40.5, 22), (-30, 86, -6, 152, 39.6, 20)]
+    basin += [(0, 56, 65, 105, 39.1, 15)]
     drainer: Rows = [(-62, 107, -158, -42, 98, 24), (-60, 104, -156, -45, 94, 22), (-56, 98, -153, -48, 64, 20)]
     drainer += [(-48, 94, -148, -52, 50, 16), (-26, 90, -142, -56, 45, 14), (10, 50, -110, -80, 45, 8)]
     block = [meshes.rounded_rectangle((-121 + i, -82 - i), (-166 + i, -27 - i), z, (8, 8, 8, 8)) for i, z in
              ((0, 90), (0, 110), (2, 115), (6, 117))]  # fmt: skip
-    halves = [_sink_half((-38, 196), 0, basin), _sink_half((-203, -38), 1, drainer)]
+    halves = [_sink_half((-38, 196), 0, basin, tilt=0.042), _sink_half((-203, -38), 1, drainer)]
     return meshes.joined([*halves, meshes.lofted(np.array(block), bottom=False)])
 
 

@@ -134,16 +134,10 @@ def _neck() -> Floats:
 
 def _leg(side: int) -> Floats:
     """One of the two ribs behind the pad, between which the finger is open."""
-    corners: list[meshes.Point] = [
-        (12, 5, 12),
-        (12, 2.5, 14.5),
-        (12, 5, 9.5),
-        (12, -4, 9.5),
-        (12, -4, 14.5),
-        (37, -2.4, 13.1),
-    ]
-    corners += [(38, 0, 10.5), (38, 0, 8.5), (43.1, -6, 10.2), (43.1, -6, 7), (43.1, -8.9, 12.1), (43.1, -8.9, 7)]
-    return np.asarray(np.array(corners) * np.array([1, 1, side]))
+    root = [(12, 5, 12), (12, 2.5, 14.5), (12, 5, 9.5), (12, -4, 9.5), (12, -4, 14.5)]
+    middle = [(37, -2.4, 13.1), (38, 0, 10.5), (38, 0, 8.5)]
+    tip = [(43.1, -6, 10.2), (43.1, -6, 7), (43.1, -8.9, 12.1), (43.1, -8.9, 7)]
+    return np.asarray(np.array([*root, *middle, *tip], np.float64) * np.array([1.0, 1.0, side]))
 
 
 _LOOKS: dict[str, Callable[[], list[Surface]]] = {
