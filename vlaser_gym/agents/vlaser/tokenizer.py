@@ -119,7 +119,8 @@ def _read(path: Path) -> Any:
     from transformers import Qwen2Tokenizer  # noqa: PLC0415
 
     try:
-        return Qwen2Tokenizer.from_pretrained(str(path), local_files_only=True)
+        # Beside a config.json that is not its own, transformers would take the tokenizer for a faulty Mistral one.
+        return Qwen2Tokenizer.from_pretrained(str(path), local_files_only=True, fix_mistral_regex=False)
     except Exception as error:  # the tokenizers library raises bare exceptions on damaged files
         raise MissingAssetError(
             f"The tokenizer files in {path} should be those of a Qwen2 tokenizer; reading them gave: {error}. "
