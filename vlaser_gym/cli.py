@@ -7,7 +7,7 @@ interface is used alone: the working directory, the logging set-up and ``sys.arg
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -64,11 +64,11 @@ def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     keys = [override.key_or_group for override in parsed]
     if "agent._target_" in keys and "agent" not in keys:
         parsed.insert(0, _parse("agent=custom"))
-    chosen = _groups_of(config_name)
-    choices = [f"{o.key_or_group}={_option(o)}" for o in parsed if o.key_or_group in chosen]
-    valid = _flat_keys(_compose(config_name, choices)) | set(chosen)
-    values = [_assignment(o, valid) for o in parsed if o.key_or_group not in chosen]
-    return _complete(_compose(config_name, choices + values))
+    defaults = _default_options(config_name)
+    options = {o.key_or_group: _option(o) for o in parsed if o.key_or_group in defaults}
+    valid = _valid_keys(config_name, {**defaults, **options})
+    values = [_assignment(o, valid) for o in parsed if o.key_or_group not in defaults]
+    return _complete(_compose(config_name, [f"{group}={option}" for group, option in options.items()] + values))
 
 
 def typed(cls: type[T], config: DictConfig) -> T:
@@ -109,24 +109,30 @@ def group_config(group: str, option: str) -> DictConfig:
 def help_text(config_name: str) -> str:
     """Keys of a command, their defaults and the comments above them in its YAML file."""
     intro, entries = _commented_keys(CONFIG_DIR / f"{config_name}.yaml")
-    config = _compose(config_name, [])
     lines = [f"python -m vlaser_gym.{config_name} [key=value ...]", "", *intro, ""]
     for key, value, comments in entries:
         lines += [f"  {key}={value}", *(f"      {comment}" for comment in comments)]
-    for group, options in _groups_of(config_name).items():
-        lines += ["", f"  {group}={config[group].get('name')}   one of: {', '.join(options)}"]
-        for option in options:
+    for group, chosen in _default_options(config_name).items():
+        lines += ["", f"  {group}={chosen}   one of: {', '.join(groups()[group])}"]
+        for option in groups()[group]:
             comments, _ = _commented_keys(CONFIG_DIR / group / f"{option}.yaml")
             lines += [f"      {option}: {' '.join(comments)}"]
         lines += [f"      {group}.KEY=VALUE sets one of its own keys."]
     return "\n".join(lines)
 
 
-def _groups_of(config_name: str) -> dict[str, list[str]]:
-    """The groups that a command uses: those in its list of defaults."""
-    defaults = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").defaults
-    used = {group for entry in defaults if isinstance(entry, DictConfig) for group in entry}
-    return {group: options for group, options in groups().items() if group in used}
+def _default_options(config_name: str) -> dict[str, str]:
+    """The groups that a command uses and the option that each begins with, from its list of defaults."""
+    defaults = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").get("defaults") or []
+    return {str(k): str(v) for entry in defaults if isinstance(entry, DictConfig) for k, v in entry.items()}
+
+
+def _valid_keys(config_name: str, options: Mapping[str, str]) -> set[str]:
+    """Dotted names of a command's keys, given the options of its groups."""
+    keys = _flat_keys(OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml")) - {"defaults"}
+    for group, option in options.items():
+        keys |= {group} | _flat_keys(group_config(group, option), f"{group}.")
+    return keys
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:

@@ -114,23 +114,18 @@ def make_scene_env(
 ) -> SceneVectorEnv:
     """The environment that evaluations run in."""
     options = {key: value for key, value in settings.engine.items() if key != "name"}
-    try:
-        return SceneVectorEnv(
-            tasks,
-            num_envs,
-            engine=settings.engine["name"],
-            look=settings.look,
-            variant=settings.variant,
-            observe=observe,
-            terminate_on_success=settings.terminate_on_success,
-            autoreset_mode=AutoresetMode.DISABLED,
-            record_states=True,
-            engine_options=options,
-        )
-    except TypeError as error:
-        raise InvalidConfigError(
-            f"The engine {settings.engine['name']!r} cannot be built with engine.* = {options}: {error}."
-        ) from error
+    return SceneVectorEnv(
+        tasks,
+        num_envs,
+        engine=settings.engine["name"],
+        look=settings.look,
+        variant=settings.variant,
+        observe=observe,
+        terminate_on_success=settings.terminate_on_success,
+        autoreset_mode=AutoresetMode.DISABLED,
+        record_states=True,
+        engine_options=options,
+    )
 
 
 def evaluate(

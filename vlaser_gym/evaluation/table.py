@@ -30,7 +30,7 @@ def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: b
         plain: no characters beyond ASCII.
     """
     headers = ("n", "success\nat last step", "success\nat any step", "steps", "first\nsuccess", "episodes\nper min")
-    table = _table("task", headers, plain)
+    table = _table("task", headers, plain, wrap=False)
     for row in summary["tasks"]:
         table.add_row(*_cells(row, pace.get(row["task"])))
     if len(summary["tasks"]) > 1:
@@ -51,11 +51,13 @@ def subgoal_table(summary: Mapping[str, Any], plain: bool = False) -> Table:
     return table
 
 
-def _table(first: str, others: Sequence[str], plain: bool) -> Table:
-    table = Table(box=box.ASCII if plain else box.SIMPLE_HEAD, header_style="bold")
+def _table(first: str, others: Sequence[str], plain: bool, wrap: bool = True) -> Table:
+    """A table whose first column gives way where the terminal is narrow."""
+    style = box.ASCII if plain else box.SIMPLE_HEAD
+    table = Table(box=style, header_style="bold", pad_edge=plain, collapse_padding=not plain)
     table.add_column(first, overflow="fold")
     for name in others:
-        table.add_column(name, justify="right", min_width=19 if name.startswith("success") else None)
+        table.add_column(name, justify="right", no_wrap=not wrap)
     return table
 
 

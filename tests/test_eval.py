@@ -1,0 +1,212 @@
+"""The eval command on the real simulator. Most of what evaluations promise is tested in tests/evaluation, on a fake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlaser_gym import cli
+from vlaser_gym import eval as eval_command
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.evaluation.store import read_records, read_states, read_timing
+
+SHORT = ("task=widowx_stack_cube,widowx_carrot_on_plate", "episodes=3", "video=0")
+
+
+def score(run: Path, *overrides: str) -> None:
+    cli.run("eval", eval_command.main, [*SHORT, f"run={run}", *overrides])
+
+
+def files(run: Path) -> dict[str, bytes]:
+    names = ["episodes.jsonl", "summary.json", *sorted(str(p.relative_to(run)) for p in run.glob("states/*"))]
+    return {name: (run / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize(("agent", "lanes"), [("expert", (8, 8, 3, 1)), ("random", (8, 3))])
+def test_same_settings_same_bytes_twice_and_for_any_number_of_lanes(
+    tmp_path: Path, agent: str, lanes: tuple[int, ...]
+) -> None:
+    runs = []
+    for i, num_envs in enumerate(lanes):
+        score(tmp_path / str(i), f"agent={agent}", f"num_envs={num_envs}", "episodes=4")
+        runs.append(files(tmp_path / str(i)))
+    assert len(runs[0]) == 2 + 8
+    assert all(run == runs[0] for run in runs[1:])
+
+
+def test_the_table_and_the_records_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    score(tmp_path / "run", "trials=2")
+    printed = capsys.readouterr()
+    records = read_records(tmp_path / "run")
+    assert len(records) == 12
+    for task in ("widowx_stack_cube", "widowx_carrot_on_plate"):
+        wins = [r["success"] for r in records if r["task"] == task]
+        (row,) = [line for line in printed.out.splitlines() if task in line and "[" in line]
+        assert f" 6 | {100 * np.mean(wins):.1f} [" in row
+    assert "mean over tasks" in printed.out
+    assert str(tmp_path / "run") in printed.out
+    assert "12/12 episodes" in printed.err
+    assert {r["engine"] for r in records} == {"mujoco"}
+    assert sum(entry["event"] == "episode" for entry in read_timing(tmp_path / "run")) == 12
+
+
+def test_states_replay_what_the_records_say(tmp_path: Path) -> None:
+    """The object's stored path shows the success: at the end the green cube lies on the yellow one."""
+    score(tmp_path / "run", "task=widowx_stack_cube", "episodes=2")
+    for record in read_records(tmp_path / "run"):
+        states = read_states(tmp_path / "run", record)
+        green, yellow = (states[f"object/{obj.name}"] for obj in get_task(record["task"]).objects)
+        assert len(green) == record["steps"] + 1
+        assert record["success"] == states["flag/success"][-1]
+        assert record["success"], "the expert stacks these"
+        np.testing.assert_allclose(green[-1, :2], yellow[-1, :2], atol=0.02)
+        assert 0.02 < green[-1, 2] - yellow[-1, 2] < 0.06
+        assert abs(green[0, 2] - yellow[0, 2]) < 0.01
+
+
+MY_AGENT = """
+import numpy as np
+
+class Still:
+    observes = ("proprio",)
+
+    def __init__(self, horizon=2, spoil=None):
+        self.horizon, self.spoil = horizon, spoil
+
+    def reset(self, lanes, addresses):
+        pass
+
+    def act(self, observations, lanes):
+        actions = np.zeros((len(lanes), self.horizon, 7))
+        if self.spoil == "number":
+            actions[0, 0, 0] = np.nan
+        return actions[0] if self.spoil == "shape" else actions
+"""
+
+
+def command(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "vlaser_gym.eval", *arguments],
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_class_in_the_current_folder_is_an_agent(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MY_AGENT)
+    done = command(tmp_path, *SHORT, "agent._target_=mine.Still", "agent.horizon=5", "run=scored")
+    assert done.returncode == 0, done.stderr
+    records = read_records(tmp_path / "scored")
+    assert [r["agent"] for r in records] == ["mine.Still"] * 6
+    assert not any(r["success"] for r in records)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=widowx_stack_cub"], "Unknown task 'widowx_stack_cub'"),
+        (["agent=exprt"], "Unknown agent 'exprt'"),
+        (["engine=mujco"], "Unknown engine 'mujco'"),
+        (["engine.thread=1"], "Unknown option of engine 'mujoco' 'thread'"),
+        (["num_envs=0"], "num_envs must be at least 1; got 0"),
+        (["run=mine.py/run"], "Cannot use the run directory mine.py/run"),
+        (["agent._target_=mine.Still", "agent.spoil=number"], "mine.Still.act returned a number that is not finite"),
+        (
+            ["agent._target_=mine.Still", "agent.spoil=shape"],
+            "mine.Still.act must return one chunk of actions per lane",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "mine.py").write_text(MY_AGENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.run("eval", eval_command.main, [*SHORT, *arguments])
+    printed = capsys.readouterr()
+    assert caught.value.code == 2
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
+
+
+def test_bad_input_from_the_shell(tmp_path: Path) -> None:
+    done = command(tmp_path, "task=widowx_stack_cub")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: Unknown task")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+#: An EGL without any vendor's driver.
+NO_DRIVER = {"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent", "MUJOCO_GL": "egl"}
+
+
+def test_without_a_driver_scores_stand_and_pictures_are_refused(tmp_path: Path) -> None:
+    done = command(tmp_path, *SHORT, "episodes=1", "video=1", "run=scored", env=NO_DRIVER)
+    assert done.returncode == 0, done.stderr
+    assert len(read_records(tmp_path / "scored")) == 2
+    assert "No videos: No pictures can be made here" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"scored"}
+    seeing = MY_AGENT.replace('("proprio",)', '("image",)')
+    (tmp_path / "mine.py").write_text(seeing)
+    done = command(tmp_path, *SHORT, "agent._target_=mine.Still", "run=seen", env=NO_DRIVER)
+    assert done.returncode == 2
+    assert "Error: No pictures can be made here" in done.stderr
+    assert not (tmp_path / "seen").exists()
+
+
+def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    score(tmp_path / "scored", "task=widowx_stack_cube", "episodes=1", "video=1", "agent=random")
+    (video,) = (tmp_path / "videos" / "scored").iterdir()
+    assert video.name == "widowx_stack_cube.default.grid-0000.trial-0.failure.mp4"
+    assert str(video.relative_to(tmp_path)) in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_records(tmp_path: Path) -> None:
+    score(tmp_path / "whole", "episodes=12")
+    run = tmp_path / "run"
+    arguments = [sys.executable, "-m", "vlaser_gym.eval", *SHORT, "episodes=12", f"run={run}", "num_envs=2"]
+    rng = np.random.default_rng(0)
+    killed = 0
+    for _ in range(60):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = len(read_records(run)) if (run / "config.yaml").exists() else 0
+        # Wait until it has begun to score; then kill it at a random moment.
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+            log = run / "episodes.jsonl"
+            if log.exists() and log.read_bytes().count(b"\n") > before:
+                break
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        if (run / "summary.json").exists():
+            break
+    assert killed >= 3
+    score(run, "episodes=12")
+    assert files(run) == files(tmp_path / "whole")
+    assert json.loads((run / "summary.json").read_text())["tasks"][0]["n"] == 12
