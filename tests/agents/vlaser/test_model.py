@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from vlaser_gym.agents.vlaser.benchmark import decide_plainly, random_inputs
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.language import rotary
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy, visible_tokens
+from vlaser_gym.agents.vlaser.vision import pixel_shuffle
 
 PICK_COKE_CAN = (
     [151644, 8948, 198, 4064, 151645, 198, 151644, 872, 198, 151665]
@@ -151,3 +154,125 @@ def test_losses_match_the_original(
     batch = {"pixel_values": inputs[0], "input_ids": inputs[1], "proprio": inputs[2], "actions": actions}
     loss = toy.flow_loss(batch, noise=noise, t=torch.tensor([t]))
     assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [({"position_start": 0}, 0.1), ({"rope_theta": 1e4}, 0.5)],
+)
+@torch.no_grad()
+def test_positions_and_rotary_base_matter(
+    toy: VlaserPolicy, inputs: tuple[Tensor, Tensor, Tensor], noise: Tensor, changes: dict[str, float], least: float
+) -> None:
+    """The variants that the oracle tells apart: largest change of the velocity at t = 0.5 is 0.25 and 1.30."""
+    other = VlaserPolicy.on_meta(toy.config.replace(**changes))
+    other.load_state_dict(toy.state_dict(), assign=True)
+    t = torch.tensor([0.5])
+    change = other.velocity(other.encode(*inputs), noise, t) - toy.velocity(toy.encode(*inputs), noise, t)
+    assert change.abs().max() > least
+
+
+def vision_name_in_transformers(name: str) -> str:
+    for ours, theirs in {
+        "embeddings.class_embedding": "embeddings.cls_token",
+        "embeddings.position_embedding": "embeddings.position_embeddings",
+        "embeddings.patch_embedding": "embeddings.patch_embeddings.projection",
+        "encoder.layers": "encoder.layer",
+        "attn.proj": "attention.projection_layer",
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "ls1": "lambda_1",
+        "ls2": "lambda_2",
+    }.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+@torch.no_grad()
+def test_vision_encoder_equals_that_of_transformers(toy: VlaserPolicy) -> None:
+    from transformers.models.internvl import InternVLVisionConfig, InternVLVisionModel
+
+    config = InternVLVisionConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=[448, 448],
+        patch_size=[14, 14],
+        attention_bias=True,
+        use_qk_norm=False,
+        norm_type="layer_norm",
+        layer_norm_eps=1e-6,
+        hidden_act="gelu",
+        use_mean_pooling=True,
+    )
+    theirs = InternVLVisionModel(config).eval()
+    weights = {}
+    for ours, value in toy.vision.state_dict().items():
+        name = vision_name_in_transformers(ours)
+        if "attn.qkv" in name:
+            for part, piece in zip("qkv", value.chunk(3), strict=True):
+                weights[name.replace("attn.qkv", f"attention.{part}_proj")] = piece
+        else:
+            weights[name] = value
+    theirs.load_state_dict(weights, strict=True)
+    pixels = torch.randn(2, 3, 448, 448, generator=torch.Generator().manual_seed(0))
+    expected = theirs(pixels).last_hidden_state
+    ours = toy.vision.encoder(toy.vision.embeddings(pixels))
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_language_layers_equal_those_of_transformers(toy: VlaserPolicy) -> None:
+    """Qwen2's own model with full attention over the whole sequence, from positions 5 on."""
+    from transformers import Qwen2Config, Qwen2Model
+
+    config = Qwen2Config(
+        vocab_size=10,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=128,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+        attn_implementation="eager",
+    )
+    theirs = Qwen2Model(config).eval()
+    missing = theirs.load_state_dict(toy.language.state_dict(), strict=False)
+    assert missing.missing_keys == ["embed_tokens.weight"]
+    assert not missing.unexpected_keys
+    x = torch.randn(2, 9, 48, generator=torch.Generator().manual_seed(0))
+    visible = torch.zeros(2, 1, 9, 9)
+    visible[1, ..., 6:] = torch.finfo(torch.float32).min
+    positions = torch.arange(5, 14)
+    expected = theirs(inputs_embeds=x, attention_mask=visible, position_ids=positions[None]).last_hidden_state
+    hidden, _ = toy.language(x, rotary(positions, 128, 1_000_000.0), visible[:, :, :1])
+    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_cached_and_uncached_inference_agree(
+    toy: VlaserPolicy, inputs: tuple[Tensor, Tensor, Tensor], noise: Tensor
+) -> None:
+    plain = decide_plainly(toy, (*inputs, noise), 10)
+    torch.testing.assert_close(toy.decide(*inputs, noise, clamp=False), plain, atol=1e-6, rtol=1e-6)
+
+
+def test_pixel_shuffle_puts_squares_together() -> None:
+    patches = torch.arange(16.0).view(1, 16, 1) * torch.tensor([1.0, 100.0])
+    tokens = pixel_shuffle(patches)
+    assert tokens.shape == (1, 4, 8)
+    assert tokens[0, :, ::2].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert torch.equal(tokens[0, :, 1::2], 100 * tokens[0, :, ::2])
+
+
+@pytest.mark.slow
+def test_a_full_size_policy_decides_on_a_cpu() -> None:
+    """Random weights, bf16 (5 GB); needs minutes at worst."""
+    config = VlaserConfig.preset("vlaser_2b")
+    policy = VlaserPolicy.initialise(config, dtype=torch.bfloat16)
+    actions = policy.decide(*random_inputs(config, 1))
+    assert actions.shape == (1, 4, 7)
+    assert torch.isfinite(actions).all()
+    assert actions.abs().max() <= 1

@@ -105,7 +105,7 @@ class Attention(nn.Module):
         return rotate(self._heads(self.k_proj(x)), rope), self._heads(self.v_proj(x))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
 
 class MLP(nn.Module):
