@@ -21,6 +21,13 @@ def cross_matrix(v: Floats) -> Floats:
     return out
 
 
+def cross(a: Floats, b: Floats) -> Floats:
+    """Cross product of ``[..., 3]``: ``np.cross`` without its handling of other shapes, at half the cost."""
+    a0, a1, a2 = a[..., 0], a[..., 1], a[..., 2]
+    b0, b1, b2 = b[..., 0], b[..., 1], b[..., 2]
+    return np.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], -1)
+
+
 def rotvec_to_matrix(rotvec: ArrayLike) -> Floats:
     """Axis-angle vectors ``[..., 3]`` (rad) to matrices, by Rodrigues' formula.
 
@@ -127,5 +134,5 @@ def se3_log(matrix: Floats, position: Floats) -> Floats:
     safe = np.where(small, 1.0, angle)
     half = 0.5 * safe
     coefficient = np.where(small, 1 / 12 + angle2 / 720, (1 - half * np.cos(half) / np.sin(half)) / (safe * safe))
-    wxp = np.cross(w, position)
-    return np.concatenate([position - 0.5 * wxp + coefficient * np.cross(w, wxp), w], -1)
+    wxp = cross(w, position)
+    return np.concatenate([position - 0.5 * wxp + coefficient * cross(w, wxp), w], -1)

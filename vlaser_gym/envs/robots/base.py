@@ -81,6 +81,10 @@ class Robot:
     #: Links whose friction is the gripper's, not the default material's.
     finger_links: tuple[str, ...]
     finger_friction: float
+    #: Radius of the patch over which a finger's contact resists twisting, m.
+    finger_patch_radius: float = 0.01
+    #: Other links with a surface of their own: ``(link, friction, patch radius in m)``.
+    surfaces: tuple[tuple[str, float, float], ...] = ()
     #: Pairs of links that never collide with each other, beyond parent and child.
     collision_exclusions: tuple[tuple[str, str], ...] = ()
 

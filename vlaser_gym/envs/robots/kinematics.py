@@ -4,6 +4,10 @@ The inverse reproduces the solver of the original simulator (Pinocchio's closed-
 least squares on the SE(3) logarithm of the error in the frame of the joint that carries the TCP, steps of one tenth, at
 most 100 of them, tolerance 1e-4. Where full steps converge, they are taken instead (3 instead of about 70), and the
 residual that the original leaves is put back; where they do not, the original's own iteration is run.
+
+An arm with more joints than a pose has coordinates reaches a goal in many postures, and which one the iteration ends in
+depends on the size of its steps. There the way is walked twice, in 3 and in 6 equal parts, and the posture is
+extrapolated to the original's step pattern.
 """
 
 from __future__ import annotations
@@ -22,6 +26,12 @@ Bools = NDArray[np.bool_]
 #: Constants of the original solver (spec: SAPIEN 2.2.2 PinocchioModel.compute_inverse_kinematics).
 TOLERANCE, STEP, DAMPING, MAX_STEPS = 1e-4, 0.1, 1e-6, 100
 _FULL_STEPS = 8
+#: The posture error of Euler steps grows with the sum of the squares of their shares of the way. Equal steps have one
+#: over their number; the original's tenth of what remains has this.
+_SQUARES = STEP / (2 - STEP)
+_COARSE, _FINE = 3, 6
+#: Where the two walks end farther apart than this (rad), the extrapolation is not trusted.
+_MAX_SPREAD = 0.005
 
 
 class KinematicTree:
@@ -146,7 +156,7 @@ class ArmKinematics:
         back = np.swapaxes(rotation, -1, -2)
         error = transforms.se3_log(back @ rotations[:, -1], transforms.apply(back, positions[:, -1] - position))
         axes = (rotations @ self._axes[..., None])[..., 0]
-        linear = np.cross(axes, positions[:, -1:] - positions)
+        linear = transforms.cross(axes, positions[:, -1:] - positions)
         to_local = np.swapaxes(rotations[:, -1], -1, -2)
         jacobian = np.concatenate([to_local @ np.swapaxes(linear, 1, 2), to_local @ np.swapaxes(axes, 1, 2)], 1)
         return error, jacobian
@@ -171,16 +181,22 @@ class ArmKinematics:
         start = qpos[:, self.columns]
         joint_rotation = rotation @ self._tcp_rotation.T
         joint_position = position - joint_rotation @ self._tcp_position
-        q, success = self._full_steps(joint_rotation, joint_position, start)
+        fast = self._redundant_steps if len(self.joints) > 6 else self._full_steps
+        q, success = fast(joint_rotation, joint_position, start)
         slow = np.flatnonzero(~success)
         if slow.size:
             q[slow], success[slow] = self._original_steps(joint_rotation[slow], joint_position[slow], start[slow])
         return q, success
 
-    def _full_steps(self, rotation: Floats, position: Floats, start: Floats) -> tuple[Floats, Bools]:
+    def _full_steps(
+        self, rotation: Floats, position: Floats, start: Floats, guess: Floats | None = None
+    ) -> tuple[Floats, Bools]:
         q = start.copy()
         first, jacobian = self._error_and_jacobian(q, rotation, position)
         error = first
+        if guess is not None:
+            q = guess
+            error, jacobian = self._error_and_jacobian(q, rotation, position)
         for _ in range(_FULL_STEPS):
             # A converged lane stands still, so that its result does not depend on its neighbours.
             open_ = np.abs(error).max(-1) > 1e-8
@@ -194,6 +210,19 @@ class ArmKinematics:
         residual = (1 - STEP) ** steps[:, None] * first
         q = np.where(norm[:, None] < TOLERANCE, start, q + self._damped_step(jacobian, residual))
         return q, converged & (steps <= MAX_STEPS)
+
+    def _redundant_steps(self, rotation: Floats, position: Floats, start: Floats) -> tuple[Floats, Bools]:
+        coarse, fine = (self._equal_steps(rotation, position, start, count) for count in (_COARSE, _FINE))
+        weight = (_SQUARES - 1 / _FINE) / (1 / _COARSE - 1 / _FINE)
+        q, success = self._full_steps(rotation, position, start, fine + weight * (coarse - fine))
+        return q, success & (np.abs(coarse - fine).max(-1) < _MAX_SPREAD)
+
+    def _equal_steps(self, rotation: Floats, position: Floats, start: Floats, count: int) -> Floats:
+        q = start
+        for left in range(count, 0, -1):
+            error, jacobian = self._error_and_jacobian(q, rotation, position)
+            q = q - self._damped_step(jacobian, error) / left
+        return q
 
     def _original_steps(self, rotation: Floats, position: Floats, start: Floats) -> tuple[Floats, Bools]:
         q, success = start.copy(), np.zeros(len(start), bool)
