@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -35,15 +36,10 @@ def test_small_qwen_tokenizer_merges_and_keeps_specials_whole(folder: Path) -> N
     assert tokenizer.decode([0, 26, 28, 13, 34, 31]) == "a can<IMG_CONTEXT><|im_end|>"
 
 
-def test_saved_tokenizer_is_the_same_and_loads_silently(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_saved_tokenizer_is_the_same(folder: Path, tmp_path: Path) -> None:
     tokenizer = QwenTokenizer(folder)
     tokenizer.save(tmp_path)
-    (tmp_path / "config.json").write_text('{"format": "of a policy"}')
-    capfd.readouterr()
     again = load_tokenizer(tmp_path)
-    assert capfd.readouterr().err == ""
     text = "<img>pick a can</img>\n"
     assert again.encode(text) == tokenizer.encode(text)
     assert again.vocab_size == tokenizer.vocab_size
@@ -93,11 +89,16 @@ def test_real_tokenizer_ids_and_loading_time(shared: Path) -> None:
 
 
 @pytest.mark.golden
-def test_real_tokenizer_is_the_same_after_saving(shared: Path, tmp_path: Path) -> None:
+def test_real_tokenizer_is_the_same_after_saving_and_loads_silently(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = QwenTokenizer(shared / "assets" / "internvl3_tokenizer")
     tokenizer.save(tmp_path)
     (tmp_path / "config.json").write_text('{"format": "of a policy"}')
+    said: list[str] = []
+    monkeypatch.setattr(logging.Logger, "callHandlers", lambda _, entry: said.append(entry.getMessage()))
     again = QwenTokenizer(tmp_path)
+    assert said == []
     text = "<|im_start|>user\n<img><IMG_CONTEXT></img>\nMove the 7UP can's lid, don't spill 12 ml 你好.<|im_end|>\n"
     assert again.encode(text) == tokenizer.encode(text)
     assert (again.pad_id, again.image_id, again.vocab_size) == (151643, 151667, 151674)
