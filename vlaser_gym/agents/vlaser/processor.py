@@ -102,14 +102,8 @@ class ResizeImage:
             )
         pixels = np.empty((len(images), self.size, self.size, 3), np.uint8)
         for image, out in zip(images, pixels, strict=True):
-            self._resize(image, out)
+            cv2.resize(image, (self.size, self.size), dst=out, interpolation=FILTERS[self.filter])
         return {**data, "pixels": pixels}
-
-    def _resize(self, image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        # Averages of averages are averages, up to rounding, and halving has a fast path of its own.
-        while self.filter == "area" and all(side % 2 == 0 and side >= 2 * self.size for side in image.shape[:2]):
-            image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        cv2.resize(image, (self.size, self.size), dst=out, interpolation=FILTERS[self.filter])
 
 
 @dataclass(frozen=True)
