@@ -130,12 +130,15 @@ def _cap(section: Floats, v: float, flip: bool) -> Surface:
     return Surface(vertices, (triangles[:, ::-1] if flip else triangles).astype(np.int32), uv)
 
 
-def turned(profile: Iterable[Sequence[float]], count: int) -> Surface:
-    """Surface of revolution about z of a profile ``(radius, height)``, outside to the right of its direction."""
+def turned(profile: Iterable[Sequence[float]], count: int, closed: bool = True) -> Surface:
+    """Surface of revolution about z of a profile ``(radius, height)``, outside to the right of its direction.
+
+    ``closed`` adds caps at both ends.
+    """
     angle = 2 * np.pi * np.arange(count) / count
     circle = np.stack([np.cos(angle), np.sin(angle)], -1)
     sections = [np.column_stack([max(r, 1e-6) * circle, np.full(count, z)]) for r, z in profile]
-    return lofted(np.array(sections))
+    return lofted(np.array(sections), bottom=closed, top=closed)
 
 
 def ellipses(stations: Iterable[Sequence[float]], count: int) -> Floats:

@@ -150,6 +150,14 @@ def sink_body() -> Surface:
     return meshes.joined([*halves, meshes.lofted(np.array(block), bottom=False)])
 
 
+def drain() -> Surface:
+    """A ring and a hole on the large basin's bottom, at (30, 78) mm."""
+    ring = meshes.turned([(0.021, 0.0392), (0.018, 0.0402), (0.018, 0.0396)], 20, closed=False)
+    hole = meshes.turned([(0.006, 0.0396), (0.006, 0.0404), (0, 0.0404)], 12, closed=False)
+    both = meshes.joined([ring, hole])
+    return Surface(both.vertices + np.array([0.03, 0.078, 0]), both.faces, both.uv)
+
+
 def basket() -> Surface:
     """A wire basket: a frame on the rim of the smaller basin, ribs across and along its bottom."""
     frame = [(0, 98.5, 30), (4, 102.5, 28), (10, 104, 24), (16, 102.5, 20), (18, 98.5, 20), (17.5, 94, 20)]

@@ -112,19 +112,6 @@ def _show(
     add_visual(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
 
 
-def _drain(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
-    """Two rings and a hole on the large basin's bottom."""
-    cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
-    rings = (
-        (0.021, 0.0, (0.42, 0.5, 0.52, 1)),
-        (0.018, 0.0004, (0.66, 0.74, 0.76, 1)),
-        (0.006, 0.0008, (0.05, 0.06, 0.07, 1)),
-    )
-    for i, (radius, lift, rgba) in enumerate(rings):
-        place = (0.03, 0.078, 0.0386 + lift)
-        add_visual(body, f"{name}/visual{i + 2}", type=cylinder, size=(radius, 0.001, 0), pos=place, rgba=rgba)
-
-
 _PLATE: Floats = meshes.rings(measured.PLATE, 10)
 _SINK: tuple[ArrayLike, ...] = (*(meshes.slab(bottom, top) for bottom, top in measured.SINK_SLABS), *measured.SINK_WALL)
 _SHAPES: dict[str, tuple[Builder, ...]] = {
@@ -148,6 +135,6 @@ _SHAPES: dict[str, tuple[Builder, ...]] = {
         _hulls(*_SINK),
         _coloured(object_looks.sink_body, (0.64, 0.75, 0.78)),
         _coloured(object_looks.basket, (0.93, 0.81, 0.46), part=1),
-        _drain,
+        _coloured(object_looks.drain, (0.2, 0.24, 0.26), part=2),
     ),
 }

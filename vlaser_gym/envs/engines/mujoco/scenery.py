@@ -39,8 +39,7 @@ def add_scenery(spec: mujoco.MjSpec, scenery: str, look: str = "builtin") -> Non
     size = (corners[1] - corners[0]) / 2
     add_collision(spec.worldbody, "scene/table", type=mujoco.mjtGeom.mjGEOM_BOX, pos=corners.mean(0), size=size)
     (_add_office if scenery == "bridge_table" else _add_kitchen)(spec)
-    _add(spec, "floor", meshes.sheet((-2400, 2400), (-2400, 2400), 1), (0.27, 0.29, 0.33))
-    _add(spec, "room", _room(), (0.62, 0.63, 0.66), emission=0.25)
+    _add(spec, "room", _room(((-340, 0), (-280, 690))), (0.55, 0.56, 0.6), emission=0.2)
     _add_lights(spec)
 
 
@@ -66,12 +65,13 @@ def _add_office(spec: mujoco.MjSpec) -> None:
     desk = [meshes.rounded_rectangle((x[0] + i, x[1] - i), (y[0] + i, y[1] - i), z, (25,) * 4) for i, z in outline]
     top = ((x[0] + 8, x[1] - 8), (y[0] + 25, y[1] - 25), 870.0)
     _add_wood(spec, "desk", meshes.lofted(np.array(desk)), top, plank=47)
-    back = meshes.box((-370, -350), (-320, 1500), (300, 2200))
-    side = meshes.box((-350, 900), (-320, -300), (300, 2200))
+    _add(spec, "drawers", meshes.box((-340, 0), (-285, 940), (0, 826)), (0.3, 0.17, 0.11))
+    back = meshes.box((-370, -350), (-320, 1000), (820, 1400))
+    side = meshes.box((-350, 100), (-320, -300), (300, 1400))
     cloth = textures.fabric((178, 178, 182), (255, 255, 255), seed=13)
     _add(spec, "partition_back", meshes.mapped(back, (1, 2), 0.2), (0.63, 0.635, 0.66), emission=0.2, image=cloth)
     _add(spec, "partition_side", meshes.mapped(side, (0, 2), 0.2), (0.62, 0.67, 0.73), emission=0.2, image=cloth)
-    _add(spec, "stand", meshes.box((60, 240), (-80, 136), (0, 869.5)), (0.2, 0.21, 0.23))
+    _add_stand(spec, centre_y=28, top=869.5)
 
 
 def _add_kitchen(spec: mujoco.MjSpec) -> None:
@@ -80,11 +80,13 @@ def _add_kitchen(spec: mujoco.MjSpec) -> None:
         ((-420, 60), (-330, 700), 810), ((-420, 60), (-330, 700), 850), ((-280, -40), (-52, 306), 850))]  # fmt: skip
     _add_wood(spec, "worktop", meshes.lofted(np.array(around), top=False), ((-420, 60), (-330, -52), 850), plank=80)
     sides = [meshes.rounded_rectangle((-285, -34), (-58, 312), z, (10,) * 4) for z in (850, 895)]
+    _add_stand(spec, centre_y=60, top=849.5)
+    _add(spec, "doors", meshes.box((-410, 50), (-320, 690), (0, 810)), (0.85, 0.84, 0.8))
     _add(spec, "plinth", meshes.lofted(np.array(sides), bottom=False, top=False), (0.12, 0.13, 0.14))
     _add(spec, "cupboard", meshes.box((-390, -290), (104, 204), (940, 1320)), (0.07, 0.11, 0.24))
     _add_tap(spec)
-    _add(spec, "wall_back", meshes.box((-470, -440), (-420, 1500), (700, 2200)), (0.66, 0.62, 0.58), emission=0.1)
-    _add(spec, "wall_side", meshes.box((-440, 900), (-450, -420), (700, 2200)), (0.58, 0.53, 0.49), emission=0.1)
+    _add(spec, "wall_back", meshes.box((-470, -440), (-420, 800), (700, 1400)), (0.66, 0.62, 0.58), emission=0.1)
+    _add(spec, "wall_side", meshes.box((-440, 100), (-450, -420), (700, 1400)), (0.58, 0.53, 0.49), emission=0.1)
 
 
 _MAHOGANY = ((0.64, 0.34, 0.2), (0.595, 0.305, 0.175), (0.69, 0.385, 0.24))
@@ -95,7 +97,9 @@ def _add_wood(spec: mujoco.MjSpec, part: str, surface: Surface, top: tuple[_Span
     """A wooden part whose upper side shows planks along y, ``plank`` mm wide, in three shades, with some grain."""
     shades = _MAHOGANY if part == "desk" else _PINE
     for i, shade in enumerate(shades):
-        _add(spec, f"{part}_planks{i}", _planks(top, plank, i) + _grain(top, seed=10 + i), shade)
+        grain = _grain(top, seed=10 + i)
+        # Planks of the first shade are the surface itself.
+        _add(spec, f"{part}_planks{i}", _planks(top, plank, i) + grain if i else grain, shade)
     _add(spec, part, surface, shades[0])
 
 
@@ -117,6 +121,11 @@ def _grain(top: tuple[_Span, _Span, float], seed: int) -> Surface:
     return Surface(streaks.vertices + np.array([0, 0, top[2] * MILLIMETRE + 3e-4]), streaks.faces, streaks.uv)
 
 
+def _add_stand(spec: mujoco.MjSpec, centre_y: float, top: float) -> None:
+    """What the robot stands on, beside the table."""
+    _add(spec, "stand", meshes.box((62, 240), (centre_y - 105, centre_y + 105), (0, top)), (0.2, 0.21, 0.23))
+
+
 def _add_tap(spec: mujoco.MjSpec) -> None:
     foot = meshes.rounded_rectangle((-315, -262), (222, 322), 970, (14,) * 4)
     plate = meshes.lofted(np.array([foot, foot + np.array([0, 0, 0.018])]))
@@ -130,9 +139,12 @@ def _add_tap(spec: mujoco.MjSpec) -> None:
     add_visual(spec.worldbody, name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
 
 
-def _room() -> Surface:
-    """Floor, walls and ceiling, seen from inside."""
-    outside = meshes.box((-2500, 2500), (-2500, 2500), (0, 2600))
+def _room(hole: tuple[_Span, _Span]) -> Surface:
+    """Floor, walls and ceiling, seen from inside; no floor under the furniture, where it would be drawn for nothing."""
+    size = (-2500.0, 2500.0)
+    inner = meshes.rounded_rectangle(*hole, 0, (0.01,) * 4, arc=1)
+    outer = [meshes.rounded_rectangle(size, size, z, (0.01,) * 4, arc=1) for z in (0, 2600)]
+    outside = meshes.lofted(np.array([inner, *outer]), bottom=False)
     return Surface(outside.vertices, outside.faces[:, ::-1], outside.uv)
 
 

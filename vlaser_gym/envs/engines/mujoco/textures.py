@@ -58,26 +58,12 @@ def mix(amount: Floats, first: Colour, second: Colour) -> Image:
     return _bytes(colours)
 
 
-def wood(dark: Colour, light: Colour, seed: int = 0, size: int = 512) -> Image:
-    """Boards with the grain across the image (along u)."""
-    fine = noise(size, (size // 4, 8), seed)
-    broad = noise(size, (24, 3), seed + 1)
-    bend = noise(size, (4, 4), seed + 2)
-    rings = 0.5 + 0.5 * np.sin(2 * np.pi * (7 * bend + np.arange(size)[:, None] * 6 / size))
-    return mix(0.35 * fine + 0.4 * broad + 0.25 * rings, dark, light)
-
-
 def fabric(dark: Colour, light: Colour, seed: int = 0, size: int = 256) -> Image:
     """Coarse cloth: short threads in both directions, uneven."""
     across = noise(size, (size // 3, size // 12), seed)
     down = noise(size, (size // 12, size // 3), seed + 1)
     uneven = noise(size, (7, 7), seed + 2)
     return mix(0.4 * across + 0.4 * down + 0.2 * uneven, dark, light)
-
-
-def plaster(dark: Colour, light: Colour, seed: int = 0, size: int = 128) -> Image:
-    """Nearly plain, with soft blotches."""
-    return mix(0.7 * noise(size, (5, 5), seed) + 0.3 * noise(size, (32, 32), seed + 1), dark, light)
 
 
 def banded(stops: list[tuple[float, Colour]], size: int = 128, mottle: float = 0.06, seed: int = 0) -> Image:
