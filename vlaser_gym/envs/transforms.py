@@ -127,12 +127,23 @@ def se3_log(matrix: Floats, position: Floats) -> Floats:
 
     The linear part is the position multiplied by the inverse of the left Jacobian of the rotation.
     """
-    w = matrix_to_rotvec(matrix)
+    w = _small_rotvec(matrix)
     angle2 = (w * w).sum(-1, keepdims=True)
-    angle = np.sqrt(angle2)
     small = angle2 < 1e-8
-    safe = np.where(small, 1.0, angle)
-    half = 0.5 * safe
-    coefficient = np.where(small, 1 / 12 + angle2 / 720, (1 - half * np.cos(half) / np.sin(half)) / (safe * safe))
-    wxp = cross(w, position)
-    return np.concatenate([position - 0.5 * wxp + coefficient * cross(w, wxp), w], -1)
+    safe = np.sqrt(np.where(small, 1.0, angle2))
+    coefficient = np.where(small, 1 / 12 + angle2 / 720, (1 - 0.5 * safe / np.tan(0.5 * safe)) / (safe * safe))
+    # w x (w x p) = w (w . p) - p |w|^2
+    bent = w * (w * position).sum(-1, keepdims=True) - angle2 * position
+    return np.concatenate([position - 0.5 * cross(w, position) + coefficient * bent, w], -1)
+
+
+def _small_rotvec(matrix: Floats) -> Floats:
+    """:func:`matrix_to_rotvec`, cheaper where the angle is below 90 degrees."""
+    flat = matrix.reshape(*matrix.shape[:-2], 9)
+    twice_sine = flat[..., [7, 2, 3]] - flat[..., [5, 6, 1]]
+    cosine = 0.5 * (flat[..., [0, 4, 8]].sum(-1, keepdims=True) - 1)
+    sine = 0.5 * np.sqrt((twice_sine * twice_sine).sum(-1, keepdims=True))
+    tiny = sine < 1e-9
+    rotvec = twice_sine * np.where(tiny, 0.5, 0.5 * np.arctan2(sine, cosine) / np.where(tiny, 1.0, sine))
+    large = cosine < 0
+    return np.where(large, matrix_to_rotvec(matrix), rotvec) if large.any() else rotvec

@@ -135,3 +135,34 @@ def test_state_round_trip_continues_the_same() -> None:
 def test_unknown_setup_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="widowx_sink"):
         get_setup("widow_sink")
+
+
+def test_beyond_reach_the_original_s_iteration_would_fail() -> None:
+    """Goals around the rim of the workspace: what is given up at once is exactly what a hundred steps do not reach."""
+    arm = ArmKinematics(WIDOWX)
+    rng = np.random.default_rng(11)
+    start = np.array([get_setup("widowx").qpos] * 64)
+    start[:, :6] += rng.uniform(-0.3, 0.3, (64, 6))
+    rotation, position = arm.tcp(start)
+    position = position + rng.uniform(0.0, 0.3, (64, 1)) * position / np.linalg.norm(position, axis=1, keepdims=True)
+    goal_rotation = rotation @ arm._tcp_rotation.T
+    goal_position = position - goal_rotation @ arm._tcp_position
+    beyond = ~arm._within_reach(goal_rotation, goal_position)
+    assert 16 < beyond.sum() < 48
+    _, reached = arm._original_steps(goal_rotation, goal_position, start[:, :6])
+    assert not reached[beyond].any()
+    q, success = arm.inverse(rotation, position, start)
+    assert np.array_equal(success, reached)
+    assert np.array_equal(q[beyond], start[beyond, :6])
+
+
+def test_reach_is_the_stretched_arm() -> None:
+    """Shoulder to elbow, elbow to wrist: spec's joint origins (0.04975, 0.25) and 0.175 + 0.075 m."""
+    arm = ArmKinematics(WIDOWX)
+    assert arm._reach == pytest.approx(np.hypot(0.04975, 0.25) + 0.25)
+    np.testing.assert_allclose(arm._shoulder, [0, 0, 0.072 + 0.03865])
+    rng = np.random.default_rng(0)
+    rotations, positions = arm.joint_frames(rng.uniform(-3, 3, (200, 6)))
+    wrist = positions[:, -1] + transforms.apply(rotations[:, -1], np.broadcast_to(arm._wrist, (200, 3)))
+    np.testing.assert_allclose(wrist, positions[:, -2], atol=1e-12)
+    assert (np.linalg.norm(wrist - arm._shoulder, axis=1) <= arm._reach + 1e-12).all()

@@ -12,8 +12,8 @@ extrapolated to the original's step pattern.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +26,80 @@ Bools = NDArray[np.bool_]
 #: Constants of the original solver (spec: SAPIEN 2.2.2 PinocchioModel.compute_inverse_kinematics).
 TOLERANCE, STEP, DAMPING, MAX_STEPS = 1e-4, 0.1, 1e-6, 100
 _FULL_STEPS = 8
+_RIDGE = DAMPING * np.eye(6)
 #: The posture error of Euler steps grows with the sum of the squares of their shares of the way. Equal steps have one
 #: over their number; the original's tenth of what remains has this.
 _SQUARES = STEP / (2 - STEP)
 _COARSE, _FINE = 3, 6
 #: Where the two walks end farther apart than this (rad), the extrapolation is not trusted.
 _MAX_SPREAD = 0.005
+
+
+class _Motions:
+    """Transforms of moving joints in the frame of the moving joint before them, ``[n, B, 4, 4]`` for ``q [B, n]``.
+
+    A joint's transform is the product of the fixed joints before it and of its own motion: a constant, plus constants
+    times sin q and 1 - cos q (Rodrigues' formula) or times q.
+
+    Args:
+        paths: for each moving joint the fixed joints before it, then itself.
+    """
+
+    def __init__(self, paths: Sequence[Sequence[Joint]]) -> None:
+        joints = [path[-1] for path in paths]
+        offsets = np.array([_fixed_frame(path) for path in paths]).reshape(-1, 4, 4)
+        #: Origins ``[n, 3]`` and orientations at rest ``[n, 3, 3]`` of the joints, each in the frame of the one before.
+        self.offsets, self.rest_rotations = offsets[:, :3, 3], offsets[:, :3, :3]
+        self.axes = np.array([joint.axis for joint in joints], np.float64).reshape(-1, 3)
+        turning = np.array([joint.kind == "revolute" for joint in joints], bool)
+        turn, slide = np.zeros((2, len(joints), 4, 4))
+        turn[:, :3, :3] = transforms.cross_matrix(self.axes) * turning[:, None, None]
+        slide[:, :3, 3] = self.axes * ~turning[:, None]
+        sine = offsets @ turn
+        self._constant, self._sine, self._versine = offsets[:, None], sine[:, None], (sine @ turn)[:, None]
+        self._linear = (offsets @ slide)[:, None] if slide.any() else None
+
+    def __call__(self, q: Floats) -> Floats:
+        """``q [B, n]`` -> ``[n, B, 4, 4]``."""
+        q = np.ascontiguousarray(q.T)[:, :, None, None]
+        out = self._constant + np.sin(q) * self._sine
+        out += (1 - np.cos(q)) * self._versine
+        if self._linear is not None:
+            out += q * self._linear
+        return np.asarray(out)
+
+
+def _fixed_frame(path: Sequence[Joint]) -> Floats:
+    """Product of the origins of joints, all at rest, ``[4, 4]``."""
+    frame = np.eye(4)
+    for joint in path:
+        origin = np.eye(4)
+        origin[:3, :3], origin[:3, 3] = transforms.rpy_to_matrix(*joint.rpy), joint.xyz
+        frame = frame @ origin
+    return frame
+
+
+def _split(path: Sequence[Joint]) -> list[list[Joint]]:
+    """A path cut behind each of its revolute joints."""
+    parts: list[list[Joint]] = [[]]
+    for joint in path:
+        parts[-1].append(joint)
+        if joint.kind == "revolute":
+            parts.append([])
+    return [part for part in parts if part]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to get at some links: the moving joints on the way, each one's predecessor (-1: the root), and the links.
+
+    ``links`` holds the number of the joint that carries the link (-1: none does) and the link's frame in the joint's.
+    """
+
+    columns: NDArray[np.int64]
+    motions: _Motions
+    parents: tuple[int, ...]
+    links: Mapping[str, tuple[int, Floats]]
 
 
 class KinematicTree:
@@ -42,6 +110,7 @@ class KinematicTree:
         self.link_names = tuple(link.name for link in robot.links)
         self._index = {joint.name: i for i, joint in enumerate(robot.moving_joints)}
         self._by_child = {joint.child: joint for joint in robot.joints}
+        self._plans: dict[tuple[str, ...], _Plan] = {}
 
     def path(self, link: str) -> list[Joint]:
         """Joints from the root to ``link``."""
@@ -53,40 +122,39 @@ class KinematicTree:
 
     def link_poses(self, qpos: Floats, links: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
         """``link -> (R [B, 3, 3], p [B, 3])`` in the root frame, for ``qpos [B, J]``."""
-        done: dict[str, tuple[Floats, Floats]] = {}
+        key = tuple(links)
+        if key not in self._plans:
+            self._plans[key] = self._plan(key)
+        plan = self._plans[key]
+        frames = plan.motions(qpos[:, plan.columns])
+        for i, parent in enumerate(plan.parents):
+            if parent >= 0:
+                frames[i] = frames[parent] @ frames[i]
+        poses = {}
+        for link, (joint, offset) in plan.links.items():
+            frame = np.broadcast_to(offset, (len(qpos), 4, 4)) if joint < 0 else frames[joint] @ offset
+            poses[link] = frame[:, :3, :3], frame[:, :3, 3]
+        return poses
+
+    def _plan(self, links: tuple[str, ...]) -> _Plan:
+        order: list[str] = []
+        paths: list[list[Joint]] = []
+        parents: list[int] = []
+        placed: dict[str, tuple[int, Floats]] = {}
         for link in links:
-            self._pose(link, qpos, done)
-        return {link: done[link] for link in links}
-
-    def _pose(self, link: str, qpos: Floats, done: dict[str, tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-        if link not in done:
-            joint = self._by_child.get(link)
-            if joint is None:
-                eye = np.broadcast_to(np.eye(3), (len(qpos), 3, 3))
-                done[link] = eye, np.zeros((len(qpos), 3))
-            else:
-                rotation, position = self._pose(joint.parent, qpos, done)
-                done[link] = self._advance(joint, rotation, position, qpos)
-        return done[link]
-
-    def _advance(self, joint: Joint, rotation: Floats, position: Floats, qpos: Floats) -> tuple[Floats, Floats]:
-        position = position + apply_constant(rotation, joint.xyz)
-        if any(joint.rpy):
-            rotation = rotation @ transforms.rpy_to_matrix(*joint.rpy)
-        if joint.kind == "fixed":
-            return rotation, position
-        q = qpos[:, self._index[joint.name], None]
-        motion = q * np.asarray(joint.axis)
-        if joint.kind == "prismatic":
-            return rotation, position + transforms.apply(rotation, motion)
-        return rotation @ transforms.rotvec_to_matrix(motion), position
-
-
-def apply_constant(rotation: Floats, vector: Sequence[float]) -> Floats:
-    """``rotation [B, 3, 3] @ vector [3]``; skips the work for the zero vector."""
-    if not any(vector):
-        return np.zeros((len(rotation), 3))
-    return np.asarray(rotation @ np.asarray(vector, np.float64))
+            last, pending = -1, []
+            for joint in self.path(link):
+                pending.append(joint)
+                if joint.kind == "fixed":
+                    continue
+                if joint.name not in order:
+                    order.append(joint.name)
+                    paths.append(pending)
+                    parents.append(last)
+                last, pending = order.index(joint.name), []
+            placed[link] = last, _fixed_frame(pending)
+        columns = np.array([self._index[name] for name in order], np.int64)
+        return _Plan(columns, _Motions(paths), tuple(parents), placed)
 
 
 class ArmKinematics:
@@ -100,71 +168,69 @@ class ArmKinematics:
         order = [joint.name for joint in robot.moving_joints]
         #: Columns of ``qpos`` that hold the chain's joints.
         self.columns = np.array([order.index(joint.name) for joint in self.joints])
-        self._axes = np.array([joint.axis for joint in self.joints])
-        k = transforms.cross_matrix(self._axes)
-        self._k, self._kk = k, k @ k
         # Fixed joints between two moving ones are folded into the offset of the later one.
-        self._offsets = self._fold(path[: last + 1])
-        rotation, position = self._rigid(path[last + 1 :])
-        self._tcp_rotation, self._tcp_position = rotation, position
+        self._motions = _Motions(_split(path[: last + 1]))
+        self._axes = self._motions.axes[:, None, :, None]
+        tcp = _fixed_frame(path[last + 1 :])
+        self._tcp_rotation, self._tcp_position = tcp[:3, :3], tcp[:3, 3]
+        self._shoulder, self._wrist, self._reach = self._measure_reach()
 
-    def _fold(self, path: list[Joint]) -> list[tuple[Floats, Floats]]:
-        offsets, pending = [], []
-        for joint in path:
-            pending.append(joint)
-            if joint.kind == "revolute":
-                offsets.append(self._rigid(pending))
-                pending = []
-        return offsets
+    def _measure_reach(self) -> tuple[Floats, Floats, float]:
+        """A point that never moves (root frame), one that a goal fixes (last joint's frame), their greatest distance.
 
-    @staticmethod
-    def _rigid(path: list[Joint]) -> tuple[Floats, Floats]:
-        rotation, position = np.eye(3), np.zeros(3)
-        for joint in path:
-            position = position + rotation @ np.asarray(joint.xyz)
-            rotation = rotation @ transforms.rpy_to_matrix(*joint.rpy)
-        return rotation, position
+        A joint on the axis of the first one stays where it is; one on the axis of the last one goes where the goal
+        says: these two links are no part of the way that the arm stretches. The lengths in between add up.
+        """
+        offsets, axes, turns = self._motions.offsets, self._motions.axes, self._motions.rest_rotations
+        first, last = 0, len(axes) - 1
+        shoulder, wrist = offsets[0], np.zeros(3)
+        if np.allclose(np.cross(axes[0], offsets[1]), 0):
+            first, shoulder = 1, shoulder + turns[0] @ offsets[1]
+        back = turns[-1].T @ offsets[-1]
+        if np.allclose(np.cross(axes[-1], back), 0):
+            last, wrist = last - 1, -back
+        return shoulder, wrist, float(np.linalg.norm(offsets[first + 1 : last + 1], axis=-1).sum())
 
-    @cached_property
-    def _fixed_rotations(self) -> list[bool]:
-        return [bool(np.array_equal(rotation, np.eye(3))) for rotation, _ in self._offsets]
+    def _within_reach(self, rotation: Floats, position: Floats) -> Bools:
+        """False where no posture comes within the tolerance of the goal of the last joint's frame, ``[B]``."""
+        way = position + rotation @ self._wrist - self._shoulder
+        return np.asarray(np.sqrt((way * way).sum(-1)) < self._reach + 2 * TOLERANCE)
+
+    def _frames(self, q: Floats) -> Floats:
+        """Frames of the chain's joints in the root frame, ``[n, B, 4, 4]``, for ``q [B, n]``."""
+        frames = self._motions(q)
+        for i in range(1, len(frames)):
+            frames[i] = frames[i - 1] @ frames[i]
+        return frames
 
     def joint_frames(self, q: Floats) -> tuple[Floats, Floats]:
         """Frames of the chain's joints: ``(R [B, n, 3, 3], p [B, n, 3])`` in the root frame, for ``q [B, n]``."""
-        sin, cos = np.sin(q)[..., None, None], np.cos(q)[..., None, None]
-        turns = np.eye(3) + sin * self._k + (1 - cos) * self._kk
-        rotations, positions = np.empty((*q.shape, 3, 3)), np.empty((*q.shape, 3))
-        rotation = np.broadcast_to(np.eye(3), (len(q), 3, 3))
-        position = np.zeros((len(q), 3))
-        for i, (offset_rotation, offset) in enumerate(self._offsets):
-            position = position + rotation @ offset
-            if not self._fixed_rotations[i]:
-                rotation = rotation @ offset_rotation
-            rotation = rotation @ turns[:, i]
-            rotations[:, i], positions[:, i] = rotation, position
-        return rotations, positions
+        frames = self._frames(q).swapaxes(0, 1)
+        return frames[..., :3, :3], frames[..., :3, 3]
 
     def tcp(self, qpos: Floats) -> tuple[Floats, Floats]:
         """TCP ``(R [B, 3, 3], p [B, 3])`` in the root frame, for full ``qpos [B, J]``."""
-        rotations, positions = self.joint_frames(qpos[:, self.columns])
-        rotation, position = rotations[:, -1], positions[:, -1]
+        frame = self._frames(qpos[:, self.columns])[-1]
+        rotation, position = frame[:, :3, :3], frame[:, :3, 3]
         return rotation @ self._tcp_rotation, position + rotation @ self._tcp_position
 
     def _error_and_jacobian(self, q: Floats, rotation: Floats, position: Floats) -> tuple[Floats, Floats]:
         """SE(3) error of the last joint frame and its local Jacobian ``[B, 6, n]``; the goal is a joint-frame pose."""
-        rotations, positions = self.joint_frames(q)
-        back = np.swapaxes(rotation, -1, -2)
-        error = transforms.se3_log(back @ rotations[:, -1], transforms.apply(back, positions[:, -1] - position))
-        axes = (rotations @ self._axes[..., None])[..., 0]
-        linear = transforms.cross(axes, positions[:, -1:] - positions)
-        to_local = np.swapaxes(rotations[:, -1], -1, -2)
-        jacobian = np.concatenate([to_local @ np.swapaxes(linear, 1, 2), to_local @ np.swapaxes(axes, 1, 2)], 1)
-        return error, jacobian
+        frames = self._frames(q)
+        rotations, positions = frames[..., :3, :3], frames[..., :3, 3]
+        back = rotation.swapaxes(-1, -2)
+        error = transforms.se3_log(back @ rotations[-1], transforms.apply(back, positions[-1] - position))
+        # Columns: what the last frame does when a joint turns, in the world and then seen from that frame.
+        world = np.empty((2, *positions.shape))
+        np.matmul(rotations, self._axes, out=world[1, ..., None])
+        world[0] = transforms.cross(world[1], positions[-1] - positions)
+        local = world.swapaxes(1, 2) @ rotations[-1]
+        return error, local.transpose(1, 0, 3, 2).reshape(len(q), 6, -1)
 
     @staticmethod
     def _damped_step(jacobian: Floats, error: Floats) -> Floats:
         transpose = np.swapaxes(jacobian, 1, 2)
-        gram = jacobian @ transpose + DAMPING * np.eye(6)
+        gram = jacobian @ transpose + _RIDGE
         return np.asarray((transpose @ np.linalg.solve(gram, error[..., None]))[..., 0])
 
     def inverse(self, rotation: Floats, position: Floats, qpos: Floats) -> tuple[Floats, Bools]:
@@ -181,11 +247,19 @@ class ArmKinematics:
         start = qpos[:, self.columns]
         joint_rotation = rotation @ self._tcp_rotation.T
         joint_position = position - joint_rotation @ self._tcp_position
+        q, success = start.copy(), np.zeros(len(start), bool)
+        # The search always fails beyond reach; leaving it out saves its hundred steps.
+        rows = np.flatnonzero(self._within_reach(joint_rotation, joint_position))
+        if rows.size:
+            q[rows], success[rows] = self._search(joint_rotation[rows], joint_position[rows], start[rows])
+        return q, success
+
+    def _search(self, rotation: Floats, position: Floats, start: Floats) -> tuple[Floats, Bools]:
         fast = self._redundant_steps if len(self.joints) > 6 else self._full_steps
-        q, success = fast(joint_rotation, joint_position, start)
+        q, success = fast(rotation, position, start)
         slow = np.flatnonzero(~success)
         if slow.size:
-            q[slow], success[slow] = self._original_steps(joint_rotation[slow], joint_position[slow], start[slow])
+            q[slow], success[slow] = self._original_steps(rotation[slow], position[slow], start[slow])
         return q, success
 
     def _full_steps(
