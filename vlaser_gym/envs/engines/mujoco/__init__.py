@@ -1,14 +1,14 @@
 """The built-in engine.
 
 ``import mujoco`` loads the OpenGL backend that ``MUJOCO_GL`` names and fails where that backend does not work. Physics
-needs no OpenGL, and pictures are made in other processes, which report the failure when a picture is asked for. So where
-the backend stands in the way, MuJoCo is imported without one.
+needs no OpenGL, and pictures are made in other processes, which report the failure when a picture is asked for. So
+where the backend stands in the way, MuJoCo is imported without one.
 """
 
 import os
 
 try:
-    import mujoco  # noqa: F401
+    import mujoco
 except Exception:  # drivers fail in many ways, with many types
     _backend = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = "disable"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import IO, Any
 
 import mujoco
@@ -52,7 +53,8 @@ class _Server:
         self._frames: NDArray[np.uint8] | None = None
 
     def answer(self, command: str, *arguments: Any) -> Any:
-        return {"size": self._size, "open": self._open, "render": self._render}[command](*arguments)
+        handlers: dict[str, Callable[..., Any]] = {"size": self._size, "open": self._open, "render": self._render}
+        return handlers[command](*arguments)
 
     def _artist(self, key: SceneKey) -> _Artist:
         if key not in self._artists:

@@ -111,7 +111,7 @@ class SceneRenderer:
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
         """``[H, W, 3]`` picture of a state with the recorded names ``qpos``, ``object/<name>``, ``joint/<name>``."""
-        return self.frames(task, variant, [state])[0]
+        return np.asarray(self.frames(task, variant, [state])[0])
 
     def frames(self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]]) -> NDArray[np.uint8]:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task."""
