@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address, canonical_layout
-from vlaser_gym.envs.engines import Placement, Reading, make_engine
+from vlaser_gym.envs.engines import Placement, make_engine
 from vlaser_gym.envs.lane import Lane
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
@@ -122,6 +122,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self.controller = setups[0].make_controller(num_envs)
         self._tree = KinematicTree(setups[0].robot)
         self._tcp_link = setups[0].robot.tcp_link
+        self._bases = {setup.name: _matrix(setup.base_pose) for setup in setups}
+        queried = {name for t in self.tasks for query in t.contacts for name in (query.of, query.by)}
+        self._contact_links = sorted(name.removeprefix("link:") for name in queried if name.startswith("link:"))
         self._lanes = [Lane(self.tasks[i % len(self.tasks)]) for i in range(num_envs)]
         self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
         # Pictures that still show the present: a lane that has not moved is not rendered again.
@@ -302,45 +305,49 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             raise ResetNeeded("Call reset() before the first step and the first picture.")
 
     def _control_step(self, lanes: Ints, actions: NDArray[np.float64]) -> None:
-        qpos = np.array([self._lanes[i].reading.qpos for i in lanes])
-        qvel = np.array([self._lanes[i].reading.qvel for i in lanes])
+        running = [self._lanes[i] for i in lanes]
+        qpos = np.array([lane.reading.qpos for lane in running])
+        qvel = np.array([lane.reading.qvel for lane in running])
         self.engine.step(lanes, self.controller.act(lanes, actions, qpos, qvel))
         self._stale[lanes] = True
-        for i, reading in zip(lanes, self.engine.read(lanes), strict=True):
-            self._lanes[i].advance(reading)
+        for lane, reading in zip(running, self.engine.read(lanes), strict=True):
+            lane.advance(reading)
+        link_pose = self._link_poses(running)
         by_task: dict[str, list[int]] = {}
-        for i in lanes:
-            by_task.setdefault(self._lanes[i].task.name, []).append(int(i))
-        for members in by_task.values():
-            self._evaluate([self._lanes[i] for i in members])
+        for row, lane in enumerate(running):
+            by_task.setdefault(lane.task.name, []).append(row)
+        for rows in by_task.values():
+            self._evaluate([running[row] for row in rows], {name: poses[rows] for name, poses in link_pose.items()})
 
-    def _evaluate(self, lanes: list[Lane]) -> None:
+    def _link_poses(self, lanes: list[Lane]) -> dict[str, NDArray[np.float64]]:
+        """World poses ``[B, 7]`` of the links that contact queries name."""
+        bases = [self._bases[lane.task.robot_setup] for lane in lanes]
+        base_rotation, base_position = (np.array(parts) for parts in zip(*bases, strict=True))
+        local = self._tree.link_poses(np.array([lane.reading.qpos for lane in lanes]), self._contact_links)
+        if not local:
+            return {}
+        rotation, position = (np.array(parts) for parts in zip(*local.values(), strict=True))
+        world = transforms.make_pose(
+            base_position + transforms.apply(base_rotation, position), base_rotation @ rotation
+        )
+        return dict(zip(local, world, strict=True))
+
+    def _evaluate(self, lanes: list[Lane], link_pose: dict[str, NDArray[np.float64]]) -> None:
         """Flags of lanes of one task, in one batch."""
-        task = lanes[0].task
-        snapshot = self._snapshot(task, [lane.reading for lane in lanes], [lane.elapsed for lane in lanes])
+        task, readings = lanes[0].task, [lane.reading for lane in lanes]
+        snapshot = Snapshot(
+            object_pose=np.array([r.object_pose for r in readings]),
+            link_pose=link_pose,
+            impulse=np.array([r.impulse for r in readings]),
+            joints={name: np.array([r.joints[name] for r in readings]) for name in readings[0].joints},
+            elapsed=np.array([lane.elapsed for lane in lanes]),
+        )
         memory = {name: np.concatenate([lane.memory[name] for lane in lanes]) for name in lanes[0].memory}
         flags, memory = task.evaluate(snapshot, memory)
-        for row, lane in enumerate(lanes):
-            lane.judge(
-                {name: bool(values[row]) for name, values in flags.items()},
-                {name: values[row : row + 1] for name, values in memory.items()},
-                int(task.stage(memory)[row]),
-                self.terminate_on_success,
-            )
-
-    def _snapshot(self, task: Task, readings: list[Reading], elapsed: list[int]) -> Snapshot:
-        links = sorted({q[5:] for c in task.contacts for q in (c.of, c.by) if q.startswith("link:")})
-        base = np.asarray(get_setup(task.robot_setup).base_pose)
-        poses = self._tree.link_poses(np.array([r.qpos for r in readings]), links)
-        world = {name: transforms.compose(base, transforms.make_pose(p, R)) for name, (R, p) in poses.items()}
-        names = readings[0].joints
-        return Snapshot(
-            object_pose=np.array([r.object_pose for r in readings]),
-            link_pose=world,
-            impulse=np.array([r.impulse for r in readings]),
-            joints={name: np.array([r.joints[name] for r in readings]) for name in names},
-            elapsed=np.array(elapsed),
-        )
+        verdicts = zip(*(values.tolist() for values in flags.values()), strict=True)
+        for row, (lane, verdict, stage) in enumerate(zip(lanes, verdicts, task.stage(memory).tolist(), strict=True)):
+            remembered = {name: values[row : row + 1] for name, values in memory.items()}
+            lane.judge(dict(zip(flags, verdict, strict=True)), remembered, stage, self.terminate_on_success)
 
     def _autoreset(self, done: NDArray[np.bool_], info: Info) -> dict[str, Any]:
         if self.autoreset_mode is AutoresetMode.DISABLED or not done.any():
@@ -481,6 +488,12 @@ def _only_robot(tasks: Sequence[Task]) -> str:
             f"The tasks of one environment must share a robot; got {listed}: run robot after robot."
         )
     return next(iter(robots.values()))
+
+
+def _matrix(pose: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A pose as rotation matrix and position."""
+    array = np.asarray(pose, np.float64)
+    return transforms.quat_to_matrix(array[3:]), array[:3]
 
 
 def _observation_space(observe: Sequence[str], height: int, width: int) -> spaces.Dict:
