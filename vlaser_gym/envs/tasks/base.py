@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlaser_gym.envs.tasks.variants import Variant
+from vlaser_gym.errors import UnknownNameError
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Flags = dict[str, NDArray[np.bool_]]
@@ -53,8 +56,9 @@ class ObjectSpec:
 class ContactQuery:
     """A question to the engine: the impulse that ``by`` exerted on ``of`` in the last physics substep.
 
-    ``of`` and ``by`` are ``"object:<name>"``, ``"link:<robot link>"`` or ``"scene"`` (everything static that is neither
-    robot nor listed object, such as the table). The answer is the vector sum over contact points, world frame, N s.
+    ``of`` and ``by`` are ``"object:<name>"``, ``"link:<robot link>"``, ``"part:<name>"`` (one named shape of the
+    scenery, such as a drawer's floor) or ``"scene"`` (everything static that is neither robot nor listed object, such
+    as the table). The answer is the vector sum over contact points, world frame, N s.
     """
 
     of: str
@@ -82,10 +86,28 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Layout:
-    """An initial state: ``object_pose [n_objects, 7]`` (settled, world), scenery joints, free-form scene options."""
+    """An initial state.
+
+    Attributes:
+        object_pose: ``[n_objects, 7]``, settled, world, order of :meth:`Task.objects_of` the cast.
+        joints: scenery joints by name (rad or m).
+        base_pose: world pose of the robot's root link, where it is not the setup's.
+        qpos: start joint positions of the robot, where they are not the setup's.
+        cast: which objects play; see :meth:`Task.objects_of`.
+        source, target: indices of the manipulated object and of its goal among them, where not the task's own.
+        goal_joint: the scenery joint that the task is about (the drawer to open).
+        overlay: file name of the photograph that stands behind the foreground; empty where there is none.
+    """
 
     object_pose: Floats
     joints: Mapping[str, float] = field(default_factory=dict)
+    base_pose: tuple[float, ...] | None = None
+    qpos: tuple[float, ...] | None = None
+    cast: str = ""
+    source: int | None = None
+    target: int | None = None
+    goal_joint: str = ""
+    overlay: str = ""
 
 
 class Task(ABC):
@@ -112,6 +134,27 @@ class Task(ABC):
     num_layouts: int
     variants: tuple[str, ...] = ("default",)
 
+    def objects_of(self, cast: str) -> tuple[ObjectSpec, ...]:
+        """The objects of a layout's cast. Layouts of one variant have equally many, and equally many contact queries.
+
+        A scene is fixed by task, variant and cast. Most tasks have one cast, ``""``: :attr:`objects`.
+        """
+        return self.objects
+
+    def contacts_of(self, cast: str) -> tuple[ContactQuery, ...]:
+        """The contact queries of a cast, in an order that does not depend on it."""
+        return self.contacts
+
+    def look(self, variant: str) -> Variant:
+        """What the scene looks like in a variant.
+
+        Raises:
+            UnknownNameError: if the task has no such variant.
+        """
+        if variant not in self.variants:
+            raise UnknownNameError(f"variant of {self.name}", variant, self.variants)
+        return Variant(variant, scene=self.scenery)
+
     @abstractmethod
     def layout(self, layout: str, variant: str = "default") -> Layout:
         """The initial state of ``"grid:K"`` or ``"region:K"``.
@@ -135,3 +178,10 @@ class Task(ABC):
     def stage(self, memory: Memory) -> NDArray[np.int64]:
         """Index of the current sub-task per lane, ``[B]``; 0 for one-stage tasks."""
         return np.zeros(len(next(iter(memory.values()))), np.int64)
+
+    def advance(self, memory: Memory) -> Memory:
+        """Memory of lanes whose agent has declared the current sub-task done; nothing changes in one-stage tasks.
+
+        To be called between control steps; :meth:`stage` of the answer tells what the robot is told next.
+        """
+        return memory

@@ -1,0 +1,193 @@
+"""The published evaluations as lists of episodes and the averages taken over them.
+
+- ``visual_matching`` and ``variant_aggregation``: SimplerEnv's scripts (4ab7178). A score is the mean over groups
+  (robot colourings, variants, orientations, drawers) of the success rates within them; episodes with other cameras are
+  run but enter no average of the aggregation.
+- ``vlaser_paper``: the evaluation of the Vlaser paper. 240 episodes per WidowX task; on the Google Robot the same
+  episodes with the cameras counted in, open and close pooled, and one plain mean per score.
+
+Success of an episode is that of its last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks.cabinet import DRAWERS
+from vlaser_gym.envs.tasks.google_pick import ORIENTATIONS
+from vlaser_gym.envs.tasks.variants import ROBOT_COLOURS
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+
+Episodes = tuple[Address, ...]
+
+_WIDOWX = (
+    "widowx_spoon_on_towel",
+    "widowx_carrot_on_plate",
+    "widowx_stack_cube",
+    "widowx_put_eggplant_in_basket",
+)
+_PICK = tuple(f"google_robot_pick_{orientation}_coke_can" for orientation in ORIENTATIONS)
+#: SimplerEnv's scripts and the Vlaser paper take version 0, although the plain name means version 1.
+_MOVE_NEAR = ("google_robot_move_near_v0",)
+_OPEN = tuple(f"google_robot_open_{drawer}_drawer" for drawer in DRAWERS)
+_CLOSE = tuple(f"google_robot_close_{drawer}_drawer" for drawer in DRAWERS)
+_PLACE_APPLE = ("google_robot_place_apple_in_closed_top_drawer",)
+
+_COLOURS = tuple(colour or "default" for colour in ROBOT_COLOURS)
+_CAMERAS = ("camera_1", "camera_2")
+_TABLE = (
+    "aggregation",
+    "alt_background",
+    "alt_background_2",
+    "slightly_darker_lighting",
+    "slightly_brighter_lighting",
+    "table_cabinet1",
+    "table_cabinet2",
+)
+_PICK_VARIANTS = (*_TABLE, "distractors", "distractors_more")
+_MOVE_NEAR_VARIANTS = (*_TABLE, "no_distractor")
+_CABINET_VARIANTS = (
+    "aggregation",
+    "modern_bedroom",
+    "modern_office",
+    "brighter_lighting",
+    "darker_lighting",
+    "station2",
+    "station3",
+)
+#: Grid layouts of each task here.
+_LAYOUTS = {_MOVE_NEAR: 60, _PLACE_APPLE: 27, _PICK: 25, _OPEN: 9, _CLOSE: 9}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A published number: the mean over ``groups`` of the success rate within each."""
+
+    name: str
+    groups: tuple[Episodes, ...]
+
+    @property
+    def episodes(self) -> Episodes:
+        """All episodes, group after group."""
+        return tuple(address for group in self.groups for address in group)
+
+    def value(self, success: Mapping[Address, bool]) -> float:
+        """The score, 0 to 1.
+
+        Raises:
+            InvalidConfigError: if an episode's outcome is missing.
+        """
+        missing = [address for address in self.episodes if address not in success]
+        if missing:
+            raise InvalidConfigError(
+                f"Score {self.name!r} needs {len(self.episodes)} episodes; got no outcome of {len(missing)} of them, "
+                f"first {missing[0]}: run them too."
+            )
+        rates = [sum(bool(success[address]) for address in group) / len(group) for group in self.groups]
+        return sum(rates) / len(rates)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A published evaluation.
+
+    Attributes:
+        episodes: what to run, each address once.
+        scores: the numbers that are reported.
+    """
+
+    name: str
+    scores: tuple[Score, ...]
+
+    @property
+    def episodes(self) -> Episodes:
+        """What to run, in order, each once."""
+        return tuple(dict.fromkeys(address for score in self.scores for address in score.episodes))
+
+
+def _grid(tasks: Iterable[str], variant: str, count: int, trials: int = 1) -> Episodes:
+    return tuple(
+        Address(task, variant, f"grid:{k}", trial) for task in tasks for trial in range(trials) for k in range(count)
+    )
+
+
+def _groups(tasks: Sequence[str], variants: Sequence[str], count: int) -> tuple[Episodes, ...]:
+    """One group per variant and task."""
+    return tuple(_grid((task,), variant, count) for variant in variants for task in tasks)
+
+
+def _widowx(trials: int) -> tuple[Score, ...]:
+    return tuple(Score(task, (_grid((task,), "default", 24, trials),)) for task in _WIDOWX)
+
+
+def _google(
+    pick: Sequence[str], near: Sequence[str], cabinet: Sequence[str], prefix: str = ""
+) -> tuple[Score, Score, Score, Score, Score]:
+    """The five Google Robot scores over variants of the table and of the cabinet."""
+    return (
+        Score(f"{prefix}pick_coke_can", _groups(_PICK, pick, _LAYOUTS[_PICK])),
+        Score(f"{prefix}move_near", _groups(_MOVE_NEAR, near, _LAYOUTS[_MOVE_NEAR])),
+        Score(f"{prefix}open_drawer", _groups(_OPEN, cabinet, _LAYOUTS[_OPEN])),
+        Score(f"{prefix}close_drawer", _groups(_CLOSE, cabinet, _LAYOUTS[_CLOSE])),
+        Score(f"{prefix}place_apple_in_closed_top_drawer", _groups(_PLACE_APPLE, cabinet, _LAYOUTS[_PLACE_APPLE])),
+    )
+
+
+def visual_matching() -> Protocol:
+    """SimplerEnv's visual matching: WidowX 24 per task, coke can 300, move near 240, open, close and place 108 each."""
+    return Protocol("visual_matching", (*_widowx(1), *_with_drawers(_google(_COLOURS, _COLOURS, _COLOURS))))
+
+
+def variant_aggregation() -> Protocol:
+    """SimplerEnv's variant aggregation (Google Robot only): coke can 675, move near 480, open and close 189 each,
+    place 189; and apart from these, with other cameras, coke can 150 and move near 120."""
+    pick, near = _google(_CAMERAS, _CAMERAS, ())[:2]
+    cameras = Score("pick_coke_can_cameras", pick.groups), Score("move_near_cameras", near.groups)
+    scores = _with_drawers(_google(_PICK_VARIANTS, _MOVE_NEAR_VARIANTS, _CABINET_VARIANTS))
+    return Protocol("variant_aggregation", (*scores, *cameras))
+
+
+def _with_drawers(scores: tuple[Score, ...]) -> tuple[Score, ...]:
+    """The scores with the mean of open and close behind them."""
+    pick, near, opened, closed, place = scores
+    return (pick, near, opened, closed, Score("drawer", opened.groups + closed.groups), place)
+
+
+def vlaser_paper() -> Protocol:
+    """The Vlaser paper: WidowX 240 per task; Google Robot, visual matching 300, 240, 216, aggregation 825, 600, 378."""
+    matching = _google(_COLOURS, _COLOURS, _COLOURS, "visual_matching/")
+    aggregation = _google(
+        (*_PICK_VARIANTS, *_CAMERAS), (*_MOVE_NEAR_VARIANTS, *_CAMERAS), _CABINET_VARIANTS, "variant_aggregation/"
+    )
+    return Protocol("vlaser_paper", (*_widowx(10), *_pooled(matching), *_pooled(aggregation)))
+
+
+def _pooled(scores: tuple[Score, ...]) -> tuple[Score, ...]:
+    """Pick, move near and drawers (open and close), each as one group."""
+    pick, near, opened, closed, _ = scores
+    drawer = opened.name.replace("open_drawer", "drawer")
+    return (
+        Score(pick.name, (pick.episodes,)),
+        Score(near.name, (near.episodes,)),
+        Score(drawer, (opened.episodes + closed.episodes,)),
+    )
+
+
+PROTOCOLS: dict[str, Callable[[], Protocol]] = {
+    protocol.__name__: protocol for protocol in (visual_matching, variant_aggregation, vlaser_paper)
+}
+
+
+@cache
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UnknownNameError: if there is none.
+    """
+    if name not in PROTOCOLS:
+        raise UnknownNameError("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]()
