@@ -23,7 +23,7 @@ from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 CONFIG_DIR = Path(__file__).parent / "configs"
 T = TypeVar("T")
 #: Groups whose entries are handed to somebody else's constructor: any further key may be set below them.
-OPEN_GROUPS = ("agent", "engine")
+OPEN_GROUPS = ("agent", "engine", "settings")
 
 
 def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ controller's rule, so that it can track the target pose that its own actions hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,34 @@ class Script:
     open_steps: int = 3
 
 
+@dataclass(frozen=True)
+class Disturbance:
+    """What pushes the arm off the expert's path, so that demonstrations show how to come back to it.
+
+    Every ``every`` actions the expert draws, with probability ``probability``, a displacement of the controller's
+    target and spreads it evenly over these actions; it learns of it only afterwards, and corrects it then. This is how
+    a policy that executes chunks of ``every`` actions errs.
+
+    Attributes:
+        position: standard deviation of the displacement along each axis (m).
+        yaw: standard deviation of the turn about the vertical (rad).
+        probability: of a disturbance in a chunk.
+        every: actions of a chunk.
+    """
+
+    position: float = 0.008
+    yaw: float = 0.08
+    probability: float = 0.6
+    every: int = 4
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """What is added to each action of a chunk, ``[7]``."""
+        push = np.zeros(7)
+        push[:3] = rng.normal(0, self.position, 3)
+        push[5] = rng.normal(0, self.yaw)
+        return push / self.every * (rng.random() < self.probability)
+
+
 _SCRIPTS = {
     # The fingers reach 16 mm below the TCP: at the spoon's own height they would stand on the table.
     "widowx_spoon_on_towel": Script(grasp_offset=0.0085),
@@ -58,23 +86,36 @@ _SCRIPTS = {
 
 
 class ScriptedExpert:
-    """Solves every task from its ``state`` observation; one action per decision."""
+    """Solves every task from its ``state`` observation; one action per decision.
+
+    Args:
+        disturbance: keyword arguments of :class:`Disturbance`; ``None`` lets the expert act undisturbed. The draws
+            depend on the episode's address.
+    """
 
     observes = ("state",)
 
-    def __init__(self) -> None:
+    def __init__(self, disturbance: Mapping[str, float] | None = None) -> None:
+        self._disturbance = None if disturbance is None else Disturbance(**disturbance)  # type: ignore[arg-type]
         self._episodes: dict[int, _Episode] = {}
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Plan anew on these lanes."""
         for lane, address in zip(lanes, addresses, strict=True):
             task = get_task(address.task)
-            self._episodes[int(lane)] = _Episode(task, _SCRIPTS.get(task.name, Script()))
+            episode = _Episode(task, _SCRIPTS.get(task.name, Script()))
+            self._episodes[int(lane)] = episode
+            if self._disturbance is not None:
+                episode.disturb(self._disturbance, address.rng("disturbance"))
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:
         """``[N, 1, 7]`` actions."""
         states = np.asarray(observations["state"], np.float64)
         return np.array([[self._episodes[int(lane)].act(state)] for lane, state in zip(lanes, states, strict=True)])
+
+    def intended(self, lanes: NDArray[np.int64]) -> Floats:
+        """``[N, 1, 7]``: the last actions without disturbance, which is what a learner should imitate."""
+        return np.array([[self._episodes[int(lane)].intended] for lane in lanes])
 
 
 class _Episode:
@@ -87,15 +128,36 @@ class _Episode:
         self._tcp, self._source, self._target = np.zeros(3), np.zeros(3), np.zeros(3)
         self._source_rotation = np.eye(3)
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
+        self.intended = np.zeros(7)
+        self._disturbance: Disturbance | None = None
+        self._count = 0
+
+    def disturb(self, disturbance: Disturbance, rng: np.random.Generator) -> None:
+        """From now on the executed actions differ from the intended ones."""
+        self._disturbance, self._rng = disturbance, rng
 
     def act(self, state: Floats) -> Floats:
         self._read(state)
         if self._plan is None:
             self._position, self._rotation = self._tcp.copy(), transforms.quat_to_matrix(state[3:7])
             self._goal, self._goal_rotation = self._position, self._rotation
+            self._pushed = self._position, self._rotation
             self._plan = self._run()
+        if self._disturbance is not None and self._count % self._disturbance.every == 0:
+            self._position, self._rotation = self._pushed
+            self._push = self._disturbance.draw(self._rng)
+        self._count += 1
         gripper = next(self._plan)
-        return self._towards_goal(gripper)
+        self.intended = self._towards_goal(gripper)
+        return self.intended if self._disturbance is None else self._pushed_off()
+
+    def _pushed_off(self) -> Floats:
+        """The intended action with the push of this chunk; keeps track of where the target really is."""
+        action = self.intended + self._push
+        matrix = transforms.rotvec_to_matrix(action[3:6])
+        position, rotation = self._pushed
+        self._pushed = self._tcp + matrix @ (position - self._tcp) + action[:3], matrix @ rotation
+        return action
 
     def _read(self, state: Floats) -> None:
         self._tcp = state[:3]
@@ -161,7 +223,7 @@ class _Episode:
         yaw = float(np.arctan2(axis[1], axis[0]))
         symmetry = np.pi / 2 if np.isclose(box[0], box[1]) else np.pi
         yaw = (yaw + symmetry / 2) % symmetry - symmetry / 2
-        return transforms.rotvec_to_matrix([0, 0, yaw]) @ _DOWN
+        return np.asarray(transforms.rotvec_to_matrix([0, 0, yaw]) @ _DOWN)
 
     def _move(self, goal: Floats, gripper: float, tolerance: float = 0.012) -> Iterator[float]:
         self._goal = goal

@@ -7,11 +7,10 @@ both together with the runner's result into a :class:`RecordedEpisode`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +26,8 @@ from vlaser_gym.evaluation.runner import EpisodeResult, Step, VectorEnv
 
 Lanes = NDArray[np.int64]
 Trajectory = Mapping[str, NDArray[Any]]
+#: ``uint8 [B, H, W, 3]`` to ``[B, h, w, 3]``.
+Resize = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,14 @@ class EpisodeCamera:
         env: with autoreset mode DISABLED.
         engine: who makes the pictures of ``env``.
         every: control steps between two pictures; the first shows the initial state.
-        size: side of the square that pictures are resized to (as Vlaser's adapters do: Lanczos, aspect not kept), or
-            ``None`` to keep them as they are.
+        resize: makes the pictures that are kept; ``None`` keeps them as they are.
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
     """
 
     def __init__(
-        self, env: VectorEnv, engine: Engine, every: int = 1, size: int | None = None, tail: int | None = None
+        self, env: VectorEnv, engine: Engine, every: int = 1, resize: Resize | None = None, tail: int | None = None
     ) -> None:
-        self.env, self.engine, self.every, self.size, self.tail = env, engine, every, size, tail
+        self.env, self.engine, self.every, self.resize, self.tail = env, engine, every, resize, tail
         self.num_envs = env.num_envs
         self.frames: list[list[NDArray[np.uint8]]] = [[] for _ in range(env.num_envs)]
         self._elapsed = np.zeros(env.num_envs, np.int64)
@@ -83,7 +83,7 @@ class EpisodeCamera:
         self._over[lanes] = False
         for lane in lanes:
             self.frames[lane] = []
-        self._shoot(lanes)
+        self._shoot(lanes, observation)
         return observation, info
 
     def step_chunk(self, actions: NDArray[np.float64]) -> Step:
@@ -111,19 +111,20 @@ class EpisodeCamera:
             self._streak = np.where(ran[:, h], np.where(success[:, h], self._streak + 1, 0), self._streak)
         self._elapsed += ran.sum(1)
         going = ~self._over & ~(step[2] | step[3]) & ~self._lasting() & ran.any(1)
-        self._shoot(np.flatnonzero(going & (self._elapsed % self.every == 0)))
+        self._shoot(np.flatnonzero(going & (self._elapsed % self.every == 0)), step[0])
         return step
 
     def _lasting(self) -> NDArray[np.bool_]:
         return self._streak >= self.tail if self.tail is not None else np.zeros(self.num_envs, bool)
 
-    def _shoot(self, lanes: Lanes) -> None:
+    def _shoot(self, lanes: Lanes, observation: Mapping[str, Any]) -> None:
         if not len(lanes):
             return
-        for lane, image in zip(lanes, self.engine.images(lanes), strict=True):
-            if self.size is not None:
-                image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LANCZOS4)  # noqa: PLW2901
-            self.frames[lane].append(np.asarray(image, np.uint8))
+        images = observation["image"][lanes] if "image" in observation else self.engine.images(lanes)
+        if self.resize is not None:
+            images = self.resize(images)
+        for lane, image in zip(lanes, images, strict=True):
+            self.frames[lane].append(np.array(image))
 
 
 class LabelTap:
@@ -153,7 +154,6 @@ class Recorder:
 
     Args:
         camera, tap: what the runner runs.
-        lane_of: finds the lane that ran an address; the runner's ``running`` from before the episode ended.
     """
 
     def __init__(self, camera: EpisodeCamera, tap: LabelTap) -> None:
@@ -178,9 +178,7 @@ class Recorder:
         columns |= {name: values[last] for name, values in trajectory.items() if name.startswith("flag/")}
         task = get_task(result.address.task)
         instruction = task.instruction(result.address.layout, result.address.variant)
-        return RecordedEpisode(
-            result.address, instruction, result.success, np.stack(self.camera.frames[lane]), columns
-        )
+        return RecordedEpisode(result.address, instruction, result.success, np.stack(self.camera.frames[lane]), columns)
 
 
 def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:

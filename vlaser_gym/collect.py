@@ -1,0 +1,163 @@
+"""Record demonstrations: ``python -m vlaser_gym.collect agent=expert task=widowx``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from omegaconf import DictConfig
+
+from vlaser_gym.agents import Agent, make_agent
+from vlaser_gym.agents.vlaser.processor import ResizeImage
+from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import Task, get_task, resolve
+from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.evaluator import by_robot
+from vlaser_gym.evaluation.lerobot import LeRobotWriter
+from vlaser_gym.evaluation.plan import plan_episodes
+from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, Resize
+from vlaser_gym.evaluation.runner import Runner
+from vlaser_gym.evaluation.table import EpisodeProgress, make_console
+
+#: Settings that change how fast or how much is recorded, not what an episode holds.
+_FREE = ("episodes", "first", "group", "num_envs", "max_minutes", "output", "task", "engine")
+
+
+@dataclass
+class CollectSettings:
+    """What ``configs/collect.yaml`` holds; the comments there say what each means."""
+
+    task: Any
+    variant: str
+    layouts: str
+    episodes: int
+    first: int
+    only_successful: bool
+    every: int
+    tail: int | None
+    image_size: int | None
+    resize: str
+    images: str
+    group: int
+    checkpoint: str | None
+    look: str
+    num_envs: int
+    max_minutes: float | None
+    output: str
+    agent: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> CollectSettings:
+        """Settings of the right types and within their ranges.
+
+        Raises:
+            InvalidConfigError: with the key and what was expected.
+        """
+        settings = typed(cls, config)
+        for key, least in (("num_envs", 1), ("episodes", 1), ("every", 1), ("group", 1), ("first", 0)):
+            if getattr(settings, key) < least:
+                raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")
+        for key in ("tail", "image_size"):
+            value = getattr(settings, key)
+            if value is not None and value < 1:
+                raise InvalidConfigError(f"{key} must be at least 1 or null; got {value}.")
+        return settings
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks meant by ``task``; of one robot."""
+        spec = self.task if isinstance(self.task, str) else [str(name) for name in self.task or [""]]
+        tasks = [get_task(name) for name in resolve(spec)]
+        if len(by_robot(tasks)) > 1:
+            raise InvalidConfigError(f"A data set holds one robot; task={self.task} names several: choose one.")
+        return tasks
+
+    def addresses(self) -> list[Address]:
+        """Episodes to run, the tasks taking turns."""
+        plan = plan_episodes(self.tasks, self.variant, self.layouts, self.episodes)
+        if self.layouts == "region":
+            begin = FIRST_TRAINING_REGION + self.first
+            plan = [Address(a.task, a.variant, f"region:{begin + a.layout_index}", a.trial) for a in plan]
+        return sorted(plan, key=lambda a: (a.trial, a.layout_index))
+
+    def stored(self) -> dict[str, Any]:
+        """What the data set keeps, and what must agree to continue it."""
+        return {"engine": self.engine["name"], **{k: v for k, v in asdict(self).items() if k not in _FREE}}
+
+
+def main(config: DictConfig) -> None:
+    """Record what is missing of the data set."""
+    settings = CollectSettings.from_config(config)
+    tasks = settings.tasks
+    setup = get_setup(tasks[0].robot_setup)
+    agent = make_agent({**settings.agent, **({"checkpoint": settings.checkpoint} if settings.checkpoint else {})})
+    writer = LeRobotWriter(
+        settings.output,
+        fps=setup.control_hz / settings.every,
+        robot=setup.robot.name,
+        images=settings.images,
+        group=settings.group,
+        settings=settings.stored(),
+    )
+    waiting = [address for address in settings.addresses() if address not in writer.addresses]
+    print(f"Data set: {settings.output} ({writer.total_episodes} episodes are there already)")
+    with writer, EpisodeProgress(make_console(stderr=True)) as progress:
+        progress.start(0, len(waiting))
+        if waiting:
+            _record(settings, agent, waiting, writer, progress)
+    print(f"{writer.total_episodes} episodes, {writer.total_frames} pictures in {settings.output}")
+
+
+def _record(
+    settings: CollectSettings, agent: Agent, waiting: list[Address], writer: LeRobotWriter, progress: EpisodeProgress
+) -> None:
+    """Run the episodes and hand them to the writer."""
+    begun = time.monotonic()
+
+    def out_of_time() -> bool:
+        return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
+
+    env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))
+    camera = EpisodeCamera(env, env.engine, settings.every, _make_resize(settings), settings.tail)
+    tap = LabelTap(agent)
+    recorder = Recorder(camera, tap)
+    try:
+        for result in Runner(camera, tap, waiting, out_of_time, str(settings.agent.get("name"))):
+            episode = recorder.episode(result, env.addresses.index(result.address))
+            if episode.success or not settings.only_successful:
+                writer.add(episode)
+            progress.add({"success": result.success})
+    finally:
+        env.close()
+
+
+def _make_resize(settings: CollectSettings) -> Resize | None:
+    if settings.image_size is None:
+        return None
+    transform = ResizeImage(settings.image_size, settings.resize)
+    return lambda images: np.asarray(transform({"image": images})["pixels"], np.uint8)
+
+
+def _make_env(settings: CollectSettings, agent: Agent, num_envs: int) -> SceneVectorEnv:
+    return SceneVectorEnv(
+        [task.name for task in settings.tasks],
+        num_envs,
+        engine=settings.engine["name"],
+        look=settings.look,
+        variant=settings.variant,
+        observe=agent.observes,
+        autoreset_mode=AutoresetMode.DISABLED,
+        record_states=True,
+        engine_options={key: value for key, value in settings.engine.items() if key != "name"},
+    )
+
+
+if __name__ == "__main__":
+    run("collect", main)

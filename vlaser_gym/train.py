@@ -1,0 +1,261 @@
+"""Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from vlaser_gym.agents.learners.curves import draw_curves, read_metrics
+from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
+from vlaser_gym.agents.learners.distributed import Workers, joined_workers
+from vlaser_gym.agents.learners.evaluation import run_episodes, success_rates
+from vlaser_gym.agents.learners.sft import POLICY_FOLDER, SftSettings, SupervisedFineTuning
+from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, nano_processor
+from vlaser_gym.agents.vlaser.checkpoint import load_policy
+from vlaser_gym.agents.vlaser.config import PRESETS, VlaserConfig
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.agents.vlaser.statistics import Statistics
+from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.tasks import get_task, resolve
+from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.evaluation.table import make_console
+
+#: Settings that may differ when a run is continued.
+_FREE = ("run", "device", "threads", "log_every", "save_every", "num_envs", "max_minutes", "engine")
+
+
+@dataclass
+class TrainSettings:
+    """What ``configs/train.yaml`` holds; the comments there say what each means."""
+
+    data: Any
+    init: Any
+    robot: str
+    run: str | None
+    seed: int
+    device: str | None
+    threads: int | None
+    log_every: int
+    save_every: int
+    evaluate_every: int
+    evaluate_episodes: int
+    task: Any
+    look: str
+    num_envs: int
+    max_minutes: float | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    algo: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> TrainSettings:
+        """Settings of the right types and within their ranges.
+
+        Raises:
+            InvalidConfigError: with the key and what was expected.
+        """
+        settings = typed(cls, config)
+        for key, least in (("log_every", 1), ("save_every", 1), ("evaluate_every", 0), ("evaluate_episodes", 0)):
+            if getattr(settings, key) < least:
+                raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")
+        return settings
+
+    @property
+    def inits(self) -> list[str]:
+        """What to start from, one run each."""
+        return [self.init] if isinstance(self.init, str) else [str(name) for name in self.init]
+
+    @property
+    def data_sets(self) -> list[str]:
+        """Folders of the demonstrations."""
+        return [self.data] if isinstance(self.data, str) else [str(path) for path in self.data]
+
+    def stored(self) -> dict[str, Any]:
+        """What a run keeps of its settings, and what must agree to continue it."""
+        return {name: value for name, value in asdict(self).items() if name not in _FREE}
+
+
+def main(config: DictConfig) -> None:
+    """Train from every initialisation and tabulate the results."""
+    settings = TrainSettings.from_config(config)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    path = Path(settings.run or f"runs/{settings.algo['name']}-{datetime.now():%Y%m%d-%H%M%S}")
+    inits = settings.inits
+    with joined_workers(choose_device(settings.device)) as workers:
+        runs = {}
+        for init in inits:
+            runs[init] = path if len(inits) == 1 else path / _folder_name(init)
+            _train(settings, init, runs[init], workers)
+        if workers.leads and len(inits) > 1:
+            _compare(runs, path)
+
+
+def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> None:
+    """One run."""
+    begun = time.monotonic()
+    if workers.leads:
+        _claim(path, {**settings.stored(), "init": init})
+    workers.barrier()
+    algo = _algorithm(settings)
+    policy, processor, data = _prepare(settings, init, path, workers)
+    if workers.leads:
+        count = sum(p.numel() for p in policy.parameters())
+        print(
+            f"Run directory: {path}\n{init}: {count:,} parameters; {len(data):,} rows of {data.num_episodes} episodes"
+        )
+    trainer = SupervisedFineTuning(
+        policy,
+        processor,
+        Batches(data, processor, settings.seed),
+        algo,
+        path,
+        seed=settings.seed,
+        workers=workers,
+        save_every=settings.save_every,
+        log_every=settings.log_every,
+        evaluate=_evaluation(settings, processor) if settings.evaluate_episodes else None,
+        evaluate_every=settings.evaluate_every or algo.steps,
+        report=_print_row,
+    )
+    if trainer.step and workers.leads:
+        print(f"Continued at step {trainer.step}")
+    finished = trainer.train(_clock(settings, begun))
+    if workers.leads:
+        hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
+        print(f"Step {trainer.step} of {algo.steps}. Policy: {path / POLICY_FOLDER}{hint}")
+
+
+def _algorithm(settings: TrainSettings) -> SftSettings:
+    name = settings.algo.get("name")
+    if name != "sft":
+        raise UnknownNameError("algorithm", name, ("sft",))
+    return typed(SftSettings, DictConfig(settings.algo))
+
+
+def _prepare(
+    settings: TrainSettings, init: str, path: Path, workers: Workers
+) -> tuple[VlaserPolicy, Processor, Demonstrations]:
+    """The policy to start from, its processor with the data's statistics, and the data.
+
+    A run that is continued keeps the statistics that it began with.
+    """
+    policy, processor = _initial(settings, init)
+    data = _demonstrations(settings.data_sets, policy.config.horizon, processor, workers)
+    stored = path / POLICY_FOLDER
+    statistics = Statistics.load(stored) if (stored / "statistics.json").is_file() else data.statistics()
+    return policy, _with_statistics(processor, statistics), data
+
+
+def _demonstrations(paths: list[str], horizon: int, processor: Processor, workers: Workers) -> Demonstrations:
+    """The first process decodes the pictures; the others wait, then read the same episodes."""
+    groups = workers.agree([len(LeRobotReader(path).groups) for path in paths])
+    readers = [LeRobotReader(path, count) for path, count in zip(paths, groups, strict=True)]
+    if not workers.leads:
+        workers.barrier()
+    data = Demonstrations(readers, processor.robot, horizon, processor.resize)
+    if workers.leads:
+        workers.barrier()
+    return data
+
+
+def _initial(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processor]:
+    device = choose_device(settings.device)
+    if init in PRESETS:
+        config = VlaserConfig.preset(init, settings.robot, **settings.settings)
+        if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
+            raise InvalidConfigError(f"init={init} needs a tokenizer; give the folder of a VLM instead.")
+        return VlaserPolicy.initialise(config, settings.seed, device=device), nano_processor(config)
+    if not Path(init).exists():
+        raise UnknownNameError("init (a preset or an existing folder)", init, PRESETS)
+    policy, report = load_policy(
+        init, dtype=torch.float32, device=device, seed=settings.seed, settings=settings.settings
+    )
+    if report.layout == "vlm":
+        print(f"{init} is a vision-language model: the action expert starts with random weights")
+    return policy, Processor.load(init, policy.config)
+
+
+def _with_statistics(processor: Processor, statistics: Statistics) -> Processor:
+    return Processor(processor.prompt, processor.resize, processor.robot, statistics)
+
+
+def _evaluation(settings: TrainSettings, processor: Processor) -> Callable[[VlaserPolicy], dict[str, float]]:
+    tasks = [get_task(name) for name in resolve(settings.task)]
+    options = {key: value for key, value in settings.engine.items() if key != "name"}
+
+    def evaluate(policy: VlaserPolicy) -> dict[str, float]:
+        results = run_episodes(
+            VlaserAgent(policy, processor),
+            tasks,
+            settings.evaluate_episodes,
+            num_envs=settings.num_envs,
+            engine=str(settings.engine["name"]),
+            look=settings.look,
+            engine_options=options,
+        )
+        return success_rates(results)
+
+    return evaluate
+
+
+def _claim(path: Path, stored: dict[str, Any]) -> None:
+    """Make the run directory, or check that it is of the same run."""
+    file = path / "settings.json"
+    if file.is_file():
+        before = json.loads(file.read_text())
+        differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
+        # A longer or shorter schedule is a decision that may be taken on the way; it goes on record.
+        if differing and differing != ["algo"]:
+            raise StorageError(
+                f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
+                "choose another run= or the same settings."
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def _clock(settings: TrainSettings, begun: float) -> Callable[[], bool]:
+    limit = settings.max_minutes
+    return lambda: limit is not None and time.monotonic() - begun > 60 * limit
+
+
+def _print_row(row: dict[str, float]) -> None:
+    print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+
+
+def _folder_name(init: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", init).strip("-")
+
+
+def _compare(runs: dict[str, Path], path: Path) -> None:
+    """Table and curves of several initialisations."""
+    from rich.table import Table  # noqa: PLC0415
+
+    metrics = {init: read_metrics(folder / "metrics.jsonl") for init, folder in runs.items()}
+    names = sorted({name for rows in metrics.values() for row in rows for name in row if "/" in name})
+    table = Table(title="Last value of each metric, by initialisation")
+    for heading in ("init", "step", *names):
+        table.add_column(heading)
+    for init, rows in metrics.items():
+        last = {name: value for row in rows for name, value in row.items()}
+        cells = [f"{last[name]:.4g}" if name in last else "-" for name in names]
+        table.add_row(init, str(last.get("step", 0)), *cells)
+    make_console().print(table)
+    draw_curves(metrics, path / "curves.png")
+
+
+if __name__ == "__main__":
+    run("train", main)
