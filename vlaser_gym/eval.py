@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.cli import run
 from vlaser_gym.errors import RenderingUnavailableError
-from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
+from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, described, evaluate
 from vlaser_gym.evaluation.store import read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, summarise
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
@@ -48,6 +48,8 @@ def _print_table(evaluation: Evaluation) -> None:
         f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
         "rates in % with 95 % intervals"
     )
+    if settings := described(evaluation.agent):
+        print("Agent: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
     plain = not console.is_terminal
     console.print(result_table(summary, pace, plain))
     console.print(subgoal_table(summary, plain))

@@ -16,7 +16,7 @@ from vlaser_gym import cli
 from vlaser_gym.envs import robots, tasks
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation import evaluator
-from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
+from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, described, evaluate
 from vlaser_gym.evaluation.store import read_config, read_records, read_states, read_timing
 
 HERE = Path(__file__).parent
@@ -292,3 +292,14 @@ def test_a_new_directory_is_named_after_the_run(tmp_path: Path, monkeypatch: pyt
     path = EvalSettings.from_config(config).run_directory()
     assert path.parent == Path("runs")
     assert path.name.startswith("widowx_stack_cube-random-mujoco-2")
+
+
+def test_what_an_agent_tells_of_itself_is_kept_with_the_run() -> None:
+    class Told:
+        observes = ()
+
+        def describe(self) -> dict[str, int]:
+            return {"act_steps": 4}
+
+    assert described(Told()) == {"act_steps": 4}
+    assert described(object()) == {}

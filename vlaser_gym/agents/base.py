@@ -27,6 +27,8 @@ class Agent(Protocol):
 
     observes: tuple[str, ...]
 
+    # An agent may also have ``describe() -> dict``: settings that decide how it acts, printed and stored with a run.
+
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Episodes with these addresses begin on these lanes: forget the lanes' past, seed their noise."""
 

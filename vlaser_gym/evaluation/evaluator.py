@@ -156,7 +156,8 @@ def evaluate(
     check_writable(path)
     agent = make_agent(_agent_config(settings))
     origin = _origin(settings, tasks, agent, make_env)
-    with RunStore(path, {**settings.stored(), "engine_version": origin["engine_version"]}) as store:
+    decided = {"engine_version": origin["engine_version"], "agent_settings": described(agent)}
+    with RunStore(path, {**settings.stored(), **decided}) as store:
         on_start(path, len(store.records), len(plan))
         evaluation = Evaluation(settings, agent, origin, store, make_env, on_episode)
         evaluation.run([address for address in plan if address not in store.records])
@@ -272,6 +273,12 @@ class Evaluation:
     def _out_of_time(self) -> bool:
         minutes = self.settings.max_minutes
         return minutes is not None and time.monotonic() - self._begun > 60 * minutes
+
+
+def described(agent: Agent) -> dict[str, Any]:
+    """What an agent tells of itself in an optional method ``describe()``: settings that decide how it acts."""
+    describe = getattr(agent, "describe", None)
+    return {} if describe is None else dict(describe())
 
 
 def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
