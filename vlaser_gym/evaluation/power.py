@@ -90,7 +90,7 @@ def unpaired_episodes(a: float, b: float, power: float = 0.8, alpha: float = 0.0
     middle = (a + b) / 2
     under_null = norm.isf(alpha / 2) * sqrt(2 * middle * (1 - middle))
     under_difference = norm.isf(1 - power) * sqrt(a * (1 - a) + b * (1 - b))
-    return ceil(((under_null + under_difference) / (a - b)) ** 2)
+    return int(ceil(((under_null + under_difference) / (a - b)) ** 2))
 
 
 def paired_episodes(a: float, b: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:
@@ -130,10 +130,11 @@ def paired_power(
     """Chance that McNemar's exact test finds the difference, for each number of episodes."""
     from scipy.stats import binom  # noqa: PLC0415
 
-    most = int(episodes.max())
-    # More disagreements than this have no weight left, and the table stays small for large plans.
-    top = min(most, int(most * discordant + 10 * sqrt(most * discordant) + 20))
-    disagreements = np.arange(top + 1)
+    # Numbers of disagreements ten standard deviations away have no weight, and leaving them out saves most of the work.
+    fewest, most = (float(n) * discordant for n in (episodes.min(), episodes.max()))
+    bottom = max(0, int(fewest - 10 * sqrt(fewest) - 20))
+    top = min(int(episodes.max()), int(most + 10 * sqrt(most) + 20))
+    disagreements = np.arange(bottom, top + 1)
     critical = _critical(disagreements, alpha)
     share = (discordant + a - b) / 2 / discordant if discordant else 0.5
     found = binom.cdf(critical, disagreements, share) + binom.sf(disagreements - critical - 1, disagreements, share)
@@ -155,7 +156,7 @@ def _critical(disagreements: NDArray[np.int64], alpha: float) -> NDArray[np.int6
 
     guess = binom.ppf(alpha / 2, disagreements, 0.5).astype(np.int64)
     too_many = 2 * binom.cdf(guess, disagreements, 0.5) > alpha
-    return np.where(too_many, guess - 1, guess)
+    return np.asarray(np.where(too_many, guess - 1, guess), np.int64)
 
 
 def _check(a: float, b: float, power: float, alpha: float) -> None:

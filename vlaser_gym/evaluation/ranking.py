@@ -5,8 +5,23 @@ Definitions: SimplerEnv 4ab7178, ``simpler_env/utils/metrics.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.comparison import StoredRun
+from vlaser_gym.evaluation.conventions import OUTCOMES
+from vlaser_gym.evaluation.published import published_table, published_tables
+
+#: Policy -> task -> success rate between 0 and 1.
+RealRates = Mapping[str, Mapping[str, float]]
 
 
 def mmrv(sim: ArrayLike, real: ArrayLike) -> float:
@@ -41,6 +56,84 @@ def pearson(sim: ArrayLike, real: ArrayLike) -> float:
         return 1.0
     # The small number is the original's: constant rates give 0 rather than a division by zero.
     return float(x @ y / (np.sqrt(x @ x) * np.sqrt(y @ y) + 1e-8))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well runs order the policies of one task."""
+
+    task: str
+    policies: int
+    mmrv: float
+    pearson: float
+
+
+def rank_against(
+    runs: Sequence[StoredRun], policies: Sequence[str], real: RealRates, count: str = "last"
+) -> list[Ranking]:
+    """MMRV and Pearson's r of each task that two runs or more share with the real rates.
+
+    Args:
+        runs: one per policy.
+        policies: each run's policy in ``real``.
+        real: success rates on the real robot.
+        count: ``"last"`` or ``"any"``.
+
+    Raises:
+        InvalidConfigError: if runs and policies do not match, or no task can be judged.
+        UnknownNameError: for a policy without real rates, or another way to count.
+    """
+    if len(runs) != len(policies) or len(set(policies)) < len(policies):
+        raise InvalidConfigError(
+            f"policies= names the policy of each run once, in order; got {len(policies)} names for {len(runs)} runs."
+        )
+    if count not in OUTCOMES:
+        raise UnknownNameError("way to count", count, OUTCOMES)
+    for policy in policies:
+        if policy not in real:
+            raise UnknownNameError("policy", policy, real)
+    rates = [_task_rates(run, OUTCOMES[count]) for run in runs]
+    found = []
+    for task in dict.fromkeys(task for run in rates for task in run):
+        pairs = [
+            (r[task], real[p][task]) for r, p in zip(rates, policies, strict=True) if task in r and task in real[p]
+        ]
+        if len(pairs) > 1:
+            sim, truth = zip(*pairs, strict=True)
+            found.append(Ranking(task, len(pairs), mmrv(sim, truth), pearson(sim, truth)))
+    if not found:
+        raise InvalidConfigError("No task has real rates and episodes of two policies or more: nothing to rank.")
+    return found
+
+
+def read_real_rates(source: str) -> RealRates:
+    """Real success rates from a published table (``"simplerenv-real"``) or a YAML file.
+
+    Raises:
+        UnknownNameError: if it is neither.
+        InvalidConfigError: if the file is not ``policy -> task -> rate between 0 and 1``.
+    """
+    if not Path(source).is_file():
+        table = published_table(source)
+        if not any(len(tasks) == 1 for tasks in table.columns.values()):
+            usable = [name for name, t in published_tables().items() if any(len(c) == 1 for c in t.columns.values())]
+            raise UnknownNameError("table of rates by task", source, usable)
+        return {row.model: table.rates(row.model) for row in table.rows}
+    try:
+        data: Any = OmegaConf.to_container(OmegaConf.load(source))
+        rates = {str(p): {str(t): float(rate) for t, rate in tasks.items()} for p, tasks in data.items()}
+    except (YAMLError, OSError, AttributeError, TypeError, ValueError):
+        rates = {}
+    if not rates or not all(0 <= rate <= 1 for tasks in rates.values() for rate in tasks.values()):
+        raise InvalidConfigError(f"{source} must hold policies, below each its tasks with rates between 0 and 1.")
+    return rates
+
+
+def _task_rates(run: StoredRun, key: str) -> dict[str, float]:
+    outcomes: dict[str, list[bool]] = {}
+    for address, record in run.records.items():
+        outcomes.setdefault(address.task, []).append(bool(record[key]))
+    return {task: float(np.mean(values)) for task, values in outcomes.items()}
 
 
 def _vectors(sim: ArrayLike, real: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

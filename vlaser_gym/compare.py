@@ -1,0 +1,184 @@
+"""Compare runs: ``python -m vlaser_gym.compare runs/a runs/b`` or ``--plan 65 70``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich import box
+from rich.table import Table
+
+from vlaser_gym.cli import run, typed
+from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.evaluation.comparison import (
+    Comparison,
+    RunComparison,
+    StoredRun,
+    TaskDifference,
+    compare_runs,
+    load_runs,
+    p_text,
+)
+from vlaser_gym.evaluation.power import PlanRow, plan
+from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
+from vlaser_gym.evaluation.report import find_videos, write_report
+from vlaser_gym.evaluation.table import make_console
+
+
+@dataclass
+class CompareSettings:
+    """What ``configs/compare.yaml`` holds; the comments there say what each means."""
+
+    count: str
+    level: float
+    json: str | None
+    report: str | None
+    plan: list[float] | None
+    power: float
+    alpha: float
+    real: str | None
+    runs: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
+
+
+def main(config: DictConfig) -> None:
+    """Print a plan, or compare runs."""
+    settings = typed(CompareSettings, config)
+    if settings.plan is not None:
+        _print_plan(settings)
+        return
+    runs = load_runs(settings.runs)
+    if settings.real is not None:
+        _print_ranking(runs, settings)
+        return
+    comparison = compare_runs(runs, settings.count, settings.level)
+    for two in comparison.against:
+        _print_comparison(two, comparison)
+    if settings.json is not None:
+        _write_json(Path(settings.json), comparison)
+    if settings.report is not None:
+        _write_page(runs, settings)
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """Command line words as ``key=value``: folders become ``runs=``, ``--plan A B`` becomes ``plan=``.
+
+    Example:
+        >>> overrides(["runs/a", "runs/b", "level=0.9"])
+        ["runs=['runs/a','runs/b']", 'level=0.9']
+        >>> overrides(["--plan", "65", "70"])
+        ['plan=[65,70]']
+    """
+    words = list(arguments)
+    if "--plan" in words:
+        at = words.index("--plan")
+        words[at : at + 3] = [f"plan=[{','.join(words[at + 1 : at + 3])}]"]
+    folders = [w for w in words if not w.startswith("-") and ("=" not in w or Path(w).is_dir())]
+    others = [w for w in words if w not in folders]
+    quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
+    return ([f"runs=[{quoted}]"] if folders else []) + others
+
+
+def _print_comparison(two: RunComparison, comparison: Comparison) -> None:
+    console = make_console()
+    rule = {"last": "last step", "any": "any step"}[comparison.count]
+    print(f"\nA = {two.a}   B = {two.b}   success at {rule} in %, {100 * comparison.level:g} % intervals")
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    several = len(comparison.against) > 1 or len(two.tasks) > 1
+    for name in ("task", "pairs", "A", "B", "B - A", "only A", "only B", "p", *(["p (Holm)"] if several else [])):
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for row in two.tasks:
+        table.add_row(*_cells(row, several))
+    if len(two.tasks) > 1:
+        table.add_section()
+        table.add_row(*_cells(two.overall, several))
+    console.print(table)
+    print(_verdict(two, comparison.level))
+    for warning in two.warnings:
+        print(f"Warning: {warning}")
+
+
+def _cells(row: TaskDifference, several: bool) -> list[str]:
+    pairs = str(row.n) if row.layouts == row.n else f"{row.n} on {row.layouts} layouts"
+    low, high = (100 * limit for limit in row.interval)
+    cells = ["mean over tasks" if row.task == "all" else row.task, pairs, f"{100 * row.a:.1f}", f"{100 * row.b:.1f}"]
+    cells += [f"{100 * row.difference:+.1f} [{low:+.1f}, {high:+.1f}]", str(row.only_a), str(row.only_b)]
+    return cells + [p_text(row.p)] + ([p_text(row.p_holm)] if several else [])
+
+
+def _verdict(two: RunComparison, level: float) -> str:
+    row = two.overall
+    if row.p_holm <= 1 - level:
+        return f"B is {'better' if row.difference > 0 else 'worse'} than A (p {_relation(row.p_holm)})."
+    return f"These episodes do not show which is better (p {_relation(row.p_holm)})."
+
+
+def _relation(p: float) -> str:
+    return p_text(p) if p < 0.001 else f"= {p_text(p)}"
+
+
+def _print_plan(settings: CompareSettings) -> None:
+    rates = settings.plan or []
+    if len(rates) != 2:
+        raise InvalidConfigError(f"--plan takes two success rates in percent, as in --plan 65 70; got {rates}.")
+    rows = plan(rates[0] / 100, rates[1] / 100, settings.power, settings.alpha)
+    console = make_console()
+    print(
+        f"Episodes of each run that tell {rates[0]:g} % from {rates[1]:g} % "
+        f"(power {settings.power:g}, two-sided alpha {settings.alpha:g}):"
+    )
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("design", "outcomes differ", "episodes", "until=decided, on average"):
+        table.add_column(name, justify="left" if name == "design" else "right")
+    for row in rows:
+        table.add_row(*_plan_cells(row))
+    console.print(table)
+    print(
+        "Paired runs share their addresses; the correlation is that of their outcomes there. compare prints how often\n"
+        "two runs' outcomes differ. until=decided counts the second run only."
+    )
+
+
+def _plan_cells(row: PlanRow) -> list[str]:
+    design = row.design if row.correlation is None else f"{row.design}, correlation {row.correlation:g}"
+    differ = "-" if row.discordant is None else f"{100 * row.discordant:.1f} %"
+    return [design, differ, str(row.episodes), "-" if row.sequential is None else str(row.sequential)]
+
+
+def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None:
+    real = read_real_rates(str(settings.real))
+    console = make_console()
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("task", "policies", "MMRV", "Pearson r"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for row in rank_against(runs, settings.policies, real, settings.count):
+        table.add_row(row.task, str(row.policies), f"{row.mmrv:.4f}", f"{row.pearson:.3f}")
+    print(f"The runs' success rates against those of {settings.real} (MMRV: 0 is best):")
+    console.print(table)
+
+
+def _write_json(path: Path, comparison: Comparison) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(comparison.as_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise StorageError(f"Cannot write {path}: {error.strerror}; choose another json=.") from error
+    print(f"JSON: {path}")
+
+
+def _write_page(runs: Sequence[StoredRun], settings: CompareSettings) -> None:
+    videos: list[Any] = [find_videos(stored.path) for stored in runs[:2]]
+    page = write_report(
+        runs[0].path, videos[0], runs[1].path, compare_videos=videos[1], path=settings.report, count=settings.count
+    )
+    others = f" (of {runs[0].label} and {runs[1].label} only)" if len(runs) > 2 else ""
+    print(f"Report: {page}{others}")
+
+
+if __name__ == "__main__":
+    run("compare", main, overrides(sys.argv[1:]))

@@ -1,0 +1,362 @@
+"""From stored runs to the page. The page's text is ``templates/report.html``, its behaviour ``templates/report.js``."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
+from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
+from vlaser_gym.evaluation.published import published_lines
+from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
+from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
+from vlaser_gym.evaluation.store import Record, address_of, read_states
+from vlaser_gym.evaluation.summary import summarise
+from vlaser_gym.evaluation.video import video_folder
+
+#: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
+EMBED_LIMIT = 48 * 2**20
+Videos = Mapping[Address, str | Path]
+Pictures = Mapping[Address, bytes]
+
+
+def write_report(
+    run_dir: str | Path,
+    videos: Videos | None = None,
+    compare_to: str | Path | None = None,
+    *,
+    compare_videos: Videos | None = None,
+    thumbnails: Pictures | None = None,
+    compare_thumbnails: Pictures | None = None,
+    path: str | Path | None = None,
+    count: str = "last",
+) -> Path:
+    """Write the report of a run, or of two side by side. It works offline and needs no other file.
+
+    Args:
+        run_dir: the run; in a comparison the baseline, A.
+        videos: MP4 files by address. They become part of the page, up to 48 MiB; for other episodes the page looks for
+            the file that the rendering command would make, and otherwise shows that command.
+        compare_to: a second run, B; only addresses that both hold are shown.
+        compare_videos: videos of the second run.
+        thumbnails: JPEG pictures of :func:`render_thumbnails`, shown on the tiles.
+        compare_thumbnails: those of the second run.
+        path: the page; ``report.html`` in the run directory, or ``compare.html`` in that of the second run.
+        count: convention of the comparison, ``"last"`` or ``"any"``.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        StorageError: if a run cannot be read or the page cannot be written.
+        InvalidConfigError: if the two runs have no episode in common.
+    """
+    runs = load_runs([run_dir] if compare_to is None else [run_dir, compare_to])
+    default = runs[0].path / "report.html" if len(runs) == 1 else runs[1].path / "compare.html"
+    page = Path(path) if path is not None else default
+    media = _Media(page)
+    sides = [
+        _Side(stored, clips or {}, pictures or {}, media)
+        for stored, clips, pictures in zip(
+            runs, (videos, compare_videos), (thumbnails, compare_thumbnails), strict=False
+        )
+    ]
+    comparison = compare_runs(runs, count) if len(runs) > 1 else None
+    context = _context(sides, comparison)
+    _write(page, _environment().get_template("report.html").render(**context, media=media.embedded))
+    return page
+
+
+def find_videos(run_dir: str | Path) -> dict[Address, Path]:
+    """Videos of a run that ``python -m vlaser_gym.render`` has left in its default folder, by address."""
+    folder = video_folder(run_dir)
+    (stored,) = load_runs([run_dir])
+    files = {address: folder / _video_name(record) for address, record in stored.records.items() if record["states"]}
+    return {address: file for address, file in files.items() if file.is_file()}
+
+
+class _Media:
+    """Videos and pictures that become part of the page."""
+
+    def __init__(self, page: Path) -> None:
+        self.page = page
+        self.embedded: list[str] = []
+        self._size = 0
+
+    def video(self, file: Path | None) -> int | None:
+        """Number of the embedded video; ``None`` if there is none or the page is full."""
+        if file is None or self._size + file.stat().st_size > EMBED_LIMIT:
+            return None
+        self._size += file.stat().st_size
+        self.embedded.append(base64.b64encode(file.read_bytes()).decode())
+        return len(self.embedded) - 1
+
+    def link(self, file: Path) -> str:
+        """Where the page finds a file."""
+        return quote(Path(os.path.relpath(file.resolve(), self.page.resolve().parent)).as_posix())
+
+
+class _Side:
+    """One run on the page."""
+
+    def __init__(self, stored: StoredRun, videos: Videos, thumbnails: Pictures, media: _Media) -> None:
+        self.stored = stored
+        self.videos = {address: Path(file) for address, file in videos.items()}
+        self.thumbnails = thumbnails
+        self.media = media
+
+    @property
+    def records(self) -> list[Record]:
+        return list(self.stored.records.values())
+
+    def episode(self, address: Address) -> dict[str, Any]:
+        """What the page knows about an episode."""
+        record = self.stored.records[address]
+        picture = self.thumbnails.get(address)
+        return {
+            "outcome": _outcome(record),
+            "first": record["first_success_step"],
+            "steps": record["steps"],
+            "reached": furthest_subgoal(record, get_task(address.task).subgoals),
+            "error": record["error"],
+            "agent": record["agent"],
+            **self._timeline(record),
+            "video": self.media.video(self._video(address)),
+            "file": self.media.link(self._file(record)) if record["states"] else None,
+            "command": self._command(address) if record["states"] else None,
+            "picture": None if picture is None else base64.b64encode(picture).decode(),
+        }
+
+    def _video(self, address: Address) -> Path | None:
+        return self.videos.get(address)
+
+    def _file(self, record: Record) -> Path:
+        return self.videos.get(address_of(record), video_folder(self.stored.path) / _video_name(record))
+
+    def _command(self, address: Address) -> str:
+        return f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={address}"
+
+    def _timeline(self, record: Record) -> dict[str, Any]:
+        """Steps at which the agent decided, and the steps during which each flag was true."""
+        try:
+            states = read_states(self.stored.path, record)
+        except StorageError:
+            return {"decisions": [], "flags": {}}
+        names = [name for name in record["flags"] if f"flag/{name}" in states]
+        return {
+            "decisions": [int(step) for step in states.get("decision", [])],
+            "flags": {name: _spans(states[f"flag/{name}"]) for name in names},
+        }
+
+
+def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str, Any]:
+    """What the template needs."""
+    first = sides[0].stored
+    addresses = [a for a in first.records if all(a in side.stored.records for side in sides)]
+    tasks = _task_order(addresses)
+    data = {
+        "sides": ["A", "B"][: len(sides)],
+        "tasks": {name: _task_facts(name) for name in tasks},
+        "episodes": [
+            {
+                "id": str(address),
+                "task": address.task,
+                "layout": address.layout,
+                "trial": address.trial,
+                "variant": address.variant,
+                "instruction": first.records[address]["instruction"],
+                "sides": [side.episode(address) for side in sides],
+            }
+            for address in addresses
+        ],
+    }
+    return {
+        "title": " / ".join(side.stored.label for side in sides),
+        "runs": [_run_facts(side.stored, name) for side, name in zip(sides, "AB", strict=False)],
+        "results": _results(sides[0].records, tasks) if comparison is None else None,
+        "comparison": None if comparison is None else _compared(comparison),
+        "tasks": tasks,
+        "short": _short,
+        "data": _embed(data),
+    }
+
+
+def _results(records: Sequence[Record], tasks: Sequence[str]) -> dict[str, Any]:
+    """Table, chart, funnel and published numbers of one run."""
+    per_task = {name: [r for r in records if r["task"] == name] for name in tasks}
+    rows = [_result_row(name, mine) for name, mine in per_task.items()]
+    if len(rows) > 1:
+        rows.append(_mean_row(rows))
+    chart = [
+        ChartRow(
+            row["label"],
+            tuple(
+                Mark(row[key][0], row[key][1], "a", hollow)
+                for key, hollow in (("last", False), ("any", True))
+                if row[key] is not None
+            ),
+            strong=row["mean"],
+        )
+        for row in rows
+    ]
+    return {
+        "rows": rows,
+        "chart": interval_chart(chart, "Success rate of each task with its 95 % interval"),
+        "funnels": [
+            {"label": _short(name), "stages": subgoal_funnel(mine, get_task(name).subgoals), "n": len(mine)}
+            for name, mine in per_task.items()
+        ],
+        "conventions": success_conventions(records),
+    }
+
+
+def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
+    last, anywhere, first = success_conventions(records)
+    return {
+        "label": _short(task),
+        "task": task,
+        "mean": False,
+        "n": len(records),
+        "errors": sum(record["error"] is not None for record in records),
+        "counts": {"last": last.count, "any": anywhere.count},
+        "last": None if last.count is None else (last.count / len(records), wilson(last.count, len(records))),
+        "any": (anywhere.count / len(records), wilson(anywhere.count, len(records))),  # type: ignore[operator,arg-type]
+        "steps": first.mean_steps,
+    }
+
+
+def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def mean(key: str) -> tuple[float, tuple[float, float]] | None:
+        counts = [(row["counts"][key], row["n"]) for row in rows]
+        return None if any(count is None for count, _ in counts) else mean_of_rates(counts)
+
+    return {
+        "label": "mean over tasks",
+        "task": "",
+        "mean": True,
+        "n": sum(row["n"] for row in rows),
+        "errors": sum(row["errors"] for row in rows),
+        "last": mean("last"),
+        "any": mean("any"),
+        "steps": None,
+    }
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    (two,) = comparison.against
+    rows = [*two.tasks, *([two.overall] if len(two.tasks) > 1 else [])]
+    labels = ["mean over tasks" if row.task == "all" else _short(row.task) for row in rows]
+    rates = [
+        ChartRow(
+            label,
+            (Mark(row.a, row.a_interval, "a"), Mark(row.b, row.b_interval, "b")),
+            strong=row.task == "all",
+        )
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    differences = [
+        ChartRow(label, (Mark(row.difference, row.interval, "difference"),), strong=row.task == "all")
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    reach = max(abs(limit) for row in rows for limit in row.interval)
+    end = next(end for end in (0.2, 0.4, 0.6, 0.8, 1.0) if reach <= end + 1e-9)
+    return {
+        "rule": {"last": "last step", "any": "any step"}[comparison.count],
+        "rows": [{"label": label, "row": row} for label, row in zip(labels, rows, strict=True)],
+        "rates": interval_chart(rates, "Success rates of A and B with 95 % intervals"),
+        "differences": interval_chart(differences, "Difference B minus A with 95 % interval", -end, end),
+        "warnings": two.warnings,
+        "p_text": p_text,
+    }
+
+
+def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
+    """What the head of the page says about a run."""
+    records = list(stored.records.values())
+    some = records[0]
+    stops = bool(stored.config.get("terminate_on_success", False))
+    return {
+        "side": name,
+        "label": stored.label,
+        "agent": some["agent"],
+        "engine": f"{some['engine']} {some['engine_version']}",
+        "look": some["look"],
+        "episodes": len(records),
+        "ending": "stopped at first success" if stops else "run to the step limit",
+        "published": published_lines(_summary(records), stored.config),
+    }
+
+
+def _summary(records: Sequence[Record]) -> dict[str, Any]:
+    return summarise(records, [get_task(name) for name in _task_order([address_of(record) for record in records])])
+
+
+def _task_facts(name: str) -> dict[str, Any]:
+    task = get_task(name)
+    return {"label": _short(name), "subgoals": list(task.subgoals), "max_steps": task.max_steps}
+
+
+def _task_order(addresses: Sequence[Address]) -> list[str]:
+    """Names of the tasks, as they first occur."""
+    return list(dict.fromkeys(address.task for address in addresses))
+
+
+def _outcome(record: Record) -> str:
+    if record["error"] is not None:
+        return "error"
+    if record["success"]:
+        return "success"
+    return "lost" if record["success_any"] else "failure"
+
+
+def _spans(values: NDArray[np.bool_]) -> list[list[int]]:
+    """``[begin, end)`` of the stretches in which values are true, counted in control steps from 0."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(values, np.int8), [0]])))
+    return [[int(begin), int(end)] for begin, end in edges.reshape(-1, 2)]
+
+
+def _short(task: str) -> str:
+    """A task's name without its robot, for narrow places."""
+    return task.removeprefix("widowx_").removeprefix("google_robot_").replace("_", " ")
+
+
+def _video_name(record: Record) -> str:
+    """As :func:`~vlaser_gym.evaluation.video.render_videos` names it."""
+    return f"{Path(record['states']).stem}.{'success' if record['success'] else 'failure'}.mp4"
+
+
+def _embed(data: Any) -> Markup:
+    """JSON that cannot end the script element that holds it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _environment() -> Environment:
+    loader = PackageLoader("vlaser_gym.evaluation.report")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _write(page: Path, text: str) -> None:
+    """Write the page; it appears when it is complete."""
+    partial = page.with_name(f"{page.name}.tmp")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(page)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(f"Cannot write the report {page}: {error.strerror or error}.") from error

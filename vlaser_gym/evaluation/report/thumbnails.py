@@ -1,0 +1,70 @@
+"""Small pictures of how episodes ended."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from PIL import Image
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
+from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.evaluation.store import Record, address_of, read_states
+
+_ENGINE, _DEFAULT_LOOK = "mujoco", "builtin"
+_BATCH = 16
+_SIZE = (208, 156)  # px
+
+
+def render_thumbnails(run: str | Path, records: Iterable[Record], processes: int | None = 1) -> dict[Address, bytes]:
+    """JPEG pictures of the last state of episodes, by address; episodes without stored states have none.
+
+    Args:
+        run: the run directory.
+        records: which episodes.
+        processes: that render; ``None`` for one per core.
+
+    Raises:
+        RenderingUnavailableError: if no OpenGL driver can make pictures here.
+        StorageError: if states are damaged.
+    """
+    stored = [record for record in records if record["states"] is not None]
+    if not stored:
+        return {}
+    renderer = SceneRenderer(_look(stored[0]), _BATCH, processes)
+    try:
+        return dict(_render(renderer, Path(run), stored))
+    finally:
+        renderer.close()
+
+
+def _render(renderer: SceneRenderer, run: Path, records: list[Record]) -> Iterable[tuple[Address, bytes]]:
+    for (task, variant), group in groupby(records, lambda record: (record["task"], record["variant"])):
+        mine = list(group)
+        for begin in range(0, len(mine), _BATCH):
+            batch = mine[begin : begin + _BATCH]
+            last = []
+            for record in batch:
+                states = read_states(run, record)
+                last.append({k: v[-1] for k, v in states.items() if k == "qpos" or k.startswith(("object/", "joint/"))})
+            for record, picture in zip(batch, renderer.frames(task, variant, last), strict=True):
+                yield address_of(record), _jpeg(Image.fromarray(picture))
+
+
+def _look(record: Record) -> str:
+    """The simulated look if this renderer has it."""
+    try:
+        check_engine(_ENGINE, record["look"])
+    except UnknownNameError:
+        return _DEFAULT_LOOK
+    return str(record["look"])
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.resize(_SIZE, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=72)
+    return buffer.getvalue()
