@@ -69,29 +69,26 @@ def quat_to_matrix(quat: ArrayLike) -> Floats:
     return out
 
 
+_TURN_PLUS, _TURN_MINUS, _DIAGONAL = np.array([7, 2, 3]), np.array([5, 6, 1]), np.array([0, 4, 8])
+#: Row i: where 4 q_i times w, x, y, z stands in the row of ten products that :func:`matrix_to_quat` makes.
+_PRODUCTS = np.array([[0, 4, 5, 6], [4, 1, 9, 8], [5, 9, 2, 7], [6, 8, 7, 3]])
+
+
 def matrix_to_quat(matrix: Floats) -> Floats:
     """Matrices ``[..., 3, 3]`` to unit quaternions wxyz with w >= 0.
 
     Of the four ways to read a quaternion off a matrix, each row takes the one with the largest pivot.
     """
-    m = np.asarray(matrix, np.float64)
-    d = m[..., [0, 1, 2], [0, 1, 2]]
-    trace = d.sum(-1)
-    # 4 q_i^2 for i = w, x, y, z
-    squares = np.stack([1 + trace, *(1 - trace + 2 * d[..., i] for i in range(3))], -1)
-    off = np.empty((*m.shape[:-2], 4, 4))
-    off[..., 0, 1] = off[..., 1, 0] = m[..., 2, 1] - m[..., 1, 2]
-    off[..., 0, 2] = off[..., 2, 0] = m[..., 0, 2] - m[..., 2, 0]
-    off[..., 0, 3] = off[..., 3, 0] = m[..., 1, 0] - m[..., 0, 1]
-    off[..., 1, 2] = off[..., 2, 1] = m[..., 1, 0] + m[..., 0, 1]
-    off[..., 1, 3] = off[..., 3, 1] = m[..., 0, 2] + m[..., 2, 0]
-    off[..., 2, 3] = off[..., 3, 2] = m[..., 2, 1] + m[..., 1, 2]
-    for i in range(4):
-        off[..., i, i] = squares[..., i]
-    pivot = squares.argmax(-1)
-    q = np.take_along_axis(off, pivot[..., None, None], -2)[..., 0, :]
-    q = q / np.sqrt((q * q).sum(-1, keepdims=True))
-    return np.asarray(np.where(q[..., :1] < 0, -q, q))
+    flat = np.asarray(matrix, np.float64).reshape(-1, 9)
+    lower, upper, diagonal = flat.take(_TURN_PLUS, -1), flat.take(_TURN_MINUS, -1), flat.take(_DIAGONAL, -1)
+    trace = diagonal.sum(-1, keepdims=True)
+    # 4 times ww, xx, yy, zz, wx, wy, wz, yz, xz, xy
+    products = np.concatenate([1 + trace, 1 - trace + 2 * diagonal, lower - upper, lower + upper], -1)
+    pivot = products[:, :4].argmax(-1)
+    q = products[np.arange(len(flat))[:, None], _PRODUCTS[pivot]]
+    q /= np.sqrt((q * q).sum(-1, keepdims=True))
+    q *= np.where(q[:, :1] < 0, -1.0, 1.0)
+    return np.asarray(q.reshape(*matrix.shape[:-2], 4))
 
 
 def rpy_to_matrix(roll: float, pitch: float, yaw: float) -> Floats:
@@ -140,7 +137,6 @@ def se3_log(matrix: Floats, position: Floats) -> Floats:
 
 
 _TINY = 1e-30
-_TURN_PLUS, _TURN_MINUS, _DIAGONAL = np.array([7, 2, 3]), np.array([5, 6, 1]), np.array([0, 4, 8])
 
 
 def _small_rotvec(matrix: Floats) -> Floats:

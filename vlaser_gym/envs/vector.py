@@ -383,14 +383,16 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _images(self, rows: Ints) -> NDArray[np.uint8]:
         """Pictures of ``rows``, ``[B, H, W, 3]``; the array is the caller's."""
         stale = rows[self._stale[rows]]
-        if len(stale):
+        if len(stale) == self.num_envs:
+            self._frames = self.engine.images(stale)
+        elif len(stale):
             frames = self.engine.images(stale)
             if self._frames is None:
                 self._frames = np.zeros((self.num_envs, *frames.shape[1:]), np.uint8)
             self._frames[stale] = frames
-            self._stale[stale] = False
+        self._stale[stale] = False
         assert self._frames is not None
-        return self._frames[rows]
+        return self._frames.copy() if len(rows) == self.num_envs else self._frames[rows]
 
     def _proprio(self, lanes: list[Lane]) -> NDArray[np.float32]:
         qpos = np.array([lane.reading.qpos for lane in lanes])

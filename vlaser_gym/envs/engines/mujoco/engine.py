@@ -119,7 +119,8 @@ class _Pool:
     def __init__(self, task: Task, scene: Scene, num_lanes: int, threads: int) -> None:
         self.scene = scene
         self.batch: Any = Batch(scene.model, num_lanes, nthread=threads)
-        self._forces = self.batch.bind("sensordata")
+        # Live views: looking them up again for every lane would cost more than reading them.
+        self._qpos, self._qvel, self._forces = (self.batch.bind(name) for name in ("qpos", "qvel", "sensordata"))
         setup = get_setup(task.robot_setup)
         self._substeps = round(1.0 / (setup.control_hz * TIMESTEP))
         self._columns = [scene.sensors[:, None] + np.arange(3)]
@@ -153,7 +154,7 @@ class _Pool:
         self.batch.rollout(self._substeps, control, int(mujoco.mjtState.mjSTATE_CTRL), record=(), ids=lanes)
 
     def read(self, lane: int) -> Reading:
-        scene, qpos, qvel = self.scene, self.batch.qpos[lane], self.batch.qvel[lane]
+        scene, qpos, qvel = self.scene, self._qpos[lane], self._qvel[lane]
         poses = scene.object_pose.copy()
         for i, start in enumerate(scene.object_qpos):
             if start >= 0:
