@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlaser_gym.envs.tasks import widowx
+from vlaser_gym.envs.tasks import drawers, google_pick, move_near, place_in_drawer, widowx
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Layout, Memory, ObjectSpec, Snapshot, Task
 from vlaser_gym.errors import UnknownNameError
 
 __all__ = [
+    "GOOGLE_TASKS",
     "PRESETS",
     "ContactQuery",
     "Flags",
@@ -22,7 +23,10 @@ __all__ = [
     "task_names",
 ]
 
-_TASKS: dict[str, Task] = {task.name: task for task in widowx.TASKS}
+#: The Google Robot's tasks. They are registered once an engine can build their scenes.
+GOOGLE_TASKS: tuple[Task, ...] = (*google_pick.TASKS, *move_near.TASKS, *drawers.TASKS, *place_in_drawer.TASKS)
+_REGISTERED: tuple[Task, ...] = widowx.TASKS
+_TASKS: dict[str, Task] = {task.name: task for task in _REGISTERED}
 #: Names that stand for several tasks, in the order in which they are run.
 PRESETS: dict[str, tuple[str, ...]] = {"widowx": tuple(task.name for task in widowx.TASKS)}
 

@@ -62,7 +62,7 @@ LIFTED, LIFTED_SIGNIFICANTLY, STEPS = 0.01, 0.02, 5
 
 #: Distractors lie in this area, at least so far from the object to pick (m) where there is room.
 _DISTRACTOR_AREA: Rectangle = (-0.50, -0.10, 0.05, 0.35)
-_DISTRACTOR_REACH, _DISTRACTOR_DISTANCE, _DISTRACTOR_GAP = 0.3, 0.25, 0.005
+_DISTRACTOR_REACH, _DISTRACTOR_DISTANCE, _DISTRACTOR_GAP, _DISTRACTOR_DRAWS = 0.3, 0.25, 0.005, 60
 
 _SCENE = "google_pick_coke_can_1_v4"
 
@@ -246,45 +246,47 @@ def _scatter(
     """Resting poses ``[n, 7]`` of distractors, in the target's orientation.
 
     As in the original they are drawn within 0.3 m of the target (per axis), clipped to an area, and 0.25 m away from
-    it. There they may fall on each other; here they are drawn until all lie apart, and where the area has no room for
-    that, the distance to the target shrinks by steps of 2 cm.
+    it. There they may fall on each other; here each is drawn until it lies apart from the others, and where the area
+    has no room for that, its distance to the target shrinks by steps of 2 cm.
     """
-    distance, attempts = _DISTRACTOR_DISTANCE, 0
-    while True:
-        poses = _scattered(target, model, distractors, posture, yaw, distance, rng)
-        if poses is not None:
-            return poses
-        attempts += 1
-        if attempts % 20 == 0:
+    outlines = [placed_outline(target, footprint(model, posture))]
+    poses: list[Floats] = []
+    distance = _DISTRACTOR_DISTANCE
+    while len(poses) < len(distractors):
+        name = distractors[len(poses)]
+        found = _apart(target, name, posture, yaw, distance, outlines, rng)
+        if found is not None:
+            poses.append(found)
+            outlines.append(placed_outline(found, footprint(name, posture)))
+            distance = _DISTRACTOR_DISTANCE
+        elif distance > _DISTRACTOR_GAP:
             distance -= 0.02
+        else:
+            # The last ones lie so that no room is left: start again.
+            del poses[:], outlines[1:]
+            distance = _DISTRACTOR_DISTANCE
+    return np.array(poses).reshape(-1, 7)
 
 
-def _scattered(
+def _apart(
     target: Floats,
-    model: str,
-    distractors: tuple[str, ...],
+    name: str,
     posture: str,
     yaw: float,
     distance: float,
+    outlines: list[Floats],
     rng: np.random.Generator,
 ) -> Floats | None:
+    """A pose farther than ``distance`` from the target and clear of all outlines, or None after some draws."""
     low_x, high_x, low_y, high_y = _DISTRACTOR_AREA
-    poses: list[Floats] = []
-    outlines = [placed_outline(target, footprint(model, posture))]
-    for name in distractors:
-        for _ in range(40):
-            x, y = target[:2] + rng.uniform(-_DISTRACTOR_REACH, _DISTRACTOR_REACH, 2)
-            xy = (float(np.clip(x, low_x, high_x)), float(np.clip(y, low_y, high_y)))
-            pose = resting(name, posture, yaw, xy, TABLE_HEIGHT)
-            outline = placed_outline(pose, footprint(name, posture))
-            away = np.hypot(*(np.array(xy) - target[:2])) > distance
-            if away and all(separation(outline, other) >= _DISTRACTOR_GAP for other in outlines):
-                poses.append(pose)
-                outlines.append(outline)
-                break
-        else:
-            return None
-    return np.array(poses).reshape(-1, 7)
+    shifts = rng.uniform(-_DISTRACTOR_REACH, _DISTRACTOR_REACH, (_DISTRACTOR_DRAWS, 2))
+    places = np.clip(target[:2] + shifts, (low_x, low_y), (high_x, high_y))
+    for x, y in places[np.hypot(*(places - target[:2]).T) > distance]:
+        pose = resting(name, posture, yaw, (float(x), float(y)), TABLE_HEIGHT)
+        outline = placed_outline(pose, footprint(name, posture))
+        if all(separation(outline, other) >= _DISTRACTOR_GAP for other in outlines):
+            return pose
+    return None
 
 
 #: What ``google_robot_pick_object`` picks.

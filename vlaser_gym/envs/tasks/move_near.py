@@ -43,6 +43,8 @@ PAIRS = tuple(permutations(range(3), 2))
 _AREA: Rectangle = (-0.33, -0.13, 0.04, 0.34)
 #: Least gap between two objects of a drawn layout, m: fingers fit between them, and no goal is reached at the start.
 _GAP = 0.08
+#: Draws with origins nearer than the gap and this (the slim can's width) need not be looked at, m.
+_SMALLEST = 0.05
 _ATTEMPTS = 10_000
 #: These two have no textures with baked light.
 _PLAIN = ("blue_plastic_bottle", "orange")
@@ -156,18 +158,22 @@ class MoveNearTask(GoogleTask):
             ]
         )
         for _ in range(_ATTEMPTS):
-            poses, outlines = self._place(triplet, look, rng)
+            places = rng.uniform(_AREA[::2], _AREA[1::2], (3, 2))
+            if min(np.hypot(*(a - b)) for a, b in combinations(places, 2)) < _GAP + _SMALLEST:
+                continue
+            poses, outlines = self._place(triplet, places, look, rng)
             apart = all(separation(a, b) >= _GAP for a, b in combinations(outlines, 2))
             if apart and not near_grid(poses[pair[0]], grid) and not self._solved(triplet, pair, poses, look):
                 return self._state(triplet, pair, poses, look)
         raise InvalidConfigError(f"{self.name} found no room for three objects in {_ATTEMPTS} draws.")
 
-    def _place(self, triplet: int, look: Variant, rng: np.random.Generator) -> tuple[Floats, list[Floats]]:
+    def _place(
+        self, triplet: int, places: Floats, look: Variant, rng: np.random.Generator
+    ) -> tuple[Floats, list[Floats]]:
         poses, outlines = [], []
-        for name in TRIPLETS[triplet]:
+        for name, (x, y) in zip(TRIPLETS[triplet], places.tolist(), strict=True):
             model, (posture, yaw) = self._model(name, look), _posture(name)
-            xy = float(rng.uniform(*_AREA[:2])), float(rng.uniform(*_AREA[2:]))
-            pose = resting(model, posture, yaw + float(rng.uniform(-YAW_MARGIN, YAW_MARGIN)), xy, TABLE_HEIGHT)
+            pose = resting(model, posture, yaw + float(rng.uniform(-YAW_MARGIN, YAW_MARGIN)), (x, y), TABLE_HEIGHT)
             poses.append(pose)
             outlines.append(placed_outline(pose, footprint(model, posture)))
         return np.array(poses), outlines
