@@ -14,7 +14,7 @@ from vlaser_gym.agents.vlaser import benchmark, flow
 from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, merge_lora, merged_state_dict
 from vlaser_gym.agents.vlaser.checkpoint import load_pretrained, save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.inference import MicroBatcher, act_micro_batched, bucketed_lengths
+from vlaser_gym.agents.vlaser.inference import MicroBatcher, act_micro_batched, bucketed_lengths, compile_layers
 from vlaser_gym.agents.vlaser.policy import VisionLanguage, VlaserPolicy
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -210,6 +210,20 @@ def test_micro_batches_refuse_what_does_not_fit(policy: VlaserPolicy) -> None:
         MicroBatcher(policy, compile=True)
     with pytest.raises(InvalidConfigError, match="at least 1"):
         MicroBatcher(policy, 0)
+
+
+@pytest.mark.slow
+def test_layers_of_a_kind_share_one_compilation_and_compute_the_same() -> None:
+    """Traced without gaps and run uncompiled: four graphs for vision, image and text, proprioception, and actions."""
+    config = NANO.replace(layers=6, vision_layers=6)
+    policy, inputs = VlaserPolicy.initialise(config), make_inputs(config, 2)
+    expected = policy.decide(*inputs)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_layers(policy, backend="aot_eager")
+    torch.testing.assert_close(policy.decide(*inputs), expected, atol=1e-6, rtol=0)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
+    torch._dynamo.reset()
 
 
 # --- dtypes

@@ -144,11 +144,13 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
     return pixels.to(device), ids.to(device), proprio.to(device), noise.to(device)
 
 
-def compile_layers(policy: VlaserPolicy) -> None:
-    """Compile the transformer layers in place: all layers of a kind share one compilation."""
+def compile_layers(policy: VlaserPolicy, backend: str = "inductor") -> None:
+    """Compile the transformer layers in place: all layers of a kind share one compilation per shape."""
+    # Three shapes (image and text, proprioception, actions) for each length bucket are more than the default limit.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for module in policy.modules():
         if isinstance(module, VisionLayer | DecoderLayer):
-            module.compile(dynamic=False)
+            module.compile(backend=backend, fullgraph=True, dynamic=False)
 
 
 def bucketed_lengths(config: VlaserConfig, input_ids: Tensor) -> Tensor:
