@@ -92,8 +92,8 @@ class Measurement:
 def main(config: DictConfig) -> None:
     """Measure, print the table, write the JSON."""
     settings = typed(BenchSettings, config)
-    _check(settings)
     names = resolve(settings.task)
+    _check(settings)
     batches = [(name,) for name in names] + ([names] if len(names) > 1 else [])
     console = make_console()
     results = []

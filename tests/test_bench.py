@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlaser_gym import bench, cli
+from vlaser_gym.envs.vector import SceneVectorEnv
+
+CUBE, CARROT = "widowx_stack_cube", "widowx_carrot_on_plate"
+
+
+def run(*overrides: str) -> None:
+    cli.run("bench", bench.main, list(overrides))
+
+
+def test_table_and_json_tell_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "new" / "bench.json"
+    run(f"task={CUBE},{CARROT}", "num_envs=2", "chunk=3", "seconds=0.05", "engine.render_processes=1", f"output={path}")
+    report = json.loads(path.read_text())
+    assert (report["num_envs"], report["chunk"], report["engine"], report["look"]) == (2, 3, "mujoco", "builtin")
+    assert report["machine"]["cores"] >= 1
+    rows = report["measurements"]
+    kinds = ["none", "every step", "every replan"]
+    assert [(tuple(row["tasks"]), row["pictures"]) for row in rows] == [
+        (tasks, kind) for tasks in ((CUBE,), (CARROT,), (CUBE, CARROT)) for kind in kinds
+    ]
+    said = capsys.readouterr().out
+    assert "2 mixed" in said
+    for row in rows:
+        assert row["control_steps_per_second"] == pytest.approx(row["control_steps"] / row["seconds"])
+        assert row["seconds"] >= 0.05
+        shares = [row[f"share_{name}"] for name in ("physics", "images", "other")]
+        assert sum(shares) == pytest.approx(1.0)
+        assert all(0 <= share <= 1 for share in shares)
+        assert (row["share_images"] == 0) == (row["pictures"] == "none")
+        assert f"{row['control_steps_per_second']:.0f}" in said
+
+
+def test_shares_are_those_of_an_engine_of_known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 ms of physics per control step and 20 ms per call for pictures, beside which the rest is small or known."""
+    env = SceneVectorEnv(CUBE, 2, observe=("image",), engine_options={"render_processes": 1})
+    picture = np.zeros((2, 480, 640, 3), np.uint8)
+    monkeypatch.setattr(env.engine, "step", lambda *_: time.sleep(0.01))
+    monkeypatch.setattr(env.engine, "images", lambda lanes: time.sleep(0.02) or picture[: len(lanes)])
+    result = bench.measure(env, (CUBE,), "every replan", 4, 0.5)
+    env.close()
+    chunks = result.control_steps / 8
+    assert chunks == int(chunks)
+    assert result.physics * result.seconds >= 0.04 * chunks
+    assert result.images * result.seconds >= 0.02 * chunks
+    assert result.physics / result.images == pytest.approx(2, rel=0.3)
+    assert result.rate == pytest.approx(8 * chunks / result.seconds)
+
+
+def test_episodes_are_refilled_and_only_executed_steps_count() -> None:
+    env = SceneVectorEnv(CUBE, 1, observe=())
+    calls = []
+    step_chunk = env.step_chunk
+
+    def counted(actions: np.ndarray) -> tuple:
+        result = step_chunk(actions)
+        calls.append(int(result[-1]["steps"].sum()))
+        return result
+
+    env.step_chunk = counted  # type: ignore[method-assign]
+    result = bench.measure(env, (CUBE,), "none", 25, 0.5)
+    env.close()
+    assert result.control_steps == sum(calls[1:])  # the first one warms up
+    assert {25, 10} >= set(calls)
+    assert calls[2] == 10  # 60 steps are two chunks and ten steps
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["num_envs=0"], "num_envs and chunk of at least 1"),
+        (["chunk=0"], "num_envs and chunk of at least 1"),
+        (["seconds=0"], "seconds above 0"),
+        (["seconds=nan"], "seconds above 0"),
+        (["task=widowx_carrot"], CARROT),
+        (["look=bultin"], "builtin"),
+        (["num_env=3"], "num_envs"),
+        (["num_envs=many"], "num_envs has a wrong value"),
+    ],
+)
+def test_bad_settings_are_one_sentence(
+    overrides: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(*overrides, f"output={tmp_path / 'bench.json'}")
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
+    assert not (tmp_path / "bench.json").exists()
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        run(f"output={tmp_path}/file/bench.json")
+    assert stopped.value.code == 2
+    assert "Cannot write output=" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+"""What works on this machine: ``python -m vlaser_gym.doctor``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+from rich.text import Text
+
+from vlaser_gym import __version__
+from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.engines import engine_names
+from vlaser_gym.envs.tasks import task_names
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import RenderingUnavailableError, StorageError
+from vlaser_gym.evaluation.table import make_console
+
+_REINSTALL = "Install vlaser-gym again with its constraints.txt, in a fresh virtual environment."
+_EGL = (
+    "Install Mesa's EGL (Debian, Ubuntu: apt-get install libegl1 libgl1-mesa-dri) and leave MUJOCO_GL unset. Until "
+    "then agents that read no pictures can be scored with video=0."
+)
+#: Module of each optional part, what it is for, and how to get it.
+_OPTIONAL = (
+    ("mani_skill", "ManiSkill 3", "the engine maniskill", "pip install 'vlaser-gym[maniskill]'"),
+    ("ray", "Ray", "evaluation on several machines", "pip install 'vlaser-gym[ray]'"),
+)
+_STYLES = {"works": "green", "missing": "red", "optional": "yellow"}
+
+
+@dataclass
+class DoctorSettings:
+    """What ``configs/doctor.yaml`` holds; the comments there say what each means."""
+
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        works: whether it does.
+        text: what was found.
+        remedy: what to do where it does not work.
+        needed: whether the default evaluation needs it.
+    """
+
+    name: str
+    works: bool
+    text: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def main(config: DictConfig) -> None:
+    """Examine, print, exit with the verdict."""
+    settings = typed(DoctorSettings, config)
+    console = make_console()
+    well = True
+    for finding in examine(settings.output):
+        _print(console, finding)
+        well &= finding.works or not finding.needed
+    verdict = "The default evaluation works here: python -m vlaser_gym.eval" if well else "Something needed is missing."
+    console.print(Text(f"\n{verdict}", style="bold"), soft_wrap=True)
+    sys.exit(0 if well else 1)
+
+
+def examine(output: str | None = None) -> Iterator[Finding]:
+    """All findings, in the order of the report; ``output`` takes the test picture."""
+    yield _python()
+    yield _guarded("torch", _torch)
+    yield _guarded("physics", _physics)
+    yield _pictures(output)
+    yield _guarded("videos", _videos)
+    yield Finding("tasks", bool(task_names()), ", ".join(task_names()), _REINSTALL)
+    yield Finding("engines", True, f"{', '.join(engine_names())} (the look builtin needs no files)")
+    for module, title, purpose, command in _OPTIONAL:
+        yield _optional(module, title, purpose, command)
+
+
+def _print(console: Console, finding: Finding) -> None:
+    state = "works" if finding.works else "missing" if finding.needed else "optional"
+    line = Text(f"{state:9s}", style=_STYLES[state])
+    line.append(f"{finding.name}: ", style="bold").append(finding.text, style="default")
+    console.print(line, soft_wrap=True)
+    if not finding.works and finding.remedy:
+        console.print(Text(f"{'':9s}-> {finding.remedy}"), soft_wrap=True)
+
+
+def _guarded(name: str, check: Callable[[], str]) -> Finding:
+    """A check that describes what it found, or fails in whatever way."""
+    try:
+        return Finding(name, True, check())
+    except Exception as error:  # a broken installation breaks in many ways
+        return Finding(name, False, _one_line(error), _REINSTALL)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _python() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = f"{platform.python_version()}, vlaser-gym {__version__}, {cores} cores, {platform.system()}"
+    return Finding("Python", sys.version_info >= (3, 11), text, "Install Python 3.11 or later.")
+
+
+def _torch() -> str:
+    import torch  # noqa: PLC0415  (a missing torch is a finding)
+
+    if torch.cuda.is_available():
+        return f"{torch.__version__}, device cuda ({torch.cuda.get_device_name()})"
+    return f"{torch.__version__}, device cpu with {torch.get_num_threads()} threads (no GPU is needed)"
+
+
+def _physics() -> str:
+    """One control step of the first task."""
+    env = SceneVectorEnv(task_names()[0], observe=("proprio",))
+    try:
+        env.reset(options={"layout": 0})
+        observation, *_ = env.step(np.zeros((1, 7)))
+        assert np.isfinite(observation["proprio"]).all()
+        return f"MuJoCo {env.engine.version} simulates {task_names()[0]}"
+    finally:
+        env.close()
+
+
+def _pictures(output: str | None) -> Finding:
+    """A picture of the first task, made as an evaluation makes it."""
+    backend = f"MUJOCO_GL is {os.environ.get('MUJOCO_GL') or 'unset, so EGL where there is no display'}"
+    try:
+        picture, seconds = _probe()
+    except RenderingUnavailableError as error:
+        return Finding("pictures", False, f"{backend}. {str(error).partition('. ')[0]}.", _EGL)
+    except Exception as error:  # a broken installation breaks in many ways
+        return Finding("pictures", False, f"{backend}. {_one_line(error)}", _REINSTALL)
+    if output is not None:
+        _save(picture, output)
+    height, width, _ = picture.shape
+    text = f"{backend}; {width} x {height} pixels in {1000 * seconds:.0f} ms"
+    colours = len(np.unique(picture[::4, ::4].reshape(-1, 3), axis=0))
+    if colours < 50:
+        return Finding("pictures", False, f"{text}, but the picture is blank ({colours} colours)", _EGL)
+    return Finding("pictures", True, text + (f", written to {output}" if output is not None else ""))
+
+
+def _probe() -> tuple[NDArray[np.uint8], float]:
+    """A picture ``[H, W, 3]`` and how long the second one took (s); the first one starts a process."""
+    env = SceneVectorEnv(task_names()[0], observe=("image",), engine_options={"render_processes": 1})
+    try:
+        env.reset(options={"layout": 0})
+        begun = time.perf_counter()
+        observation, _ = env.reset(options={"layout": 1})
+        return observation["image"][0], time.perf_counter() - begun
+    finally:
+        env.close()
+
+
+def _save(picture: NDArray[np.uint8], output: str) -> None:
+    try:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(output)
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"Cannot write the picture to output={output} ({error}); choose another PNG file."
+        ) from error
+
+
+def _videos() -> str:
+    import imageio_ffmpeg  # noqa: PLC0415  (a missing encoder is a finding)
+
+    imageio_ffmpeg.get_ffmpeg_exe()
+    return f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
+
+
+def _optional(module: str, title: str, purpose: str, command: str) -> Finding:
+    if find_spec(module) is None:
+        return Finding(title, False, f"not installed; only for {purpose}", command, needed=False)
+    try:
+        return Finding(title, True, f"{version(module.replace('_', '-'))}, for {purpose}", needed=False)
+    except PackageNotFoundError:
+        return Finding(title, True, f"importable, for {purpose}", needed=False)
+
+
+if __name__ == "__main__":
+    run("doctor", main)
