@@ -90,7 +90,8 @@ def unpaired_episodes(a: float, b: float, power: float = 0.8, alpha: float = 0.0
     middle = (a + b) / 2
     under_null = norm.isf(alpha / 2) * sqrt(2 * middle * (1 - middle))
     under_difference = norm.isf(1 - power) * sqrt(a * (1 - a) + b * (1 - b))
-    return int(ceil(((under_null + under_difference) / (a - b)) ** 2))
+    deviations = float(under_null + under_difference)
+    return ceil((deviations / (a - b)) ** 2)
 
 
 def paired_episodes(a: float, b: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:

@@ -56,7 +56,7 @@ class SequentialTest:
         >>> while test.verdict is None:
         ...     test.add(Address("widowx_stack_cube", trial=test.n), True)
         >>> test.n, test.verdict
-        (9, 'better')
+        (8, 'better')
     """
 
     def __init__(self, baseline: Baseline, level: float = 0.05) -> None:
@@ -168,7 +168,7 @@ class UntilDecided:
         >>> until({until.plan[0]: True}) is None
         True
         >>> until({address: True for address in until.plan})
-        'better than 50.0 % after 9 episodes (error level 5 %)'
+        'better than 50.0 % after 8 episodes (error level 5 %)'
     """
 
     def __init__(self, addresses: Sequence[Address], baseline: Baseline, level: float = 0.05) -> None:

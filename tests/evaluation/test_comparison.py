@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+from itertools import product
+from math import comb, log, sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricate_run import TASKS, addresses, fabricate_run
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, multinomial, norm
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
+from vlaser_gym.evaluation.comparison import (
+    compare_runs,
+    differing_protocols,
+    holm,
+    load_runs,
+    mcnemar,
+    p_text,
+    sign_flip,
+    tango,
+)
+
+Z = norm.isf(0.025)
+
+
+def test_mcnemar_is_twice_the_smaller_tail() -> None:
+    for b, c in product(range(12), repeat=2):
+        tail = sum(comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
+        assert mcnemar(b, c) == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_mcnemar_keeps_its_level() -> None:
+    """Summed over all outcomes, for discordant shares from rare to always."""
+    rejected, critical = [], -1  # largest count of the rarer outcome that the test rejects
+    for d in range(241):
+        while 2 * (critical + 1) < d and mcnemar(critical + 1, d - critical - 1) <= 0.05:
+            critical += 1
+        rejected.append(2 * binom.cdf(critical, d, 0.5))
+    for n, share in product((24, 96, 240), (0.05, 0.2, 0.5, 1.0)):
+        error = binom.pmf(np.arange(241), n, share) @ rejected
+        assert error <= 0.05
+    assert error > 0.03, "not by never rejecting"
+
+
+def test_sign_flip_against_all_swaps() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        totals = rng.integers(-3, 4, 8)
+        sums = [abs(np.dot(signs, totals)) for signs in product((-1, 1), repeat=8)]
+        assert sign_flip(list(totals)) == pytest.approx(np.mean(np.array(sums) >= abs(totals.sum())))
+
+
+def test_sign_flip_of_single_trials_is_mcnemars() -> None:
+    for b, c in ((0, 0), (0, 5), (3, 9), (7, 7), (1, 20)):
+        assert sign_flip([-1] * b + [1] * c + [0] * 4) == pytest.approx(mcnemar(b, c))
+
+
+def likelihood_score(b: int, c: int, n: int, difference: float) -> float:
+    """(observed - expected) / standard error at the most likely model with this difference, found numerically."""
+
+    def unlikely(share: float) -> float:
+        cells = np.array([share, share + difference, 1 - 2 * share - difference])
+        return -sum(k * log(max(p, 1e-300)) for k, p in zip((b, c, n - b - c), cells, strict=True) if k)
+
+    low, high = max(0.0, -difference), (1 - difference) / 2
+    share = minimize_scalar(unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    return (c - b - n * difference) / sqrt(n * (2 * share + difference - difference**2))
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(2, 10, 24), (5, 5, 24), (9, 2, 32), (12, 40, 240), (1, 3, 96)])
+def test_tango_inverts_the_likelihood_score(b: int, c: int, n: int) -> None:
+    low, high = tango(b, c, n)
+    assert likelihood_score(b, c, n, low) == pytest.approx(Z, abs=1e-4)
+    assert likelihood_score(b, c, n, high) == pytest.approx(-Z, abs=1e-4)
+    assert tango(c, b, n) == pytest.approx((-high, -low)), "swapping the runs mirrors the interval"
+
+
+def test_tango_at_the_edges() -> None:
+    """Without any success of one run only: a proportion's Wilson limits, worked by hand from the score."""
+    low, high = tango(0, 0, 24)
+    assert high == pytest.approx(Z**2 / (24 + Z**2), abs=1e-6)
+    assert low == -high
+    low, high = tango(0, 24, 24)
+    assert (low, high) == (pytest.approx((24 - Z**2) / (24 + Z**2), abs=1e-6), 1.0)
+    with pytest.raises(ValueError, match="discordant pairs among n = 4"):
+        tango(3, 2, 4)
+
+
+def test_tango_covers() -> None:
+    """Summed over all outcomes of 24 pairs, averaged over rates and correlations."""
+    n = 24
+    limits = {(b, c): tango(b, c, n) for b in range(n + 1) for c in range(n + 1 - b)}
+    cells = np.array(list(limits))
+    low, high = np.array(list(limits.values())).T
+    covered = []
+    for a, b in product((0.1, 0.3, 0.5, 0.8), repeat=2):
+        for both in np.linspace(max(0, a + b - 1), min(a, b), 4)[1:-1]:
+            shares = [a - both, b - both, 1 - a - b + 2 * both]
+            outcomes = np.column_stack([cells, n - cells.sum(1)])
+            weights = multinomial.pmf(outcomes, n, shares)
+            covered.append(weights[(low <= b - a) & (b - a <= high)].sum())
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert min(covered) > 0.90
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+    assert holm([0.2]) == [0.2]
+
+
+def test_one_trial_per_layout(tmp_path: Path) -> None:
+    """Counts, rates, intervals and p-values of two tasks, by hand."""
+    where = addresses()
+    a = {x: x.layout_index < 10 for x in where}
+    b = {x: x.layout_index < (19 if x.task == TASKS[0] else 8) and x.layout_index != 3 for x in where}
+    runs = load_runs([fabricate_run(tmp_path / "a", a), fabricate_run(tmp_path / "b", b)])
+    (two,) = compare_runs(runs).against
+    carrot, cube = two.tasks
+    assert (carrot.both, carrot.only_a, carrot.only_b, carrot.neither) == (9, 1, 9, 5)
+    assert (cube.both, cube.only_a, cube.only_b, cube.neither) == (7, 3, 0, 14)
+    assert (carrot.a, carrot.b, carrot.difference) == pytest.approx((10 / 24, 18 / 24, 8 / 24))
+    assert carrot.interval == tango(1, 9, 24)
+    assert (carrot.p, cube.p) == (mcnemar(1, 9), mcnemar(3, 0))
+    assert (carrot.p_holm, cube.p_holm) == pytest.approx((2 * mcnemar(1, 9), mcnemar(3, 0)))
+    assert two.overall.difference == pytest.approx((8 - 3) / 48)
+    assert two.overall.p == mcnemar(4, 9)
+    assert (two.overall.n, two.overall.layouts, two.unpaired, two.warnings) == (48, 48, (0, 0), ())
+    below = sqrt(sum((r.difference - r.interval[0]) ** 2 for r in (carrot, cube))) / 2
+    assert two.overall.interval[0] == pytest.approx(5 / 48 - below)
+
+
+def test_several_trials_are_grouped_by_layout(tmp_path: Path) -> None:
+    where = addresses(TASKS[:1], layouts=8, trials=5)
+    a = {x: x.trial == 0 for x in where}
+    b = {x: x.trial < x.layout_index % 4 for x in where}
+    runs = load_runs([fabricate_run(tmp_path / "a", a), fabricate_run(tmp_path / "b", b)])
+    (row,) = compare_runs(runs).against[0].tasks
+    totals = [k % 4 - 1 for k in range(8)]
+    assert (row.n, row.layouts, row.method) == (40, 8, "bootstrap by layout")
+    assert row.difference == pytest.approx(sum(totals) / 40)
+    assert row.interval == stratified_bootstrap([Stratum.of(totals, [5] * 8)])
+    assert row.p == pytest.approx(sign_flip(totals))
+    assert row.p > mcnemar(row.only_a, row.only_b), "trials of a layout are no independent pairs"
+
+
+def test_layouts_that_all_agree_still_have_an_interval(tmp_path: Path) -> None:
+    where = addresses(TASKS[:1], layouts=6, trials=3)
+    paths = [fabricate_run(tmp_path / name, dict.fromkeys(where, True)) for name in "ab"]
+    (row,) = compare_runs(load_runs(paths)).against[0].tasks
+    assert row.interval == tango(0, 0, 6)
+    assert row.p == 1.0
+
+
+def test_the_other_way_to_count(tmp_path: Path) -> None:
+    where = addresses(TASKS[:1], layouts=8)
+    a = fabricate_run(tmp_path / "a", dict.fromkeys(where, False), lost=where[:5])
+    b = fabricate_run(tmp_path / "b", dict.fromkeys(where, False))
+    runs = load_runs([a, b])
+    assert compare_runs(runs).against[0].overall.difference == 0
+    assert compare_runs(runs, "any").against[0].overall.difference == pytest.approx(-5 / 8)
+    with pytest.raises(UnknownNameError, match="way to count 'often'"):
+        compare_runs(runs, "often")
+
+
+def test_several_runs_are_corrected_together(tmp_path: Path) -> None:
+    where = addresses(TASKS[:1])
+    cuts = {"base": 6, "one": 13, "two": 14, "three": 7}
+    runs = load_runs([fabricate_run(tmp_path / n, {x: x.layout_index < k for x in where}) for n, k in cuts.items()])
+    comparison = compare_runs(runs)
+    assert [two.b for two in comparison.against] == ["one", "two", "three"]
+    raw = [mcnemar(0, k) for k in (7, 8, 1)]
+    assert [two.overall.p for two in comparison.against] == raw
+    assert [two.overall.p_holm for two in comparison.against] == pytest.approx(
+        [2 * raw[0], 3 * raw[1], max(raw[2], 2 * raw[0])]
+    )
+    assert json.loads(json.dumps(comparison.as_dict()))["against"][0]["tasks"][0]["only_b"] == 7
+
+
+def test_only_common_addresses_are_compared(tmp_path: Path) -> None:
+    a = fabricate_run(tmp_path / "a", dict.fromkeys(addresses(layouts=10), True))
+    b = fabricate_run(tmp_path / "b", dict.fromkeys(addresses(TASKS[:1], layouts=14), False))
+    (two,) = compare_runs(load_runs([a, b])).against
+    assert (two.overall.n, two.unpaired) == (10, (10, 4))
+    assert two.warnings[-1] == "Left out for want of a partner: 10 episodes of a, 4 of b."
+
+
+def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
+    a = fabricate_run(tmp_path / "a", {Address(TASKS[0], trial=0): True})
+    b = fabricate_run(tmp_path / "b", {Address(TASKS[0], trial=1): True})
+    with pytest.raises(InvalidConfigError, match="no episode in common") as error:
+        compare_runs(load_runs([a, b]))
+    assert "grid:0/0" in str(error.value)
+    assert "grid:0/1" in str(error.value)
+
+
+def test_differing_protocols_are_told(tmp_path: Path) -> None:
+    where = dict.fromkeys(addresses(TASKS[:1], layouts=2), True)
+    a = fabricate_run(tmp_path / "a", where)
+    b = fabricate_run(tmp_path / "b", where, engine="maniskill", look="original", terminate_on_success=True)
+    runs = load_runs([a, b])
+    assert differing_protocols(*runs) == (
+        "engine differs: mujoco in a, maniskill in b.",
+        "look differs: builtin in a, original in b.",
+        "terminate_on_success differs: False in a, True in b.",
+    )
+    assert compare_runs(runs).against[0].warnings == differing_protocols(*runs)
+
+
+def test_what_is_no_comparison(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path / "a", dict.fromkeys(addresses(layouts=2), True))
+    with pytest.raises(InvalidConfigError, match="two runs or more; got 1"):
+        compare_runs(load_runs([run]))
+    with pytest.raises(InvalidConfigError, match="given twice"):
+        load_runs([run, tmp_path / "." / "a"])
+    with pytest.raises(StorageError, match="no run directory"):
+        load_runs([run, tmp_path])
+    with pytest.raises(InvalidConfigError, match="holds no finished episode"):
+        load_runs([fabricate_run(tmp_path / "empty", {})])
+
+
+def test_labels_tell_runs_apart(tmp_path: Path) -> None:
+    where = dict.fromkeys(addresses(layouts=1), True)
+    paths = [fabricate_run(tmp_path / group / "run", where) for group in ("x", "y")]
+    assert [run.label for run in load_runs(paths)] == ["x/run", "y/run"]
+
+
+def test_p_text() -> None:
+    assert [p_text(p) for p in (0.0004, 0.0213, 1.0)] == ["< 0.001", "0.021", "1.000"]
