@@ -113,7 +113,7 @@ def _read(path: str) -> NDArray[np.uint8]:
 
 def _frame(settings: AskSettings) -> NDArray[np.uint8]:
     """The picture of a stored episode's step."""
-    from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer  # noqa: PLC0415
+    from vlaser_gym.envs.rendering import SceneRenderer  # noqa: PLC0415
     from vlaser_gym.evaluation.store import address_of, read_states  # noqa: PLC0415
     from vlaser_gym.evaluation.video import select_episodes  # noqa: PLC0415
 

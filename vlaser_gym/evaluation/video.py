@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlaser_gym.envs.address import canonical_layout
 from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
+from vlaser_gym.envs.rendering import SceneRenderer
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
+from vlaser_gym.envs.rendering import SceneRenderer
 from vlaser_gym.errors import UnknownNameError
 from vlaser_gym.evaluation.store import Record, address_of, read_states
 
