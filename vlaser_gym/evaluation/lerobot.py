@@ -152,7 +152,9 @@ class LeRobotWriter:
 
     def _tables(self, place: dict[str, int]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Rows of ``meta/episodes`` and columns of ``data`` for the waiting episodes."""
-        rows, parts, index, in_file = [], [], self.total_frames, 0
+        rows: list[dict[str, Any]] = []
+        parts: list[Columns] = []
+        index, in_file = self.total_frames, 0
         for episode in self._waiting:
             if episode.instruction not in self.tasks:
                 self.tasks.append(episode.instruction)
@@ -218,9 +220,10 @@ class LeRobotWriter:
     def _write_video(self, frames: NDArray[np.uint8], file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(file.stem + ".partial.mp4")
-        with imageio.get_writer(
+        writer: Any = imageio.get_writer(
             partial, fps=self.fps, codec="libx264", quality=8, macro_block_size=2, ffmpeg_log_level="error"
-        ) as video:
+        )
+        with writer as video:
             for frame in frames:
                 video.append_data(frame)
         partial.replace(file)
@@ -436,8 +439,9 @@ class LeRobotReader:
         for file in self.groups:
             place = file.relative_to(self.path / "meta/episodes")
             if self.is_video:
-                with imageio.get_reader(self.path / "videos" / CAMERA / place.with_suffix(".mp4")) as video:
-                    yield np.stack(list(video))
+                reader: Any = imageio.get_reader(self.path / "videos" / CAMERA / place.with_suffix(".mp4"))
+                with reader as video:
+                    yield np.stack([np.asarray(frame) for frame in video.iter_data()])
             else:
                 table = pq.read_table(self.path / "data" / place, columns=[CAMERA])
                 yield np.stack([_decoded(row["bytes"]) for row in table[CAMERA].to_pylist()])

@@ -93,7 +93,8 @@ class EpisodeCamera:
         piece = horizon if self.every % horizon == 0 else piece
         steps = [self._piece(actions[:, start : start + piece]) for start in range(0, horizon, piece)]
         observation, _, _, _, info = steps[-1]
-        terminated, truncated = (np.logical_or.reduce([step[i] for step in steps]) for i in (2, 3))
+        terminated = np.any([step[2] for step in steps], axis=0)
+        truncated = np.any([step[3] for step in steps], axis=0)
         newly_over = ~self._over & self._lasting()
         self._over |= terminated | truncated | newly_over
         return (

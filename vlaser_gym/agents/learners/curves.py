@@ -22,10 +22,11 @@ class Curves:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
         self.path = path
+        path.mkdir(parents=True, exist_ok=True)
         self._file = path / "metrics.jsonl"
         self.rows = [row for row in read_metrics(self._file) if row["step"] <= step]
         self._file.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
+        self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)
 
     def add(self, step: int, **values: float) -> None:
         """Numbers of one step."""

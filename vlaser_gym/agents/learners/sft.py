@@ -184,7 +184,9 @@ class SupervisedFineTuning:
         policy.freeze(*settings.freeze)
         self.module = FlowLoss(policy, settings.places, seed).to(policy.device)
         self.average = copy_policy(policy)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, settings), betas=tuple(settings.betas))
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.module, settings), betas=(settings.betas[0], settings.betas[1])
+        )
         self.step = 0
         self._load()
         self._parallel: nn.Module = self.module
@@ -284,7 +286,7 @@ class SupervisedFineTuning:
     def _no_sync(self, more: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged once per step, with the last part."""
         if more and isinstance(self._parallel, DistributedDataParallel):
-            return self._parallel.no_sync()  # type: ignore[no-any-return]
+            return self._parallel.no_sync()
         return nullcontext()
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -295,8 +297,9 @@ class SupervisedFineTuning:
     def _update_average(self) -> None:
         """Exponential moving average, shorter in the beginning so that the first weights fade."""
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        averaged, current = list(self.average.parameters()), list(self.policy.parameters())
-        torch._foreach_lerp_(averaged, [p.detach() for p in current], 1 - decay)
+        averaged = [parameter.detach() for parameter in self.average.parameters()]
+        current = [parameter.detach() for parameter in self.policy.parameters()]
+        torch._foreach_lerp_(averaged, current, 1 - decay)
 
     # ------------------------------------------------------------------ reports and files
 

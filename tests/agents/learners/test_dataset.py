@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from demonstrations import SIZE, fake_episode, tiny_config, write_set
+from scipy.spatial.transform import Rotation
+
+from vlaser_gym.agents.learners.dataset import Batches, Demonstrations, chunked
+from vlaser_gym.agents.vlaser.agent import nano_processor
+from vlaser_gym.agents.vlaser.processor import ResizeImage
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.lerobot import LeRobotReader
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    paths = [write_set(folder / "a", 3, every=2), write_set(folder / "b", 4, every=2)]
+    return Demonstrations([LeRobotReader(path) for path in paths], "widowx", 4, ResizeImage(SIZE, "area"))
+
+
+def test_chunks_repeat_the_last_action_behind_the_end():
+    labels = np.arange(3 * 2 * 7, dtype=float).reshape(3, 2, 7)
+    got = chunked(labels, np.array([2, 2, 1]), 4)
+    ran = [labels[0, 0], labels[0, 1], labels[1, 0], labels[1, 1], labels[2, 0]]
+    expected = [[0, 1, 2, 3], [2, 3, 4, 4], [4, 4, 4, 4]]
+    np.testing.assert_array_equal(got, [[ran[i] for i in row] for row in expected])
+
+
+def test_rows_come_back_as_they_were_recorded(data):
+    """Rows 0 to 14 are the first set's, then the second set begins again with the same first episode."""
+    episodes = [fake_episode(n, 5 + n % 2, 2) for n in (0, 1, 2, 0, 1, 2, 3)]
+    frames = np.concatenate([episode.frames for episode in episodes])
+    np.testing.assert_array_equal(data.pixels(np.arange(len(data))), frames)
+    shuffled = np.random.default_rng(0).permutation(len(data))
+    np.testing.assert_array_equal(data.pixels(shuffled), frames[shuffled])
+    assert [data.instructions[i] for i in data.instruction] == [e.instruction for e in episodes for _ in range(len(e))]
+    labels = np.concatenate([e.columns["label"] for e in episodes])
+    np.testing.assert_allclose(data.actions[:, 0, :3], labels[:, 0, :3], atol=1e-12)
+    np.testing.assert_array_equal(data.actions[:, 0, 6], labels[:, 0, 6] > 0)
+
+
+def test_rotations_are_roll_pitch_yaw(data):
+    label = fake_episode(0, 5, 2).columns["label"][0, 0]
+    expected = Rotation.from_rotvec(label[3:6]).as_euler("xyz")
+    np.testing.assert_allclose(data.actions[0, 0, 3:6], expected, atol=1e-9)
+
+
+def test_statistics_are_those_of_first_actions_and_proprioception(data):
+    statistics = data.statistics()
+    np.testing.assert_allclose(statistics.action.p01, np.quantile(data.actions[:, 0], 0.01, axis=0))
+    np.testing.assert_allclose(statistics.action.mean, data.actions[:, 0].sum(0) / len(data))
+    np.testing.assert_allclose(statistics.proprio.max, data.proprio.max(0))
+    assert (statistics.num_transitions, statistics.num_trajectories) == (len(data), 7)
+
+
+def test_places_are_positions_and_a_heading_modulo_quarter_turns(data):
+    episode = fake_episode(0, 5, 2)
+    found = data.places()[: len(episode)]
+    state = episode.columns["state"].astype(float)
+    np.testing.assert_allclose(found[:, :3], state[:, 8:11])
+    np.testing.assert_allclose(found[:, 3:6], state[:, 15:18])
+    axis = Rotation.from_quat(state[:, [12, 13, 14, 11]]).apply([1, 0, 0])
+    heading = np.arctan2(axis[:, 1], axis[:, 0])
+    np.testing.assert_allclose(found[:, 8:10], np.stack([np.cos(4 * heading), np.sin(4 * heading)], 1), atol=1e-5)
+
+
+def test_every_epoch_takes_every_row_once_and_in_its_own_order(data):
+    batches = Batches(data, nano_processor(tiny_config(), data.statistics()), seed=3)
+    size, total = 4, len(data)
+    drawn = np.concatenate([batches.rows(step, size) for step in range(total * 2 // size)])
+    first, second = drawn[:total], drawn[total : 2 * total]
+    assert sorted(first) == list(range(total))
+    assert list(first) != list(second[: len(first)])
+    again = Batches(data, nano_processor(tiny_config(), data.statistics()), seed=3)
+    np.testing.assert_array_equal(again.rows(5, size), batches.rows(5, size))
+
+
+def test_batches_are_normalised_to_the_bounds(data):
+    statistics = data.statistics()
+    batches = Batches(data, nano_processor(tiny_config(), statistics), seed=0)
+    batch = batches.batch(np.arange(len(data)))
+    low, high = np.array(statistics.action.p01)[:6], np.array(statistics.action.p99)[:6]
+    expected = np.clip(2 * (data.actions[..., :6] - low) / (high - low) - 1, -1, 1)
+    np.testing.assert_allclose(batch.actions[..., :6], expected, atol=1e-5)
+    assert set(batch.actions[..., 6].unique().tolist()) == {0.0, 1.0}
+    np.testing.assert_allclose(batch.places.mean(0), 0, atol=1e-5)
+
+
+def test_pictures_of_another_size_are_resized_as_the_policy_does(tmp_path):
+    path = write_set(tmp_path / "set", 1)
+    resize = ResizeImage(12, "area")
+    data = Demonstrations([LeRobotReader(path)], "widowx", 4, resize)
+    np.testing.assert_array_equal(data.pixels(np.arange(5)), resize({"image": fake_episode(0).frames})["pixels"])
+
+
+def test_a_set_that_has_grown_is_decoded_again(tmp_path):
+    path = write_set(tmp_path / "set", 2)
+    resize = ResizeImage(SIZE, "area")
+    assert len(Demonstrations([LeRobotReader(path)], "widowx", 4, resize)) == 11
+    write_more(path)
+    data = Demonstrations([LeRobotReader(path)], "widowx", 4, resize)
+    np.testing.assert_array_equal(data.pixels(np.array([11])), fake_episode(7).frames[:1])
+
+
+def write_more(path):
+    from vlaser_gym.evaluation.lerobot import LeRobotWriter
+
+    with LeRobotWriter(path, fps=5, robot="widowx") as writer:
+        writer.add(fake_episode(7))
+
+
+def test_sets_of_the_other_robot_and_empty_sets_are_refused(tmp_path):
+    path = write_set(tmp_path / "set", 1)
+    with pytest.raises(InvalidConfigError, match="google_robot"):
+        Demonstrations([LeRobotReader(path)], "google_robot", 4, ResizeImage(SIZE))
+    with pytest.raises(InvalidConfigError, match="no episode"):
+        Demonstrations([LeRobotReader(path, groups=0)], "widowx", 4, ResizeImage(SIZE))

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from demonstrations import SIZE, TINY, tiny_config, write_set
+
+from vlaser_gym.agents.learners.curves import read_metrics
+from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
+from vlaser_gym.agents.learners.sft import FlowLoss, SftSettings, SupervisedFineTuning
+from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.lerobot import LeRobotReader
+
+SETTINGS = SftSettings(
+    name="sft",
+    steps=6,
+    batch_size=8,
+    accumulate=1,
+    learning_rate=3e-3,
+    expert_learning_rate=3e-3,
+    weight_decay=0.01,
+    betas=(0.9, 0.99),
+    warmup=2,
+    final_rate=0.1,
+    clip=1.0,
+    ema=0.9,
+    flow_samples=2,
+    places=0.5,
+    freeze=[],
+    augment="colour",
+    precision="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("sets") / "set", 4)
+
+
+@pytest.fixture(scope="module")
+def data(path):
+    return Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE, "area"))
+
+
+@pytest.fixture
+def make(data, tmp_path):
+    def trainer(name: str = "run", **changes) -> SupervisedFineTuning:
+        processor = nano_processor(tiny_config(), data.statistics())
+        return SupervisedFineTuning(
+            VlaserPolicy.initialise(tiny_config(), seed=1),
+            processor,
+            Batches(data, processor, seed=5),
+            dataclasses.replace(SETTINGS, **changes),
+            tmp_path / name,
+            seed=5,
+            save_every=3,
+            log_every=2,
+        )
+
+    return trainer
+
+
+def weights(trainer: SupervisedFineTuning) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.module.state_dict().items()}
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_loss_is_the_policys_own(data):
+    """With one noise per row it is ``VlaserPolicy.flow_loss``, with K its mean over the K."""
+    policy = VlaserPolicy.initialise(tiny_config(), seed=2)
+    processor = nano_processor(tiny_config(), data.statistics())
+    batch = Batches(data, processor, 0).batch(np.arange(6))
+    generator = torch.Generator().manual_seed(0)
+    noise, t = torch.randn(6, 3, 4, 7, generator=generator), torch.rand(6, 3, generator=generator)
+    loss, error, _ = FlowLoss(policy)(batch, noise, t)
+    inputs = {
+        "pixel_values": normalize_pixels(batch.pixels),
+        "input_ids": batch.input_ids,
+        "proprio": batch.proprio,
+        "actions": batch.actions,
+    }
+    expected = torch.stack([policy.flow_loss(inputs, noise[:, k], t[:, k]) for k in range(3)]).mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(error, expected.detach())
+
+
+def test_the_places_are_a_second_loss_from_the_image_features(data):
+    policy = VlaserPolicy.initialise(tiny_config(), seed=2)
+    batch = Batches(data, nano_processor(tiny_config(), data.statistics()), 0).batch(np.arange(6))
+    module = FlowLoss(policy, 0.5)
+    loss, error, misplaced = module(batch, torch.zeros(6, 1, 4, 7), torch.zeros(6, 1))
+    features = policy.image_features(normalize_pixels(batch.pixels)).flatten(1)
+    expected = (module.places(features) - batch.places).square().mean()
+    torch.testing.assert_close(misplaced, expected.detach())
+    torch.testing.assert_close(loss.detach(), error + 0.5 * misplaced)
+
+
+def test_a_continued_run_ends_with_the_same_bits(make):
+    whole = make("whole")
+    assert whole.train()
+    first = make("parts")
+    count = iter(range(100))
+    assert not first.train(stop=lambda: next(count) >= 3)
+    second = make("parts")
+    assert second.step == 3
+    assert second.train()
+    assert same(weights(whole), weights(second))
+    assert same(whole.average.state_dict(), second.average.state_dict())
+    moments = [state["exp_avg_sq"] for state in whole.optimizer.state.values()]
+    assert all(
+        torch.equal(a, state["exp_avg_sq"]) for a, state in zip(moments, second.optimizer.state.values(), strict=True)
+    )
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(make):
+    whole, parts = make("whole"), make("parts", accumulate=4)
+    whole.take_step()
+    parts.take_step()
+    for (name, a), b in zip(weights(whole).items(), weights(parts).values(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_learning_lowers_the_loss(make):
+    trainer = make(steps=120, learning_rate=1e-2, expert_learning_rate=1e-2, augment="none")
+    losses = [trainer.take_step() for _ in range(120)]
+    assert torch.stack(losses[-20:]).mean(0)[0] < 0.7 * torch.stack(losses[:20]).mean(0)[0]
+    assert torch.stack(losses[-20:]).mean(0)[1] < 0.3 * torch.stack(losses[:20]).mean(0)[1]
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine(make):
+    trainer = make(steps=10, warmup=4)
+    assert [trainer.rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    for step in range(4, 11):
+        expected = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - 4) / 6))
+        assert trainer.rate(step) == pytest.approx(expected)
+    assert trainer.rate(10) == pytest.approx(0.1)
+
+
+def test_stored_weights_are_an_average_over_the_steps(make):
+    trainer = make(ema=0.5)
+    name = "action_decoder.weight"
+    expected = trainer.policy.state_dict()[name].clone()
+    for step in range(1, 4):
+        trainer.take_step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * trainer.policy.state_dict()[name]
+    torch.testing.assert_close(trainer.average.state_dict()[name], expected)
+
+
+def test_groups_have_their_own_rates_and_frozen_parts_stay(make):
+    trainer = make(freeze=["vision"], expert_learning_rate=0.0, weight_decay=0.0, warmup=1)
+    before = weights(trainer)
+    trainer.take_step()
+    changed = {name.split(".")[1] for name, value in weights(trainer).items() if not torch.equal(value, before[name])}
+    assert changed == {"language", "embed_tokens"}
+
+
+def test_bf16_products_train_fp32_weights(make):
+    trainer = make(precision="bfloat16")
+    exact = make("exact")
+    assert trainer.policy.dtype == torch.float32
+    got, expected = trainer.take_step()[0], exact.take_step()[0]
+    assert got != expected
+    assert got == pytest.approx(float(expected), rel=0.03)
+
+
+def test_a_run_leaves_a_policy_numbers_and_curves(make, tmp_path):
+    trainer = make()
+    trainer.train()
+    run = tmp_path / "run"
+    agent = load_agent(str(run / "checkpoint"), device="cpu")
+    assert same(dict(agent.policy.state_dict()), dict(trainer.average.state_dict()))
+    assert agent.processor.statistics == trainer.processor.statistics
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [2, 4, 6]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("loss/flow")] == [2, 4, 6]
+
+
+def test_wrong_settings_are_named(make):
+    with pytest.raises(InvalidConfigError, match="accumulate"):
+        dataclasses.replace(SETTINGS, accumulate=3)
+    with pytest.raises(UnknownNameError, match="float32"):
+        dataclasses.replace(SETTINGS, precision="fp8")
+    with pytest.raises(UnknownNameError, match="eyes"):
+        make(freeze=["eyes"])
+
+
+# --- whole commands
+
+
+def command(path, run, *more: str) -> list[str]:
+    settings = [f"settings.{name}={value}" for name, value in TINY.items()]
+    return [
+        *("-m", "vlaser_gym.train", f"data={path}", f"run={run}", "evaluate_episodes=0", "threads=1", "device=cpu"),
+        *("algo.batch_size=8", "algo.warmup=2", "algo.places=0.5", "log_every=5", *settings, *more),
+    ]
+
+
+def trained(run) -> dict[str, torch.Tensor]:
+    return torch.load(run / "trainer.pt", weights_only=True)["module"]
+
+
+@pytest.mark.slow
+def test_killed_and_continued_gives_the_same_parameters(path, tmp_path):
+    arguments = ("algo.steps=400", "save_every=20")
+    subprocess.run([sys.executable, *command(path, tmp_path / "whole", *arguments)], check=True, timeout=280)
+    process = subprocess.Popen([sys.executable, *command(path, tmp_path / "killed", *arguments)])
+    state = tmp_path / "killed" / "trainer.pt"
+    deadline = time.monotonic() + 100
+    while not state.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    step = torch.load(state, weights_only=True)["step"]
+    assert 0 < step < 400
+    subprocess.run([sys.executable, *command(path, tmp_path / "killed", *arguments)], check=True, timeout=280)
+    assert same(trained(tmp_path / "whole"), trained(tmp_path / "killed"))
+
+
+@pytest.mark.slow
+def test_two_processes_match_one(path, tmp_path):
+    arguments = ("algo.steps=10", "algo.accumulate=1")
+    subprocess.run([sys.executable, *command(path, tmp_path / "one", *arguments)], check=True, timeout=280)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launcher, *command(path, tmp_path / "two", *arguments)], check=True, timeout=280)
+    one, two = trained(tmp_path / "one"), trained(tmp_path / "two")
+    start = VlaserPolicy.initialise(tiny_config()).state_dict()["action_decoder.weight"]
+    assert (one["policy.action_decoder.weight"] - start).abs().max() > 1e-3
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+def test_several_initialisations_are_tabulated(path, tmp_path):
+    first = command(path, tmp_path / "first", "algo.steps=5")
+    subprocess.run([sys.executable, *first], check=True, timeout=280)
+    several = command(path, tmp_path / "all", "algo.steps=5", f"init=[nano,{tmp_path}/first/checkpoint]")
+    done = subprocess.run([sys.executable, *several], check=True, timeout=280, capture_output=True, text=True)
+    assert "loss/flow" in done.stdout
+    assert (tmp_path / "all" / "curves.png").is_file()
+    lines = [line for line in done.stdout.splitlines() if "first" in line and "│" in line]
+    assert lines, done.stdout

@@ -1,0 +1,226 @@
+"""Recorded episodes against the environment itself, read back with nothing but pyarrow and a video decoder."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import imageio.v2 as imageio
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from gymnasium.vector import AutoresetMode
+from PIL import Image
+
+from vlaser_gym.agents.scripted import ScriptedExpert
+from vlaser_gym.agents.vlaser.processor import ResizeImage
+from vlaser_gym.cli import load
+from vlaser_gym.collect import main
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import GymError, StorageError
+from vlaser_gym.evaluation.lerobot import LeRobotReader
+
+TASKS = ("widowx_stack_cube", "widowx_carrot_on_plate")
+SMALL = (f"task={TASKS[0]},{TASKS[1]}", "num_envs=2", "image_size=32", "group=1", "tail=2", "engine.render_processes=1")
+
+
+def collect(path, *more: str) -> None:
+    main(load("collect", [*SMALL, f"output={path}", *more]))
+
+
+def read(path) -> tuple[dict, list[dict], dict[str, np.ndarray]]:
+    """A data set by its published layout: ``(info, episodes, columns)``."""
+    info = json.loads((path / "meta/info.json").read_text())
+    episodes = [
+        row for file in sorted(path.glob("meta/episodes/*/*.parquet")) for row in pq.read_table(file).to_pylist()
+    ]
+    columns: dict[str, list] = {}
+    for place in dict.fromkeys((e["data/chunk_index"], e["data/file_index"]) for e in episodes):
+        table = pq.read_table(path / info["data_path"].format(chunk_index=place[0], file_index=place[1]))
+        for name in table.column_names:
+            columns.setdefault(name, []).extend(table[name].to_pylist())
+    return info, episodes, {name: np.array(values) for name, values in columns.items()}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("collect") / "set"
+    collect(path, "episodes=1")
+    return path
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    """The same two episodes run by hand: observations before and actions at each control step."""
+    env = SceneVectorEnv(
+        TASKS, 2, observe=("image", "proprio", "state"), autoreset_mode=AutoresetMode.DISABLED,
+        engine_options={"render_processes": 1},
+    )  # fmt: skip
+    observation, _ = env.reset(options={"layout": "region:1000000"})
+    expert, lanes = ScriptedExpert(), np.arange(2)
+    expert.reset(lanes, env.addresses)
+    rows = []
+    for _ in range(45):
+        actions = expert.act(observation, lanes)
+        images = ResizeImage(32, "area")({"image": observation["image"]})["pixels"]
+        rows.append((images, observation["proprio"], observation["state"], actions[:, 0]))
+        observation, *_, info = env.step_chunk(actions)
+        rows[-1] += (info["success"],)
+    env.close()
+    return [[np.stack([row[i][lane] for row in rows]) for i in range(5)] for lane in lanes]
+
+
+def test_every_row_is_what_the_environment_showed_and_did(recorded, oracle):
+    info, episodes, columns = read(recorded)
+    assert info["total_frames"] == len(columns["index"]) == sum(e["length"] for e in episodes)
+    assert {e["address/task"] for e in episodes} == set(TASKS)
+    for episode in episodes:
+        rows = slice(episode["dataset_from_index"], episode["dataset_to_index"])
+        images, proprio, state, actions, success = oracle[TASKS.index(episode["address/task"])]
+        count = episode["length"]
+        np.testing.assert_array_equal(columns["action"][rows], actions[:count])
+        np.testing.assert_array_equal(columns["action.intended"][rows], actions[:count])
+        np.testing.assert_allclose(columns["observation.state"][rows], proprio[:count], atol=1e-6)
+        np.testing.assert_allclose(columns["observation.environment_state"][rows], state[:count], atol=1e-6)
+        np.testing.assert_array_equal(columns["next.success"][rows], success[:count])
+        stored = [Image.open(io.BytesIO(row["bytes"])) for row in columns["observation.images.main"][rows]]
+        np.testing.assert_array_equal(np.stack([np.asarray(image) for image in stored]), images[:count])
+        # The episode ends with the second success in a row, and not before.
+        assert success[count - 2 : count].all()
+        assert not (success[: count - 2] & success[1 : count - 1]).any()
+
+
+def test_the_bookkeeping_is_that_of_the_format(recorded):
+    info, episodes, columns = read(recorded)
+    assert (info["codebase_version"], info["fps"], info["robot_type"]) == ("v3.0", 5, "widowx")
+    assert info["splits"] == {"train": "0:2"}
+    np.testing.assert_array_equal(columns["index"], np.arange(info["total_frames"]))
+    for episode in episodes:
+        rows = slice(episode["dataset_from_index"], episode["dataset_to_index"])
+        np.testing.assert_array_equal(columns["frame_index"][rows], np.arange(episode["length"]))
+        np.testing.assert_allclose(columns["timestamp"][rows], np.arange(episode["length"]) / 5, rtol=1e-6)
+        assert set(columns["episode_index"][rows]) == {episode["episode_index"]}
+    assert set(info["features"]) == set(columns)
+    for name, feature in info["features"].items():
+        if feature["dtype"] != "image":
+            assert list(columns[name].shape[1:]) == ([] if feature["shape"] == [1] else feature["shape"]), name
+    tasks = pq.read_table(recorded / "meta/tasks.parquet").to_pylist()
+    texts = {row["task_index"]: row["__index_level_0__"] for row in tasks}
+    for episode in episodes:
+        assert texts[columns["task_index"][episode["dataset_from_index"]]] == episode["tasks"][0]
+
+
+def test_instructions_are_the_index_of_the_task_table(recorded):
+    """As LeRobot reads it, through pandas."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(recorded / "meta/tasks.parquet")
+    assert table.loc["put carrot on plate"].task_index in (0, 1)
+
+
+def test_stored_statistics_are_those_of_the_columns(recorded):
+    _, _, columns = read(recorded)
+    stored = json.loads((recorded / "meta/stats.json").read_text())
+    for name in ("action", "observation.state", "next.reward"):
+        values = columns[name].reshape(len(columns[name]), -1).astype(float)
+        for key in ("min", "max", "mean", "std"):
+            np.testing.assert_allclose(stored[name][key], getattr(values, key)(0), atol=1e-6, err_msg=f"{name} {key}")
+        assert stored[name]["count"] == [len(values)]
+
+
+def test_a_picture_every_fourth_step_keeps_all_actions(recorded, tmp_path):
+    collect(tmp_path / "sparse", "episodes=1", "every=4", f"task={TASKS[1]}", "num_envs=1", "tail=null", "images=mp4")
+    info, (episode,), columns = read(tmp_path / "sparse")
+    assert (info["fps"], episode["length"]) == (1.25, 15)  # 60 steps
+    actions = columns["action"].reshape(-1, 7)
+    _, episodes, every_step = read(recorded)
+    whole = next(e for e in episodes if e["address/task"] == TASKS[1])
+    rows = slice(whole["dataset_from_index"], whole["dataset_to_index"])
+    np.testing.assert_array_equal(actions[: whole["length"]], every_step["action"][rows])
+    place = {key: episode[f"videos/observation.images.main/{key}"] for key in ("chunk_index", "file_index")}
+    video = info["video_path"].format(video_key="observation.images.main", **place)
+    frames = np.stack([np.asarray(f) for f in imageio.get_reader(tmp_path / "sparse" / video).iter_data()])
+    assert len(frames) == 15
+    assert episode["videos/observation.images.main/to_timestamp"] == pytest.approx(15 / 1.25)
+    exact = [every_step["observation.images.main"][rows][i]["bytes"] for i in range(0, whole["length"], 4)]
+    exact = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in exact]).astype(int)
+    assert np.abs(frames[: len(exact)] - exact).mean() < 6
+
+
+def test_more_episodes_are_appended(recorded, tmp_path, monkeypatch):
+    path = tmp_path / "set"
+    collect(path, "episodes=1")
+    before = {file: file.read_bytes() for file in path.glob("data/*/*")}
+    collect(path, "episodes=2")
+    assert all(file.read_bytes() == data for file, data in before.items())
+    info, episodes, columns = read(path)
+    assert info["total_episodes"] == len(episodes) == 4
+    np.testing.assert_array_equal(columns["index"], np.arange(info["total_frames"]))
+    _, first, _ = read(recorded)
+    assert [e["address/layout"] for e in episodes[:2]] == [e["address/layout"] for e in first]
+    with pytest.raises(StorageError, match="other settings"):
+        collect(path, "episodes=3", "every=2")
+
+
+def test_disturbed_actions_come_with_what_was_meant(tmp_path):
+    collect(tmp_path / "set", "episodes=1", "tail=8", "agent.disturbance={position: 0.01, yaw: 0.1, probability: 1.0}")
+    _, episodes, columns = read(tmp_path / "set")
+    for episode in episodes:
+        rows = slice(episode["dataset_from_index"], episode["dataset_to_index"])
+        push = columns["action"][rows] - columns["action.intended"][rows]
+        blocks = push[: len(push) // 4 * 4].reshape(-1, 4, 7)
+        np.testing.assert_allclose(blocks, blocks[:, :1].repeat(4, axis=1), atol=1e-12)
+        assert (np.abs(blocks[:, 0, [0, 1, 2, 5]]) > 0).all()
+        np.testing.assert_array_equal(blocks[..., [3, 4, 6]], 0)
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_a_readable_set_and_goes_on(tmp_path):
+    def arguments(name: str) -> list[str]:
+        settings = [*SMALL, f"output={tmp_path / name}", "episodes=4", "every=4"]
+        return [sys.executable, "-m", "vlaser_gym.collect", *settings]
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(arguments("killed"))
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("meta/episodes/*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    reader = LeRobotReader(killed) if (killed / "meta/info.json").is_file() else None
+    if reader is not None:
+        frames = np.concatenate(list(reader.frames()))
+        assert len(frames) == reader.total_frames == len(reader.columns(["index"])["index"])
+        assert 0 < len(reader.episodes) < 8
+    subprocess.run(arguments("killed"), check=True, timeout=200)
+    subprocess.run(arguments("whole"), check=True, timeout=200)
+    actions = [
+        {
+            (e["address/task"], e["address/layout"]): c["action"][
+                e["dataset_from_index"] : e["dataset_to_index"]
+            ].tolist()
+            for e in episodes
+        }
+        for _, episodes, c in map(read, (killed, whole))
+    ]
+    assert len(actions[0]) == 8
+    assert actions[0] == actions[1]
+
+
+def test_wrong_settings_end_with_a_sentence(tmp_path):
+    for wrong, word in (
+        ("every=0", "every"),
+        ("images=gif", "png"),
+        ("task=widowx_fly", "widowx"),
+        ("resize=x", "area"),
+    ):
+        with pytest.raises(GymError, match=word):
+            collect(tmp_path / "set", "episodes=1", wrong)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/letter.txt").write_text("dear")
+    with pytest.raises(StorageError, match="no data set"):
+        collect(tmp_path / "other", "episodes=1")
