@@ -1,0 +1,46 @@
+"""README's promises that a machine can check."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_ci_runs_readmes_test_command() -> None:
+    command = re.search(r"^(\.venv/bin/pip install -e .*pytest)$", README, re.M)
+    assert command is not None
+    assert command[1] in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_linked_file_exists() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_command_in_the_table_exists_and_none_is_missing() -> None:
+    listed = set(re.findall(r"^\| `(\w+)` \|", README, re.M))
+    commands = {
+        path.stem for path in (ROOT / "vlaser_gym").glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
+    }
+    assert listed == commands
+
+
+def test_the_example_agent_acts() -> None:
+    source = re.search(r"```python\n(import numpy as np\n.*?)```", README, re.S)
+    assert source is not None
+    scope: dict = {}
+    exec(source[1], scope)
+    actions = scope["Hover"]().act({}, np.arange(3))
+    assert actions.shape == (3, 4, 7)
+    assert np.isfinite(actions).all()
+
+
+@pytest.mark.parametrize("name", ["torch", "mujoco", "gymnasium", "stable_baselines3"])
+def test_constraints_pin_what_the_first_command_installs(name: str) -> None:
+    assert re.search(rf"^{name}==", (ROOT / "constraints.txt").read_text(), re.M)
