@@ -401,7 +401,7 @@ def _p_value(groups: Sequence[_Pairs]) -> float:
 def _labels(folders: Sequence[Path]) -> list[str]:
     """As much of each path's end as tells it from the others."""
     parts = [folder.resolve().parts for folder in folders]
-    for length in range(1, max(map(len, parts)) + 1):
+    for length in range(1, max(map(len, parts), default=0) + 1):
         labels = ["/".join(p[-length:]) for p in parts]
         if len(set(labels)) == len(labels):
             return labels

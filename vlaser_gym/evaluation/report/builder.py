@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -358,5 +359,6 @@ def _write(page: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(page)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(f"Cannot write the report {page}: {error.strerror or error}.") from error

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
+from fabricate_run import TASKS, addresses, fabricate_run
+
+from vlaser_gym.cli import run
+from vlaser_gym.compare import main, overrides
+from vlaser_gym.evaluation.comparison import mcnemar, tango
+
+WHERE = addresses()
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs "weak" (8 of 24), "strong" (16) and a copy of the weak one."""
+    folder = tmp_path_factory.mktemp("compare")
+    for name, k in (("weak", 8), ("strong", 16), ("its copy, or so", 8)):
+        fabricate_run(folder / "runs" / name, {x: x.layout_index < k for x in WHERE})
+    return folder
+
+
+@pytest.fixture
+def runs(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(stored)
+    return stored
+
+
+def command(*words: str) -> None:
+    run("compare", main, overrides(words))
+
+
+def test_words_become_settings() -> None:
+    assert overrides(["a", "b c", "it's", "count=any"]) == [r"runs=['a','b c','it\'s']", "count=any"]
+    assert overrides(["--plan", "65", "70", "power=0.9"]) == ["plan=[65,70]", "power=0.9"]
+    assert overrides(["--help"]) == ["--help"]
+
+
+def test_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.1").mkdir()
+    assert overrides(["lr=0.1", "level=0.9"]) == ["runs=['lr=0.1']", "level=0.9"]
+
+
+def test_two_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command("runs/weak", "runs/strong")
+    out = capsys.readouterr().out
+    low, high = (100 * limit for limit in tango(0, 8, 24))
+    row = next(line for line in out.splitlines() if TASKS[0] in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        TASKS[0], "24", "33.3", "66.7", f"+33.3 [{low:+.1f}, {high:+.1f}]", "0", "8",
+        f"{mcnemar(0, 8):.3f}", f"{2 * mcnemar(0, 8):.3f}",
+    ]  # fmt: skip
+    assert "mean over tasks" in out
+    assert "B is better than A (p < 0.001)." in out
+
+
+def test_paths_with_commas_quotes_and_blanks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command("runs/weak", "runs/its copy, or so")
+    assert "These episodes do not show which is better (p = 1.000)." in capsys.readouterr().out
+
+
+def test_several_runs_json_and_page(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command("runs/weak", "runs/strong", "runs/its copy, or so", "json=out/result.json", "report=out/page.html")
+    out = capsys.readouterr().out
+    assert out.count("A = weak") == 2
+    assert "Report: out/page.html (of weak and strong only)" in out
+    result = json.loads((runs / "out" / "result.json").read_text())
+    assert [two["b"] for two in result["against"]] == ["strong", "its copy, or so"]
+    assert result["against"][0]["overall"]["only_b"] == 16
+    assert "Difference, B minus A" in (runs / "out" / "page.html").read_text()
+
+
+def test_warnings_are_printed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fabricate_run(runs / "other", dict.fromkeys(WHERE[:5], True), look="original")
+    command("runs/weak", "other")
+    out = capsys.readouterr().out
+    assert "Warning: look differs: builtin in weak, original in other." in out
+    assert "Warning: Left out for want of a partner: 43 episodes of weak, 0 of other." in out
+
+
+def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    command("--plan", "65", "85")
+    out = capsys.readouterr().out
+    assert re.search(r"unpaired\s*\|\s*-\s*\|\s*73\s*\|", out)
+    assert re.search(r"paired, correlation 0\.4\s*\|\s*25\.9 %\s*\|\s*5\d\s*\|", out)
+
+
+def test_ranking_against_real_rates(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "real.yaml").write_text(f"p: {{{TASKS[0]}: 0.9}}\nq: {{{TASKS[0]}: 0.4}}\n")
+    command("runs/weak", "runs/strong", "real=real.yaml", "policies=[p,q]")
+    out = capsys.readouterr().out
+    assert re.search(rf"{TASKS[0]}\s*\|\s*2\s*\|\s*0\.5000\s*\|\s*-1\.000", out)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["runs/weak"], "A comparison needs two runs or more; got 1."),
+        ([], "A comparison needs two runs or more; got 0."),
+        (["runs/weak", "runs/weak"], "given twice"),
+        (["runs/weak", "runs/gone"], "runs/gone is no run directory"),
+        (["runs/weak", "runs/strong", "count=never"], "Unknown way to count 'never'"),
+        (["runs/weak", "runs/strong", "level=95"], "level must lie between 0 and 1; got 95"),
+        (["runs/weak", "runs/strong", "levle=0.9"], "Unknown key 'levle'"),
+        (["runs/weak", "runs/strong", "json=runs"], "Cannot write runs"),
+        (["runs/weak", "runs/strong", "real=simplerenv-real"], "got 0 names for 2 runs"),
+        (["--plan", "65"], "--plan takes two success rates"),
+        (["--plan"], "--plan takes two success rates"),
+        (["--plan", "65", "x"], "plan"),
+        (["--plan", "65", "65"], "two different rates"),
+        (["--nonsense"], "Cannot read '--nonsense'"),
+    ],
+)
+def test_mistakes_get_a_sentence(
+    runs: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command(*words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
