@@ -44,3 +44,11 @@ class SimulationError(GymError):
 
 class StorageError(GymError):
     """A run directory that cannot be written, read or continued."""
+
+
+class AgentTimeoutError(GymError):
+    """An agent that took longer to decide than it was allowed."""
+
+
+class RemoteError(GymError):
+    """A policy server or client that cannot be reached, stopped answering, or said what the protocol does not allow."""

@@ -1,0 +1,175 @@
+"""An agent that asks a policy server (protocol: wire.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.sync.client import ClientConnection, connect
+
+from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.server import merged_keys
+from vlaser_gym.agents.wire import KEYS, one_line, pack, unpack
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import InvalidConfigError, RemoteError, UnknownNameError
+
+_OBSERVATIONS = ("image", "proprio", "instruction", "state")
+#: Bytes of the largest answer that is read.
+_MAX_ANSWER = 64_000_000
+
+
+class RemoteAgent:
+    """Sends the observations of every lane over a connection of its own and executes the chunks that come back.
+
+    Actions must come in this gym's units, ``[H, 7]``: translation (m), axis-angle (rad), gripper; whatever else a
+    policy speaks is converted at the server. A server of this gym is told the address of every new episode, so that its
+    agent acts as it would here; others know of episodes only what they see.
+
+    Args:
+        url: ``ws://host:port``.
+        observes: what to send; by default what the server says, else image, proprioception and instruction.
+        keys: names of the entries in messages, in place of what the server says, else openpi's names for LIBERO.
+            ``address`` is sent with the first observation of an episode if it has a name.
+        action_key: where in an answer the actions are.
+        act_steps: actions executed of each chunk; by default all.
+        timeout: seconds to wait for a connection or an answer.
+
+    Attributes:
+        metadata: what the server says of itself.
+
+    Raises:
+        InvalidConfigError: for settings out of range, or a URL that is none.
+        RemoteError: if nobody answers there, or not in this protocol.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        observes: Sequence[str] | None = None,
+        keys: Mapping[str, str] | None = None,
+        action_key: str = "actions",
+        act_steps: int | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        if not timeout > 0 or (act_steps is not None and act_steps < 1):
+            raise InvalidConfigError(
+                f"agent.timeout must be above 0 and agent.act_steps at least 1 or null; got {timeout}, {act_steps}."
+            )
+        self.url, self.action_key, self.act_steps, self.timeout = url, action_key, act_steps, timeout
+        self._open = ExitStack()
+        self._spare: list[ClientConnection] = []
+        self._connections: dict[int, ClientConnection] = {}
+        self._begin: dict[int, Address] = {}
+        connection, self.metadata = self._connect()
+        self._spare.append(connection)
+        told = self.metadata.get("keys")
+        base = {name: key for name, key in KEYS.items() if name in _OBSERVATIONS}
+        self.keys = merged_keys(merged_keys(base, told if isinstance(told, Mapping) else {}), keys or {})
+        self.observes = self._observes(observes)
+
+    def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
+        """Open the lanes' connections; their next message begins an episode."""
+        for lane, address in zip(lanes, addresses, strict=True):
+            self._begin[int(lane)] = address
+            if int(lane) not in self._connections:
+                self._connections[int(lane)] = self._spare.pop() if self._spare else self._connect()[0]
+
+    def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Chunks ``[N, H, 7]`` of the server; all lanes ask before the first is answered."""
+        for row, lane in enumerate(lanes):
+            self._send(int(lane), {self.keys[name]: observations[name][row] for name in self.observes})
+        chunks = [self._receive(int(lane)) for lane in lanes]
+        lengths = sorted({len(chunk) for chunk in chunks})
+        if len(lengths) > 1:
+            raise RemoteError(f"The server {self.url} must answer all lanes with equally many actions; got {lengths}.")
+        return np.stack(chunks)
+
+    def describe(self) -> dict[str, Any]:
+        """Who acts there, where a server of this gym tells it."""
+        settings = self.metadata.get("agent_settings")
+        served = {"served": self.metadata["agent"]} if "agent" in self.metadata else {}
+        return {**served, **settings} if isinstance(settings, dict) else {}
+
+    def close(self) -> None:
+        """Hang up."""
+        self._open.close()
+        self._spare, self._connections = [], {}
+
+    def _observes(self, given: Sequence[str] | None) -> tuple[str, ...]:
+        told = self.metadata.get("observes") if given is None else given
+        names = ("image", "proprio", "instruction") if told is None else told
+        if not isinstance(names, list | tuple):
+            raise RemoteError(f"observes must be a list of names; the server {self.url} has {names!r:.99}.")
+        for name in names:
+            if name not in _OBSERVATIONS:
+                raise UnknownNameError("observation in agent.observes", name, _OBSERVATIONS)
+        return tuple(names)
+
+    def _connect(self) -> tuple[ClientConnection, dict[str, Any]]:
+        """A new connection and what the server says first."""
+        try:
+            # A proxy is for the web; a policy server is a machine that one names oneself.
+            connection = self._open.enter_context(
+                connect(self.url, compression=None, max_size=_MAX_ANSWER, open_timeout=self.timeout, proxy=None)
+            )
+        except InvalidURI as error:
+            raise InvalidConfigError(f"agent.url must read ws://HOST:PORT; got {self.url!r}.") from error
+        except (OSError, InvalidHandshake) as error:
+            raise RemoteError(
+                f"No policy server answers at {self.url} ({one_line(error) or type(error).__name__}): start one there "
+                "(python -m vlaser_gym.serve) or change agent.url."
+            ) from error
+        return connection, self._message(connection)
+
+    def _send(self, lane: int, message: dict[str, Any]) -> None:
+        address = self._begin.pop(lane, None)
+        if address is not None and "address" in self.keys:
+            message[self.keys["address"]] = str(address)
+        try:
+            self._connections[lane].send(pack(message))
+        except ConnectionClosed:
+            return  # what the server said before it hung up is still to be read, and tells more
+
+    def _receive(self, lane: int) -> NDArray[np.float64]:
+        """A lane's chunk ``[H, 7]``."""
+        answer = self._message(self._connections[lane])
+        if self.action_key not in answer:
+            raise RemoteError(
+                f"The server {self.url} must answer with {self.action_key!r}; got "
+                f"{', '.join(map(repr, answer)) or 'nothing'}; agent.action_key= says where the actions are."
+            )
+        return self._actions(answer[self.action_key])
+
+    def _actions(self, value: Any) -> NDArray[np.float64]:
+        try:
+            actions = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            actions = np.empty(0)
+        if actions.ndim != 2 or len(actions) < 1 or actions.shape[1] != 7:
+            got = actions.shape if actions.size else type(value).__name__
+            raise RemoteError(
+                f"The server {self.url} must answer with actions of shape (H, 7), in m, rad and gripper; got {got}: "
+                "convert them at the server."
+            )
+        return actions[: self.act_steps]
+
+    def _message(self, connection: ClientConnection) -> dict[str, Any]:
+        """The next message of a server; text is its way of saying what went wrong."""
+        try:
+            data = connection.recv(timeout=self.timeout)
+        except TimeoutError:
+            raise RemoteError(
+                f"The server {self.url} did not answer within {self.timeout:g} s: look at it, or raise agent.timeout."
+            ) from None
+        except ConnectionClosed as error:
+            raise RemoteError(f"The server {self.url} hung up ({one_line(error)}).") from error
+        if isinstance(data, str):
+            raise RemoteError(f"The server {self.url} reports an error: {one_line(data)}")
+        try:
+            return unpack(data)
+        except RemoteError as error:
+            raise RemoteError(f"The server {self.url} does not speak openpi's protocol: {error}") from error

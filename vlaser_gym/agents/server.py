@@ -1,0 +1,313 @@
+"""A WebSocket server that lets other projects' environments ask an agent of this gym (protocol: wire.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from vlaser_gym import __version__
+from vlaser_gym.agents.base import Agent
+from vlaser_gym.agents.wire import KEYS, one_line, pack, unpack
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
+
+Row = dict[str, Any]
+#: Task in the address of an episode whose client gave none; it seeds the agent's noise, no more.
+NO_TASK = "remote"
+_CLOSE_ERROR, _CLOSE_FULL = 1011, 1013
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A decision that a connection waits for."""
+
+    lane: int
+    row: Row
+    address: Address | None
+    answer: asyncio.Future[NDArray[Any]]
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Rows can share a batch if these are equal."""
+        return tuple((k, v.shape, v.dtype.str) for k, v in self.row.items() if isinstance(v, np.ndarray))
+
+
+class PolicyServer:
+    """Answers observations with chunks of actions; every connection is a lane of the agent.
+
+    Decisions that wait while the agent is busy are taken together, in one batch. An agent decides in one thread, always
+    the same. What a client sends wrong costs its own connection: it is told one sentence and then hung up on.
+
+    Args:
+        agent: who acts.
+        name: of the agent, for clients.
+        keys: what entries of observations are called in messages; others keep the names of
+            :data:`~vlaser_gym.agents.wire.KEYS`.
+        timeout: seconds that a decision may take.
+        max_bytes: size of the largest message.
+        max_connections: clients at the same time.
+
+    Raises:
+        InvalidConfigError: for numbers out of range and keys that no observation has.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        name: str = "agent",
+        keys: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+        max_bytes: int = 16_000_000,
+        max_connections: int = 64,
+    ) -> None:
+        if not (timeout > 0 and max_bytes > 0 and max_connections > 0):
+            raise InvalidConfigError(
+                f"timeout, message size and number of connections must be above 0; got {timeout}, {max_bytes}, "
+                f"{max_connections}."
+            )
+        self.agent, self.name = agent, name
+        self.keys = merged_keys(KEYS, keys or {})
+        self.timeout, self.max_bytes, self.max_connections = timeout, max_bytes, max_connections
+        self._lanes: set[int] = set()
+        self._episodes = 0
+        self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent")
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What clients are told when they connect."""
+        describe = getattr(self.agent, "describe", dict)
+        return {
+            "vlaser_gym": __version__,
+            "agent": self.name,
+            "agent_settings": dict(describe()),
+            "observes": list(self.agent.observes),
+            "keys": self.keys,
+        }
+
+    async def run(self, host: str, port: int, started: Callable[[int], None] = lambda port: None) -> None:
+        """Serve until cancelled.
+
+        Args:
+            host: address to listen at.
+            port: 0 for a free one.
+            started: told the port once clients can connect.
+
+        Raises:
+            InvalidConfigError: if host and port cannot be listened at.
+        """
+        try:
+            listening: Server = await serve(
+                self._connection,
+                host,
+                port,
+                process_request=_health,
+                max_size=self.max_bytes,
+                compression=None,
+                # Deciding may keep a client's interpreter busy, and it must not be taken for dead meanwhile.
+                ping_timeout=max(20.0, self.timeout),
+            )
+        except OSError as error:
+            raise InvalidConfigError(
+                f"Cannot listen at {host}:{port}: {error.strerror or error}; choose another port= or host=."
+            ) from error
+        async with listening:
+            started(listening.sockets[0].getsockname()[1])
+            await self._decide_forever()
+
+    async def _connection(self, connection: ServerConnection) -> None:
+        """One client, from its first to its last message."""
+        if len(self._lanes) >= self.max_connections:
+            await _refuse(connection, f"All {self.max_connections} connections are taken; come back later.", full=True)
+            return
+        lane = min(set(range(len(self._lanes) + 1)) - self._lanes)
+        self._lanes.add(lane)
+        try:
+            await connection.send(pack(self.metadata))
+            await self._episodes_of(connection, lane)
+        except GymError as error:
+            await _refuse(connection, str(error))
+        except ConnectionClosed:
+            return
+        finally:
+            self._lanes.discard(lane)
+
+    async def _episodes_of(self, connection: ServerConnection, lane: int) -> None:
+        """Answer a client's observations until it leaves."""
+        began, previous = False, None
+        async for data in connection:
+            arrived = time.monotonic()
+            message = unpack(data)
+            address = self._address(message, first=not began)
+            began = True
+            row = {name: _entry(name, self.keys[name], message) for name in self.agent.observes}
+            asked = time.monotonic()
+            actions = await self._decision(lane, row, address)
+            timing = {"infer_ms": 1000 * (time.monotonic() - asked)}
+            await connection.send(
+                pack({"actions": actions, "server_timing": timing if previous is None else {**timing, **previous}})
+            )
+            previous = {"prev_total_ms": 1000 * (time.monotonic() - arrived)}
+
+    def _address(self, message: Mapping[str, Any], first: bool) -> Address | None:
+        """The address of the episode that begins with this message; ``None`` if none does."""
+        given = message.get(self.keys["address"])
+        if given is not None:
+            return parse_address(given)
+        if not first and not message.get(self.keys["reset"]):
+            return None
+        self._episodes += 1
+        return Address(NO_TASK, layout=f"region:{self._episodes - 1}")
+
+    async def _decision(self, lane: int, row: Row, address: Address | None) -> NDArray[Any]:
+        request = _Request(lane, row, address, asyncio.get_running_loop().create_future())
+        await self._waiting.put(request)
+        try:
+            return await asyncio.wait_for(request.answer, self.timeout)
+        except TimeoutError:
+            raise RemoteError(f"The agent {self.name} took more than {self.timeout:g} s to decide.") from None
+
+    async def _decide_forever(self) -> None:
+        """Take all requests that wait, decide for those that fit together, answer; again and again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            requests = [await self._waiting.get()]
+            while not self._waiting.empty():
+                requests.append(self._waiting.get_nowait())
+            batches: dict[Any, list[_Request]] = {}
+            for request in requests:
+                if not request.answer.done() and await self._begin(request):  # somebody still waits for it
+                    batches.setdefault(request.signature, []).append(request)
+            for batch in batches.values():
+                try:
+                    answers: Any = await loop.run_in_executor(self._thread, self._act, batch)
+                except Exception as error:
+                    answers = [_sentence(f"{self.name}.act", error)] * len(batch)
+                for request, answer in zip(batch, answers, strict=True):
+                    _give(request.answer, answer)
+
+    async def _begin(self, request: _Request) -> bool:
+        """Reset the agent's lane where an episode begins; an address that it dislikes is told to that client alone."""
+        if request.address is None:
+            return True
+        loop, lane = asyncio.get_running_loop(), np.array([request.lane])
+        try:
+            await loop.run_in_executor(self._thread, self.agent.reset, lane, [request.address])
+        except Exception as error:
+            _give(request.answer, _sentence(f"{self.name}.reset", error))
+            return False
+        return True
+
+    def _act(self, batch: list[_Request]) -> list[NDArray[Any]]:
+        """Chunks ``[H, 7]`` of a batch, as the agent gives them."""
+        lanes = np.array([request.lane for request in batch])
+        observations: dict[str, Any] = {}
+        for name in self.agent.observes:
+            values = [request.row[name] for request in batch]
+            observations[name] = tuple(values) if isinstance(values[0], str) else np.stack(values)
+        chunk = np.asarray(self.agent.act(observations, lanes))
+        if chunk.ndim != 3 or len(chunk) != len(batch):
+            raise RemoteError(
+                f"{self.name}.act must return one chunk per lane, shape ({len(batch)}, H, 7); got {chunk.shape}."
+            )
+        return list(chunk)
+
+
+def merged_keys(base: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, str]:
+    """Names of messages' entries, some replaced.
+
+    Raises:
+        InvalidConfigError: for an entry that no observation has, or a name that is no text.
+    """
+    for name, key in given.items():
+        if name not in KEYS or not isinstance(key, str) or not key:
+            raise InvalidConfigError(f"keys gives names to {', '.join(KEYS)}; got {name}={key!r}.")
+    return {**base, **given}
+
+
+def parse_address(text: Any) -> Address:
+    """``"task/variant/layout/trial"`` as an address.
+
+    Raises:
+        RemoteError: for anything else.
+    """
+    parts = text.split("/") if isinstance(text, str) else []
+    try:
+        task, variant, layout, trial = parts
+        if not task or not variant:
+            raise ValueError
+        return Address(task, variant, layout, int(trial))
+    except (ValueError, GymError):
+        raise RemoteError(
+            f"An address reads task/variant/layout/trial, such as widowx_stack_cube/default/grid:3/0; got {text!r:.99}."
+        ) from None
+
+
+def _entry(name: str, key: str, message: Mapping[str, Any]) -> Any:
+    """One observation out of a message, checked; of the kind that agents are given in this gym."""
+    if key not in message:
+        raise RemoteError(
+            f"The observation has no {key!r} ({name}); got {', '.join(sorted(map(str, message)))[:200] or 'nothing'}."
+        )
+    value = message[key]
+    if name == "instruction":
+        if not isinstance(value, str):
+            raise RemoteError(f"{key} ({name}) must be text; got {type(value).__name__}.")
+        return str(value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):
+        array = np.empty(0, object)
+    if name == "image":
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+            raise RemoteError(f"{key} ({name}) must be uint8 of shape (H, W, 3); got {array.dtype} {array.shape}.")
+        return array
+    if array.dtype.kind not in "iuf" or array.ndim != 1 or not array.size or not np.isfinite(array).all():
+        raise RemoteError(f"{key} ({name}) must be a row of finite numbers; got {array.dtype} {array.shape}.")
+    return array.astype(np.float32)
+
+
+def _sentence(name: str, error: Exception) -> RemoteError:
+    """What a client is told of an agent's failure."""
+    said = one_line(error) or "no message"
+    return RemoteError(said if isinstance(error, GymError) else f"{name} failed: {type(error).__name__}: {said}")
+
+
+def _give(future: asyncio.Future[Any], answer: Any) -> None:
+    if future.done():  # the client has left, or its time was up
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+async def _refuse(connection: ServerConnection, sentence: str, full: bool = False) -> None:
+    """Say what is wrong and hang up."""
+    try:
+        await connection.send(one_line(sentence, 1000))
+        await connection.close(_CLOSE_FULL if full else _CLOSE_ERROR, "see the message before")
+    except ConnectionClosed:
+        return
+
+
+def _health(connection: ServerConnection, request: Request) -> Response | None:
+    """Answer ``GET /healthz``; everything else is for the WebSocket."""
+    if request.path != "/healthz":
+        return None
+    body = b"OK\n"
+    return Response(
+        http.HTTPStatus.OK, "OK", Headers({"Content-Type": "text/plain", "Content-Length": str(len(body))}), body
+    )
