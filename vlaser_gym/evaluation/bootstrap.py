@@ -39,7 +39,7 @@ class Stratum:
         sums = np.asarray(totals, np.float64)
         counts = np.ones_like(sums) if trials is None else np.asarray(trials, np.float64)
         if sums.ndim != 1 or sums.shape != counts.shape or not len(sums) or (counts <= 0).any():
-            raise ValueError(f"expected one total and one positive number of trials per layout; got {totals!r}, {trials!r}")
+            raise ValueError(f"expected one total and one positive number of trials per layout; got {sums}, {counts}")
         return cls(sums, counts)
 
     @property
