@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from vlaser_gym.cli import run
-from vlaser_gym.errors import RenderingUnavailableError
+from vlaser_gym.errors import GymError, RenderingUnavailableError
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, described, evaluate
-from vlaser_gym.evaluation.store import read_records, read_timing
+from vlaser_gym.evaluation.published import published_lines
+from vlaser_gym.evaluation.report import find_videos, write_report
+from vlaser_gym.evaluation.store import read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, summarise
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
@@ -20,6 +24,8 @@ def main(config: DictConfig) -> None:
     _print_table(evaluation)
     if settings.video:
         _film(evaluation, settings.video)
+    if settings.report:
+        _report(evaluation)
 
 
 def _score(settings: EvalSettings) -> Evaluation:
@@ -53,8 +59,29 @@ def _print_table(evaluation: Evaluation) -> None:
     plain = not console.is_terminal
     console.print(result_table(summary, pace, plain))
     console.print(subgoal_table(summary, plain))
+    for line in published_lines(summary, read_config(evaluation.path)):
+        print(line)
+    _print_verdict(evaluation)
     if not evaluation.complete:
         print(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
+
+
+def _print_verdict(evaluation: Evaluation) -> None:
+    """What the sequential test says. The table's intervals do not hold where an evaluation chose its own end."""
+    test = evaluation.verdict.get("sequential")
+    if test is None or not evaluation.complete:
+        return
+    what = "share of won among the episodes that differ" if Path(test["baseline"]).is_dir() else "success"
+    print(f"{test['reason'].capitalize()}.")
+    print(f"The interval that holds whenever one stops: {what} {100 * test['low']:.1f} to {100 * test['high']:.1f} %.")
+
+
+def _report(evaluation: Evaluation) -> None:
+    """The page of the run; where it cannot be written the scores stand without it."""
+    try:
+        print(f"Report: {write_report(evaluation.path, find_videos(evaluation.path))}")
+    except GymError as error:
+        print(f"No report: {error}")
 
 
 def _film(evaluation: Evaluation, per_task: int) -> None:

@@ -23,9 +23,11 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError, SimulationError
+from vlaser_gym.evaluation.patience import Patience
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
-from vlaser_gym.evaluation.store import Record, RunStore, check_same, check_writable
+from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
+from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import summarise
 
 
@@ -43,8 +45,13 @@ class EvalSettings:
     look: str
     num_envs: int
     max_minutes: float | None
+    agent_timeout: float | None
+    until: str | None
+    baseline: Any
+    level: float
     run: str | None
     video: int
+    report: bool
     agent: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
 
@@ -59,8 +66,14 @@ class EvalSettings:
         for key, least in (("num_envs", 1), ("episodes", 1), ("trials", 1), ("video", 0)):
             if getattr(settings, key) < least:
                 raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")
-        if settings.max_minutes is not None and not settings.max_minutes > 0:
-            raise InvalidConfigError(f"max_minutes must be above 0 or null; got {settings.max_minutes}.")
+        for key in ("max_minutes", "agent_timeout"):
+            value = getattr(settings, key)
+            if value is not None and not value > 0:
+                raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
+        if settings.until not in (None, "decided"):
+            raise InvalidConfigError(f"until must be decided or null; got {settings.until!r}.")
+        if (settings.until is None) != (settings.baseline is None):
+            raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
         return settings
 
     @property
@@ -85,6 +98,19 @@ class EvalSettings:
         task = names[0] if len(names) == 1 else f"{len(names)}-tasks"
         parts = [task, str(self.agent.get("name")), str(self.engine["name"]), f"{datetime.now():%Y%m%d-%H%M%S}"]
         return Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(parts))
+
+    def until_decided(self, plan: Sequence[Address]) -> UntilDecided | None:
+        """The sequential test that ends the evaluation; ``None`` if it is to run to its end.
+
+        Raises:
+            InvalidConfigError: for a baseline that is none, or lacks episodes, and for tasks of several robots: those
+                run robot after robot, and the test takes episodes in random order.
+        """
+        if self.until is None:
+            return None
+        if len(by_robot(self.tasks)) > 1:
+            raise InvalidConfigError("until=decided takes tasks of one robot; got several: decide robot by robot.")
+        return UntilDecided(plan, read_baseline(self.baseline), self.level)
 
     def stored(self) -> dict[str, Any]:
         """What a run directory keeps of the settings: all but where it is."""
@@ -143,13 +169,15 @@ def evaluate(
         make_env: builds the environment.
 
     Returns:
-        The evaluation, complete unless its time budget ran out.
+        The evaluation, complete unless its time budget ran out. With ``until="decided"`` it is complete as soon as the
+        question is answered.
 
     Raises:
         GymError: for whatever is wrong with the settings; then nothing is left behind.
     """
     tasks = settings.tasks
     plan = plan_episodes(tasks, settings.variant, settings.layouts, settings.episodes, settings.trials)
+    until = settings.until_decided(plan)
     check_engine(str(settings.engine["name"]), settings.look)
     path = settings.run_directory()
     check_same(path, settings.stored())
@@ -159,11 +187,12 @@ def evaluate(
     decided = {"engine_version": origin["engine_version"], "agent_settings": described(agent)}
     with RunStore(path, {**settings.stored(), **decided}) as store:
         on_start(path, len(store.records), len(plan))
-        evaluation = Evaluation(settings, agent, origin, store, make_env, on_episode)
-        evaluation.run([address for address in plan if address not in store.records])
-        evaluation.complete = all(address in store.records for address in plan)
+        evaluation = Evaluation(settings, agent, origin, store, make_env, on_episode, until)
+        order = plan if until is None else until.plan
+        evaluation.run([address for address in order if address not in store.records])
+        evaluation.complete = evaluation.decided or all(address in store.records for address in plan)
         if evaluation.complete:
-            store.finish(summarise(store.sorted_records(), tasks))
+            store.finish(summarise(store.sorted_records(), tasks) | evaluation.verdict)
     return evaluation
 
 
@@ -173,7 +202,7 @@ class Evaluation:
 
     Attributes:
         origin: fields of every record that name agent, engine and look.
-        complete: no episode of the plan is missing.
+        complete: no episode of the plan is missing, or none is needed any more.
     """
 
     settings: EvalSettings
@@ -182,44 +211,69 @@ class Evaluation:
     store: RunStore
     make_env: MakeEnv
     on_episode: Callable[[Record], None]
+    until: UntilDecided | None = None
     complete: bool = False
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
+        seconds = self.settings.agent_timeout
+        self._patience = None if seconds is None else Patience(seconds, str(self.origin["agent"]))
+        self._outcomes = {address: bool(record["success"]) for address, record in self.store.records.items()}
 
     @property
     def path(self) -> Path:
         """The run directory."""
         return self.store.path
 
+    @property
+    def decided(self) -> bool:
+        """The sequential test has its verdict."""
+        return self.until is not None and self.until(self._outcomes) is not None
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """What the summary says of the sequential test: nothing without one."""
+        if self.until is None:
+            return {}
+        test = self.until.test
+        reason = (
+            self.until(self._outcomes) or f"undecided after all {test.n} episodes (error level {100 * test.level:g} %)"
+        )
+        low, high = test.interval()
+        numbers = {"episodes": test.n, "wins": test.wins, "losses": test.losses, "low": low, "high": high}
+        named = {"baseline": str(self.settings.baseline), "level": test.level}
+        return {"sequential": {"verdict": test.verdict, "reason": reason, **named, **numbers}}
+
     def run(self, addresses: Sequence[Address]) -> None:
         """Run and store episodes, robot after robot."""
         self.store.add_timing({"event": "start", "time": _now(), "host": platform.node()})
         tasks = [get_task(name) for name in dict.fromkeys(address.task for address in addresses)]
-        for group in by_robot(tasks).values():
-            names = {task.name for task in group}
-            self._run_robot([address for address in addresses if address.task in names])
+        try:
+            for group in by_robot(tasks).values():
+                names = {task.name for task in group}
+                self._run_robot([address for address in addresses if address.task in names])
+        finally:
+            if self._patience is not None:
+                self._patience.close()
         self.store.add_timing({"event": "end", "time": _now(), "seconds": round(time.monotonic() - self._begun, 3)})
 
     def _run_robot(self, addresses: list[Address]) -> None:
         """Episodes of one robot. Those that a simulator failure interrupts are tried once more, each by itself."""
-        suspects: list[Address] = []
-        while addresses and not self._out_of_time():
-            interrupted, addresses, _ = self._run_lanes(addresses, self.settings.num_envs)
-            suspects += interrupted
-        for address in suspects:
-            if self._out_of_time():
-                return
-            interrupted, _, error = self._run_lanes([address], 1)
-            if interrupted:
-                self._add_error(address, error)
+        while addresses and not self._enough():
+            suspects, addresses, _ = self._run_lanes(addresses, self.settings.num_envs)
+            for address in suspects:
+                if self._enough():
+                    return
+                interrupted, _, error = self._run_lanes([address], 1)
+                if interrupted:
+                    self._add_error(address, error)
 
     def _run_lanes(self, addresses: list[Address], num_envs: int) -> tuple[list[Address], list[Address], str]:
         """Run episodes until all are done or the simulator fails: ``(interrupted, not begun, what it said)``."""
         lanes = min(num_envs, len(addresses))
         tasks = list(dict.fromkeys(address.task for address in addresses))
         env = self.make_env(self.settings, tasks, lanes, self.agent.observes)
-        runner = Runner(env, self.agent, addresses, self._out_of_time, str(self.origin["agent"]))
+        runner = Runner(env, self.agent, addresses, self._enough, str(self.origin["agent"]), self._patience)
         try:
             for result in runner:
                 self._add(result, lanes)
@@ -268,11 +322,14 @@ class Evaluation:
         self._store(record, None)
 
     def _store(self, record: Record, states: Mapping[str, Any] | None) -> None:
-        self.on_episode(self.store.add(record, states))
+        record = self.store.add(record, states)
+        self._outcomes[address_of(record)] = bool(record["success"])
+        self.on_episode(record)
 
-    def _out_of_time(self) -> bool:
+    def _enough(self) -> bool:
+        """The time budget has run out, or the question is answered."""
         minutes = self.settings.max_minutes
-        return minutes is not None and time.monotonic() - self._begun > 60 * minutes
+        return self.decided or (minutes is not None and time.monotonic() - self._begun > 60 * minutes)
 
 
 def described(agent: Agent) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 LAYOUT_KINDS = ("grid", "region")
+#: Addresses of an evaluation are listed in memory; a slip of the keyboard shall not fill it.
+MOST_EPISODES = 1_000_000
 
 
 def plan_episodes(
@@ -29,12 +31,14 @@ def plan_episodes(
         of trial 1.
 
     Raises:
-        InvalidConfigError: if a number is below 1.
+        InvalidConfigError: if a number is below 1, or there are too many episodes.
         UnknownNameError: for a variant or kind of layout that does not exist.
     """
     for name, value in (("episodes", episodes), ("trials", trials)):
         if value < 1:
             raise InvalidConfigError(f"{name} must be at least 1; got {value}.")
+    if (total := len(tasks) * episodes * trials) > MOST_EPISODES:
+        raise InvalidConfigError(f"An evaluation has at most {MOST_EPISODES} episodes; got {total}: lower episodes=.")
     if layouts not in LAYOUT_KINDS:
         raise UnknownNameError("kind of layouts", layouts, LAYOUT_KINDS)
     for task in tasks:

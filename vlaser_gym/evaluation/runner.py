@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import InvalidActionError
+from vlaser_gym.errors import GymError, InvalidActionError
+from vlaser_gym.evaluation.patience import Patience
 
 Bools = NDArray[np.bool_]
 Lanes = NDArray[np.int64]
@@ -77,6 +78,7 @@ class Runner:
         addresses: in this order they are begun. At least as many as there are lanes.
         stop: asked before an episode begins; once it says yes, no further episode begins and those running end.
         name: of the agent, for errors.
+        patience: limits the time that the agent's methods may take.
 
     Attributes:
         running: address of the episode on each busy lane.
@@ -89,12 +91,14 @@ class Runner:
         addresses: Iterable[Address],
         stop: Callable[[], bool] = lambda: False,
         name: str = "agent",
+        patience: Patience | None = None,
     ) -> None:
         self.env = env
         self.agent = agent
         self.waiting = deque(addresses)
         self.stop = stop
         self.name = name
+        self.call: Callable[..., Any] = _call if patience is None else patience
         self.running: dict[int, Address] = {}
         self._episodes: dict[int, _Recorder] = {}
         self._observations: dict[str, Any] = {}
@@ -130,7 +134,7 @@ class Runner:
             self._episodes[int(lane)] = _Recorder(
                 self.running[int(lane)], now, _of_lane(info, "initial_states", int(lane))
             )
-        self.agent.reset(lanes, [self.running[int(lane)] for lane in lanes])
+        self.call(self.agent.reset, lanes, [self.running[int(lane)] for lane in lanes])
 
     def _reset_options(self, lanes: Lanes) -> dict[str, Any]:
         mask = np.zeros(self.env.num_envs, bool)
@@ -149,7 +153,9 @@ class Runner:
     def _decide(self, lanes: Lanes) -> NDArray[np.float64]:
         """Actions ``[N, H, 7]`` of all lanes, zero where none runs."""
         try:
-            chunk = self.agent.act(_rows(self._observations, lanes), lanes)
+            chunk = self.call(self.agent.act, _rows(self._observations, lanes), lanes)
+        except GymError:  # says itself what is wrong
+            raise
         except Exception as error:
             error.add_note(f"Raised by {self.name}.act(observations, lanes) for {len(lanes)} lanes.")
             raise
@@ -221,6 +227,10 @@ class _Recorder:
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         self.parts.setdefault(name, []).append(values)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _of_lane(info: Mapping[str, Any], name: str, lane: int) -> Mapping[str, Any]:

@@ -30,7 +30,15 @@ from vlaser_gym.errors import StorageError
 #: Version of the layout of run directories and of the fields of records. Older versions stay readable.
 SCHEMA = 1
 #: Settings that change how an evaluation runs but not its results; a run may be continued with other values.
-FREE_SETTINGS = ("num_envs", "max_minutes", "video", "engine.threads", "engine.render_processes")
+FREE_SETTINGS = (
+    "num_envs",
+    "max_minutes",
+    "agent_timeout",
+    "video",
+    "report",
+    "engine.threads",
+    "engine.render_processes",
+)
 
 Record = dict[str, Any]
 
