@@ -278,7 +278,7 @@ class TestCheckpoints:
         assert roll_out(few, [0], [0], "google_robot", steps=1).shape == (1, 1, 4, 7)
 
     def test_folder_round_trip(self, tmp_path: Path) -> None:
-        config = VlaserConfig.preset("nano", "google_robot")
+        config = VlaserConfig.preset("nano", "google_robot", max_length=96)
         policy = VlaserPolicy.initialise(config, seed=5)
         processor = Processor.build(
             config, ByteTokenizer(), template=SHORT_TEMPLATE, wrap="please {instruction}", resize="area"

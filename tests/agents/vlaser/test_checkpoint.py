@@ -444,7 +444,7 @@ def test_a_damaged_folder_of_ours(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="does not describe a policy"):
             load_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "policy": {**config["policy"], "mlp_width": 400}}))
-    with pytest.raises(CheckpointError, match=r"should have shape \[.*400.*384"):
+    with pytest.raises(CheckpointError, match=r"should have shape \[.*400.*256"):
         load_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="should be JSON"):
