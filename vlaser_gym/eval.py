@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.cli import run
 from vlaser_gym.errors import GymError, RenderingUnavailableError
-from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, described, evaluate
+from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
@@ -49,12 +49,12 @@ def _print_table(evaluation: Evaluation) -> None:
     console = make_console()
     summary = summarise(read_records(evaluation.path), evaluation.settings.tasks)
     pace = episodes_per_minute(read_timing(evaluation.path))
-    origin = evaluation.origin
+    origin = evaluation.who.origin
     print(
         f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
         "rates in % with 95 % intervals"
     )
-    if settings := described(evaluation.agent):
+    if settings := evaluation.who.agent_settings:
         print("Agent: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
     plain = not console.is_terminal
     console.print(result_table(summary, pace, plain))

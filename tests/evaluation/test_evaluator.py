@@ -16,7 +16,8 @@ from vlaser_gym import cli
 from vlaser_gym.envs import robots, tasks
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation import evaluator
-from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, described, evaluate
+from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
+from vlaser_gym.evaluation.launchers import described
 from vlaser_gym.evaluation.store import read_config, read_records, read_states, read_timing
 
 HERE = Path(__file__).parent

@@ -6,26 +6,26 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gymnasium.vector import AutoresetMode
 from omegaconf import DictConfig
 
 from vlaser_gym import __version__
-from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import InvalidConfigError, SimulationError
-from vlaser_gym.evaluation.patience import Patience
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
-from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
+from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import summarise
@@ -54,6 +54,7 @@ class EvalSettings:
     report: bool
     agent: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
+    launcher: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: DictConfig) -> EvalSettings:
@@ -72,6 +73,7 @@ class EvalSettings:
                 raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
         if settings.until not in (None, "decided"):
             raise InvalidConfigError(f"until must be decided or null; got {settings.until!r}.")
+        check_launcher(settings.launcher)
         if (settings.until is None) != (settings.baseline is None):
             raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
         return settings
@@ -115,24 +117,6 @@ class EvalSettings:
     def stored(self) -> dict[str, Any]:
         """What a run directory keeps of the settings: all but where it is."""
         return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}}
-
-
-class MakeEnv(Protocol):
-    """Builds the vector environment of an evaluation."""
-
-    def __call__(
-        self, settings: EvalSettings, tasks: Sequence[str], num_envs: int, observe: Sequence[str]
-    ) -> ClosableEnv:
-        """An environment with autoreset mode DISABLED that records states."""
-
-
-class ClosableEnv(VectorEnv, Protocol):
-    """A vector environment that names its engine."""
-
-    engine: Any
-
-    def close(self) -> None:
-        """Free what it holds."""
 
 
 def make_scene_env(
@@ -182,17 +166,32 @@ def evaluate(
     path = settings.run_directory()
     check_same(path, settings.stored())
     check_writable(path)
-    agent = make_agent(_agent_config(settings))
-    origin = _origin(settings, tasks, agent, make_env)
-    decided = {"engine_version": origin["engine_version"], "agent_settings": described(agent)}
+    with closing(make_launcher(settings, make_env)) as launcher:
+        robot = next(iter(by_robot(tasks).values()))
+        who = launcher.introduce([task.name for task in robot])
+        return _continue(settings, plan, until, path, launcher, who, on_start, on_episode)
+
+
+def _continue(
+    settings: EvalSettings,
+    plan: Sequence[Address],
+    until: UntilDecided | None,
+    path: Path,
+    launcher: Launcher,
+    who: Introduction,
+    on_start: Callable[[Path, int, int], None],
+    on_episode: Callable[[Record], None],
+) -> Evaluation:
+    """Run what the run directory lacks."""
+    decided = {"engine_version": who.origin["engine_version"], "agent_settings": dict(who.agent_settings)}
     with RunStore(path, {**settings.stored(), **decided}) as store:
         on_start(path, len(store.records), len(plan))
-        evaluation = Evaluation(settings, agent, origin, store, make_env, on_episode, until)
+        evaluation = Evaluation(settings, who, store, launcher, on_episode, until)
         order = plan if until is None else until.plan
         evaluation.run([address for address in order if address not in store.records])
         evaluation.complete = evaluation.decided or all(address in store.records for address in plan)
         if evaluation.complete:
-            store.finish(summarise(store.sorted_records(), tasks) | evaluation.verdict)
+            store.finish(summarise(store.sorted_records(), settings.tasks) | evaluation.verdict)
     return evaluation
 
 
@@ -201,23 +200,20 @@ class Evaluation:
     """One go at the missing episodes of a run directory. Use :func:`evaluate`.
 
     Attributes:
-        origin: fields of every record that name agent, engine and look.
+        who: acts and simulates.
         complete: no episode of the plan is missing, or none is needed any more.
     """
 
     settings: EvalSettings
-    agent: Agent
-    origin: Mapping[str, Any]
+    who: Introduction
     store: RunStore
-    make_env: MakeEnv
+    launcher: Launcher
     on_episode: Callable[[Record], None]
     until: UntilDecided | None = None
     complete: bool = False
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
-        seconds = self.settings.agent_timeout
-        self._patience = None if seconds is None else Patience(seconds, str(self.origin["agent"]))
         self._outcomes = {address: bool(record["success"]) for address, record in self.store.records.items()}
 
     @property
@@ -248,13 +244,9 @@ class Evaluation:
         """Run and store episodes, robot after robot."""
         self.store.add_timing({"event": "start", "time": _now(), "host": platform.node()})
         tasks = [get_task(name) for name in dict.fromkeys(address.task for address in addresses)]
-        try:
-            for group in by_robot(tasks).values():
-                names = {task.name for task in group}
-                self._run_robot([address for address in addresses if address.task in names])
-        finally:
-            if self._patience is not None:
-                self._patience.close()
+        for group in by_robot(tasks).values():
+            names = {task.name for task in group}
+            self._run_robot([address for address in addresses if address.task in names])
         self.store.add_timing({"event": "end", "time": _now(), "seconds": round(time.monotonic() - self._begun, 3)})
 
     def _run_robot(self, addresses: list[Address]) -> None:
@@ -268,26 +260,21 @@ class Evaluation:
                 if interrupted:
                     self._add_error(address, error)
 
-    def _run_lanes(self, addresses: list[Address], num_envs: int) -> tuple[list[Address], list[Address], str]:
+    def _run_lanes(self, addresses: list[Address], lanes: int) -> tuple[list[Address], list[Address], str]:
         """Run episodes until all are done or the simulator fails: ``(interrupted, not begun, what it said)``."""
-        lanes = min(num_envs, len(addresses))
+        lanes = min(lanes, len(addresses))
         tasks = list(dict.fromkeys(address.task for address in addresses))
-        env = self.make_env(self.settings, tasks, lanes, self.agent.observes)
-        runner = Runner(env, self.agent, addresses, self._enough, str(self.origin["agent"]), self._patience)
-        try:
-            for result in runner:
-                self._add(result, lanes)
-        except SimulationError as error:
-            return list(runner.running.values()), list(runner.waiting), str(error)
-        finally:
-            env.close()
+        for event in self.launcher.run(addresses, tasks, lanes, self._enough):
+            if isinstance(event, Interruption):
+                return event.running, event.waiting, event.error
+            self._add(event, lanes * self.launcher.sharing)
         return [], [], ""
 
     def _add(self, result: EpisodeResult, lanes: int) -> None:
         record = {
             **_where(result.address),
             "instruction": _instruction(result.address),
-            **self.origin,
+            **self.who.origin,
             "success": result.success,
             "success_any": result.success_any,
             "first_success_step": result.first_success_step,
@@ -308,7 +295,7 @@ class Evaluation:
         record = {
             **_where(address),
             "instruction": _instruction(address),
-            **self.origin,
+            **self.who.origin,
             "success": False,
             "success_any": False,
             "first_success_step": None,
@@ -332,34 +319,12 @@ class Evaluation:
         return self.decided or (minutes is not None and time.monotonic() - self._begun > 60 * minutes)
 
 
-def described(agent: Agent) -> dict[str, Any]:
-    """What an agent tells of itself in an optional method ``describe()``: settings that decide how it acts."""
-    describe = getattr(agent, "describe", None)
-    return {} if describe is None else dict(describe())
-
-
 def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
     """Tasks grouped by their robot, in order."""
     groups: dict[str, list[Task]] = {}
     for task in tasks:
         groups.setdefault(get_setup(task.robot_setup).robot.name, []).append(task)
     return groups
-
-
-def _agent_config(settings: EvalSettings) -> dict[str, Any]:
-    given = {} if settings.checkpoint is None else {"checkpoint": settings.checkpoint}
-    return {**settings.agent, **given}
-
-
-def _origin(settings: EvalSettings, tasks: Sequence[Task], agent: Agent, make_env: MakeEnv) -> dict[str, Any]:
-    """Who acts and who simulates: what every record names besides its address. Builds an environment to ask it."""
-    robot = next(iter(by_robot(tasks).values()))
-    env = make_env(settings, [task.name for task in robot], 1, agent.observes)
-    try:
-        engine, version, look = env.engine.name, env.engine.version, env.engine.look
-    finally:
-        env.close()
-    return {"agent": str(settings.agent.get("name")), "engine": engine, "engine_version": version, "look": look}
 
 
 def _where(address: Address) -> dict[str, Any]:

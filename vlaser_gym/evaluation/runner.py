@@ -75,10 +75,11 @@ class Runner:
     Args:
         env: vector environment with autoreset mode DISABLED whose lanes may run the tasks of ``addresses``.
         agent: who acts.
-        addresses: in this order they are begun. At least as many as there are lanes.
+        addresses: in this order they are begun. At least as many as there are lanes, unless ``used``.
         stop: asked before an episode begins; once it says yes, no further episode begins and those running end.
         name: of the agent, for errors.
         patience: limits the time that the agent's methods may take.
+        used: all lanes have run an episode before; then there may be fewer addresses than lanes.
 
     Attributes:
         running: address of the episode on each busy lane.
@@ -92,6 +93,7 @@ class Runner:
         stop: Callable[[], bool] = lambda: False,
         name: str = "agent",
         patience: Patience | None = None,
+        used: bool = False,
     ) -> None:
         self.env = env
         self.agent = agent
@@ -102,7 +104,7 @@ class Runner:
         self.running: dict[int, Address] = {}
         self._episodes: dict[int, _Recorder] = {}
         self._observations: dict[str, Any] = {}
-        if len(self.waiting) < env.num_envs:
+        if len(self.waiting) < env.num_envs and not used:
             raise ValueError(f"{env.num_envs} lanes need at least as many episodes; got {len(self.waiting)}")
 
     def __iter__(self) -> Iterator[EpisodeResult]:

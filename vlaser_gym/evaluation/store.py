@@ -38,6 +38,7 @@ FREE_SETTINGS = (
     "report",
     "engine.threads",
     "engine.render_processes",
+    "launcher",
 )
 
 Record = dict[str, Any]
@@ -228,7 +229,7 @@ def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
     differences = [
         f"{key} was {_shown(known, key)}, now {_shown(wanted, key)}"
         for key in sorted(known.keys() | wanted.keys())
-        if key not in FREE_SETTINGS and known.get(key, _ABSENT) != wanted.get(key, _ABSENT)
+        if not {key, key.split(".")[0]} & {*FREE_SETTINGS} and known.get(key, _ABSENT) != wanted.get(key, _ABSENT)
     ]
     if differences:
         raise StorageError(
