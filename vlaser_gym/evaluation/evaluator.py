@@ -73,6 +73,7 @@ class EvalSettings:
                 raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
         if settings.until not in (None, "decided"):
             raise InvalidConfigError(f"until must be decided or null; got {settings.until!r}.")
+        _check_counts(settings.engine)
         check_launcher(settings.launcher)
         if (settings.until is None) != (settings.baseline is None):
             raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
@@ -317,6 +318,15 @@ class Evaluation:
         """The time budget has run out, or the question is answered."""
         minutes = self.settings.max_minutes
         return self.decided or (minutes is not None and time.monotonic() - self._begun > 60 * minutes)
+
+
+def _check_counts(engine: Mapping[str, Any]) -> None:
+    """Engines look at these only when they build what they count, and then not kindly."""
+    for key, least in (("threads", 0), ("render_processes", 1)):
+        value = engine.get(key, least)
+        unset = value is None and key == "render_processes"
+        if not unset and (type(value) is not int or value < least):
+            raise InvalidConfigError(f"engine.{key} must be a whole number from {least} on; got {value!r}.")
 
 
 def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
