@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from demonstrations import tiny_config
+from fake_lanes import FakeLanes
+
+from vlaser_gym.agents.learners.curves import read_metrics
+from vlaser_gym.agents.learners.densities import DENSITIES
+from vlaser_gym.agents.learners.lanes import ChainLanes, ChainVecEnv
+from vlaser_gym.agents.learners.ppo import FlowPPO
+from vlaser_gym.agents.learners.ppo_settings import PpoSettings
+from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
+from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.cli import group_config, typed
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+
+SETTINGS = dataclasses.replace(
+    typed(PpoSettings, group_config("algo", "ppo")),
+    iterations=2,
+    n_steps=6,
+    batch_size=12,
+    micro_batch=8,
+    epochs=2,
+    learning_rate=1e-3,
+    flow_steps=3,
+    critic_warmup=0,
+    target_kl=None,
+)
+
+
+def make(path, config=None, lanes=4, seed=3, policy_seed=1, **changes) -> FlowPPO:
+    torch.set_num_threads(1)
+    config = config or tiny_config()
+    settings = dataclasses.replace(SETTINGS, **changes)
+    processor = nano_processor(config)
+    num_steps = settings.flow_steps or config.num_flow_steps
+    env = ChainVecEnv(ChainLanes(FakeLanes(lanes), processor, config, num_steps, settings.gamma))
+    env.seed(seed)
+    return FlowPPO(VlaserPolicy.initialise(config, policy_seed), processor, env, settings, path, seed=seed)
+
+
+def weights(trainer: FlowPPO) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.policy.named_parameters()}
+
+
+def rollout(trainer: FlowPPO) -> None:
+    """The real loop up to the first update, which is left out."""
+
+    class EnoughError(Exception):
+        pass
+
+    def train():
+        raise EnoughError
+
+    trainer.train = train
+    with pytest.raises(EnoughError):
+        trainer.run()
+    del trainer.train
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Curves are drawn in seconds, and tested elsewhere."""
+    monkeypatch.setattr("vlaser_gym.agents.learners.curves.draw_curves", lambda *_: None)
+
+
+# ---------------------------------------------------------------------- ratios
+
+
+@pytest.mark.parametrize("flow_steps", [1, 4, 10])
+@pytest.mark.parametrize("density", DENSITIES)
+def test_ratio_is_one_before_the_first_update(tmp_path, density, flow_steps):
+    """Rollout, buffer and update of nano, fp32; half of the prefixes kept, half encoded again."""
+    config = VlaserConfig.preset("nano")
+    trainer = make(tmp_path, config, density=density, flow_steps=flow_steps, n_steps=3, cache_mb=0)
+    trainer.rollout_buffer.cache.budget = 6 * config.layers * 2 * config.kv_heads * config.head_dim * 4 * 72
+    rollout(trainer)
+    assert trainer.rollout_buffer.cache.capacity == 6
+    sampled = trainer.rollout_buffer.log_probs.copy()
+    trainer._reevaluate()
+    # What sampling computed step by step is the same but for rounding.
+    np.testing.assert_allclose(trainer.rollout_buffer.log_probs, sampled, rtol=0, atol=1e-4)
+    _, error = trainer._accumulate(np.arange(12), actor=True)
+    assert error < 1e-5
+    with torch.no_grad():
+        trainer.policy.policy.action_decoder.bias.add_(1e-3)
+    _, error = trainer._accumulate(np.arange(12), actor=True)
+    assert error > 1e-4
+
+
+def test_chains_are_stored_as_drawn_and_executed_clamped(tmp_path):
+    trainer = make(tmp_path)
+    with torch.no_grad():
+        trainer.policy.policy.action_decoder.bias.fill_(3.0)
+    rollout(trainer)
+    chains = trainer.rollout_buffer.actions.reshape(6, 4, 4, 4, 7)
+    assert (chains[:, :, -1] > 1).mean() > 0.9
+    lanes = trainer.env.lanes
+    executed = np.stack(lanes.unwrapped.actions[:6])
+    expected = trainer.processor.arm_actions(np.clip(chains[:, :, -1].astype(np.float64), -1, 1))[..., :4, :]
+    np.testing.assert_allclose(executed[..., :6], expected[..., :6], atol=1e-12)
+    np.testing.assert_array_equal(executed[..., 6], np.where(expected[..., 6] > 0.5, 1.0, -1.0))
+
+
+# ---------------------------------------------------------------------- buffer
+
+
+def test_the_buffer_gets_ragged_discounts_and_final_values(tmp_path):
+    """Episodes of 6 control steps in chunks of 4: truncation after 2 steps, success after any number."""
+    trainer = make(tmp_path, n_steps=12, batch_size=24)
+    torch.nn.init.normal_(trainer.policy.value_head.last.weight)
+    seen = []
+    step_wait = trainer.env.step_wait
+    trainer.env.step_wait = lambda: seen.append(step_wait()) or seen[-1]
+    rollout(trainer)
+    buffer = trainer.rollout_buffer
+    assert len(seen) == 12
+    kinds = set()
+    for t, (_, rewards, dones, infos) in enumerate(seen):
+        for i in range(4):
+            assert buffer.discounts[t, i] == pytest.approx(trainer.gamma ** infos[i]["steps"])
+            assert buffer.dones[t, i] == dones[i]
+            assert buffer.rewards[t, i] == np.float32(rewards[i])  # nothing was added by the loop
+            assert "TimeLimit.truncated" not in infos[i]
+            truncated = bool(dones[i] and not infos[i]["success"])
+            kinds.add((truncated, int(infos[i]["steps"])))
+            if not truncated:
+                assert buffer.final_values[t, i] == 0
+                continue
+            last = {k: torch.as_tensor(v)[None] for k, v in infos[i]["terminal_observation"].items()}
+            with torch.no_grad():
+                value = float(trainer.policy.predict_values(last))
+            assert value != 0
+            assert buffer.final_values[t, i] == pytest.approx(value, abs=1e-5)
+    assert (True, 2) in kinds
+    assert len({steps for _, steps in kinds}) > 2
+    assert buffer.final_values[~buffer.dones].any() == False  # noqa: E712
+    at = np.argwhere(~buffer.dones[:-1])[0]
+    t, i = at
+    delta = buffer.rewards[t, i] + buffer.discounts[t, i] * buffer.values[t + 1, i] - buffer.values[t, i]
+    following = buffer.discounts[t, i] * trainer.gae_lambda * buffer.advantages[t + 1, i]
+    assert buffer.advantages[t, i] == pytest.approx(delta + following, abs=1e-6)
+
+
+# ---------------------------------------------------------------------- gradients
+
+
+def test_policy_gradient_is_that_of_finite_differences(tmp_path):
+    """Along random directions in the actor's parameters, in float64, for a density whose noise is learned too."""
+    trainer = make(tmp_path, density="flow_noise", entropy=0.01)
+    rollout(trainer)
+    trainer._normalize_advantages()
+    batch = trainer.rollout_buffer.batch(np.arange(8), 8, trainer.policy.encode, torch.device("cpu"))
+    double = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    double = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in double.items()}
+    double["vision_language"] = batch.vision_language.map(lambda t: t.double() if t.is_floating_point() else t)
+    batch = type(batch)(**double)
+    trainer.policy.policy.double()
+    trainer.policy.density.double()
+    trainer.vf_coef = 0  # the critic reads the actor's features, but its loss is none of the actor's
+    loss = trainer.losses(batch)[0]
+    parameters = trainer.policy.actor_parameters()
+    gradient = torch.autograd.grad(loss, parameters)
+    generator = torch.Generator().manual_seed(0)
+    directions = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+    analytic = sum(float((g * d).sum()) for g, d in zip(gradient, directions, strict=True))
+
+    @torch.no_grad()
+    def moved(step):
+        for p, d in zip(parameters, directions, strict=True):
+            p.add_(d, alpha=step)
+        value = float(trainer.losses(batch)[0])
+        for p, d in zip(parameters, directions, strict=True):
+            p.sub_(d, alpha=step)
+        return value
+
+    numeric = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    assert abs(analytic) > 1e-3
+    assert numeric == pytest.approx(analytic, rel=1e-4)
+
+
+def test_kept_prefixes_and_encoding_again_train_alike(tmp_path):
+    """Three optimizer steps with cached keys and values, against the same with none."""
+    after = []
+    for name, megabytes in (("kept", 100), ("again", 0)):
+        trainer = make(tmp_path / name, cache_mb=megabytes)
+        rollout(trainer)
+        assert (trainer.rollout_buffer.cache.capacity > 0) == (megabytes > 0)
+        before = weights(trainer)
+        trainer._normalize_advantages()
+        trainer._update_learning_rate([trainer.actor_optimizer, trainer.critic_optimizer])
+        for rows in (np.arange(0, 12), np.arange(12, 24), np.arange(6, 18)):
+            trainer._accumulate(rows, actor=True)
+            trainer._step(actor=True)
+        after.append(weights(trainer))
+    kept, again = after
+    for name, value in kept.items():
+        assert (value - again[name]).abs().max() < 1e-5, name
+    assert max((kept[name] - before[name]).abs().max() for name in kept) > 1e-3
+
+
+def test_micro_batches_give_the_gradient_of_the_whole(tmp_path):
+    gradients = []
+    for size in (3, 12):
+        trainer = make(tmp_path / str(size), micro_batch=size)
+        rollout(trainer)
+        trainer._accumulate(np.arange(12), actor=True)
+        gradients.append([p.grad.clone() for p in trainer.policy.actor_parameters() if p.grad is not None])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- the update
+
+
+def test_frozen_parts_and_warm_up(tmp_path):
+    trainer = make(tmp_path, iterations=1, critic_warmup=1)
+    before = weights(trainer)
+    trainer.run()
+    after = weights(trainer)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("value_head.") for name in changed)
+    trainer = make(tmp_path / "b", iterations=1)
+    before = weights(trainer)
+    trainer.run()
+    after = weights(trainer)
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert {"expert", "action_decoder"} <= changed
+    assert not changed & {"vision", "projector", "language", "embed_tokens"}
+
+
+def test_an_update_stops_at_the_divergence(tmp_path):
+    trainer = make(tmp_path, iterations=1, epochs=5, learning_rate=3e-2, target_kl=1e-3)
+    trainer.run()
+    assert 1 < read_metrics(tmp_path / "metrics.jsonl")[-1]["train/updates"] < 10
+
+
+def test_pull_keeps_the_policy_near_its_start(tmp_path):
+    distances = []
+    for name, pull in (("free", 0.0), ("pulled", 1000.0)):
+        trainer = make(tmp_path / name, iterations=2, pull=pull, epochs=4)
+        before = weights(trainer)
+        trainer.run()
+        rows = next(b for _, b in trainer._micro_batches(np.arange(8)))
+        with torch.no_grad():
+            prefix = trainer.policy.policy.encode_proprio(rows.vision_language, rows.proprio)
+            new = trainer.policy.policy.velocity(prefix, rows.chain[:, 1], torch.full((8,), 1 / 3))
+            start = VlaserPolicy.initialise(tiny_config(), 1)
+            old = start.velocity(
+                start.encode_proprio(rows.vision_language, rows.proprio), rows.chain[:, 1], torch.full((8,), 1 / 3)
+            )
+        assert any(not torch.equal(before[n], v) for n, v in weights(trainer).items() if n.startswith("policy."))
+        distances.append(float((new - old).square().mean()))
+    assert distances[1] < 0.5 * distances[0]
+
+
+def test_learning_rates_follow_the_schedule(tmp_path):
+    trainer = make(tmp_path, iterations=4, schedule="linear", learning_rate=1e-3, critic_learning_rate=1e-2)
+    trainer.run()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["train/learning_rate"] for row in rows] == pytest.approx([7.5e-4, 5e-4, 2.5e-4, 0])
+    assert [row["train/critic_learning_rate"] for row in rows] == pytest.approx([7.5e-3, 5e-3, 2.5e-3, 0])
+
+
+# ---------------------------------------------------------------------- going on
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    whole = make(tmp_path / "whole", iterations=4)
+    assert whole.run()
+    first = make(tmp_path / "parts", iterations=4)
+    first.stop = lambda: first.iteration == 2
+    assert not first.run()
+    second = make(tmp_path / "parts", iterations=4, policy_seed=1)
+    assert second.iteration == 2
+    assert second.run()
+    a, b = weights(whole), weights(second)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    assert [r["step"] for r in rows[0]] == [r["step"] for r in rows[1]] == [24, 48, 72, 96]
+    for one, other in zip(*rows, strict=True):
+        assert {k: v for k, v in one.items() if "time" not in k} == {k: v for k, v in other.items() if "time" not in k}
+    assert rows[0][0]["rollout/reward"] > 0
+
+
+def test_the_stored_policy_acts(tmp_path):
+    trainer = make(tmp_path, iterations=1)
+    trainer.run()
+    agent = load_agent(str(tmp_path / "checkpoint"))
+    for name, value in trainer.policy.policy.state_dict().items():
+        assert torch.equal(agent.policy.state_dict()[name], value), name
+
+
+def test_bad_settings_are_refused(tmp_path):
+    with pytest.raises(InvalidConfigError, match="multiple of algo"):
+        make(tmp_path, batch_size=13)
+    with pytest.raises(UnknownNameError, match="density"):
+        make(tmp_path, density="flow")
+    with pytest.raises(InvalidConfigError, match="n_steps"):
+        make(tmp_path, n_steps=0)
+
+
+# ---------------------------------------------------------------------- the command
+
+COMMAND = (
+    *("task=widowx_stack_cube", "num_envs=2", "threads=1", "init=nano", "algo=ppo", "evaluate_episodes=0"),
+    *("algo.n_steps=3", "algo.batch_size=6", "algo.epochs=1", "algo.critic_warmup=0", "algo.reward=subgoals"),
+)
+
+
+def train(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vlaser_gym.train", *COMMAND, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_train_command_on_real_environments(tmp_path):
+    process = train("algo.iterations=2", f"run={tmp_path}/run")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "Iteration 2 of 2" in output
+    assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl")] == [6, 12]
+    assert all(row["train/first_ratio_error"] < 1e-5 for row in read_metrics(tmp_path / "run/metrics.jsonl"))
+    agent = load_agent(str(tmp_path / "run/checkpoint"))
+    fresh = VlaserPolicy.initialise(VlaserConfig.preset("nano"), 0)
+    assert torch.equal(
+        agent.policy.vision.state_dict()["embeddings.position_embedding"],
+        fresh.vision.state_dict()["embeddings.position_embedding"],
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_exactly(tmp_path):
+    """SIGKILL in the middle of an iteration, on real environments."""
+    options = ("algo.iterations=6", "algo.save_every=1")
+    whole = train(*options, f"run={tmp_path}/whole")
+    assert whole.wait(300) == 0
+    killed = train(*options, f"run={tmp_path}/killed")
+    metrics = tmp_path / "killed/metrics.jsonl"
+    while len(read_metrics(metrics)) < 3 and killed.poll() is None:
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    state = torch.load(tmp_path / "killed/trainer.pt", weights_only=True)
+    assert 2 <= state["iteration"] < 6
+    assert train(*options, f"run={tmp_path}/killed").wait(300) == 0
+    ends = [torch.load(Path(tmp_path) / name / "trainer.pt", weights_only=True) for name in ("whole", "killed")]
+    assert ends[0]["iteration"] == ends[1]["iteration"] == 6
+    for name, value in ends[0]["trained"].items():
+        assert torch.equal(value, ends[1]["trained"][name]), name

@@ -1,0 +1,61 @@
+"""The environments of post-training, with this gym's conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gymnasium.vector import AutoresetMode
+
+from vlaser_gym.agents.learners.distributed import Workers
+from vlaser_gym.agents.learners.lanes import ChainLanes, ChainVecEnv
+from vlaser_gym.agents.learners.ppo_settings import PpoSettings
+from vlaser_gym.agents.vlaser.agent import VlaserAgent
+from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.wrappers.reward import SubgoalReward
+
+
+def make_chain_lanes(
+    tasks: Sequence[str],
+    num_envs: int,
+    processor: Processor,
+    config: VlaserConfig,
+    settings: PpoSettings,
+    *,
+    seed: int = 0,
+    workers: Workers | None = None,
+    engine: str = "mujoco",
+    look: str = "builtin",
+    engine_options: Mapping[str, Any] | None = None,
+) -> ChainVecEnv:
+    """This process's share of ``num_envs`` lanes: region layouts that evaluation never draws, ended by success.
+
+    Args:
+        tasks: of one robot; lane i runs ``tasks[i % len(tasks)]``, counted over all processes.
+        num_envs: lanes of each process.
+        processor, config: the policy's.
+        settings: flow steps, discount and reward.
+        seed: lane i of all processes draws its layouts from ``seed + i``.
+        workers: the processes that train together.
+        engine, look, engine_options: of the environment.
+    """
+    first = (workers or Workers()).rank * num_envs
+    env: Any = SceneVectorEnv(
+        [tasks[(first + i) % len(tasks)] for i in range(max(num_envs, len(tasks)))],
+        num_envs,
+        engine=engine,
+        look=look,
+        layouts="region",
+        observe=VlaserAgent.observes,
+        terminate_on_success=True,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        engine_options=engine_options,
+    )
+    if settings.reward == "subgoals":
+        env = SubgoalReward(env, settings.gamma)
+    num_steps = settings.flow_steps or config.num_flow_steps
+    lanes = ChainVecEnv(ChainLanes(env, processor, config, num_steps, settings.gamma))
+    lanes.seed(seed + first)
+    return lanes

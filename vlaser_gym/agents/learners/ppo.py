@@ -1,0 +1,496 @@
+"""Proximal policy optimisation of the flow policy, on Stable-Baselines3's rollout loop, schedules and logger.
+
+What is random in an iteration (noise of the chains, order of the minibatches) is a function of the seed and the
+iteration's number, drawn for all processes and cut into their shares; the environments' streams are in their snapshots.
+A checkpoint at the end of an iteration is therefore enough to go on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor, update_learning_rate
+from torch import Tensor, distributed, nn
+
+from vlaser_gym.agents.learners.actor_critic import VISION_LANGUAGE, FlowActorCritic
+from vlaser_gym.agents.learners.buffer import Batch, ChainBuffer, Outcome
+from vlaser_gym.agents.learners.curves import Curves
+from vlaser_gym.agents.learners.densities import make_density
+from vlaser_gym.agents.learners.distributed import Workers
+from vlaser_gym.agents.learners.lanes import ChainVecEnv
+from vlaser_gym.agents.learners.ppo_settings import PpoSettings
+from vlaser_gym.agents.learners.sft import POLICY_FOLDER, STATE_FILE, copy_policy
+from vlaser_gym.agents.learners.snapshots import pack, unpack
+from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.errors import InvalidConfigError
+
+LEARNER_FILE = "learner.safetensors"
+Numbers = dict[str, float]
+#: Means that an update reports.
+_STATISTICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "pull")
+
+
+class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker
+    """PPO whose action is a chain of the flow.
+
+    A time step is a decision. The rollout loop, the schedules, the callbacks and the logger are Stable-Baselines3's.
+
+    Args:
+        policy: its weights change in place.
+        processor: of the policy; stored with it.
+        env: this process's lanes; all processes have as many.
+        settings: see :class:`PpoSettings`.
+        path: run directory; a trainer state in it is continued.
+        seed: of everything random.
+        workers: the processes that train together.
+        evaluate: given the policy, returns numbers for the curves; asked every ``evaluate_every`` iterations and at
+            the end.
+        stop: asked at the end of every iteration.
+        report: told each line of numbers.
+
+    Attributes:
+        iteration: iterations finished.
+
+    Raises:
+        InvalidConfigError: if minibatches do not fill the rollout.
+    """
+
+    policy: FlowActorCritic
+    rollout_buffer: ChainBuffer
+
+    def __init__(
+        self,
+        policy: VlaserPolicy,
+        processor: Processor,
+        env: ChainVecEnv,
+        settings: PpoSettings,
+        path: str | Path,
+        *,
+        seed: int = 0,
+        workers: Workers | None = None,
+        evaluate: Callable[[VlaserPolicy], Numbers] | None = None,
+        evaluate_every: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+        report: Callable[[Numbers], None] = lambda row: None,
+    ) -> None:
+        self.workers, self.processor, self.settings, self.path = workers or Workers(), processor, settings, Path(path)
+        self.evaluate, self.evaluate_every, self.stop, self.report = evaluate, evaluate_every, stop, report
+        self.run_seed, self.iteration, self._decision, self.stopping = seed, 0, 0, False
+        self._curves: Curves | None = None
+        total = settings.n_steps * env.num_envs * self.workers.size
+        if total % settings.batch_size:
+            raise InvalidConfigError(
+                f"A rollout of {total} decisions (algo.n_steps times num_envs) must be a multiple of algo.batch_size; "
+                f"got {settings.batch_size}."
+            )
+        policy.eval()
+        policy.freeze(*settings.freeze)
+        cached = set(VISION_LANGUAGE) <= set(settings.freeze)
+        super().__init__(
+            FlowActorCritic,
+            env,
+            learning_rate=lambda remaining: settings.learning_rate * self._decay(remaining),
+            n_steps=settings.n_steps,
+            batch_size=settings.n_steps * env.num_envs,  # what one process holds; minibatches are made here
+            n_epochs=settings.epochs,
+            gamma=settings.gamma,
+            gae_lambda=settings.gae_lambda,
+            clip_range=settings.clip_range,
+            ent_coef=settings.entropy,
+            max_grad_norm=settings.clip,
+            target_kl=settings.target_kl,
+            rollout_buffer_class=ChainBuffer,
+            rollout_buffer_kwargs={
+                "cache_bytes": settings.cache_mb * 2**20 if cached else 0,
+                "cache_device": settings.cache_device,
+            },
+            policy_kwargs=self._networks(policy),
+            device=policy.device,
+        )
+        self.reference = copy_policy(policy).to(policy.device) if settings.pull else None
+        self.actor_optimizer = torch.optim.AdamW(self.policy.actor_parameters(), weight_decay=0.0)
+        self.critic_optimizer = torch.optim.AdamW(self.policy.critic_parameters(), weight_decay=0.0)
+        self._load()
+
+    def _networks(self, policy: VlaserPolicy) -> dict[str, Any]:
+        settings, config = self.settings, policy.config
+        density = make_density(
+            settings.density,
+            settings.flow_steps or config.num_flow_steps,
+            width=config.expert_width,
+            action_dim=config.action_dim,
+            noise_level=settings.noise_level,
+            noise_bounds=settings.noise_bounds,
+            seed=self.run_seed,
+        )
+        return {"policy": policy, "density": density, "precision": settings.precision, "seed": self.run_seed}
+
+    def describe(self) -> str:
+        """One sentence about what is trained."""
+        actor, critic = self.policy.actor_parameters(), self.policy.critic_parameters()
+        counts = [sum(parameter.numel() for parameter in group) for group in (actor, critic)]
+        state = f"continued at iteration {self.iteration}" if self.iteration else "from the beginning"
+        return f"{counts[0]:,} parameters of the actor and {counts[1]:,} of the critic are trained, {state}"
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> bool:
+        """Take the iterations that are left, or as many as go before ``stop`` says yes; returns whether all are."""
+        self._curves = curves = Curves(self.path, self.num_timesteps) if self.workers.leads else None
+        self.set_logger(Logger(None, [_CurveWriter(curves, self.report)] if curves is not None else []))
+        left = self.settings.iterations - self.iteration
+        if left > 0:
+            # Its own log lines come before the update whose numbers they should show: dump_logs is called in train().
+            self.learn(
+                left * self.settings.n_steps * self.env.num_envs,
+                callback=_Stopper(),
+                log_interval=None,
+                reset_num_timesteps=self.iteration == 0,
+            )
+        if curves is not None:
+            curves.close()
+        return self.iteration == self.settings.iterations
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """One rollout by Stable-Baselines3's loop."""
+        self._decision = 0
+        self._draw()
+        return bool(super().collect_rollouts(*args, **kwargs))
+
+    def _draw(self) -> None:
+        """Random numbers of the next decision, for the lanes of all processes."""
+        assert self.env is not None
+        generator = torch.Generator().manual_seed(seed_of(self.run_seed, self.iteration, self._decision))
+        config, lanes = self.policy.policy.config, self.env.num_envs
+        draws = self.policy.density.draw(lanes * self.workers.size, config.horizon, config.action_dim, generator)
+        self.policy.draws = draws.rows(slice(self.workers.rank * lanes, (self.workers.rank + 1) * lanes))
+        self._decision += 1
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: NDArray[np.bool_] | None = None) -> None:
+        """The loop's hook between a step and its storage: tells the buffer what the loop does not."""
+        super()._update_info_buffer(infos, dones)
+        assert dones is not None
+        assert self.policy.decision is not None
+        discounts = np.array([info["discount"] for info in infos])
+        self.rollout_buffer.note(self.policy.decision, Outcome(discounts, dones, self._final_values(infos, dones)))
+        self._draw()
+
+    def _final_values(self, infos: list[dict[str, Any]], dones: NDArray[np.bool_]) -> NDArray[np.float64]:
+        values = np.zeros(len(infos))
+        lanes = [i for i in np.flatnonzero(dones) if infos[i]["truncated"]]
+        if lanes:
+            last = [infos[i]["terminal_observation"] for i in lanes]
+            stacked = {name: np.stack([observation[name] for observation in last]) for name in last[0]}
+            with torch.no_grad():
+                values[lanes] = self.policy.predict_values(obs_as_tensor(stacked, self.device)).cpu().numpy()
+        return values
+
+    # ------------------------------------------------------------------ the update
+
+    def train(self) -> None:
+        """Epochs over the rollout, then logs, evaluation and checkpoint: the end of an iteration."""
+        self._update_learning_rate([self.actor_optimizer, self.critic_optimizer])
+        actor = self.iteration >= self.settings.critic_warmup
+        self._normalize_advantages()
+        if actor:
+            self._reevaluate()
+        means, updates, first_error = torch.zeros(len(_STATISTICS), dtype=torch.float64), 0, 0.0
+        for rows in self._minibatches():
+            statistics, error = self._accumulate(rows, actor=actor)
+            first_error = error if updates == 0 else first_error
+            self._n_updates += 1
+            updates += 1
+            means += statistics
+            if self.target_kl is not None and statistics[3] > 1.5 * self.target_kl:
+                break
+            self._step(actor=actor)
+        self._log(means / updates, updates, first_error)
+        self._finish_iteration()
+
+    def _minibatches(self) -> Iterator[NDArray[np.int64]]:
+        """This process's decisions of every minibatch of every epoch; all processes see the same order."""
+        lanes, size = self.rollout_buffer.n_envs, self.settings.batch_size
+        everyone = lanes * self.workers.size
+        for epoch in range(self.n_epochs):
+            order = np.random.default_rng(seed_of(self.run_seed, self.iteration, epoch, 1))
+            rows = order.permutation(self.n_steps * everyone)
+            for start in range(0, len(rows), size):
+                step, lane = np.divmod(rows[start : start + size], everyone)
+                mine = lane // lanes == self.workers.rank
+                yield step[mine] * lanes + lane[mine] % lanes
+
+    def _accumulate(self, rows: NDArray[np.int64], *, actor: bool) -> tuple[Tensor, float]:
+        """Gradients of one minibatch, summed over micro-batches and processes.
+
+        Returns:
+            means over the minibatch (see :data:`_STATISTICS`), and this process's largest ``|ratio - 1|``.
+        """
+        self.actor_optimizer.zero_grad(set_to_none=True)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        sums, error = torch.zeros(len(_STATISTICS), dtype=torch.float64), 0.0
+        for _, batch in self._micro_batches(rows):
+            loss, statistics, deviation = self.losses(batch, actor=actor)
+            torch.autograd.backward(loss / self.settings.batch_size)
+            sums, error = sums + statistics, max(error, deviation)
+        self._share_gradients()
+        return self._total(sums) / self.settings.batch_size, error
+
+    def _micro_batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Decisions in ascending order, in batches of one size."""
+        rows, size = np.sort(rows), self.settings.micro_batch
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            yield part, self.rollout_buffer.batch(part, size, self.policy.encode, self.policy.policy.device)
+
+    @torch.no_grad()
+    def _reevaluate(self) -> None:
+        """Likelihoods of the rollout once more, in batches shaped as the update's.
+
+        Those taken while sampling, step by step, differ from them by rounding: about 1e-5 with fp32 weights, much more
+        in bf16. Ratios should begin at 1.
+        """
+        buffer = self.rollout_buffer
+        flat = buffer.log_probs.reshape(-1)
+        drift = 0.0
+        for rows, batch in self._micro_batches(np.arange(flat.size)):
+            judged = self.policy.judge(batch.vision_language, batch.proprio, batch.chain, batch.stochastic)
+            fresh = judged.evaluation.log_prob[: len(rows)].cpu().numpy()
+            drift = max(drift, float(np.abs(fresh - flat[rows]).max()))
+            flat[rows] = fresh
+        self.logger.record("train/log_prob_rounding", drift)
+
+    def losses(self, batch: Batch, *, actor: bool = True) -> tuple[Tensor, Tensor, float]:
+        """What is minimised, summed over the decisions of a batch.
+
+        Returns:
+            loss, sums of :data:`_STATISTICS` (float64, on the CPU), largest ``|ratio - 1|``.
+        """
+        if not actor:
+            values = self.policy.values(batch.vision_language, batch.proprio)
+            value_loss = (batch.weight * (values - batch.returns).square()).sum()
+            statistics = torch.zeros(len(_STATISTICS), dtype=torch.float64)
+            statistics[1] = value_loss.item()
+            return value_loss, statistics, 0.0
+        judged = self.policy.judge(batch.vision_language, batch.proprio, batch.chain, batch.stochastic)
+        log_ratio = judged.evaluation.log_prob - batch.log_prob
+        ratio, clip = log_ratio.exp(), self.clip_range(self._current_progress_remaining)
+        advantages = batch.advantages.double()
+        terms = {
+            "policy_loss": -torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)),
+            "value_loss": (judged.values - batch.returns).square(),
+            "entropy": judged.evaluation.entropy,
+            "approx_kl": (ratio - 1 - log_ratio).detach(),
+            "clip_fraction": ((ratio - 1).abs() > clip).double(),
+            "pull": self._pull(batch, judged.velocity),
+        }
+        sums = {name: (batch.weight * term).sum() for name, term in terms.items()}
+        loss = (
+            sums["policy_loss"]
+            + self.vf_coef * sums["value_loss"]
+            - self.ent_coef * sums["entropy"]
+            + self.settings.pull * sums["pull"]
+        )
+        statistics = torch.stack([sums[name].detach().double() for name in _STATISTICS]).cpu()
+        return loss, statistics, float((ratio.detach() - 1).abs().max())
+
+    def _pull(self, batch: Batch, velocity: Tensor) -> Tensor:
+        """Squared distance of the velocities to the policy's that training began with, mean over a chain: ``[B]``."""
+        if self.reference is None:
+            return velocity.new_zeros(len(velocity))
+        row = torch.arange(len(batch.chain), device=batch.chain.device)[:, None]
+        t = (batch.stochastic.double() / self.policy.density.num_steps).float()
+        with torch.no_grad(), self.policy.autocast():
+            prefix = self.reference.encode_proprio(batch.vision_language.detach(), batch.proprio)
+            before = self.reference.velocity(prefix, batch.chain[row, batch.stochastic], t)
+        return (velocity - before).square().mean((1, 2, 3))
+
+    def _step(self, *, actor: bool) -> None:
+        """Clip and step, actor and critic apart: the one's gradient does not shorten the other's step."""
+        nn.utils.clip_grad_norm_(self.policy.critic_parameters(), self.max_grad_norm)
+        self.critic_optimizer.step()
+        if actor:
+            nn.utils.clip_grad_norm_(self.policy.actor_parameters(), self.max_grad_norm)
+            self.actor_optimizer.step()
+
+    def _decay(self, remaining: float) -> float:
+        return remaining if self.settings.schedule == "linear" else 1.0
+
+    def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
+        """The actor's by Stable-Baselines3, the critic's by its own peak on the same schedule."""
+        actor, critic = optimizers if isinstance(optimizers, list) else (optimizers, None)
+        super()._update_learning_rate(actor)
+        if critic is not None:
+            rate = self.settings.critic_learning_rate * self._decay(self._current_progress_remaining)
+            update_learning_rate(critic, rate)
+            self.logger.record("train/critic_learning_rate", rate)
+
+    def _normalize_advantages(self) -> None:
+        """To mean 0 and standard deviation 1 over the rollouts of all processes."""
+        values = torch.from_numpy(np.asarray(self.rollout_buffer.advantages, np.float64))
+        count = values.numel() * self.workers.size
+        mean = self._total(values.sum()) / count
+        std = (self._total((values - mean).square().sum()) / max(count - 1, 1)).sqrt()
+        self.rollout_buffer.advantages = ((values - mean) / (std + 1e-8)).numpy()
+
+    # ------------------------------------------------------------------ several processes
+
+    def _total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.workers.size == 1:
+            return value
+        shared = value.to(self.device).clone()
+        distributed.all_reduce(shared)
+        return shared.to(value.device)
+
+    def _share_gradients(self) -> None:
+        """Sum gradients over all processes, before they are clipped."""
+        if self.workers.size == 1:
+            return
+        for parameter in [*self.policy.actor_parameters(), *self.policy.critic_parameters()]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+
+    def _gather(self, value: Any) -> list[Any]:
+        """What every process gives, on all of them."""
+        values: list[Any] = [value]
+        if self.workers.size > 1:
+            values = [None] * self.workers.size
+            distributed.all_gather_object(values, value)
+        return values
+
+    # ------------------------------------------------------------------ reports and files
+
+    def _log(self, means: Tensor, updates: int, first_error: float) -> None:
+        for name, value in zip(_STATISTICS, means.tolist(), strict=True):
+            self.logger.record(f"train/{name}", value)
+        buffer = self.rollout_buffer
+        self.logger.record("train/updates", updates)
+        self.logger.record("train/first_ratio_error", first_error)
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.ravel(), buffer.returns.ravel())
+        )
+        self.logger.record("rollout/reward", float(buffer.rewards.mean()))
+        self.logger.record("rollout/episodes", int(buffer.dones.sum()))
+
+    def _finish_iteration(self) -> None:
+        self.iteration += 1
+        self.dump_logs(self.iteration)
+        last = self.iteration == self.settings.iterations
+        # One process's clock decides for all: a process that went on alone would wait for the others forever.
+        self.stopping = bool(self.workers.agree(self.stop()))
+        if self.evaluate_every and (self.iteration % self.evaluate_every == 0 or last):
+            self._evaluate()
+        if last or self.stopping or self.iteration % self.settings.save_every == 0:
+            self.save_checkpoint()
+
+    def _evaluate(self) -> None:
+        """Scores of the plain flow, without the noise of training."""
+        if self._curves is not None and self.evaluate is not None:
+            row = self.evaluate(self.policy.policy)
+            self._curves.add(self.num_timesteps, **row)
+            self.report({"step": self.num_timesteps, **row})
+        self.workers.barrier()
+
+    def save_checkpoint(self) -> None:
+        """Write the policy for use, and the state that the next iteration depends on; each file whole or not at all."""
+        assert isinstance(self.env, ChainVecEnv)
+        lanes = {
+            "snapshot": self.env.get_state(),
+            "observation": self._last_obs,
+            "starts": self._last_episode_starts,
+            "successes": self.ep_success_buffer,
+        }
+        everyone = self._gather(pack(lanes))
+        if not self.workers.leads:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_pretrained(self.policy.policy, self.path / POLICY_FOLDER)
+        self.processor.save(self.path / POLICY_FOLDER)
+        heads = {name: value for name, value in self._trained().items() if not name.startswith("policy.")}
+        save_file({name: value.contiguous() for name, value in heads.items()}, self.path / LEARNER_FILE)
+        state = {
+            "iteration": self.iteration,
+            "timesteps": self.num_timesteps,
+            "updates": self._n_updates,
+            "trained": self._trained(),
+            "optimizers": [self.actor_optimizer.state_dict(), self.critic_optimizer.state_dict()],
+            "lanes": everyone,
+        }
+        partial = self.path / f"{STATE_FILE}.tmp"
+        torch.save(state, partial)
+        partial.replace(self.path / STATE_FILE)
+        if self._curves is not None:
+            self._curves.draw()
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Weights that training changes, by name."""
+        return {name: p.detach() for name, p in self.policy.named_parameters() if p.requires_grad}
+
+    def _load(self) -> None:
+        file = self.path / STATE_FILE
+        if not file.is_file():
+            return
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if len(state["lanes"]) != self.workers.size:
+            raise InvalidConfigError(
+                f"{self.path} was trained by {len(state['lanes'])} processes; continue it with as many, not "
+                f"{self.workers.size}."
+            )
+        trained = self._trained()
+        for name, value in state["trained"].items():
+            trained[name].copy_(value)
+        self.actor_optimizer.load_state_dict(state["optimizers"][0])
+        self.critic_optimizer.load_state_dict(state["optimizers"][1])
+        self.iteration, self.num_timesteps = state["iteration"], state["timesteps"]
+        self._n_updates = state["updates"]
+        self._load_lanes(unpack(state["lanes"][self.workers.rank]))
+
+    def _load_lanes(self, lanes: dict[str, Any]) -> None:
+        assert isinstance(self.env, ChainVecEnv)
+        self.env.set_state(lanes["snapshot"])
+        self._last_obs, self._last_episode_starts = lanes["observation"], lanes["starts"]
+        self.ep_info_buffer: deque[Any] = deque(maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(lanes["successes"], maxlen=self._stats_window_size)
+
+
+class _Stopper(BaseCallback):  # type: ignore[misc]
+    """Ends the rollout that the loop begins after the last iteration that was wanted."""
+
+    def _on_step(self) -> bool:
+        return not self.model.stopping
+
+
+class _CurveWriter(KVWriter):  # type: ignore[misc]
+    """Stable-Baselines3's logger into the curves of a run."""
+
+    def __init__(self, curves: Curves, report: Callable[[Numbers], None]) -> None:
+        self.curves, self.report = curves, report
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
+        """One line of numbers."""
+        row = {name: float(value) for name, value in key_values.items() if name != "time/total_timesteps"}
+        # Not every number exists in every iteration; JSON has no word for those.
+        row = {name: value for name, value in row.items() if np.isfinite(value)}
+        self.curves.add(step, **row)
+        self.report({"step": float(step), **row})
+
+    def close(self) -> None:
+        """The curves are closed by the run."""
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
