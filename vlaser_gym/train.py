@@ -1,4 +1,7 @@
-"""Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys."""
+"""Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys.
+
+``algo=ppo init=FOLDER`` goes on from a policy, in the environments.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from vlaser_gym.agents.learners.curves import draw_curves, read_metrics
 from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
 from vlaser_gym.agents.learners.distributed import Workers, joined_workers
 from vlaser_gym.agents.learners.evaluation import run_episodes, success_rates
+from vlaser_gym.agents.learners.ppo_settings import PpoSettings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, SftSettings, SupervisedFineTuning
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
@@ -110,6 +114,9 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
         _claim(path, {**settings.stored(), "init": init})
     workers.barrier()
     algo = _algorithm(settings)
+    if isinstance(algo, PpoSettings):
+        _post_train(settings, algo, init, path, workers, _clock(settings, begun))
+        return
     policy, processor, data = _prepare(settings, init, path, workers)
     if workers.leads:
         count = sum(p.numel() for p in policy.parameters())
@@ -138,11 +145,57 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
         print(f"Step {trainer.step} of {algo.steps}. Policy: {path / POLICY_FOLDER}{hint}")
 
 
-def _algorithm(settings: TrainSettings) -> SftSettings:
-    name = settings.algo.get("name")
-    if name != "sft":
-        raise UnknownNameError("algorithm", name, ("sft",))
-    return typed(SftSettings, DictConfig(settings.algo))
+def _post_train(
+    settings: TrainSettings, algo: PpoSettings, init: str, path: Path, workers: Workers, stop: Callable[[], bool]
+) -> None:
+    """Reinforcement learning in the environments."""
+    # Imported here: Stable-Baselines3 takes seconds that the other algorithms need not wait.
+    from vlaser_gym.agents.learners.post_training import make_chain_lanes  # noqa: PLC0415
+    from vlaser_gym.agents.learners.ppo import FlowPPO  # noqa: PLC0415
+
+    policy, processor = _initial(settings, init)
+    lanes = make_chain_lanes(
+        resolve(settings.task),
+        settings.num_envs,
+        processor,
+        policy.config,
+        algo,
+        seed=settings.seed,
+        workers=workers,
+        engine=str(settings.engine["name"]),
+        look=settings.look,
+        engine_options={key: value for key, value in settings.engine.items() if key != "name"},
+    )
+    try:
+        trainer = FlowPPO(
+            policy,
+            processor,
+            lanes,
+            algo,
+            path,
+            seed=settings.seed,
+            workers=workers,
+            evaluate=_evaluation(settings, processor) if settings.evaluate_episodes else None,
+            evaluate_every=settings.evaluate_every or algo.iterations,
+            stop=stop,
+            report=_print_row,
+        )
+        if workers.leads:
+            print(f"Run directory: {path}\n{init}: " + trainer.describe())
+        finished = trainer.run()
+    finally:
+        lanes.close()
+    if workers.leads:
+        hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
+        print(f"Iteration {trainer.iteration} of {algo.iterations}. Policy: {path / POLICY_FOLDER}{hint}")
+
+
+def _algorithm(settings: TrainSettings) -> SftSettings | PpoSettings:
+    algorithms: dict[str, type[SftSettings] | type[PpoSettings]] = {"sft": SftSettings, "ppo": PpoSettings}
+    name = str(settings.algo.get("name"))
+    if name not in algorithms:
+        raise UnknownNameError("algorithm", name, algorithms)
+    return typed(algorithms[name], DictConfig(settings.algo))
 
 
 def _prepare(
