@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import Placement, Reading
-from vlaser_gym.envs.tasks.base import Memory, Task
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks.base import Layout, Memory, ObjectSpec, Task
+from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
 
 _SAVED = (
     "started",
     "address",
+    "layout",
     "elapsed",
     "flags",
     "success_any",
@@ -38,6 +41,7 @@ class Lane:
         self.flags: dict[str, bool] = {}
         self.memory: Memory = {}
         self.reading: Reading
+        self.layout: Layout
         self.success_any = self.terminated = False
         # A lane that was never reset has no episode to step.
         self.started, self.truncated = False, True
@@ -52,9 +56,38 @@ class Lane:
         """What the robot is told now."""
         return self.task.instruction(self.address.layout, self.address.variant, self.stage)
 
+    @property
+    def base_pose(self) -> NDArray[np.float64]:
+        """World pose of the robot's root link, ``[7]``."""
+        return np.array(self.layout.base_pose or get_setup(self.task.robot_setup).base_pose)
+
+    @property
+    def objects(self) -> tuple[ObjectSpec, ...]:
+        """The bodies of this episode."""
+        return self.task.objects_of(self.layout.cast)
+
+    @property
+    def source_pose(self) -> NDArray[np.float64]:
+        """World pose ``[7]`` of what is manipulated: an object, or the middle of a drawer's handle."""
+        source = self.task.source if self.layout.source is None else self.layout.source
+        return self._handle() if source < 0 else np.asarray(self.reading.object_pose[source])
+
+    @property
+    def target_pose(self) -> NDArray[np.float64]:
+        """World pose ``[7]`` of the goal: an object, a drawer's handle, or where there is none the source's own."""
+        target = self.task.target if self.layout.target is None else self.layout.target
+        if target >= 0:
+            return np.asarray(self.reading.object_pose[target])
+        return self._handle() if self.layout.goal_joint else self.source_pose
+
+    def _handle(self) -> NDArray[np.float64]:
+        joint = self.layout.goal_joint
+        return np.array(handle_pose(joint.removesuffix(joint_name("")), self.reading.joints[joint]))
+
     def begin(self, address: Address, placement: Placement, reading: Reading) -> None:
         """A new episode starts at its initial state."""
         self.task, self.address, self.reading = placement.task, address, reading
+        self.layout = placement.layout
         self.memory = self.task.begin([placement.layout])
         self.flags = dict.fromkeys(self.task.flags, False)
         self.elapsed, self.stage = 0, 0
@@ -76,7 +109,7 @@ class Lane:
     def state(self) -> dict[str, NDArray[np.float64]]:
         """The simulated state by name: ``qpos``, ``object/<name>``, ``joint/<name>``."""
         named = {"qpos": self.reading.qpos.copy()}
-        for obj, pose in zip(self.task.objects, self.reading.object_pose, strict=True):
+        for obj, pose in zip(self.objects, self.reading.object_pose, strict=True):
             named[f"object/{obj.name}"] = pose.copy()
         for joint, value in self.reading.joints.items():
             named[f"joint/{joint}"] = np.array(value)

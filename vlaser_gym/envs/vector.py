@@ -122,10 +122,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self.controller = setups[0].make_controller(num_envs)
         self._tree = KinematicTree(setups[0].robot)
         self._tcp_link = setups[0].robot.tcp_link
-        self._bases = {setup.name: _matrix(setup.base_pose) for setup in setups}
         queried = {name for t in self.tasks for query in t.contacts for name in (query.of, query.by)}
         self._contact_links = sorted(name.removeprefix("link:") for name in queried if name.startswith("link:"))
-        self._lanes = [Lane(self.tasks[i % len(self.tasks)]) for i in range(num_envs)]
+        self.lanes = [Lane(self.tasks[i % len(self.tasks)]) for i in range(num_envs)]
         self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
         # Pictures that still show the present: a lane that has not moved is not rendered again.
         self._frames: NDArray[np.uint8] | None = None
@@ -136,12 +135,12 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     @property
     def addresses(self) -> list[Address]:
         """The episode that each lane runs."""
-        return [lane.address for lane in self._lanes]
+        return [lane.address for lane in self.lanes]
 
     @property
     def ended(self) -> NDArray[np.bool_]:
         """Which lanes stand at the end of their episode (or were never reset), ``[N]``."""
-        return np.array([lane.ended for lane in self._lanes])
+        return np.array([lane.ended for lane in self.lanes])
 
     # ------------------------------------------------------------------ reset
 
@@ -165,7 +164,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
         if mask.shape != (self.num_envs,):
             raise InvalidConfigError(f"reset_mask needs {self.num_envs} booleans; got shape {mask.shape}.")
-        waiting = [i for i, lane in enumerate(self._lanes) if not (lane.started or mask[i])]
+        waiting = [i for i, lane in enumerate(self.lanes) if not (lane.started or mask[i])]
         if waiting:
             raise InvalidConfigError(f"The first reset must cover every lane; reset_mask leaves out lanes {waiting}.")
         self._seed(seed, mask)
@@ -173,7 +172,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._place(lanes, self._chosen_addresses(lanes, options))
         info = self._info(np.zeros(self.num_envs, np.int64))
         if self.record_states:
-            info["initial_states"] = [self._lanes[i].state() if mask[i] else None for i in range(self.num_envs)]
+            info["initial_states"] = [self.lanes[i].state() if mask[i] else None for i in range(self.num_envs)]
         return self._observe(), info
 
     def _seed(self, seed: int | Sequence[int] | None, mask: NDArray[np.bool_]) -> None:
@@ -181,7 +180,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             seed = [int(seed) + i for i in range(self.num_envs)]
         if seed is not None and len(seed) != self.num_envs:
             raise InvalidConfigError(f"seed needs one number or {self.num_envs}; got {len(seed)}.")
-        for i, lane in enumerate(self._lanes):
+        for i, lane in enumerate(self.lanes):
             if mask[i] and (seed is not None or lane.rng is None):
                 lane.rng = np.random.default_rng(None if seed is None else seed[i])
 
@@ -191,7 +190,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         }
         if options:
             raise UnknownNameError("reset option", next(iter(options)), (*columns, "reset_mask"))
-        return [self._chosen_address(self._lanes[i], {k: v[i] for k, v in columns.items()}) for i in lanes]
+        return [self._chosen_address(self.lanes[i], {k: v[i] for k, v in columns.items()}) for i in lanes]
 
     def _per_lane(self, name: str, value: Any) -> list[Any]:
         if value is None or isinstance(value, str | int | np.integer):
@@ -225,15 +224,20 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         placements = []
         for address in addresses:
             task = self._task(address.task)
-            qpos = np.array(get_setup(task.robot_setup).qpos)
-            placements.append(Placement(task, address.variant, task.layout(address.layout, address.variant), qpos))
+            layout = task.layout(address.layout, address.variant)
+            qpos = np.array(layout.qpos or get_setup(task.robot_setup).qpos)
+            placements.append(Placement(task, address.variant, layout, qpos))
+        self.start(lanes, addresses, placements)
+
+    def start(self, lanes: Ints, addresses: Sequence[Address], placements: Sequence[Placement]) -> None:
+        """Start episodes at initial states of any origin, such as recordings; ``addresses`` only name them."""
         self.engine.place([int(i) for i in lanes], placements)
         self._stale[lanes] = True
         if len(lanes):
             self.controller.reset(lanes, np.array([placement.qpos for placement in placements]))
         readings = self.engine.read(lanes)
         for i, address, placement, reading in zip(lanes, addresses, placements, readings, strict=True):
-            self._lanes[i].begin(address, placement, reading)
+            self.lanes[i].begin(address, placement, reading)
 
     # ------------------------------------------------------------------ step
 
@@ -264,7 +268,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         ran = np.zeros((self.num_envs, horizon), bool)
         reward = np.zeros((self.num_envs, horizon))
         flags = {name: np.zeros((self.num_envs, horizon), bool) for name in self._flag_names}
-        trace: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in self._lanes]
+        trace: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in self.lanes]
         for h in range(horizon):
             lanes = np.flatnonzero(~self.ended)
             if not len(lanes):
@@ -272,7 +276,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             self._control_step(lanes, array[lanes, h])
             ran[lanes, h] = True
             for i in lanes:
-                lane = self._lanes[i]
+                lane = self.lanes[i]
                 reward[i, h] = float(lane.flags["success"])
                 for name, value in lane.flags.items():
                     flags[name][i, h] = value
@@ -282,8 +286,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         info["chunk"] = {"ran": ran, "reward": reward, "flags": flags}
         if self.record_states:
             info["states"] = [_stacked(steps) for steps in trace]
-        terminated = np.array([lane.terminated for lane in self._lanes]) & active
-        truncated = np.array([lane.truncated for lane in self._lanes]) & active
+        terminated = np.array([lane.terminated for lane in self.lanes]) & active
+        truncated = np.array([lane.truncated for lane in self.lanes]) & active
         observation = self._autoreset(terminated | truncated, info)
         return observation, reward.sum(1), terminated, truncated, info
 
@@ -301,11 +305,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return array
 
     def _check_started(self) -> None:
-        if not all(lane.started for lane in self._lanes):
+        if not all(lane.started for lane in self.lanes):
             raise ResetNeeded("Call reset() before the first step and the first picture.")
 
     def _control_step(self, lanes: Ints, actions: NDArray[np.float64]) -> None:
-        running = [self._lanes[i] for i in lanes]
+        running = [self.lanes[i] for i in lanes]
         qpos = np.array([lane.reading.qpos for lane in running])
         qvel = np.array([lane.reading.qvel for lane in running])
         self.engine.step(lanes, self.controller.act(lanes, actions, qpos, qvel))
@@ -313,16 +317,17 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         for lane, reading in zip(running, self.engine.read(lanes), strict=True):
             lane.advance(reading)
         link_pose = self._link_poses(running)
-        by_task: dict[str, list[int]] = {}
+        # Variants of one task may differ in their number of objects.
+        alike: dict[tuple[str, str], list[int]] = {}
         for row, lane in enumerate(running):
-            by_task.setdefault(lane.task.name, []).append(row)
-        for rows in by_task.values():
+            alike.setdefault((lane.task.name, lane.address.variant), []).append(row)
+        for rows in alike.values():
             self._evaluate([running[row] for row in rows], {name: poses[rows] for name, poses in link_pose.items()})
 
     def _link_poses(self, lanes: list[Lane]) -> dict[str, NDArray[np.float64]]:
         """World poses ``[B, 7]`` of the links that contact queries name."""
-        bases = [self._bases[lane.task.robot_setup] for lane in lanes]
-        base_rotation, base_position = (np.array(parts) for parts in zip(*bases, strict=True))
+        base = np.array([lane.base_pose for lane in lanes])
+        base_rotation, base_position = transforms.quat_to_matrix(base[:, 3:]), base[:, :3]
         local = self._tree.link_poses(np.array([lane.reading.qpos for lane in lanes]), self._contact_links)
         if not local:
             return {}
@@ -360,9 +365,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         ends = {k: v for k, v in info.items() if k not in ("final_obs", "_final_obs", "states", "chunk")}
         info["final_info"], info["_final_info"] = copy.deepcopy(ends), done.copy()
         lanes = np.flatnonzero(done)
-        self._place(lanes, [self._chosen_address(self._lanes[i], dict.fromkeys(_COLUMNS)) for i in lanes])
+        self._place(lanes, [self._chosen_address(self.lanes[i], dict.fromkeys(_COLUMNS)) for i in lanes])
         if self.record_states:
-            info["initial_states"] = [self._lanes[i].state() if done[i] else None for i in range(self.num_envs)]
+            info["initial_states"] = [self.lanes[i].state() if done[i] else None for i in range(self.num_envs)]
         fresh = self._observe(lanes)
         return {name: _merged(final[name], fresh[name], lanes) for name in final}
 
@@ -371,7 +376,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _observe(self, rows: Ints | None = None) -> dict[str, Any]:
         """Observations of ``rows`` (default: all lanes), one row per lane."""
         rows = np.arange(self.num_envs) if rows is None else rows
-        lanes = [self._lanes[i] for i in rows]
+        lanes = [self.lanes[i] for i in rows]
         makers: dict[str, Callable[[], Any]] = {
             "image": lambda: self._images(rows),
             "proprio": lambda: self._proprio(lanes),
@@ -404,9 +409,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _state(self, lanes: list[Lane]) -> NDArray[np.float32]:
         state = np.zeros((len(lanes), 26), np.float32)
         state[:, :8] = self._proprio(lanes)
-        base = transforms.invert(np.array([get_setup(lane.task.robot_setup).base_pose for lane in lanes]))
-        for field, role in (("source", "source"), ("target", "target")):
-            world = np.array([lane.reading.object_pose[getattr(lane.task, role)] for lane in lanes])
+        base = transforms.invert(np.array([lane.base_pose for lane in lanes]))
+        for field in ("source", "target"):
+            world = np.array([getattr(lane, f"{field}_pose") for lane in lanes])
             state[:, STATE_FIELDS[field]] = transforms.compose(base, world)
         for row, lane in enumerate(lanes):
             joints = list(lane.reading.joints.values())
@@ -417,15 +422,15 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _info(self, steps: Ints) -> Info:
         everywhere = np.ones(self.num_envs, bool)
         info: Info = {
-            "success_any": np.array([lane.success_any for lane in self._lanes]),
-            "elapsed_steps": np.array([lane.elapsed for lane in self._lanes]),
+            "success_any": np.array([lane.success_any for lane in self.lanes]),
+            "elapsed_steps": np.array([lane.elapsed for lane in self.lanes]),
             "steps": steps,
         }
         for name in list(info):
             info["_" + name] = everywhere
         for name in self._flag_names:
-            info[name] = np.array([lane.flags.get(name, False) for lane in self._lanes])
-            info["_" + name] = np.array([name in lane.task.flags for lane in self._lanes])
+            info[name] = np.array([lane.flags.get(name, False) for lane in self.lanes])
+            info["_" + name] = np.array([name in lane.task.flags for lane in self.lanes])
         return info
 
     def render(self) -> Any:
@@ -440,7 +445,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return {
             "engine": self.engine.get_state(),
             "controller": self.controller.get_state(),
-            "lanes": [lane.get_state() for lane in self._lanes],
+            "lanes": [lane.get_state() for lane in self.lanes],
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -451,7 +456,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._stale[:] = True
         self.engine.set_state(state["engine"])
         self.controller.set_state(state["controller"])
-        for lane, saved, task in zip(self._lanes, state["lanes"], tasks, strict=True):
+        for lane, saved, task in zip(self.lanes, state["lanes"], tasks, strict=True):
             lane.set_state(saved, task)
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -490,12 +495,6 @@ def _only_robot(tasks: Sequence[Task]) -> str:
             f"The tasks of one environment must share a robot; got {listed}: run robot after robot."
         )
     return next(iter(robots.values()))
-
-
-def _matrix(pose: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A pose as rotation matrix and position."""
-    array = np.asarray(pose, np.float64)
-    return transforms.quat_to_matrix(array[3:]), array[:3]
 
 
 def _observation_space(observe: Sequence[str], height: int, width: int) -> spaces.Dict:

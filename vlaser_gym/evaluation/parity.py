@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from vlaser_gym.envs.engines import Placement
 from vlaser_gym.envs.robots import Camera, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import MissingAssetError
 
@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 
 #: Where objects are while the robot moves in free space: out of reach of everything.
 _AWAY = np.array([3.0, 0.0, 0.0])
+#: Recorded and our initial states this close (m) are meant to be the same.
+_SAME_PLACE = 0.005
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,15 @@ def _widowx_response() -> Response:
     return Response("widowx", "widowx_stack_cube", actions, (0, 2), np.array([x, z]).T / 1000)
 
 
-#: Measured on the original: 20 mm along x three times, then nothing.
-RESPONSES = (_widowx_response(),)
+def _google_response() -> Response:
+    actions = np.zeros((5, 7))
+    actions[:3, 0] = 0.030
+    x, z = [5.4, 17.3, 28.0, 31.8, 31.4], [-0.8, -2.5, -4.0, -4.3, -4.2]
+    return Response("google_robot", "google_robot_pick_coke_can", actions, (0, 2), np.array([x, z]).T / 1000)
+
+
+#: Measured on the original: 20 mm (WidowX) or 30 mm (Google Robot) along x three times, then nothing.
+RESPONSES = (_widowx_response(), _google_response())
 
 
 class Recordings:
@@ -71,12 +80,13 @@ class Recordings:
 
     def episodes(self, kind: str, name: str) -> Iterator[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]:
         """``(key, metadata, arrays)`` of each episode of ``reset``, ``replay_free`` or ``replay_task``."""
-        folder = self.folder / kind / name
-        if not folder.is_dir():
-            return
-        index = json.loads((folder / "index.json").read_text())
-        for key in sorted(index):
-            yield key, index[key], np.load(folder / f"{key}.npz")
+        own = self.folder / kind / name
+        # Tasks that differ in one word have folders <family>.<word>; their episodes name the task.
+        for folder in [own] if own.is_dir() else sorted((self.folder / kind).glob("*.*")):
+            index = json.loads((folder / "index.json").read_text())
+            for key in sorted(index):
+                if folder == own or index[key].get("simpler_task") == name:
+                    yield key, index[key], np.load(folder / f"{key}.npz")
 
 
 def task_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, Any]:
@@ -137,25 +147,42 @@ class _Closing:
 
 def _initial_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, float]:
     task = get_task(task_name)
-    episodes = list(recordings.episodes("reset", task_name))
+    found = [(episode, _grid_index(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)]
+    episodes = [(episode, index) for episode, index in found if index is not None]
     with _opened(task_name, len(episodes), engine, look) as env:
-        _, info = _reset_recorded(env, [meta for _, meta, _ in episodes])
-        states = info["initial_states"]
+        env.record_states = True
+        _, info = env.reset(options={"layout": [index for _, index in episodes]})
+        states, bases = info["initial_states"], [lane.base_pose for lane in env.lanes]
     errors = [
-        _initial_errors(task, meta, arrays, state) for (_, meta, arrays), state in zip(episodes, states, strict=True)
+        _initial_errors(task, meta, arrays, state, base)
+        for ((_, meta, arrays), _), state, base in zip(episodes, states, bases, strict=True)
     ]
     names = ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")
     return dict(zip(names, np.max(errors, 0).tolist(), strict=True))
 
 
-def _reset_recorded(env: SceneVectorEnv, metas: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    env.record_states = True
-    layouts = [int(meta["reset_options"]["obj_init_options"]["episode_id"]) for meta in metas]
-    return env.reset(options={"layout": layouts})
+def _grid_index(task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> int | None:
+    """Which grid layout was recorded; None where the original drew a state off the grid.
+
+    Recordings without an episode number are recognised by the robot's base and the object's place.
+    """
+    number = meta["reset_options"].get("obj_init_options", {}).get("episode_id")
+    if number is not None:
+        return int(number)
+    for index in range(task.num_layouts):
+        layout = task.layout(f"grid:{index}")
+        base = layout.base_pose or get_setup(task.robot_setup).base_pose
+        offset = np.linalg.norm(np.array(base[:2]) - meta["robot_init_options"]["init_xy"])
+        if len(layout.object_pose):
+            recorded = arrays["obj_pose"].reshape(-1, len(layout.object_pose), 7)[0, 0]
+            offset = max(offset, np.linalg.norm(layout.object_pose[0, :2] - recorded[:2]))
+        if offset < _SAME_PLACE:
+            return index
+    return None
 
 
 def _initial_errors(
-    task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Floats]
+    task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Floats], base: Floats
 ) -> tuple[float, ...]:
     setup = get_setup(task.robot_setup)
     tree = KinematicTree(setup.robot)
@@ -164,7 +191,6 @@ def _initial_errors(
     theirs = np.array([arrays["obj_pose"][meta["object_names"].index(name)] for name in names], np.float64)
     distance, angle = _pose_errors(ours, theirs)
     poses = tree.link_poses(state["qpos"][None], [setup.robot.tcp_link, setup.camera.link])
-    base = np.array(setup.base_pose)
     tcp, mount = (transforms.compose(base, transforms.make_pose(p, R))[0] for R, p in poses.values())
     tcp_distance, tcp_angle = _pose_errors(tcp[None], arrays["tcp_world"][None])
     pixels = project(setup.camera, mount, ours[:, :3]) - project_matrix(
@@ -219,9 +245,8 @@ def _replay_figures(recordings: Recordings, task_name: str, engine: str, look: s
 def _replay(
     env: SceneVectorEnv, episodes: list[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]
 ) -> list[dict[str, Any]]:
-    task = env.tasks[0]
-    source = task.objects[task.source].name
-    _reset_recorded(env, [meta for _, meta, _ in episodes])
+    _reset_recorded(env, episodes)
+    source = env.lanes[0].objects[env.tasks[0].source].name
     lengths = np.array([len(arrays["action"]) for _, _, arrays in episodes])
     success = np.zeros(len(episodes), bool)
     deviation = np.zeros(len(episodes))
@@ -238,6 +263,20 @@ def _replay(
     return [{"ours": bool(s), "source_max_mm": _mm(d)} for s, d in zip(success, deviation, strict=True)]
 
 
+def _reset_recorded(
+    env: SceneVectorEnv, episodes: list[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]
+) -> None:
+    """Start at the recorded layouts; where the original drew a state of its own, at that state."""
+    task, env.record_states = env.tasks[0], True
+    indices = [_grid_index(task, meta, arrays) for _, meta, arrays in episodes]
+    env.reset(options={"layout": [index or 0 for index in indices]})
+    for lane, (index, (_, _, arrays)) in enumerate(zip(indices, episodes, strict=True)):
+        if index is None:
+            layout = replace(env.lanes[lane].layout, object_pose=arrays["obj_pose"][0].astype(np.float64))
+            placement = Placement(task, "default", layout, arrays["qpos"][0].astype(np.float64))
+            env.start(np.array([lane]), [env.addresses[lane]], [placement])
+
+
 def _free_motion(env: SceneVectorEnv, qpos: NDArray[Any], actions: NDArray[Any]) -> tuple[Floats, Floats]:
     """TCP pose ``[7]`` at the start and after each action ``[T, 7]``, base frame, with all objects out of reach."""
     task, lane = env.tasks[0], np.zeros(1, np.int64)
@@ -245,7 +284,7 @@ def _free_motion(env: SceneVectorEnv, qpos: NDArray[Any], actions: NDArray[Any])
     poses = layout.object_pose.copy()
     poses[:, :3] += _AWAY * np.arange(1, len(poses) + 1)[:, None]
     start = qpos.astype(np.float64)
-    env.engine.place([0], [Placement(task, "default", Layout(poses, layout.joints), start)])
+    env.engine.place([0], [Placement(task, "default", replace(layout, object_pose=poses), start)])
     env.controller.reset(lane, start[None])
     path = [start]
     for action in actions.astype(np.float64):

@@ -12,6 +12,9 @@ import ruckig
 from vlaser_gym.envs.robots.base import Floats
 from vlaser_gym.errors import SimulationError
 
+#: Ways (rad) and speeds (rad/s) that may be left out where no motion is found with them.
+_NOTHING = 1e-6
+
 
 class JointPlanner:
     """Plans from a moving start to a standstill at a goal.
@@ -53,16 +56,18 @@ class JointPlanner:
 
     def _pieces(self, position: Floats, velocity: Floats, goal: Floats) -> list[list[list[float]]]:
         """Start time, position, velocity, acceleration and jerk of eight pieces, ``[J, 5, 8]``; the last stands."""
-        trajectory = ruckig.Trajectory(self._joints)
-        self._input.current_position = position.tolist()
-        self._input.current_velocity = velocity.tolist()
-        self._input.target_position = goal.tolist()
         try:
-            self._solver.calculate(self._input, trajectory)
-        except ruckig.RuckigError as error:
-            raise SimulationError(
-                f"No joint motion leads from {position.tolist()} to {goal.tolist()}: {error}"
-            ) from error
+            trajectory = self._solved(position, velocity, goal)
+        except ruckig.RuckigError:
+            # Ruckig stumbles over ways and speeds that are mere rounding errors: without those it finds the rest.
+            position = np.where(np.abs(goal - position) < _NOTHING, goal, position)
+            velocity = np.where(np.abs(velocity) < _NOTHING, 0.0, velocity)
+            try:
+                trajectory = self._solved(position, velocity, goal)
+            except ruckig.RuckigError as error:
+                raise SimulationError(
+                    f"No joint motion leads from {position.tolist()} to {goal.tolist()}: {error}"
+                ) from error
         pieces = []
         for profile, end in zip(trajectory.profiles[0], goal.tolist(), strict=True):
             starts, total = [0.0], 0.0
@@ -73,6 +78,14 @@ class JointPlanner:
                 [starts, [*profile.p[:7], end], [*profile.v[:7], 0.0], [*profile.a[:7], 0.0], [*profile.j, 0.0]]
             )
         return pieces
+
+    def _solved(self, position: Floats, velocity: Floats, goal: Floats) -> ruckig.Trajectory:
+        trajectory = ruckig.Trajectory(self._joints)
+        self._input.current_position = position.tolist()
+        self._input.current_velocity = velocity.tolist()
+        self._input.target_position = goal.tolist()
+        self._solver.calculate(self._input, trajectory)
+        return trajectory
 
     def _sample(self, pieces: Floats) -> tuple[Floats, Floats]:
         """``pieces [B, J, 5, 8]`` at all sample times."""

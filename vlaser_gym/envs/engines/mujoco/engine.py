@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading
 from vlaser_gym.envs.engines.mujoco.rendering import RenderPool, SceneKey
-from vlaser_gym.envs.engines.mujoco.scene import TIMESTEP, Scene, build_scene, write_qpos
-from vlaser_gym.envs.robots import DriveTargets, get_setup
+from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
+from vlaser_gym.envs.robots import DriveTargets
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.errors import SimulationError
@@ -48,14 +48,14 @@ class MujocoEngine:
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
         """Put lanes into initial states, everything at rest; scenes are compiled when first seen."""
         for lane, placement in zip(lanes, placements, strict=True):
-            key = SceneKey(placement.task.name, placement.variant, self.look)
+            key = SceneKey(placement.task.name, placement.variant, self.look, placement.layout.cast)
             self._keys[lane] = key
             self._pool(key, placement.task).place(lane, placement.layout, placement.qpos)
 
     def _pool(self, key: SceneKey, task: Task) -> _Pool:
         if key not in self._pools:
-            scene = build_scene(task, key.variant, self.look)
-            self._pools[key] = _Pool(task, scene, self._num_lanes, self._threads)
+            scene = build_scene(task, key.variant, self.look, key.cast)
+            self._pools[key] = _Pool(scene, self._num_lanes, self._threads)
         return self._pools[key]
 
     def _groups(self, lanes: Ints) -> dict[SceneKey, list[int]]:
@@ -71,7 +71,8 @@ class MujocoEngine:
     def step(self, lanes: Ints, targets: DriveTargets) -> None:
         """Run one control step on ``lanes``."""
         for key, rows in self._groups(lanes).items():
-            self._pools[key].step(lanes[rows], targets.position[rows])
+            speed = None if targets.velocity is None else targets.velocity[rows]
+            self._pools[key].step(lanes[rows], targets.position[rows], speed)
 
     def read(self, lanes: Ints) -> list[Reading]:
         """States of ``lanes``."""
@@ -116,13 +117,13 @@ class MujocoEngine:
 class _Pool:
     """All lanes of one scene."""
 
-    def __init__(self, task: Task, scene: Scene, num_lanes: int, threads: int) -> None:
+    def __init__(self, scene: Scene, num_lanes: int, threads: int) -> None:
         self.scene = scene
         self.batch: Any = Batch(scene.model, num_lanes, nthread=threads)
         # Live views: looking them up again for every lane would cost more than reading them.
         self._qpos, self._qvel, self._forces = (self.batch.bind(name) for name in ("qpos", "qvel", "sensordata"))
-        setup = get_setup(task.robot_setup)
-        self._substeps = round(1.0 / (setup.control_hz * TIMESTEP))
+        self._substeps = scene.substeps
+        self._timestep = float(scene.model.opt.timestep)
         self._columns = [scene.sensors[:, None] + np.arange(3)]
 
     def place(self, lane: int, layout: Layout, qpos: Floats) -> None:
@@ -132,9 +133,14 @@ class _Pool:
         write_qpos(scene, row, qpos, layout.object_pose, layout.joints)
         self.batch.ctrl[lane, scene.drives] = qpos
 
-    def step(self, lanes: Ints, position: Floats) -> None:
-        """``position [B, S, J]``: S targets, each held for an equal share of the control step."""
+    def step(self, lanes: Ints, position: Floats, speed: Floats | None) -> None:
+        """``position [B, S, J]``: S targets, each held for an equal share of the control step; so is ``speed``.
+
+        A drive's torque is ``kp (q* - q) + kd (v* - v)``: a speed target acts like a position target further ahead.
+        """
         schedule = position.shape[1]
+        if speed is not None:
+            position = position + self.scene.lead * speed
         try:
             if schedule == 1:
                 self.batch.ctrl[lanes[:, None], self.scene.drives] = position[:, 0]
@@ -148,7 +154,8 @@ class _Pool:
             raise SimulationError(f"The simulation of lanes {diverged.tolist()} diverged: reset them.")
 
     def _follow(self, lanes: Ints, position: Floats) -> None:
-        picks = np.arange(self._substeps) * position.shape[1] // self._substeps
+        # Of several targets that fall into one substep the middle one is followed.
+        picks = (2 * np.arange(self._substeps) + 1) * position.shape[1] // (2 * self._substeps)
         control = np.zeros((len(lanes), self._substeps, self.scene.model.nu))
         control[:, :, self.scene.drives] = position[:, picks]
         self.batch.rollout(self._substeps, control, int(mujoco.mjtState.mjSTATE_CTRL), record=(), ids=lanes)
@@ -163,6 +170,6 @@ class _Pool:
             qpos=qpos[scene.robot_qpos],
             qvel=qvel[scene.robot_qvel],
             object_pose=poses,
-            impulse=self._forces[lane][tuple(self._columns)] * TIMESTEP,
+            impulse=self._forces[lane][tuple(self._columns)] * self._timestep,
             joints={name: float(qpos[i]) for name, i in scene.joint_qpos.items()},
         )

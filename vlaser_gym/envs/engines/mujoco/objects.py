@@ -1,4 +1,4 @@
-"""Objects of the WidowX scenes: contact shapes as measured, looks that a person recognises.
+"""Objects of the scenes: contact shapes as measured, looks that a person recognises.
 
 Contact shapes are convex hulls in group 3, named ``<object>/collision<i>``; what is seen is in group 2, named
 ``<object>/visual<i>``, and touches nothing.
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import mujoco
+import numpy as np
 from numpy.typing import ArrayLike
 
-from vlaser_gym.envs.engines.mujoco import measured, meshes, object_looks, textures
+from vlaser_gym.envs.engines.mujoco import google_looks, measured, measured_google, meshes, object_looks, textures
 from vlaser_gym.envs.engines.mujoco.meshes import Floats, Surface
 from vlaser_gym.envs.tasks.base import ObjectSpec
+from vlaser_gym.envs.tasks.google_objects import MODELS, shape_of
 from vlaser_gym.errors import UnknownNameError
 
 COLLISION_GROUP, VISUAL_GROUP = 3, 2
@@ -30,8 +32,7 @@ def add_object(spec: mujoco.MjSpec, obj: ObjectSpec, look: str = "builtin") -> m
     Raises:
         UnknownNameError: if there is no shape for the object, or no such look.
     """
-    if obj.name not in _SHAPES:
-        raise UnknownNameError("object", obj.name, _SHAPES)
+    shape = _shape_key(obj.name)
     if look not in LOOKS:
         raise UnknownNameError("look", look, LOOKS)
     body = spec.worldbody.add_body(name=f"object:{obj.name}")
@@ -39,9 +40,18 @@ def add_object(spec: mujoco.MjSpec, obj: ObjectSpec, look: str = "builtin") -> m
         body.add_freejoint(name=f"object:{obj.name}")
     body.explicitinertial, body.mass = True, obj.mass
     body.ipos, body.iquat, body.inertia = obj.com, obj.com_rotation, obj.inertia
-    for build in _SHAPES[obj.name]:
+    for build in _SHAPES[shape]:
         build(spec, body, obj.name)
     return body
+
+
+def _shape_key(name: str) -> str:
+    """Key in the tables below: models of the Google scenes share shapes."""
+    if name in _SHAPES:
+        return name
+    if name not in MODELS:
+        raise UnknownNameError("object", name, [*_SHAPES, *MODELS])
+    return shape_of(name)
 
 
 def add_collision(body: mujoco.MjsBody, name: str, **shape: object) -> mujoco.MjsGeom:
@@ -138,3 +148,69 @@ _SHAPES: dict[str, tuple[Builder, ...]] = {
         _coloured(object_looks.drain, (0.2, 0.24, 0.26), part=2),
     ),
 }
+
+_WHITE: textures.Colour = (245.0, 245.0, 245.0)
+
+
+def _can(
+    hulls: tuple[measured.Hull, ...],
+    profile: google_looks.Profile,
+    ground: textures.Colour,
+    wave: textures.Colour,
+    mark: textures.Colour,
+) -> tuple[Builder, ...]:
+    return _hulls(*hulls), _painted(
+        lambda: google_looks.turned(profile), lambda: google_looks.label(ground, wave, mark)
+    )
+
+
+def _bottle(hulls: tuple[measured.Hull, ...]) -> tuple[Builder, ...]:
+    blue, paper = (40.0, 95.0, 190.0), (230.0, 235.0, 240.0)
+    bands = [(0.0, blue), (0.25, blue), (0.26, paper), (0.5, paper), (0.51, blue), (0.9, blue), (0.91, paper)]
+    return _hulls(*hulls), _painted(lambda: google_looks.turned(google_looks.BOTTLE), lambda: google_looks.plain(bands))
+
+
+_SPONGE_CORNERS = np.array(measured_google.SPONGE[0])
+_SHAPES.update(
+    {
+        "coke": _can(measured_google.COKE, google_looks.WIDE, (200, 16, 28), _WHITE, _WHITE),
+        "pepsi": _can(measured_google.PEPSI, google_looks.WIDE, (24, 60, 150), _WHITE, (205, 30, 45)),
+        "seven_up": _can(measured_google.SEVEN_UP, google_looks.WIDE, (20, 130, 60), _WHITE, (215, 40, 40)),
+        "seven_up_baked": _can(measured_google.SEVEN_UP, google_looks.WIDE, (20, 130, 60), _WHITE, (215, 40, 40)),
+        "sprite": _can(measured_google.SPRITE, google_looks.WIDE, (60, 165, 70), (250, 225, 60), _WHITE),
+        "fanta": _can(measured_google.FANTA, google_looks.WIDE, (240, 125, 20), _WHITE, (40, 70, 150)),
+        "redbull": _can(measured_google.REDBULL, google_looks.SLIM, (30, 50, 125), (190, 195, 205), (205, 30, 40)),
+        "redbull_baked": _can(
+            measured_google.REDBULL_BAKED, google_looks.SLIM, (30, 50, 125), (190, 195, 205), (205, 30, 40)
+        ),
+        "bottle": _bottle(measured_google.BOTTLE),
+        "bottle_baked_v2": _bottle(measured_google.BOTTLE_BAKED),
+        "apple": (
+            _hulls(*measured_google.APPLE),
+            _painted(
+                google_looks.apple,
+                lambda: google_looks.plain([(0.0, (150, 20, 25)), (0.6, (190, 30, 35)), (1.0, (215, 160, 70))], seed=5),
+            ),
+        ),
+        "orange": (
+            _hulls(*measured_google.ORANGE),
+            _painted(google_looks.orange, lambda: google_looks.plain([(0.0, (240, 130, 20)), (1, (230, 120, 15))])),
+        ),
+        "sponge": (
+            _hulls(*measured_google.SPONGE),
+            _painted(
+                lambda: google_looks.sponge(_SPONGE_CORNERS.min(0), _SPONGE_CORNERS.max(0)),
+                lambda: textures.fabric((190, 165, 45), (235, 215, 95), seed=3),
+            ),
+        ),
+    }
+)
+#: The shared models keep their looks.
+_SHAPES.update(
+    {
+        "spoon": _SHAPES["bridge_spoon_generated_modified"],
+        "carrot": _SHAPES["bridge_carrot_generated_modified"],
+        "green_cube_3cm": _SHAPES["baked_green_cube_3cm"],
+        "yellow_cube_3cm": _SHAPES["baked_yellow_cube_3cm"],
+    }
+)

@@ -22,7 +22,7 @@ class _Artist:
     """One scene's model, data and OpenGL context."""
 
     def __init__(self, key: SceneKey, camera: str | None) -> None:
-        scene = build_scene(get_task(key.task), key.variant, key.look)
+        scene = build_scene(get_task(key.task), key.variant, key.look, key.cast)
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
         self.camera = scene.camera if camera is None else camera
         width, height = self.model.cam_resolution[self.model.camera(self.camera).id]

@@ -34,6 +34,7 @@ class SceneKey(NamedTuple):
     task: str
     variant: str
     look: str
+    cast: str = ""
 
 
 Job = tuple[SceneKey, NDArray[np.float64]]
@@ -115,16 +116,16 @@ class SceneRenderer:
 
     def frames(self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]]) -> NDArray[np.uint8]:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task."""
-        key = SceneKey(task, variant, self.look)
-        return self._pool.render([(key, self._row(key, state)) for state in states])
+        keys = [SceneKey(task, variant, self.look, _cast_of(task, state)) for state in states]
+        return self._pool.render([(key, self._row(key, state)) for key, state in zip(keys, states, strict=True)])
 
     def _row(self, key: SceneKey, state: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
         task = get_task(key.task)
         if key not in self._scenes:
-            self._scenes[key] = build_scene(task, key.variant, key.look)
+            self._scenes[key] = build_scene(task, key.variant, key.look, key.cast)
         scene = self._scenes[key]
         poses = scene.object_pose.copy()
-        for i, obj in enumerate(task.objects):
+        for i, obj in enumerate(task.objects_of(key.cast)):
             poses[i] = state[f"object/{obj.name}"]
         joints = {name: float(np.asarray(state[f"joint/{name}"])) for name in scene.joint_qpos}
         row = np.array(scene.model.qpos0)
@@ -134,6 +135,13 @@ class SceneRenderer:
     def close(self) -> None:
         """End the processes."""
         self._pool.close()
+
+
+def _cast_of(task: str, state: Mapping[str, ArrayLike]) -> str:
+    """The cast whose objects a recorded state holds."""
+    names = [name.removeprefix("object/") for name in state if name.startswith("object/")]
+    one_cast = set(names) == {obj.name for obj in get_task(task).objects_of("")}
+    return "" if one_cast else "+".join(names)
 
 
 class _Worker:

@@ -31,8 +31,13 @@ _HULLS: dict[str, Floats] = {
 }
 
 
-def add_link_geoms(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, look: str = "builtin") -> None:
-    """Add the collision and visual geoms of a link to its body; links without a shape get none."""
+def add_link_geoms(
+    spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, look: str = "builtin", colour: str = ""
+) -> None:
+    """Add the collision and visual geoms of a link to its body; links without a shape get none.
+
+    There is one colouring of this robot only.
+    """
     if link in _HULLS:
         mesh = meshes.add_hull(spec, f"{link}/collision0", _HULLS[link])
         add_collision(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh)

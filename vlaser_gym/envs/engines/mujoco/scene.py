@@ -2,12 +2,13 @@
 
 Contact friction. PhysX averages the coefficients of two bodies, MuJoCo takes the larger one. With finger 1.25, scenery
 and other links 0.75, objects 0.5 the larger one *is* the original's average wherever an object is touched: finger and
-object (2.0 + 0.5) / 2, table and object (1.0 + 0.5) / 2, object and object 0.5.
+object (2.0 + 0.5) / 2, table and object (1.0 + 0.5) / 2, object and object 0.5. Links that are smoother than objects
+(the Google Robot's nails) have priority over what they touch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -15,15 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs import transforms
+from vlaser_gym.envs.engines.mujoco import google_geoms, robot_geoms
 from vlaser_gym.envs.engines.mujoco.objects import add_object
-from vlaser_gym.envs.engines.mujoco.robot_geoms import add_link_geoms
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
 from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
 from vlaser_gym.envs.robots.base import Joint
-from vlaser_gym.envs.tasks.base import ContactQuery, Task
+from vlaser_gym.envs.tasks.base import ContactQuery, Layout, ObjectSpec, Task
+from vlaser_gym.envs.tasks.variants import Variant
 
-#: Physics step (s). 50 of them make a 5 Hz control step; the original takes 100 of 2 ms.
-TIMESTEP = 0.004
+#: Physics substeps of a control step, by robot. The original takes 100 of 2 ms and 171 of 1.95 ms.
+_SUBSTEPS = {"widowx": 50, "google_robot": 57}
+#: Impedance of contacts (smallest, largest) and weight of friction against normal forces, by robot. The Google Robot's
+#: fingers press a 20 g can with hundreds of newtons: it sinks in and slips out of softer contacts.
+_IMPEDANCE = {"widowx": (0.95, 0.99), "google_robot": (0.99, 0.999)}
+_FRICTION_WEIGHT = {"widowx": 10.0, "google_robot": 100.0}
+#: Which shapes a robot's links have.
+_LINK_GEOMS = {"widowx": robot_geoms.add_link_geoms, "google_robot": google_geoms.add_link_geoms}
 _OBJECT_FRICTION, _DEFAULT_FRICTION, _OBJECT_DAMPING = 0.5, 1.0, 0.1
 #: Rotor inertia as a share of damping times physics step.
 _ROTOR_INERTIA = 0.7
@@ -44,8 +52,11 @@ class Scene:
         object_pose: fixed objects' poses ``[n_objects, 7]`` (rows of free objects are not used).
         joint_qpos: index of each scenery joint (drawers).
         drives: actuator of each robot joint, order of ``Robot.moving_joints``.
+        lead: speed target (rad/s) -> how far the position target is moved ahead to stand for it (rad): damping over
+            stiffness of each joint's drive.
         sensors: first index of each contact query's force in ``sensordata`` (three numbers, N, world frame).
         camera: name of the robot's camera.
+        substeps: physics substeps of a control step.
     """
 
     model: mujoco.MjModel
@@ -56,44 +67,48 @@ class Scene:
     object_pose: NDArray[np.float64]
     joint_qpos: Mapping[str, int]
     drives: Ints
+    lead: Floats
     sensors: Ints
     camera: str
+    substeps: int
 
 
-def build_scene(task: Task, variant: str = "default", look: str = "builtin") -> Scene:
-    """Compile the scene of a task in one of its variants.
+def build_scene(task: Task, variant: str = "default", look: str = "builtin", cast: str | None = None) -> Scene:
+    """Compile the scene of a task in one of its variants, with the objects of a cast (default: the first layout's).
 
     Raises:
         MissingAssetError: if the look needs files that are not there.
     """
-    setup = get_setup(task.robot_setup)
+    setup, appearance = get_setup(task.robot_setup), task.look(variant)
+    first = task.layout("grid:0", variant)
+    cast = first.cast if cast is None else cast
+    objects = task.objects_of(cast)
     spec = mujoco.MjSpec()
-    _set_options(spec)
-    _add_robot(spec, setup, look)
-    add_scenery(spec, task.scenery, look)
-    for obj in task.objects:
+    _set_options(spec, 1.0 / (setup.control_hz * _SUBSTEPS[setup.robot.name]))
+    spec.option.impratio = _FRICTION_WEIGHT[setup.robot.name]
+    _add_robot(spec, setup, look, appearance)
+    add_scenery(spec, task.scenery, look, appearance)
+    for i, obj in enumerate(objects):
         body = add_object(spec, obj, look)
         if obj.fixed:
-            pose = task.layout("grid:0", variant).object_pose[task.objects.index(obj)]
-            body.pos, body.quat = pose[:3], pose[3:]
+            body.pos, body.quat = first.object_pose[i, :3], first.object_pose[i, 3:]
     _set_contacts(spec, setup.robot)
     _add_camera(spec, setup.camera)
-    for i, query in enumerate(task.contacts):
+    for i, query in enumerate(task.contacts_of(cast)):
         _add_contact_sensor(spec, f"contact{i}", query)
-    scene = _index(spec.compile(), task, setup, variant)
-    _set_damping(scene, task)
+    scene = _index(spec.compile(), setup, objects, first, len(task.contacts_of(cast)))
+    _set_damping(scene, objects)
     return scene
 
 
-def _set_options(spec: mujoco.MjSpec) -> None:
+def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
     spec.modelname = "vlaser_gym"
     spec.compiler.degree = False
     spec.compiler.balanceinertia = True
     option = spec.option
-    option.timestep = TIMESTEP
+    option.timestep = timestep
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    option.impratio = 10.0
     # A diverged simulation must be seen, not silently reset.
     option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
     spec.visual.global_.offwidth, spec.visual.global_.offheight = _MAX_WIDTH, _MAX_HEIGHT
@@ -103,7 +118,7 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     spec.stat.extent, spec.stat.center = 1.0, (0.0, 0.0, 0.9)
 
 
-def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str) -> None:
+def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str, appearance: Variant) -> None:
     robot = setup.robot
     joints = {joint.child: joint for joint in robot.joints}
     bodies: dict[str, mujoco.MjsBody] = {}
@@ -121,7 +136,7 @@ def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str) -> None:
             body.pos, body.quat = setup.base_pose[:3], setup.base_pose[3:]
         else:
             _add_joint(spec, body, joint)
-        add_link_geoms(spec, body, link.name, look)
+        _LINK_GEOMS[robot.name](spec, body, link.name, look, appearance.robot_colour)
         bodies[link.name] = body
     for a, b in _never_colliding(robot):
         spec.add_exclude(bodyname1=f"link:{a}", bodyname2=f"link:{b}")
@@ -161,11 +176,11 @@ def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
         limited=True,
     )
     # PhysX's joint limits are hard; MuJoCo's default ones give way by 0.6 mm under the fingers' drive.
-    added.solref_limit, added.solimp_limit = (2 * TIMESTEP, 1.0), (0.999, 0.9999, 1e-4, 0.5, 2.0)
+    added.solref_limit, added.solimp_limit = (2 * spec.option.timestep, 1.0), (0.999, 0.9999, 1e-4, 0.5, 2.0)
     # The drives' damping is far larger than the links' inertia. While a drive saturates, MuJoCo integrates it
     # explicitly, which is stable only with rotor inertia above half of damping times step; less follows the original
     # closer (python -m vlaser_gym.parity).
-    added.armature = _ROTOR_INERTIA * joint.kd * TIMESTEP
+    added.armature = _ROTOR_INERTIA * joint.kd * spec.option.timestep
     drive = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     drive.gaintype, drive.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
     drive.gainprm[0] = joint.kp
@@ -177,19 +192,24 @@ def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
 
 def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
     fingers = {f"link:{name}" for name in robot.finger_links}
+    smooth = {f"link:{name}": (friction, patch) for name, friction, patch in robot.surfaces}
     for geom in spec.geoms:
         if not geom.contype:
             continue
-        body = geom.parent.name
+        body, twist = geom.parent.name, 0.0
         if body in fingers:
-            friction = (robot.finger_friction + _OBJECT_FRICTION) / 2
+            friction, twist = (robot.finger_friction + _OBJECT_FRICTION) / 2, robot.finger_patch_radius
+        elif body in smooth:
+            friction, twist = (smooth[body][0] + _OBJECT_FRICTION) / 2, smooth[body][1]
+            geom.priority = 1
         elif body.startswith("object:"):
             friction = _OBJECT_FRICTION
         else:
             friction = (_DEFAULT_FRICTION + _OBJECT_FRICTION) / 2
-        geom.friction = (friction, 0.01 if body in fingers else 0.0, 0.0)
-        geom.condim = 4 if body in fingers else 3
-        geom.solref, geom.solimp = (2 * TIMESTEP, 1.0), (0.95, 0.99, 0.001, 0.5, 2.0)
+        geom.friction = (friction, twist, 0.0)
+        geom.condim = 4 if twist else 3
+        geom.solref = (2 * spec.option.timestep, 1.0)
+        geom.solimp = (*_IMPEDANCE[robot.name], 0.001, 0.5, 2.0)
 
 
 def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
@@ -225,31 +245,34 @@ def _body_name(subject: str) -> str:
     return "world" if subject == "scene" else subject
 
 
-def _set_damping(scene: Scene, task: Task) -> None:
+def _set_damping(scene: Scene, objects: Sequence[ObjectSpec]) -> None:
     """Objects lose 0.1 of their linear and angular velocity per second (spec: damping 0.1 / 0.1)."""
-    for start, obj in zip(scene.object_qvel, task.objects, strict=True):
+    for start, obj in zip(scene.object_qvel, objects, strict=True):
         if start >= 0:
             scene.model.dof_damping[start : start + 3] = _OBJECT_DAMPING * obj.mass
             scene.model.dof_damping[start + 3 : start + 6] = _OBJECT_DAMPING * np.array(obj.inertia)
 
 
-def _index(model: mujoco.MjModel, task: Task, setup: RobotSetup, variant: str) -> Scene:
-    joints = [model.joint(joint.name) for joint in setup.robot.moving_joints]
-    free = [None if obj.fixed else model.joint(f"object:{obj.name}") for obj in task.objects]
-    fixed_pose = task.layout("grid:0", variant).object_pose
-    sensors = [model.sensor(f"contact{i}").adr[0] for i in range(len(task.contacts))]
-    layout = task.layout("grid:0", variant)
+def _index(
+    model: mujoco.MjModel, setup: RobotSetup, objects: Sequence[ObjectSpec], first: Layout, num_contacts: int
+) -> Scene:
+    moving = setup.robot.moving_joints
+    joints = [model.joint(joint.name) for joint in moving]
+    free = [None if obj.fixed else model.joint(f"object:{obj.name}") for obj in objects]
+    sensors = [model.sensor(f"contact{i}").adr[0] for i in range(num_contacts)]
     return Scene(
         model=model,
         robot_qpos=np.array([joint.qposadr[0] for joint in joints]),
         robot_qvel=np.array([joint.dofadr[0] for joint in joints]),
-        object_qpos=np.array([-1 if joint is None else joint.qposadr[0] for joint in free]),
-        object_qvel=np.array([-1 if joint is None else joint.dofadr[0] for joint in free]),
-        object_pose=np.array(fixed_pose, np.float64),
-        joint_qpos={name: int(model.joint(name).qposadr[0]) for name in layout.joints},
-        drives=np.array([model.actuator(joint.name).id for joint in setup.robot.moving_joints]),
+        object_qpos=np.array([-1 if joint is None else joint.qposadr[0] for joint in free], np.int64),
+        object_qvel=np.array([-1 if joint is None else joint.dofadr[0] for joint in free], np.int64),
+        object_pose=np.array(first.object_pose, np.float64),
+        joint_qpos={name: int(model.joint(name).qposadr[0]) for name in first.joints},
+        drives=np.array([model.actuator(joint.name).id for joint in moving]),
+        lead=np.array([joint.kd / joint.kp for joint in moving]),
         sensors=np.array(sensors, np.int64),
         camera=setup.camera.name,
+        substeps=_SUBSTEPS[setup.robot.name],
     )
 
 

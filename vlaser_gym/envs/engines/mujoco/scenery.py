@@ -12,9 +12,10 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlaser_gym.envs.engines.mujoco import meshes, textures
+from vlaser_gym.envs.engines.mujoco import google_scenery, meshes, textures
 from vlaser_gym.envs.engines.mujoco.meshes import MILLIMETRE, Surface
 from vlaser_gym.envs.engines.mujoco.objects import add_collision, add_visual
+from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import UnknownNameError
 
 #: Extent of the top that carries objects (mm), x and y. It is larger than what is seen: nothing falls within reach.
@@ -26,14 +27,17 @@ _Span = tuple[float, float]
 _Rgb = tuple[float, float, float]
 
 
-def add_scenery(spec: mujoco.MjSpec, scenery: str, look: str = "builtin") -> None:
-    """Add a table to the world with everything behind it, and the lights.
+def add_scenery(spec: mujoco.MjSpec, scenery: str, look: str = "builtin", appearance: Variant | None = None) -> None:
+    """Add a table to the world with everything behind it, and the lights; ``appearance`` as in a task's variant.
 
     Raises:
         UnknownNameError: if there is no such scenery.
     """
+    if scenery == "google_table":
+        google_scenery.add_table(spec, appearance or Variant())
+        return
     if scenery not in _TABLE_TOP:
-        raise UnknownNameError("scenery", scenery, _TABLE_TOP)
+        raise UnknownNameError("scenery", scenery, [*_TABLE_TOP, "google_table"])
     top = _TABLE_TOP[scenery]
     corners = np.array([_TABLE_X, _TABLE_Y, (top - _THICKNESS, top)]).T * MILLIMETRE
     size = (corners[1] - corners[0]) / 2
