@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.scripted_google import GoogleEpisode
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.vector import STATE_FIELDS
@@ -97,13 +99,13 @@ class ScriptedExpert:
 
     def __init__(self, disturbance: Mapping[str, float] | None = None) -> None:
         self._disturbance = None if disturbance is None else Disturbance(**disturbance)  # type: ignore[arg-type]
-        self._episodes: dict[int, _Episode] = {}
+        self._episodes: dict[int, _Episode | GoogleEpisode] = {}
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Plan anew on these lanes."""
         for lane, address in zip(lanes, addresses, strict=True):
             task = get_task(address.task)
-            episode = _Episode(task, _SCRIPTS.get(task.name, Script()))
+            episode = _start(task, address)
             self._episodes[int(lane)] = episode
             if self._disturbance is not None:
                 episode.disturb(self._disturbance, address.rng("disturbance"))
@@ -116,6 +118,12 @@ class ScriptedExpert:
     def intended(self, lanes: NDArray[np.int64]) -> Floats:
         """``[N, 1, 7]``: the last actions without disturbance, which is what a learner should imitate."""
         return np.array([[self._episodes[int(lane)].intended] for lane in lanes])
+
+
+def _start(task: Task, address: Address) -> _Episode | GoogleEpisode:
+    if get_setup(task.robot_setup).robot.name == "google_robot":
+        return GoogleEpisode(task, address)
+    return _Episode(task, _SCRIPTS.get(task.name, Script()))
 
 
 class _Episode:

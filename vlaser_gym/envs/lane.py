@@ -67,6 +67,12 @@ class Lane:
         return self.task.objects_of(self.layout.cast)
 
     @property
+    def source_name(self) -> str:
+        """Name of the manipulated object, or of the drawer's joint where there is none."""
+        source = self.task.source if self.layout.source is None else self.layout.source
+        return self.layout.goal_joint if source < 0 else self.objects[source].name
+
+    @property
     def source_pose(self) -> NDArray[np.float64]:
         """World pose ``[7]`` of what is manipulated: an object, or the middle of a drawer's handle."""
         source = self.task.source if self.layout.source is None else self.layout.source

@@ -147,7 +147,9 @@ class _Closing:
 
 def _initial_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, float]:
     task = get_task(task_name)
-    found = [(episode, _grid_index(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)]
+    found = [
+        (episode, _grid_index(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)
+    ]
     episodes = [(episode, index) for episode, index in found if index is not None]
     with _opened(task_name, len(episodes), engine, look) as env:
         env.record_states = True
@@ -246,7 +248,7 @@ def _replay(
     env: SceneVectorEnv, episodes: list[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]
 ) -> list[dict[str, Any]]:
     _reset_recorded(env, episodes)
-    source = env.lanes[0].objects[env.tasks[0].source].name
+    sources = [lane.source_name for lane in env.lanes]
     lengths = np.array([len(arrays["action"]) for _, _, arrays in episodes])
     success = np.zeros(len(episodes), bool)
     deviation = np.zeros(len(episodes))
@@ -257,6 +259,7 @@ def _replay(
         success = np.where(running, info["success"], success)
         for lane in np.flatnonzero(running):
             _, meta, arrays = episodes[lane]
+            source = sources[lane]
             place = meta["object_names"].index(source)
             offset = info["states"][lane][f"object/{source}"][0, :3] - arrays["obj_pose"][step + 1, place, :3]
             deviation[lane] = max(deviation[lane], float(np.linalg.norm(offset)))
