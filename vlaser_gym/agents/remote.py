@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from threading import TIMEOUT_MAX
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,8 @@ class RemoteAgent:
             raise InvalidConfigError(
                 f"agent.timeout must be above 0 and agent.act_steps at least 1 or null; got {timeout}, {act_steps}."
             )
-        self.url, self.action_key, self.act_steps, self.timeout = url, action_key, act_steps, timeout
+        self.url, self.action_key, self.act_steps = url, action_key, act_steps
+        self.timeout = min(timeout, TIMEOUT_MAX)
         self._open = ExitStack()
         self._spare: list[ClientConnection] = []
         self._connections: dict[int, ClientConnection] = {}

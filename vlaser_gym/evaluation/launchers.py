@@ -341,7 +341,7 @@ class RayLauncher:
 
         Where the evaluation may stop early it is small: what has been given away is run.
         """
-        fair = len(waiting) // (2 * self.sharing)
+        fair = len(waiting) // (2 * self.sharing) // lanes * lanes  # episodes are often equally long: rounds stay full
         may_stop = self.settings.until is not None or self.settings.max_minutes is not None
         size = min(len(waiting), lanes if may_stop else max(lanes, fair))
         shard = [waiting.popleft() for _ in range(size)]

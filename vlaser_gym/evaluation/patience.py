@@ -42,7 +42,7 @@ class Patience:
         future: Future[T] = Future()
         self._calls.put((future, function, arguments))
         try:
-            return future.result(self.seconds)
+            return future.result(min(self.seconds, threading.TIMEOUT_MAX))
         except TimeoutError:
             if future.done():  # the function's own
                 raise
