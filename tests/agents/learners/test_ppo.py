@@ -190,6 +190,29 @@ def test_policy_gradient_is_that_of_finite_differences(tmp_path):
     assert numeric == pytest.approx(analytic, rel=1e-4)
 
 
+@pytest.mark.parametrize("density", DENSITIES)
+def test_what_pays_becomes_more_frequent(tmp_path, density):
+    """Advantage: how far a chain's actions go up. The same random numbers then lead further up."""
+    trainer = make(tmp_path, lanes=16, density=density, n_steps=4, batch_size=64, micro_batch=64)
+    rollout(trainer)
+    buffer = trainer.rollout_buffer
+
+    def up(chains):
+        return chains.reshape(4, 16, 4, 4, 7)[:, :, -1, :, 2].mean(-1)
+
+    first = up(buffer.actions)
+    buffer.advantages = first - first.mean()
+    for _ in range(8):
+        trainer._accumulate(np.arange(64), actor=True)
+        trainer._step(actor=True)
+    observation = {k: torch.from_numpy(v[0]) for k, v in buffer.observations.items()}
+    trainer.iteration = trainer._decision = 0
+    trainer._draw()
+    with torch.no_grad():
+        chain = trainer.policy(observation)[0]
+    assert float(chain[:, -1, :, 2].mean()) > float(first[0].mean()) + 0.02
+
+
 def test_kept_prefixes_and_encoding_again_train_alike(tmp_path):
     """Three optimizer steps with cached keys and values, against the same with none."""
     after = []
