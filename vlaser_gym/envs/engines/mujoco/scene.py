@@ -30,6 +30,8 @@ _SUBSTEPS = {"widowx": 50, "google_robot": 57}
 #: fingers press a 20 g can with hundreds of newtons: it sinks in and slips out of softer contacts.
 _IMPEDANCE = {"widowx": (0.95, 0.99), "google_robot": (0.99, 0.999)}
 _FRICTION_WEIGHT = {"widowx": 10.0, "google_robot": 100.0}
+#: Rolling friction of objects (m), by robot. An orange on a hull good to a millimetre would roll off its place.
+_ROLLING_FRICTION = {"widowx": 0.0, "google_robot": 0.001}
 #: Which shapes a robot's links have.
 _LINK_GEOMS = {"widowx": robot_geoms.add_link_geoms, "google_robot": google_geoms.add_link_geoms}
 _OBJECT_FRICTION, _DEFAULT_FRICTION, _OBJECT_DAMPING = 0.5, 1.0, 0.1
@@ -196,7 +198,7 @@ def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
     for geom in spec.geoms:
         if not geom.contype:
             continue
-        body, twist = geom.parent.name, 0.0
+        body, twist, roll = geom.parent.name, 0.0, 0.0
         if body in fingers:
             friction, twist = (robot.finger_friction + _OBJECT_FRICTION) / 2, robot.finger_patch_radius
         elif body in smooth:
@@ -204,10 +206,11 @@ def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
             geom.priority = 1
         elif body.startswith("object:"):
             friction = _OBJECT_FRICTION
+            roll = _ROLLING_FRICTION[robot.name]
         else:
             friction = (_DEFAULT_FRICTION + _OBJECT_FRICTION) / 2
-        geom.friction = (friction, twist, 0.0)
-        geom.condim = 4 if twist else 3
+        geom.friction = (friction, twist, roll)
+        geom.condim = 6 if roll else 4 if twist else 3
         geom.solref = (2 * spec.option.timestep, 1.0)
         geom.solimp = (*_IMPEDANCE[robot.name], 0.001, 0.5, 2.0)
 

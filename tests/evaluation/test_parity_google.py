@@ -1,0 +1,47 @@
+"""Fidelity of the built-in engine for the Google Robot: motion, initial states, recorded replays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vlaser_gym.evaluation.parity import Recordings, robot_figures, task_figures
+
+pytestmark = pytest.mark.golden
+
+CANS = [f"google_robot_pick_{posture}_coke_can" for posture in ("horizontal", "vertical", "standing")]
+
+
+def check_initial_states(row: dict) -> None:
+    assert row["object_mm"] < 1
+    assert row["object_deg"] < 0.5
+    assert row["tcp_mm"] < 1
+    assert row["tcp_deg"] < 0.5
+    assert row["projection_px"] < 2
+
+
+def test_motion_follows_the_original(golden: Path) -> None:
+    row = robot_figures(Recordings(golden), "google_robot", "mujoco", "builtin")
+    assert row["response_mm"] < 0.5
+    assert [free["sequence"] for free in row["free"]] == ["00", "01", "02", "06", "08"]
+    for free in row["free"]:
+        assert free["rms_mm"] < 1, free
+        assert free["rms_deg"] < 0.5, free
+
+
+def test_cans_are_picked_as_recorded(golden: Path) -> None:
+    rows = [task_figures(Recordings(golden), name, "mujoco", "builtin") for name in CANS]
+    for row in rows:
+        check_initial_states(row)
+    assert sum(row["successes"] for row in rows) == 11
+    assert sum(row["recalled"] for row in rows) >= 9
+    assert sum(row["failures"] for row in rows) == 9
+    assert sum(row["false_successes"] for row in rows) == 0
+
+
+def test_things_are_moved_as_recorded(golden: Path) -> None:
+    row = task_figures(Recordings(golden), "google_robot_move_near", "mujoco", "builtin")
+    check_initial_states(row)
+    assert (row["successes"], row["failures"], row["false_successes"]) == (7, 2, 0)
+    assert row["recalled"] >= 6
