@@ -39,15 +39,16 @@ SETTINGS = dataclasses.replace(
 )
 
 
-def make(path, config=None, lanes=4, seed=3, policy_seed=1, **changes) -> FlowPPO:
+def make(path, config=None, lanes=4, seed=3, policy_seed=1, workers=None, **changes) -> FlowPPO:
     torch.set_num_threads(1)
     config = config or tiny_config()
     settings = dataclasses.replace(SETTINGS, **changes)
     processor = nano_processor(config)
     num_steps = settings.flow_steps or config.num_flow_steps
     env = ChainVecEnv(ChainLanes(FakeLanes(lanes), processor, config, num_steps, settings.gamma))
-    env.seed(seed)
-    return FlowPPO(VlaserPolicy.initialise(config, policy_seed), processor, env, settings, path, seed=seed)
+    env.seed(seed + (workers.rank * lanes if workers else 0))
+    policy = VlaserPolicy.initialise(config, policy_seed)
+    return FlowPPO(policy, processor, env, settings, path, seed=seed, workers=workers)
 
 
 def weights(trainer: FlowPPO) -> dict[str, torch.Tensor]:
@@ -333,6 +334,40 @@ def test_bad_settings_are_refused(tmp_path):
         make(tmp_path, density="flow")
     with pytest.raises(InvalidConfigError, match="n_steps"):
         make(tmp_path, n_steps=0)
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_lanes(tmp_path):
+    """Each has half of the lanes; rollouts, minibatches and gradients are those of one process with all."""
+    script, launch = str(Path(__file__).parent / "two_processes.py"), ["-m", "torch.distributed.run", "--standalone"]
+    ends = []
+    for count in (1, 2):
+        path = tmp_path / str(count)
+        path.mkdir()
+        command = [sys.executable, *launch, f"--nproc_per_node={count}", script, str(path), "4"]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        ends.append([torch.load(path / f"weights-{rank}.pt", weights_only=True) for rank in range(count)])
+    (one,), (first, second) = ends
+    fresh = weights(make(tmp_path / "fresh"))
+    moved = 0.0
+    for name, value in one.items():
+        assert torch.equal(first[name], second[name]), name
+        assert (first[name] - value).abs().max() < 1e-5, name
+        moved = max(moved, float((value - fresh[name]).abs().max()))
+    assert moved > 3e-4
+    state = torch.load(tmp_path / "2/run/trainer.pt", weights_only=True)
+    assert len(state["lanes"]) == 2
 
 
 # ---------------------------------------------------------------------- the command
