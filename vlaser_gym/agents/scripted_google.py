@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import ObjectSpec, Task
 from vlaser_gym.envs.vector import STATE_FIELDS
+
+if TYPE_CHECKING:
+    from vlaser_gym.agents.scripted import Disturbance
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +70,13 @@ class GoogleEpisode:
         self._script = GoogleScript() if script is None else script
         self._plan: Iterator[float] | None = None
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
+        self.intended = np.zeros(7)
+        self._disturbance: Disturbance | None = None
+        self._count = 0
+
+    def disturb(self, disturbance: Disturbance, rng: np.random.Generator) -> None:
+        """From now on the executed actions differ from the intended ones."""
+        self._disturbance, self._rng = disturbance, rng
 
     def act(self, state: Floats) -> Floats:
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
@@ -77,7 +88,16 @@ class GoogleEpisode:
         gripper = next(self._plan)
         step = _limited(self._goal - self._tcp, self._script.max_step)
         turn = transforms.matrix_to_rotvec(self._goal_rotation @ self._rotation.T)
-        return np.concatenate([step, _limited(turn, self._script.max_turn), [gripper]])
+        self.intended = np.concatenate([step, _limited(turn, self._script.max_turn), [gripper]])
+        return self.intended if self._disturbance is None else self.intended + self._pushed()
+
+    def _pushed(self) -> Floats:
+        """The push of this chunk, as a share of each of its actions, ``[7]``."""
+        assert self._disturbance is not None
+        if self._count % self._disturbance.every == 0:
+            self._push = self._disturbance.draw(self._rng)
+        self._count += 1
+        return self._push
 
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
