@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Curves:
         self._file = path / "metrics.jsonl"
         self.rows = [row for row in read_metrics(self._file) if row["step"] <= step]
         self._file.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self._drawn = time.monotonic()
         self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)
 
     def add(self, step: int, **values: float) -> None:
@@ -37,8 +39,11 @@ class Curves:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
-    def draw(self) -> None:
-        """Write ``curves.png``: one panel per metric."""
+    def draw(self, every: float = 0.0) -> None:
+        """Write ``curves.png``, one panel per metric, unless it was done in the last ``every`` seconds."""
+        if time.monotonic() - self._drawn < every:
+            return
+        self._drawn = time.monotonic()
         draw_curves({self.path.name: self.rows}, self.path / "curves.png")
         self._events.flush()
 

@@ -336,7 +336,7 @@ class SupervisedFineTuning:
         self.processor.save(self.path / POLICY_FOLDER)
         partial.replace(self.path / STATE_FILE)
         if curves is not None:
-            curves.draw()
+            curves.draw(every=30.0)
 
     def _load(self) -> None:
         file = self.path / STATE_FILE

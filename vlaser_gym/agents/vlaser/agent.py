@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 Lanes = NDArray[np.int64]
+
+#: Policies that come with the package.
+SHIPPED = Path(__file__).parent / "weights"
 
 #: Actions executed per decision in Vlaser's evaluation scripts (OpenGVLab/Vlaser 40d7821), of the 4 predicted.
 ACT_STEPS = {"widowx": 4, "google_robot": 2}
@@ -233,20 +237,23 @@ def nano_agent(
     """The small model on the CPU: from a checkpoint, or with random weights that are a function of the seed.
 
     Args:
-        checkpoint: folder of a small model.
+        checkpoint: folder of a small model, or ``"nano"`` for the weights that come with the package (WidowX;
+            docs/results.md says how they were made and how well they do).
         robot: as for :func:`load_agent`; without a checkpoint WidowX by default.
         seed: of random weights.
         act_steps, num_flow_steps, micro_batch: see :class:`VlaserAgent`.
     """
     if checkpoint is not None:
-        return load_agent(
-            checkpoint,
+        agent = load_agent(
+            str(SHIPPED / checkpoint) if checkpoint == "nano" else checkpoint,
             robot=robot,
             act_steps=act_steps,
             num_flow_steps=num_flow_steps,
             micro_batch=micro_batch,
             device="cpu",
         )
+        agent.source = checkpoint
+        return agent
     config = VlaserConfig.preset("nano", robot or "widowx")
     processor = nano_processor(config)
     policy = VlaserPolicy.initialise(config, seed)
