@@ -51,7 +51,7 @@ def test_the_table_and_the_records_say_the_same(tmp_path: Path, capsys: pytest.C
     assert len(records) == 12
     for task in ("widowx_stack_cube", "widowx_carrot_on_plate"):
         wins = [r["success"] for r in records if r["task"] == task]
-        (row,) = [line for line in printed.out.splitlines() if task in line and "[" in line]
+        (row,) = [line for line in printed.out.splitlines() if task in line and "|" in line and "[" in line]
         assert f" 6 | {100 * np.mean(wins):.1f} [" in row
     assert "mean over tasks" in printed.out
     assert str(tmp_path / "run") in printed.out

@@ -345,7 +345,7 @@ def fuzz(folder: Path, given_overrides: Sequence[str]) -> None:
     try:
         settings = EvalSettings.from_config(cli.load("eval", [*arguments, f"run={run}"]))
         plan = plan_episodes(settings.tasks, settings.variant, settings.layouts, settings.episodes, settings.trials)
-        if settings.agent.get("_target_") not in CHEAP or len(plan) > 60:
+        if settings.agent.get("_target_") not in CHEAP or len(plan) > 24:
             return
         evaluation = evaluate(settings, make_env=make_fake_env)
     except GymError as error:
