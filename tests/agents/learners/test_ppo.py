@@ -265,6 +265,38 @@ def test_frozen_parts_and_warm_up(tmp_path):
     assert not changed & {"vision", "projector", "language", "embed_tokens"}
 
 
+def test_the_critic_does_not_shape_the_actor(tmp_path):
+    trainer = make(tmp_path)
+    torch.nn.init.normal_(trainer.policy.value_head.last.weight)
+    rollout(trainer)
+    trainer.rollout_buffer.advantages = np.zeros((6, 4))
+    trainer._accumulate(np.arange(12), actor=True)
+    assert all(p.grad is None or not p.grad.any() for p in trainer.policy.actor_parameters())
+    assert all(p.grad.any() for p in trainer.policy.critic_parameters())
+
+
+def test_vision_and_language_can_be_trained(tmp_path):
+    """Nothing is kept then: keys and values change with every step."""
+    trainer = make(tmp_path, iterations=1, freeze=[])
+    before = weights(trainer)
+    trainer.run()
+    assert trainer.rollout_buffer.cache.capacity == 0
+    changed = {n.split(".")[1] for n, v in weights(trainer).items() if not torch.equal(before[n], v)}
+    assert {"vision", "projector", "language", "embed_tokens", "expert"} <= changed
+
+
+def test_bf16_products_train_fp32_weights(tmp_path):
+    trainer = make(tmp_path, iterations=1, precision="bfloat16")
+    rollout(trainer)
+    assert trainer.policy.decision.vision_language.cache[-1][1].dtype == torch.bfloat16
+    drawn = trainer.rollout_buffer.log_probs.copy()
+    trainer._reevaluate()
+    assert np.abs(trainer.rollout_buffer.log_probs - drawn).max() > 1e-3  # why they are taken again
+    _, error = trainer._accumulate(np.arange(12), actor=True)
+    assert error < 1e-5
+    assert all(p.grad.dtype == torch.float32 for p in trainer.policy.actor_parameters() if p.grad is not None)
+
+
 def test_an_update_stops_at_the_divergence(tmp_path):
     trainer = make(tmp_path, iterations=1, epochs=5, learning_rate=3e-2, target_kl=1e-3)
     trainer.run()
