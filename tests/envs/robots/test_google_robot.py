@@ -242,6 +242,18 @@ def test_plans_respect_their_limits_and_arrive() -> None:
     np.testing.assert_array_equal(velocity[:, -1], 0.0)
 
 
+def test_ways_that_are_rounding_errors_are_no_obstacle() -> None:
+    """These numbers came out of a simulation of resting fingers; Ruckig alone finds no motion for them."""
+    planner = JointPlanner(2, 1.0, 7.0, 50.0, RATE, 5)
+    position = np.array([[6.991675158186846e-12, 1.336246019627216e-11]])
+    velocity = np.array([[-3.716276853983626e-13, 1.45327630168543e-11]])
+    with pytest.raises(ruckig.RuckigError):
+        planner._solved(position[0], velocity[0], np.zeros(2))
+    samples, speeds = planner.plan(position, velocity, np.zeros((1, 2)))
+    np.testing.assert_allclose(samples, 0.0, atol=1e-6)
+    np.testing.assert_allclose(speeds, 0.0, atol=1e-6)
+
+
 def test_an_empty_batch_and_numbers_that_are_not_finite() -> None:
     planner = JointPlanner(2, 1.0, 7.0, 50.0, RATE, 5)
     nothing = np.zeros((0, 2))
