@@ -137,8 +137,8 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
         evaluate_every=settings.evaluate_every or algo.steps,
         report=_print_row,
     )
-    if trainer.step and workers.leads:
-        print(f"Continued at step {trainer.step}")
+    if workers.leads:
+        _record_start(path, trainer.step, {**settings.stored(), "init": init, "rows": len(data)})
     finished = trainer.train(_clock(settings, begun))
     if workers.leads:
         hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
@@ -270,14 +270,23 @@ def _claim(path: Path, stored: dict[str, Any]) -> None:
     if file.is_file():
         before = json.loads(file.read_text())
         differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
-        # A longer or shorter schedule is a decision that may be taken on the way; it goes on record.
-        if differing and differing != ["algo"]:
+        # Another schedule and more data are decisions that may be taken on the way; they go on record.
+        differing = [name for name in differing if name not in ("algo", "data")]
+        if differing:
             raise StorageError(
                 f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
                 "choose another run= or the same settings."
             )
     path.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def _record_start(path: Path, step: int, stored: dict[str, Any]) -> None:
+    """One line in ``starts.jsonl`` for every time that the run was begun or continued."""
+    with (path / "starts.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"step": step, **stored}) + "\n")
+    if step:
+        print(f"Continued at step {step}")
 
 
 def _clock(settings: TrainSettings, begun: float) -> Callable[[], bool]:
