@@ -351,9 +351,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert rows[0][0]["rollout/reward"] > 0
 
 
-def test_the_stored_policy_acts(tmp_path):
+def test_the_stored_policy_acts_and_the_run_keeps_its_density(tmp_path):
     trainer = make(tmp_path, iterations=1)
     trainer.run()
+    with pytest.raises(InvalidConfigError, match=r"same algo\.density"):
+        make(tmp_path, iterations=2, density="flow_noise")
     agent = load_agent(str(tmp_path / "checkpoint"))
     for name, value in trainer.policy.policy.state_dict().items():
         assert torch.equal(agent.policy.state_dict()[name], value), name

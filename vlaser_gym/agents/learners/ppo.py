@@ -450,6 +450,11 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
                 f"{self.workers.size}."
             )
         trained = self._trained()
+        if trained.keys() != state["trained"].keys():
+            raise InvalidConfigError(
+                f"{self.path} trained other weights than these settings would: continue it with the same algo.density "
+                f"and algo.freeze, or choose another run=."
+            )
         for name, value in state["trained"].items():
             trained[name].copy_(value)
         self.actor_optimizer.load_state_dict(state["optimizers"][0])
