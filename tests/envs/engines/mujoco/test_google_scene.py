@@ -11,6 +11,7 @@ import pytest
 
 from vlaser_gym.envs.engines import Placement
 from vlaser_gym.envs.engines.mujoco.engine import MujocoEngine
+from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
 from vlaser_gym.envs.robots import DriveTargets, get_setup
 from vlaser_gym.envs.tasks import get_task
@@ -94,6 +95,17 @@ def test_lanes_of_different_casts_and_variants_run_side_by_side() -> None:
     *_, info = env.step(np.zeros((4, 7)))
     assert info["steps"].tolist() == [1] * 4
     env.close()
+
+
+def test_recorded_states_of_any_cast_are_rendered_again() -> None:
+    env = SceneVectorEnv(NEAR, 1, record_states=True, engine_options={"render_processes": 1})
+    renderer = SceneRenderer(processes=1)
+    for index in (0, 17):
+        observation, info = env.reset(options={"layout": index})
+        picture = renderer.frame(NEAR, "default", info["initial_states"][0])
+        np.testing.assert_array_equal(picture, observation["image"][0])
+    env.close()
+    renderer.close()
 
 
 @pytest.mark.golden

@@ -116,7 +116,7 @@ class SceneRenderer:
 
     def frames(self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]]) -> NDArray[np.uint8]:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task."""
-        keys = [SceneKey(task, variant, self.look, _cast_of(task, state)) for state in states]
+        keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
         return self._pool.render([(key, self._row(key, state)) for key, state in zip(keys, states, strict=True)])
 
     def _row(self, key: SceneKey, state: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
@@ -137,11 +137,11 @@ class SceneRenderer:
         self._pool.close()
 
 
-def _cast_of(task: str, state: Mapping[str, ArrayLike]) -> str:
-    """The cast whose objects a recorded state holds."""
-    names = [name.removeprefix("object/") for name in state if name.startswith("object/")]
-    one_cast = set(names) == {obj.name for obj in get_task(task).objects_of("")}
-    return "" if one_cast else "+".join(names)
+def _cast_of(task: str, variant: str, state: Mapping[str, ArrayLike]) -> str:
+    """The cast whose objects a recorded state holds; empty for tasks that have one cast only."""
+    if not get_task(task).layout("grid:0", variant).cast:
+        return ""
+    return "+".join(name.removeprefix("object/") for name in state if name.startswith("object/"))
 
 
 class _Worker:
