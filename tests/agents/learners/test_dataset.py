@@ -46,12 +46,16 @@ def test_rotations_are_roll_pitch_yaw(data):
     np.testing.assert_allclose(data.actions[0, 0, 3:6], expected, atol=1e-9)
 
 
-def test_statistics_are_those_of_first_actions_and_proprioception(data):
+def test_statistics_count_every_control_step_once(data):
+    """Of each episode's last row only one of the two actions ran."""
     statistics = data.statistics()
-    np.testing.assert_allclose(statistics.action.p01, np.quantile(data.actions[:, 0], 0.01, axis=0))
-    np.testing.assert_allclose(statistics.action.mean, data.actions[:, 0].sum(0) / len(data))
+    episodes = [fake_episode(n, 5 + n % 2, 2).columns["label"].reshape(-1, 7)[:-1] for n in (0, 1, 2, 0, 1, 2, 3)]
+    ran = np.concatenate(episodes)
+    np.testing.assert_allclose(statistics.action.p01[:3], np.quantile(ran[:, :3], 0.01, axis=0))
+    np.testing.assert_allclose(statistics.action.mean[:3], ran[:, :3].sum(0) / len(ran))
+    assert statistics.action.mean[6] == pytest.approx((ran[:, 6] > 0).mean())
     np.testing.assert_allclose(statistics.proprio.max, data.proprio.max(0))
-    assert (statistics.num_transitions, statistics.num_trajectories) == (len(data), 7)
+    assert (statistics.num_transitions, statistics.num_trajectories) == (len(ran), 7)
 
 
 def test_places_are_positions_and_a_heading_modulo_quarter_turns(data):

@@ -22,7 +22,7 @@ from vlaser_gym.evaluation.lerobot import LeRobotReader
 TASK, SIZE = "widowx_carrot_on_plate", 32
 SETTINGS = SftSettings(
     name="sft",
-    steps=1500,
+    steps=1200,
     batch_size=16,
     accumulate=1,
     learning_rate=2e-3,
@@ -43,7 +43,8 @@ SETTINGS = SftSettings(
 
 @pytest.mark.slow
 def test_one_episode_is_learnt_by_heart_and_its_actions_succeed(tmp_path):
-    settings = [f"task={TASK}", "episodes=1", "every=4", f"image_size={SIZE}", "num_envs=1", "tail=4"]
+    torch.set_num_threads(1)
+    settings = [f"task={TASK}", "episodes=1", "every=4", "group=1", f"image_size={SIZE}", "num_envs=1", "tail=4"]
     main(load("collect", [*settings, f"output={tmp_path / 'set'}"]))
     config = VlaserConfig.preset(
         "nano", image_size=SIZE, patch_size=8, vision_width=32, vision_mlp=64, vision_layers=2, vision_heads=2,

@@ -60,6 +60,7 @@ class Demonstrations:
     Attributes:
         proprio: ``[N, P]`` in the words of the robot's data set, not normalised.
         actions: ``[N, H, 7]``: translation (m), roll, pitch, yaw (rad), openness.
+        steps: ``[T, 7]``, the actions of all control steps, each once.
         instructions: the different ones, and ``instruction [N]`` which of them each row has.
         num_episodes: number of episodes.
     """
@@ -72,7 +73,7 @@ class Demonstrations:
         parts = [self._read(reader) for reader in readers]
         self._pixels = [cached_pixels(reader, resize) for reader in readers]
         self._starts = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
-        self.proprio, self.actions, self.state, self.instruction = (
+        self.proprio, self.actions, self.steps, self.state, self.instruction = (
             np.concatenate(part) for part in zip(*parts, strict=True)
         )
         self.num_episodes = sum(len(reader.episodes) for reader in readers)
@@ -80,7 +81,7 @@ class Demonstrations:
     def __len__(self) -> int:
         return len(self.proprio)
 
-    def _read(self, reader: LeRobotReader) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+    def _read(self, reader: LeRobotReader) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.int64]]:
         _check_robot(reader, self.robot)
         names = ("observation.state", "observation.environment_state", "steps")
         label = "action.intended" if "action.intended" in reader.info["features"] else "action"
@@ -96,7 +97,8 @@ class Demonstrations:
             instruction[rows] = self.instructions.index(text)
         actions = self._data_units(np.concatenate(chunks))
         proprio = robot_proprio(columns["observation.state"], self.robot)
-        return proprio, actions, columns["observation.environment_state"], instruction
+        ran = np.arange(labels.shape[1]) < columns["steps"][:, None]
+        return proprio, actions, self._data_units(labels[ran]), columns["observation.environment_state"], instruction
 
     def _data_units(self, actions: Floats) -> Floats:
         """The environment's actions in the units that statistics are about."""
@@ -104,11 +106,11 @@ class Demonstrations:
         return np.concatenate([actions[..., :3], rotation.euler_from_axis_angle(actions[..., 3:6]), openness], -1)
 
     def statistics(self) -> Statistics:
-        """Moments and percentiles over all rows (actions: the first of each chunk)."""
+        """Moments and percentiles of the actions of all control steps and of the proprioception of all rows."""
         return Statistics(
-            action=moments(self.actions[:, 0]),
+            action=moments(self.steps),
             proprio=moments(self.proprio),
-            num_transitions=len(self),
+            num_transitions=len(self.steps),
             num_trajectories=self.num_episodes,
         )
 
