@@ -378,7 +378,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @example(given_overrides=["episodes=1000000000000"])
 @example(given_overrides=["agent.noise=null"])
 @example(given_overrides=["agent_timeout=1e300"])
-@hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=EVERYTHING)
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=EVERYTHING)
 def test_random_settings(place: Path, given_overrides: list[str]) -> None:
     fuzz(place, given_overrides)
 
