@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.ablated import AblatedAgent
@@ -16,6 +17,16 @@ from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task, resolve
+
+
+@pytest.fixture
+def one_thread():
+    """With more threads than free cores, waiting for each other takes longer than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 TASKS = [get_task(name) for name in resolve("widowx")]
 
@@ -43,6 +54,7 @@ def test_the_weights_are_package_data():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_decision_for_eight_takes_under_fifty_milliseconds():
     agent = make_agent("vlaser_nano")
     rng = np.random.default_rng(0)
@@ -61,11 +73,12 @@ def test_a_decision_for_eight_takes_under_fifty_milliseconds():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_it_solves_layouts_that_it_never_saw_and_needs_the_picture():
-    """The bounds lie far below the measured rates (docs/results.md): 24 episodes scatter by 10 points."""
+    """The bounds lie far below the measured rates (docs/results.md): 16 episodes scatter by 12 points."""
     rates = {}
     for image in ("true", "blank", "swap"):
-        results = run_episodes(AblatedAgent("vlaser_nano", image=image), TASKS, 6, layouts="grid")
+        results = run_episodes(AblatedAgent("vlaser_nano", image=image), TASKS, 4, layouts="grid")
         rates[image] = success_rates(results)["success/mean"]
     assert rates["true"] >= 0.3
     assert rates["blank"] <= rates["true"] - 0.2
