@@ -236,6 +236,8 @@ def nano_agent(
 ) -> VlaserAgent:
     """The small model on the CPU: from a checkpoint, or with random weights that are a function of the seed.
 
+    From now on torch computes on one thread in this process.
+
     Args:
         checkpoint: folder of a small model, or ``"nano"`` for the weights that come with the package (WidowX;
             docs/results.md says how they were made and how well they do).
@@ -243,6 +245,8 @@ def nano_agent(
         seed: of random weights.
         act_steps, num_flow_steps, micro_batch: see :class:`VlaserAgent`.
     """
+    # Physics and pictures take the other cores, and threads that wait for each other cost more than the work itself.
+    torch.set_num_threads(1)
     if checkpoint is not None:
         agent = load_agent(
             str(SHIPPED / checkpoint) if checkpoint == "nano" else checkpoint,
