@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -495,8 +496,7 @@ def test_nano_decides_for_eight_in_fifty_milliseconds() -> None:
         decide(*inputs)
         seconds.append(time.perf_counter() - start)
     torch.set_num_threads(1)
-    # Other programs can only add to it: the fastest of many is what the decision itself takes.
-    assert min(seconds) < 0.05
+    assert statistics.median(seconds) < 0.05
 
 
 def test_benchmark_runs_on_a_cpu_and_asks_for_a_gpu() -> None:
