@@ -20,7 +20,7 @@ def test_defaults_are_those_of_the_file() -> None:
         "widowx",
         8,
         None,
-        "expert",
+        "vlaser_nano",
         "mujoco",
     )
 

@@ -24,7 +24,7 @@ SHORT = ("task=widowx_stack_cube,widowx_carrot_on_plate", "episodes=3", "video=0
 
 
 def score(run: Path, *overrides: str) -> None:
-    cli.run("eval", eval_command.main, [*SHORT, f"run={run}", *overrides])
+    cli.run("eval", eval_command.main, [*SHORT, "agent=expert", f"run={run}", *overrides])
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -164,7 +164,7 @@ NO_DRIVER = {"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent", "MUJOCO_GL": "egl
 
 def test_without_a_driver_scores_stand_and_pictures_are_refused(tmp_path: Path) -> None:
     one = ("task=widowx_stack_cube", "episodes=1", "video=1")
-    done = command(tmp_path, *one, "run=scored", env=NO_DRIVER)
+    done = command(tmp_path, *one, "agent=expert", "run=scored", env=NO_DRIVER)
     assert done.returncode == 0, done.stderr
     assert len(read_records(tmp_path / "scored")) == 1
     assert "No videos: No pictures can be made here" in done.stdout
@@ -189,7 +189,7 @@ def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 def test_killed_again_and_again_it_ends_with_the_same_records(tmp_path: Path) -> None:
     score(tmp_path / "whole", "episodes=12")
     run = tmp_path / "run"
-    arguments = [sys.executable, "-m", "vlaser_gym.eval", *SHORT, "episodes=12", f"run={run}", "num_envs=2"]
+    arguments = [sys.executable, "-m", "vlaser_gym.eval", *SHORT, "agent=expert", "episodes=12", f"run={run}", "num_envs=2"]
     rng = np.random.default_rng(0)
     killed = 0
     for _ in range(60):
