@@ -189,7 +189,16 @@ def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 def test_killed_again_and_again_it_ends_with_the_same_records(tmp_path: Path) -> None:
     score(tmp_path / "whole", "episodes=12")
     run = tmp_path / "run"
-    arguments = [sys.executable, "-m", "vlaser_gym.eval", *SHORT, "agent=expert", "episodes=12", f"run={run}", "num_envs=2"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "vlaser_gym.eval",
+        *SHORT,
+        "agent=expert",
+        "episodes=12",
+        f"run={run}",
+        "num_envs=2",
+    ]
     rng = np.random.default_rng(0)
     killed = 0
     for _ in range(60):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,9 +82,8 @@ class CollectSettings:
     def addresses(self) -> list[Address]:
         """Episodes to run, the tasks taking turns."""
         plan = plan_episodes(self.tasks, self.variant, self.layouts, self.episodes)
-        if self.layouts == "region":
-            begin = FIRST_TRAINING_REGION + self.first
-            plan = [Address(a.task, a.variant, f"region:{begin + a.layout_index}", a.trial) for a in plan]
+        begin = FIRST_TRAINING_REGION + self.first
+        plan = [replace(a, layout=f"region:{begin + a.layout_index}") if a.layout_kind == "region" else a for a in plan]
         return sorted(plan, key=lambda a: (a.trial, a.layout_index))
 
     def stored(self) -> dict[str, Any]:

@@ -32,6 +32,12 @@ def test_region_layouts_do_not_repeat() -> None:
     assert len(set(plan)) == 192
 
 
+def test_region_layouts_follow_the_grid() -> None:
+    plan = plan_episodes([CUBE], layouts="grid_and_region", episodes=27, trials=2)
+    once = [*(f"grid:{i}" for i in range(24)), "region:0", "region:1", "region:2"]
+    assert [(a.layout, a.trial) for a in plan] == [(layout, trial) for trial in (0, 1) for layout in once]
+
+
 @pytest.mark.parametrize(("key", "value"), [("episodes", 0), ("trials", -1)])
 def test_numbers_below_one_are_refused(key: str, value: int) -> None:
     with pytest.raises(InvalidConfigError, match=f"{key} must be at least 1; got {value}"):

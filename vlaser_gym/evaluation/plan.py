@@ -8,7 +8,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
-LAYOUT_KINDS = ("grid", "region")
+LAYOUT_KINDS = ("grid", "region", "grid_and_region")
 #: Addresses of an evaluation are listed in memory; a slip of the keyboard shall not fill it.
 MOST_EPISODES = 1_000_000
 
@@ -21,9 +21,9 @@ def plan_episodes(
     Args:
         tasks: what to run.
         variant: named variant; every task must have it.
-        layouts: ``"grid"`` or ``"region"``.
+        layouts: ``"grid"``, ``"region"``, or ``"grid_and_region"``.
         episodes: how many layouts of each task, from 0 on. Beyond the last grid layout they start again as further
-            trials, so no address occurs twice; ``region`` never ends.
+            trials, so no address occurs twice; ``region`` never ends; with both, region follows the grid.
         trials: how often each of these episodes is repeated.
 
     Example:
@@ -45,8 +45,17 @@ def plan_episodes(
         if variant not in task.variants:
             raise UnknownNameError(f"variant of {task.name}", variant, task.variants)
     return [
-        Address(task.name, variant, f"{layouts}:{index}", trial + turn * trials)
+        Address(task.name, variant, layout, trial + turn * trials)
         for task in tasks
         for trial in range(trials)
-        for turn, index in (divmod(k, task.num_layouts if layouts == "grid" else episodes) for k in range(episodes))
+        for layout, turn in (_layout(layouts, k, task.num_layouts) for k in range(episodes))
     ]
+
+
+def _layout(kind: str, k: int, size: int) -> tuple[str, int]:
+    """The ``k``-th layout on a grid of ``size``, and how often it came before."""
+    if kind == "grid":
+        return f"grid:{k % size}", k // size
+    if kind == "grid_and_region":
+        return (f"grid:{k}" if k < size else f"region:{k - size}"), 0
+    return f"region:{k}", 0
