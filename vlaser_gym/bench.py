@@ -21,7 +21,7 @@ from rich import box
 from rich.table import Table
 
 from vlaser_gym.cli import run, typed
-from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines import ActingEngine, check_engine
 from vlaser_gym.envs.tasks import resolve
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError, StorageError
@@ -38,7 +38,7 @@ class BenchSettings:
 
     task: Any
     engine: Any
-    look: str
+    look: str | None
     num_envs: int
     chunk: int
     seconds: float
@@ -131,9 +131,11 @@ def measure(env: SceneVectorEnv, tasks: tuple[str, ...], pictures: str, horizon:
     rng = np.random.default_rng(0)
     env.reset(seed=0)
     env.step_chunk(_actions(rng, env.num_envs, horizon))  # scenes are compiled and processes started by now
-    physics, images = _Stopwatch(env.engine.step), _Stopwatch(env.engine.images)
     engine: Any = env.engine
-    engine.step, engine.images = physics, images
+    stepping = "execute" if isinstance(env.engine, ActingEngine) else "step"
+    physics, images = _Stopwatch(getattr(engine, stepping)), _Stopwatch(engine.images)
+    setattr(engine, stepping, physics)
+    engine.images = images
     steps, wall, cpu = 0, 0.0, time.process_time()
     while wall < seconds:
         chunk = _actions(rng, env.num_envs, horizon)
@@ -166,7 +168,7 @@ def _actions(rng: np.random.Generator, num_envs: int, horizon: int) -> Any:
 
 def _check(settings: BenchSettings) -> None:
     """Complain before minutes are spent."""
-    check_engine(str(settings.engine["name"]), settings.look)
+    settings.look = check_engine(str(settings.engine["name"]), settings.look)
     if settings.num_envs < 1 or settings.chunk < 1 or not settings.seconds > 0:
         raise InvalidConfigError(
             "bench needs num_envs and chunk of at least 1 and seconds above 0; got "

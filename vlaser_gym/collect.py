@@ -14,6 +14,7 @@ from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
@@ -46,7 +47,7 @@ class CollectSettings:
     images: str
     group: int
     checkpoint: str | None
-    look: str
+    look: str | None
     num_envs: int
     max_minutes: float | None
     output: str
@@ -61,6 +62,7 @@ class CollectSettings:
             InvalidConfigError: with the key and what was expected.
         """
         settings = typed(cls, config)
+        settings.look = check_engine(str(settings.engine["name"]), settings.look)
         for key, least in (("num_envs", 1), ("episodes", 1), ("every", 1), ("group", 1), ("first", 0)):
             if getattr(settings, key) < least:
                 raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")

@@ -16,7 +16,8 @@ from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
-from vlaser_gym.evaluation.parity import Recordings, robot_figures, task_figures
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.parity import Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.table import make_console
 
 
@@ -25,8 +26,9 @@ class ParitySettings:
     """What ``configs/parity.yaml`` holds; the comments there say what each means."""
 
     task: Any
-    engine: Any
-    look: str
+    engine: dict[str, Any]
+    look: str | None
+    num_envs: int
     golden: str
     output: str | None
 
@@ -35,18 +37,22 @@ def main(config: DictConfig) -> None:
     """Replay the recordings and print the figures."""
     settings = typed(ParitySettings, config)
     engine = str(settings.engine["name"])
-    check_engine(engine, settings.look)
+    look = check_engine(engine, settings.look)
+    if settings.num_envs < 1:
+        raise InvalidConfigError(f"num_envs must be at least 1; got {settings.num_envs}.")
+    options = {key: value for key, value in settings.engine.items() if key != "name"}
+    simulator = Simulator(engine, look, options, settings.num_envs)
     recordings = Recordings(settings.golden)
     names = resolve(settings.task)
-    tasks = [task_figures(recordings, name, engine, settings.look) for name in names]
+    tasks = [task_figures(recordings, name, simulator) for name in names]
     kinds = dict.fromkeys(get_setup(get_task(name).robot_setup).robot.name for name in names)
-    robots = [robot_figures(recordings, robot, engine, settings.look) for robot in kinds]
+    robots = [robot_figures(recordings, robot, simulator) for robot in kinds]
     console = make_console()
     console.print(_task_table(tasks))
     console.print(_robot_table(robots))
     if settings.output is not None:
         Path(settings.output).write_text(
-            json.dumps({"engine": engine, "look": settings.look, "tasks": tasks, "robots": robots}, indent=1) + "\n"
+            json.dumps({"engine": engine, "look": look, "tasks": tasks, "robots": robots}, indent=1) + "\n"
         )
 
 

@@ -31,6 +31,7 @@ from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
@@ -56,7 +57,7 @@ class TrainSettings:
     evaluate_every: int
     evaluate_episodes: int
     task: Any
-    look: str
+    look: str | None
     num_envs: int
     max_minutes: float | None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class TrainSettings:
             InvalidConfigError: with the key and what was expected.
         """
         settings = typed(cls, config)
+        settings.look = check_engine(str(settings.engine["name"]), settings.look)
         for key, least in (("log_every", 1), ("save_every", 1), ("evaluate_every", 0), ("evaluate_episodes", 0)):
             if getattr(settings, key) < least:
                 raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")

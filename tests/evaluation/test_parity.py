@@ -10,7 +10,7 @@ import pytest
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import resolve
 from vlaser_gym.errors import MissingAssetError
-from vlaser_gym.evaluation.parity import Recordings, project, robot_figures, task_figures
+from vlaser_gym.evaluation.parity import Recordings, Simulator, project, robot_figures, task_figures
 
 pytestmark = pytest.mark.golden
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.golden
 @pytest.fixture(scope="module")
 def figures(golden: Path) -> dict[str, dict]:
     recordings = Recordings(golden)
-    return {name: task_figures(recordings, name, "mujoco", "builtin") for name in resolve("widowx")}
+    return {name: task_figures(recordings, name, Simulator("mujoco")) for name in resolve("widowx")}
 
 
 @pytest.mark.parametrize("task", resolve("widowx"))
@@ -41,7 +41,7 @@ def test_recorded_successes_are_recalled_and_none_is_false(figures: dict[str, di
 
 
 def test_motion_follows_the_original(golden: Path) -> None:
-    row = robot_figures(Recordings(golden), "widowx", "mujoco", "builtin")
+    row = robot_figures(Recordings(golden), "widowx", Simulator("mujoco"))
     assert row["response_mm"] < 0.5
     assert [free["sequence"] for free in row["free"]] == ["00", "01", "02", "06", "08"]
     for free in row["free"]:

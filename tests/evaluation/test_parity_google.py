@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlaser_gym.evaluation.parity import Recordings, robot_figures, task_figures
+from vlaser_gym.evaluation.parity import Recordings, Simulator, robot_figures, task_figures
 
 pytestmark = pytest.mark.golden
 
@@ -22,7 +22,7 @@ def check_initial_states(row: dict) -> None:
 
 
 def test_motion_follows_the_original(golden: Path) -> None:
-    row = robot_figures(Recordings(golden), "google_robot", "mujoco", "builtin")
+    row = robot_figures(Recordings(golden), "google_robot", Simulator("mujoco"))
     assert row["response_mm"] < 0.5
     assert [free["sequence"] for free in row["free"]] == ["00", "01", "02", "06", "08"]
     for free in row["free"]:
@@ -31,7 +31,7 @@ def test_motion_follows_the_original(golden: Path) -> None:
 
 
 def test_cans_are_picked_as_recorded(golden: Path) -> None:
-    rows = [task_figures(Recordings(golden), name, "mujoco", "builtin") for name in CANS]
+    rows = [task_figures(Recordings(golden), name, Simulator("mujoco")) for name in CANS]
     for row in rows:
         check_initial_states(row)
     assert sum(row["successes"] for row in rows) == 11
@@ -41,7 +41,7 @@ def test_cans_are_picked_as_recorded(golden: Path) -> None:
 
 
 def test_things_are_moved_as_recorded(golden: Path) -> None:
-    row = task_figures(Recordings(golden), "google_robot_move_near", "mujoco", "builtin")
+    row = task_figures(Recordings(golden), "google_robot_move_near", Simulator("mujoco"))
     check_initial_states(row)
     assert (row["successes"], row["failures"], row["false_successes"]) == (7, 2, 0)
     assert row["recalled"] >= 6

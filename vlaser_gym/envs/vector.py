@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address, canonical_layout
-from vlaser_gym.envs.engines import Placement, make_engine
+from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
 from vlaser_gym.envs.lane import Lane
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
@@ -53,7 +53,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         task: a task name, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``.
         num_envs: number of lanes.
         engine: who simulates (``"mujoco"``).
-        look: what pictures look like (``"builtin"``).
+        look: what pictures look like (``"builtin"``); ``None`` for the engine's own.
         variant: named variant of the scenes.
         layouts: ``"grid"`` or ``"region"``: where layouts are drawn from when a reset names none.
         observe: which to compute: ``image`` (uint8 ``[H, W, 3]``), ``proprio`` (float32 ``[8]``: TCP position in m and
@@ -85,7 +85,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         num_envs: int = 1,
         *,
         engine: str = "mujoco",
-        look: str = "builtin",
+        look: str | None = None,
         variant: str = "default",
         layouts: str = "grid",
         observe: Sequence[str] = ("image", "proprio", "instruction"),
@@ -226,7 +226,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             task = self._task(address.task)
             layout = task.layout(address.layout, address.variant)
             qpos = np.array(layout.qpos or get_setup(task.robot_setup).qpos)
-            placements.append(Placement(task, address.variant, layout, qpos))
+            placements.append(Placement(task, address.variant, layout, qpos, address.layout))
         self.start(lanes, addresses, placements)
 
     def start(self, lanes: Ints, addresses: Sequence[Address], placements: Sequence[Placement]) -> None:
@@ -310,12 +310,31 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     def _control_step(self, lanes: Ints, actions: NDArray[np.float64]) -> None:
         running = [self.lanes[i] for i in lanes]
-        qpos = np.array([lane.reading.qpos for lane in running])
-        qvel = np.array([lane.reading.qvel for lane in running])
-        self.engine.step(lanes, self.controller.act(lanes, actions, qpos, qvel))
+        self.drive(lanes, actions, [lane.reading for lane in running])
         self._stale[lanes] = True
         for lane, reading in zip(running, self.engine.read(lanes), strict=True):
             lane.advance(reading)
+        self._judge(running)
+
+    def drive(self, lanes: Ints, actions: NDArray[np.float64], readings: Sequence[Reading]) -> None:
+        """Let the engine run one control step with ``actions [B, 7]`` from the state of ``readings``; judge nothing."""
+        if isinstance(self.engine, ActingEngine):
+            self.engine.execute(lanes, actions)
+            return
+        qpos = np.array([reading.qpos for reading in readings])
+        qvel = np.array([reading.qvel for reading in readings])
+        cast(DrivenEngine, self.engine).step(lanes, self.controller.act(lanes, actions, qpos, qvel))
+
+    def _judge(self, lanes: list[Lane]) -> None:
+        """Flags after a control step, by the simulator's own rules where it has any."""
+        for lane in lanes:
+            if (verdict := lane.reading.verdict) is not None:
+                lane.judge(dict(verdict.flags), lane.memory, verdict.stage, self.terminate_on_success)
+        unjudged = [lane for lane in lanes if lane.reading.verdict is None]
+        if unjudged:
+            self._judge_by_task(unjudged)
+
+    def _judge_by_task(self, running: list[Lane]) -> None:
         link_pose = self._link_poses(running)
         # Variants of one task may differ in their number of objects.
         alike: dict[tuple[str, str], list[int]] = {}
@@ -400,6 +419,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return self._frames.copy() if len(rows) == self.num_envs else self._frames[rows]
 
     def _proprio(self, lanes: list[Lane]) -> NDArray[np.float32]:
+        reported = [lane.reading.proprio for lane in lanes]
+        if all(values is not None for values in reported):
+            return np.array(reported, np.float32)
         qpos = np.array([lane.reading.qpos for lane in lanes])
         rotation, position = self._tree.link_poses(qpos, [self._tcp_link])[self._tcp_link]
         openness = get_setup(lanes[0].task.robot_setup).openness(qpos)

@@ -42,7 +42,7 @@ class EvalSettings:
     trials: int
     terminate_on_success: bool
     checkpoint: str | None
-    look: str
+    look: str | None
     num_envs: int
     max_minutes: float | None
     agent_timeout: float | None
@@ -64,6 +64,7 @@ class EvalSettings:
             InvalidConfigError: with the key and what was expected.
         """
         settings = typed(cls, config)
+        settings.look = check_engine(str(settings.engine["name"]), settings.look)
         for key, least in (("num_envs", 1), ("episodes", 1), ("trials", 1), ("video", 0)):
             if getattr(settings, key) < least:
                 raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")

@@ -7,10 +7,11 @@ and one ``.npz`` per episode: what SimplerEnv (SAPIEN 2.2.2) did, as arrays.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -26,6 +27,7 @@ from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import MissingAssetError
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 #: Where objects are while the robot moves in free space: out of reach of everything.
 _AWAY = np.array([3.0, 0.0, 0.0])
@@ -89,18 +91,52 @@ class Recordings:
                     yield key, index[key], np.load(folder / f"{key}.npz")
 
 
-def task_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Simulator:
+    """Who is measured: an engine, a look (None: the engine's own), the engine's options, and how many lanes at once."""
+
+    engine: str
+    look: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lanes: int = 8
+
+    @contextmanager
+    def opened(self, task: str, lanes: int = 1) -> Iterator[SceneVectorEnv]:
+        """An environment in which ``task`` runs."""
+        env = SceneVectorEnv(
+            task,
+            lanes,
+            engine=self.engine,
+            look=self.look,
+            observe=("proprio",),
+            autoreset_mode=AutoresetMode.DISABLED,
+            engine_options=self.options,
+        )
+        try:
+            yield env
+        finally:
+            env.close()
+
+    def batches(self, task: str, episodes: Sequence[T]) -> Iterator[tuple[SceneVectorEnv, Sequence[T]]]:
+        """Episodes in groups of at most :attr:`lanes`, each group with an environment that has one lane for each."""
+        for start in range(0, len(episodes), self.lanes):
+            batch = episodes[start : start + self.lanes]
+            with self.opened(task, len(batch)) as env:
+                yield env, batch
+
+
+def task_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, Any]:
     """Initial poses, projections and task replays of one task; lengths in mm, angles in degrees, pixels."""
     figures: dict[str, Any] = {"task": task_name}
-    figures.update(_initial_figures(recordings, task_name, engine, look))
-    figures.update(_replay_figures(recordings, task_name, engine, look))
+    figures.update(_initial_figures(recordings, task_name, simulator))
+    figures.update(_replay_figures(recordings, task_name, simulator))
     return figures
 
 
-def robot_figures(recordings: Recordings, robot: str, engine: str, look: str) -> dict[str, Any]:
+def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> dict[str, Any]:
     """Reference responses and free-space replays of one robot."""
     response = next(r for r in RESPONSES if r.robot == robot)
-    with _opened(response.task, 1, engine, look) as env:
+    with simulator.opened(response.task) as env:
         setup = get_setup(get_task(response.task).robot_setup)
         start, path = _free_motion(env, np.array(setup.qpos), response.actions)
         moved = (path[:, :3] - start[:3])[:, response.axes]
@@ -127,38 +163,21 @@ def robot_figures(recordings: Recordings, robot: str, engine: str, look: str) ->
     return figures
 
 
-def _opened(task: str, lanes: int, engine: str, look: str) -> Any:
-    env = SceneVectorEnv(
-        task, lanes, engine=engine, look=look, observe=("proprio",), autoreset_mode=AutoresetMode.DISABLED
-    )
-    return _Closing(env)
-
-
-class _Closing:
-    def __init__(self, env: SceneVectorEnv) -> None:
-        self._env = env
-
-    def __enter__(self) -> SceneVectorEnv:
-        return self._env
-
-    def __exit__(self, *_: object) -> None:
-        self._env.close()
-
-
-def _initial_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, float]:
+def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, float]:
     task = get_task(task_name)
     found = [
         (episode, _grid_index(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)
     ]
     episodes = [(episode, index) for episode, index in found if index is not None]
-    with _opened(task_name, len(episodes), engine, look) as env:
+    errors = []
+    for env, batch in simulator.batches(task_name, episodes):
         env.record_states = True
-        _, info = env.reset(options={"layout": [index for _, index in episodes]})
+        _, info = env.reset(options={"layout": [index for _, index in batch]})
         states, bases = info["initial_states"], [lane.base_pose for lane in env.lanes]
-    errors = [
-        _initial_errors(task, meta, arrays, state, base)
-        for ((_, meta, arrays), _), state, base in zip(episodes, states, bases, strict=True)
-    ]
+        errors += [
+            _initial_errors(task, meta, arrays, state, base)
+            for ((_, meta, arrays), _), state, base in zip(batch, states, bases, strict=True)
+        ]
     names = ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")
     return dict(zip(names, np.max(errors, 0).tolist(), strict=True))
 
@@ -224,11 +243,12 @@ def project_matrix(intrinsic: NDArray[Any], extrinsic: NDArray[Any], points: Flo
     return np.asarray(pixels[:, :2] / pixels[:, 2:])
 
 
-def _replay_figures(recordings: Recordings, task_name: str, engine: str, look: str) -> dict[str, Any]:
+def _replay_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, Any]:
     """Open-loop replays: how often ours ends like the original's."""
     episodes = list(recordings.episodes("replay_task", task_name))
-    with _opened(task_name, len(episodes), engine, look) as env:
-        outcomes = _replay(env, episodes)
+    outcomes = [
+        outcome for env, batch in simulator.batches(task_name, episodes) for outcome in _replay(env, list(batch))
+    ]
     rows = [
         {"episode": key, "original": bool(arrays["flag_success"][-1]), **outcome}
         for (key, _, arrays), outcome in zip(episodes, outcomes, strict=True)
@@ -291,8 +311,7 @@ def _free_motion(env: SceneVectorEnv, qpos: NDArray[Any], actions: NDArray[Any])
     env.controller.reset(lane, start[None])
     path = [start]
     for action in actions.astype(np.float64):
-        reading = env.engine.read(lane)[0]
-        env.engine.step(lane, env.controller.act(lane, action[None], reading.qpos[None], reading.qvel[None]))
+        env.drive(lane, action[None], env.engine.read(lane))
         path.append(env.engine.read(lane)[0].qpos)
     robot = get_setup(task.robot_setup).robot
     rotation, position = KinematicTree(robot).link_poses(np.array(path), [robot.tcp_link])[robot.tcp_link]

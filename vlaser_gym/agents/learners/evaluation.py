@@ -22,7 +22,7 @@ def run_episodes(
     layouts: str = "region",
     num_envs: int = 8,
     engine: str = "mujoco",
-    look: str = "builtin",
+    look: str | None = None,
     engine_options: dict[str, Any] | None = None,
     wrap: Callable[[SceneVectorEnv], Any] = lambda env: env,
 ) -> list[EpisodeResult]:

@@ -27,7 +27,7 @@ def make_chain_lanes(
     seed: int = 0,
     workers: Workers | None = None,
     engine: str = "mujoco",
-    look: str = "builtin",
+    look: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
 ) -> ChainVecEnv:
     """This process's share of ``num_envs`` lanes: region layouts that evaluation never draws, ended by success.

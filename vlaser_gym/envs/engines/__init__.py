@@ -7,15 +7,25 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
 
-from vlaser_gym.envs.engines.base import Engine, Placement, Reading
+from vlaser_gym.envs.engines.base import ActingEngine, DrivenEngine, Engine, Placement, Reading, Verdict
 from vlaser_gym.errors import UnknownNameError
 
-#: Engine name -> (class, looks).
+#: Engine name -> (class, looks); the first look is the one that is meant where none is named.
 _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mujoco": ("vlaser_gym.envs.engines.mujoco.engine:MujocoEngine", ("builtin",)),
 }
 
-__all__ = ["Engine", "Placement", "Reading", "check_engine", "engine_names", "make_engine"]
+__all__ = [
+    "ActingEngine",
+    "DrivenEngine",
+    "Engine",
+    "Placement",
+    "Reading",
+    "Verdict",
+    "check_engine",
+    "engine_names",
+    "make_engine",
+]
 
 
 def engine_names() -> tuple[str, ...]:
@@ -23,25 +33,30 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_ENGINES)
 
 
-def check_engine(name: str, look: str) -> None:
+def check_engine(name: str, look: str | None = None) -> str:
     """Complain about an unknown engine or look before anything is built.
+
+    Returns:
+        The look; the engine's first where none is named.
 
     Raises:
         UnknownNameError: if the engine, or the look for that engine, does not exist.
     """
     if name not in _ENGINES:
         raise UnknownNameError("engine", name, _ENGINES)
-    if look not in _ENGINES[name][1]:
-        raise UnknownNameError(f"look of engine {name!r}", look, _ENGINES[name][1])
+    looks = _ENGINES[name][1]
+    if look is not None and look not in looks:
+        raise UnknownNameError(f"look of engine {name!r}", look, looks)
+    return looks[0] if look is None else look
 
 
-def make_engine(name: str, num_lanes: int, look: str, options: Mapping[str, Any] | None = None) -> Engine:
+def make_engine(name: str, num_lanes: int, look: str | None = None, options: Mapping[str, Any] | None = None) -> Engine:
     """An engine with ``num_lanes`` lanes; ``options`` are its constructor's keyword arguments.
 
     Raises:
         UnknownNameError: if the engine, the look or an option does not exist.
     """
-    check_engine(name, look)
+    look = check_engine(name, look)
     module, attribute = _ENGINES[name][0].split(":")
     constructor = getattr(import_module(module), attribute)
     valid = [key for key in inspect.signature(constructor).parameters if key not in ("num_lanes", "look")]

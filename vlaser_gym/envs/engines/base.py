@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,31 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Placement:
-    """What a lane is to show: a task in a variant, at a layout, the robot at joint positions ``qpos [J]``."""
+    """What a lane is to show: a task in a variant, at a layout, the robot at joint positions ``qpos [J]``.
+
+    ``name`` is the layout's name, ``"grid:5"``; empty for states of other origin, such as recordings.
+    """
 
     task: Task
     variant: str
     layout: Layout
     qpos: Floats
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a simulator that has rules of its own says of an episode.
+
+    Attributes:
+        flags: all of the task's flags after the last control step.
+        stage: index of the current sub-task.
+        instruction: what the robot is told now.
+    """
+
+    flags: Mapping[str, bool]
+    stage: int
+    instruction: str
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,9 @@ class Reading:
         object_pose: ``[n_objects, 7]``, world, actor frames, order of ``Task.objects``.
         impulse: ``[n_contacts, 3]``, N s in the last physics substep, order of ``Task.contacts``.
         joints: scenery joint positions by name.
+        proprio: ``[8]``, see the ``proprio`` observation, where the simulator reports it; else it follows from
+            ``qpos``.
+        verdict: the simulator's own, where it judges by itself; else the task judges, by poses and impulses.
     """
 
     qpos: Floats
@@ -47,10 +69,12 @@ class Reading:
     object_pose: Floats
     impulse: Floats
     joints: Mapping[str, float]
+    proprio: Floats | None = None
+    verdict: Verdict | None = None
 
 
 class Engine(Protocol):
-    """See the module's docstring."""
+    """See the module's docstring. What drives it is said by :class:`DrivenEngine` and :class:`ActingEngine`."""
 
     name: str
     version: str
@@ -58,13 +82,6 @@ class Engine(Protocol):
 
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
         """Put lanes into initial states, everything at rest."""
-
-    def step(self, lanes: Ints, targets: DriveTargets) -> None:
-        """Run one control step on ``lanes``; row ``i`` of the targets drives ``lanes[i]``.
-
-        Raises:
-            SimulationError: if a simulation diverges.
-        """
 
     def read(self, lanes: Ints) -> list[Reading]:
         """States of ``lanes``."""
@@ -84,3 +101,26 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free threads, processes and memory."""
+
+
+class DrivenEngine(Engine, Protocol):
+    """An engine that simulates joint drives; the robot's controller is ours."""
+
+    def step(self, lanes: Ints, targets: DriveTargets) -> None:
+        """Run one control step on ``lanes``; row ``i`` of the targets drives ``lanes[i]``.
+
+        Raises:
+            SimulationError: if a simulation diverges.
+        """
+
+
+@runtime_checkable
+class ActingEngine(Engine, Protocol):
+    """An engine with the robot's controller in it, as a simulator has that is used as a whole."""
+
+    def execute(self, lanes: Ints, actions: Floats) -> None:
+        """Run one control step on ``lanes`` with ``actions [B, 7]``.
+
+        Raises:
+            SimulationError: if a simulation fails.
+        """
