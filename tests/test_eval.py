@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,6 +59,18 @@ def test_the_table_and_the_records_say_the_same(tmp_path: Path, capsys: pytest.C
     assert "12/12 episodes" in printed.err
     assert {r["engine"] for r in records} == {"mujoco"}
     assert sum(entry["event"] == "episode" for entry in read_timing(tmp_path / "run")) == 12
+
+
+def test_what_storing_and_telling_cost_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eval_command.overhead_line(98.0, 1.2, 2.0) == (
+        "100.0 s without start-up and videos; of that 3.2 % for storing (1.20 s), table and report (2.00 s)."
+    )
+    score(tmp_path / "run", "task=widowx_stack_cube", "episodes=1")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "without start-up" in line]
+    total, share, storing, telling = (float(number) for number in re.findall(r"\d+\.\d+", line))
+    assert share == pytest.approx(100 * (storing + telling) / total, abs=5)
+    timing = read_timing(tmp_path / "run")[-1]
+    assert timing["seconds"] < total
 
 
 def test_states_replay_what_the_records_say(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -83,6 +84,18 @@ def typed(cls: type[T], config: DictConfig) -> T:
         raise InvalidConfigError(f"{error.full_key} has a wrong value: {str(error.msg).splitlines()[0]}.") from error
 
 
+def check_least(settings: object, *, or_null: bool = False, **least: int) -> None:
+    """Look whether fields of a command's settings are large enough, such as ``check_least(settings, num_envs=1)``.
+
+    Raises:
+        InvalidConfigError: with the first that is not.
+    """
+    for key, limit in least.items():
+        value = getattr(settings, key)
+        if not (or_null and value is None) and not value >= limit:
+            raise InvalidConfigError(f"{key} must be at least {limit}{' or null' if or_null else ''}; got {value}.")
+
+
 def words(value: Any) -> list[str]:
     """The names in a value that may be one, several with commas between them, or a list; ``[""]`` if there is none."""
     values = list(value) if isinstance(value, list | tuple) else str("" if value is None else value).split(",")
@@ -103,7 +116,7 @@ def group_config(group: str, option: str) -> DictConfig:
     """
     if option not in groups()[group]:
         raise UnknownNameError(group, option, groups()[group])
-    return OmegaConf.load(CONFIG_DIR / group / f"{option}.yaml")
+    return _file(CONFIG_DIR / group / f"{option}.yaml").copy()
 
 
 def help_text(config_name: str) -> str:
@@ -123,16 +136,27 @@ def help_text(config_name: str) -> str:
 
 def _default_options(config_name: str) -> dict[str, str]:
     """The groups that a command uses and the option that each begins with, from its list of defaults."""
-    defaults = OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").get("defaults") or []
+    defaults = _file(CONFIG_DIR / f"{config_name}.yaml").get("defaults") or []
     return {str(k): str(v) for entry in defaults if isinstance(entry, DictConfig) for k, v in entry.items()}
 
 
 def _valid_keys(config_name: str, options: Mapping[str, str]) -> set[str]:
     """Dotted names of a command's keys, given the options of its groups."""
-    keys = _flat_keys(OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml")) - {"defaults"}
+    keys = {*_keys_of(CONFIG_DIR / f"{config_name}.yaml")} - {"defaults"}
     for group, option in options.items():
-        keys |= {group} | _flat_keys(group_config(group, option), f"{group}.")
+        keys |= {group} | {f"{group}.{key}" for key in _keys_of(CONFIG_DIR / group / f"{option}.yaml")}
     return keys
+
+
+@cache
+def _file(path: Path) -> DictConfig:
+    """A file of the package; not to be changed."""
+    return cast(DictConfig, OmegaConf.load(path))
+
+
+@cache
+def _keys_of(path: Path) -> frozenset[str]:
+    return frozenset(_flat_keys(_file(path)))
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import ResizeImage
-from vlaser_gym.cli import run, typed
+from vlaser_gym.cli import check_least, run, typed
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -63,13 +63,8 @@ class CollectSettings:
         """
         settings = typed(cls, config)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
-        for key, least in (("num_envs", 1), ("episodes", 1), ("every", 1), ("group", 1), ("first", 0)):
-            if getattr(settings, key) < least:
-                raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")
-        for key in ("tail", "image_size"):
-            value = getattr(settings, key)
-            if value is not None and value < 1:
-                raise InvalidConfigError(f"{key} must be at least 1 or null; got {value}.")
+        check_least(settings, num_envs=1, episodes=1, every=1, group=1, first=0)
+        check_least(settings, or_null=True, tail=1, image_size=1)
         return settings
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -21,11 +23,34 @@ def main(config: DictConfig) -> None:
     """Run or continue the evaluation, print its table, render its videos."""
     settings = EvalSettings.from_config(config)
     evaluation = _score(settings)
-    _print_table(evaluation)
+    telling = _seconds_of(_print_table, evaluation)
     if settings.video:
         _film(evaluation, settings.video)
     if settings.report:
-        _report(evaluation)
+        telling += _seconds_of(_report, evaluation)
+    print(overhead_line(evaluation.seconds, evaluation.store.seconds, telling))
+
+
+def overhead_line(scoring: float, storing: float, telling: float) -> str:
+    """How much of an evaluation is not the evaluation itself.
+
+    Args:
+        scoring: seconds from the first episode's start until everything was stored.
+        storing: seconds of those that storing took.
+        telling: seconds that statistics, table and report took afterwards.
+    """
+    total = scoring + telling
+    share = 100 * (storing + telling) / total
+    return (
+        f"{total:.1f} s without start-up and videos; of that {share:.1f} % for storing ({storing:.2f} s), table and "
+        f"report ({telling:.2f} s)."
+    )
+
+
+def _seconds_of(tell: Callable[[Evaluation], None], evaluation: Evaluation) -> float:
+    begun = time.perf_counter()
+    tell(evaluation)
+    return time.perf_counter() - begun
 
 
 def _score(settings: EvalSettings) -> Evaluation:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vlaser_gym.cli import run, typed, words
+from vlaser_gym.cli import check_least, run, typed, words
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.video import render_videos, select_episodes, video_folder
 
@@ -29,8 +29,7 @@ def main(config: DictConfig) -> None:
     settings = typed(RenderSettings, config)
     if not 0 < settings.fps <= 240:
         raise InvalidConfigError(f"fps must lie above 0 and up to 240; got {settings.fps}.")
-    if settings.processes is not None and settings.processes < 1:
-        raise InvalidConfigError(f"processes must be at least 1 or null; got {settings.processes}.")
+    check_least(settings, or_null=True, processes=1)
     records = select_episodes(settings.run, words(settings.episodes))
     folder = settings.output or video_folder(settings.run)
     print(f"{settings.run}: {len(records)} episodes chosen")

@@ -30,7 +30,7 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
-from vlaser_gym.cli import run, typed
+from vlaser_gym.cli import check_least, run, typed
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
@@ -73,9 +73,7 @@ class TrainSettings:
         """
         settings = typed(cls, config)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
-        for key, least in (("log_every", 1), ("save_every", 1), ("evaluate_every", 0), ("evaluate_episodes", 0)):
-            if getattr(settings, key) < least:
-                raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")
+        check_least(settings, log_every=1, save_every=1, evaluate_every=0, evaluate_episodes=0)
         return settings
 
     @property

@@ -236,7 +236,7 @@ sys.path.insert(0, sys.argv[1])
 import test_evaluator
 from pathlib import Path
 from vlaser_gym.errors import StorageError
-resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
 try:
     test_evaluator.score(Path(sys.argv[2]))
 except StorageError as error:

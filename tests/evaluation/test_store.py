@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation import files
 from vlaser_gym.evaluation import store as store_module
 from vlaser_gym.evaluation.store import (
     SCHEMA,
@@ -88,11 +90,12 @@ def test_the_line_comes_after_its_states(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(read_records(tmp_path / "run")) == 1
 
 
-def test_a_line_cut_anywhere_costs_its_episode_only(tmp_path: Path) -> None:
+def test_a_line_cut_anywhere_costs_its_episode_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "bring_to_disk", lambda file: None)  # hundreds of times, for nothing
     run = filled(tmp_path / "run", ADDRESSES[:2])
     whole = (run / "episodes.jsonl").read_bytes()
     first = whole.index(b"\n") + 1
-    for cut in range(first, len(whole)):
+    for cut in [*range(first, len(whole), 7), len(whole) - 2, len(whole) - 1]:
         (run / "episodes.jsonl").write_bytes(whole[:cut])
         assert len(read_records(run)) == 1
         with RunStore(run, CONFIG) as store:
@@ -131,6 +134,58 @@ def test_an_episode_whose_states_are_gone_is_run_again(tmp_path: Path) -> None:
         assert len(store.records) == 2
         store.add(record(ADDRESSES[2], again=True), states(2))
     assert [r.get("again") for r in read_records(run)] == [True, None, None]
+
+
+def torn(data: bytes) -> bytes:
+    """As a power failure may leave a file: the right length, with a hole."""
+    middle = len(data) // 2
+    return data[:middle] + bytes(100) + data[middle + 100 :]
+
+
+@pytest.mark.parametrize("damage", [torn, lambda data: b"", lambda data: data[:-50]])
+def test_an_episode_whose_states_did_not_reach_the_disk_is_run_again(tmp_path: Path, damage: Any) -> None:
+    run = filled(tmp_path / "run")
+    file = run / read_records(run)[0]["states"]
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    with RunStore(run, CONFIG) as store:
+        assert len(store.records) == 2
+        store.add(record(ADDRESSES[2]), states(2))
+        store.finish({})
+    assert file.read_bytes() == whole
+    assert len(read_records(run)) == 3
+
+
+def test_states_reach_the_disk_before_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(files, "bring_to_disk", lambda file: order.append(file.name))
+    run = filled(tmp_path / "run", ADDRESSES[:1])
+    (file,) = (run / "states").iterdir()
+    assert order == ["config.yaml.tmp", file.name, "episodes.jsonl"]
+
+
+def test_a_disk_that_fails_while_nobody_waits_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    store = RunStore(tmp_path / "run", CONFIG)
+    monkeypatch.setattr(files, "bring_to_disk", fail)
+    store.add(record(ADDRESSES[0]), states())
+    with pytest.raises(StorageError, match="Input/output error"):
+        store.close()
+    monkeypatch.undo()
+    RunStore(tmp_path / "run", CONFIG).close()  # it has let go of the directory
+
+
+def test_storing_knows_its_own_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunStore(tmp_path / "run", CONFIG) as store:
+        before = store.seconds
+        monkeypatch.setattr(store_module, "pack_arrays", lambda states: time.sleep(0.05) or b"")
+        store.add(record(ADDRESSES[0]), states())
+        assert 0.05 <= store.seconds - before < 1
+        monkeypatch.undo()
+        time.sleep(0.2)
+    assert store.seconds - before < 0.2, "time between the calls is not its own"
 
 
 def test_damaged_states_are_one_sentence(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 from omegaconf import DictConfig
 
 from vlaser_gym import __version__
-from vlaser_gym.cli import typed, words
+from vlaser_gym.cli import check_least, typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -65,9 +65,7 @@ class EvalSettings:
         """
         settings = typed(cls, config)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
-        for key, least in (("num_envs", 1), ("episodes", 1), ("trials", 1), ("video", 0)):
-            if getattr(settings, key) < least:
-                raise InvalidConfigError(f"{key} must be at least {least}; got {getattr(settings, key)}.")
+        check_least(settings, num_envs=1, episodes=1, trials=1, video=0)
         for key in ("max_minutes", "agent_timeout"):
             value = getattr(settings, key)
             if value is not None and not value > 0:
@@ -194,6 +192,7 @@ def _continue(
         evaluation.complete = evaluation.decided or all(address in store.records for address in plan)
         if evaluation.complete:
             store.finish(summarise(store.sorted_records(), settings.tasks) | evaluation.verdict)
+    evaluation.seconds = evaluation.elapsed()
     return evaluation
 
 
@@ -204,6 +203,7 @@ class Evaluation:
     Attributes:
         who: acts and simulates.
         complete: no episode of the plan is missing, or none is needed any more.
+        seconds: wall time of this go without start-up, until everything is on the disk.
     """
 
     settings: EvalSettings
@@ -213,6 +213,7 @@ class Evaluation:
     on_episode: Callable[[Record], None]
     until: UntilDecided | None = None
     complete: bool = False
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
@@ -249,7 +250,11 @@ class Evaluation:
         for group in by_robot(tasks).values():
             names = {task.name for task in group}
             self._run_robot([address for address in addresses if address.task in names])
-        self.store.add_timing({"event": "end", "time": _now(), "seconds": round(time.monotonic() - self._begun, 3)})
+        self.store.add_timing({"event": "end", "time": _now(), "seconds": round(self.elapsed(), 3)})
+
+    def elapsed(self) -> float:
+        """Seconds since agent and engine were ready."""
+        return time.monotonic() - self._begun
 
     def _run_robot(self, addresses: list[Address]) -> None:
         """Episodes of one robot. Those that a simulator failure interrupts are tried once more, each by itself."""
@@ -318,7 +323,7 @@ class Evaluation:
     def _enough(self) -> bool:
         """The time budget has run out, or the question is answered."""
         minutes = self.settings.max_minutes
-        return self.decided or (minutes is not None and time.monotonic() - self._begun > 60 * minutes)
+        return self.decided or (minutes is not None and self.elapsed() > 60 * minutes)
 
 
 def _check_counts(engine: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ later writer removes what has no such file and goes on.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,9 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.evaluation.files import appearing, claim, write_whole
 from vlaser_gym.evaluation.recording import RecordedEpisode
+from vlaser_gym.evaluation.video import encode
 
 VERSION = "v3.0"
 CAMERA = "observation.images.main"
@@ -79,7 +80,7 @@ class LeRobotWriter:
         self.settings = settings or {}
         self._waiting: list[RecordedEpisode] = []
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path)
+        self._lock = claim(self.path, "another folder")
         self._open()
 
     def _open(self) -> None:
@@ -219,20 +220,14 @@ class LeRobotWriter:
 
     def _write_video(self, frames: NDArray[np.uint8], file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(file.stem + ".partial.mp4")
-        writer: Any = imageio.get_writer(
-            partial, fps=self.fps, codec="libx264", quality=8, macro_block_size=2, ffmpeg_log_level="error"
-        )
-        with writer as video:
-            for frame in frames:
-                video.append_data(frame)
-        partial.replace(file)
+        with appearing(file) as partial:
+            encode(partial, frames[0], frames[1:], self.fps, quality=8)
 
     def _write_meta(self, features: dict[str, Any]) -> None:
         meta = self.path / "meta"
         names = pa.table({"task_index": range(len(self.tasks)), "__index_level_0__": self.tasks})
         _write_table(names.replace_schema_metadata({"pandas": json.dumps(_PANDAS_INDEX)}), meta / "tasks.parquet")
-        _write_text(meta / "stats.json", json.dumps(_total_statistics(self._episodes), indent=2))
+        write_whole(meta / "stats.json", _json(_total_statistics(self._episodes)))
         info = {
             "codebase_version": VERSION,
             "robot_type": self.robot,
@@ -249,7 +244,7 @@ class LeRobotWriter:
             "features": features,
             "vlaser_gym": self.settings,
         }
-        _write_text(meta / "info.json", json.dumps(info, indent=2))
+        write_whole(meta / "info.json", _json(info))
 
 
 def _columns(episode: RecordedEpisode) -> Columns:
@@ -334,33 +329,12 @@ def _address(row: dict[str, Any]) -> Address:
 
 def _write_table(table: pa.Table, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".tmp")
-    pq.write_table(table, partial)
-    _settle(partial, file)
+    with appearing(file) as partial:
+        pq.write_table(table, partial)
 
 
-def _write_text(file: Path, text: str) -> None:
-    partial = file.with_name(file.name + ".tmp")
-    partial.write_text(text + "\n", encoding="utf-8")
-    _settle(partial, file)
-
-
-def _lock(path: Path) -> int:
-    """Claim the folder for this process; the system releases it when the process dies."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise StorageError(f"Another process is writing to {path}: wait for it or choose another folder.") from error
-    return descriptor
-
-
-def _settle(partial: Path, file: Path) -> None:
-    """Put a finished file in its place, so that it is there whole or not at all."""
-    with partial.open("rb") as stream:
-        os.fsync(stream.fileno())
-    partial.replace(file)
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 #: Makes pandas, and so LeRobot, read the instruction as the index of ``tasks.parquet``.

@@ -7,6 +7,7 @@ trials of one layout resemble each other, and the intervals are then a little to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import sqrt
 
 Interval = tuple[float, float]
@@ -54,6 +55,7 @@ def mean_of_rates(counts: Sequence[tuple[int, int]], level: float = 0.95) -> tup
     return mean, (mean - below, mean + above)
 
 
+@lru_cache(maxsize=4096)
 def _interval(successes: int, n: int, level: float, method: str) -> Interval:
     if not 0 <= successes <= n:
         raise ValueError(f"successes must lie between 0 and n = {n}; got {successes}")

@@ -1,31 +1,33 @@
 """Run directories: what an evaluation leaves behind, and how it survives being killed.
 
 The layout and its promises are described in ``docs/run_directory.md``. An episode counts as finished when its line in
-``episodes.jsonl`` is complete; its states are on the disk before the line is. Nothing in a record depends on the clock,
-the host or on what ran beside the episode.
+``episodes.jsonl`` is complete; its states are written before the line is. A thread then brings both to the disk: the
+death of the process loses no finished episode, that of the machine those of its last moments, which are run again.
+Nothing in a record depends on the clock, the host or on what ran beside the episode.
 """
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
 import shutil
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
+from vlaser_gym.evaluation.files import Syncer, claim, write_whole
 
 #: Version of the layout of run directories and of the fields of records. Older versions stay readable.
 SCHEMA = 1
@@ -75,7 +77,7 @@ class RunStore:
         check_same(self.path, config)
         with _sentences(self.path):
             (self.path / "states").mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path)
+            self._lock = claim(self.path, "another run=")
             try:
                 self._open(config)
             except BaseException:
@@ -84,19 +86,22 @@ class RunStore:
 
     def _open(self, config: Mapping[str, Any]) -> None:
         """Clean up after a crash, read what is there, open what is written."""
-        for leftover in [*self.path.glob("*.tmp"), *self.path.glob("states/*.tmp")]:
+        for leftover in self.path.glob("*.tmp"):
             leftover.unlink()
         if not (self.path / "config.yaml").exists():
-            _write(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
+            write_whole(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
         _drop_cut_line(self.path / "episodes.jsonl")
         _drop_cut_line(self.path / "timing.jsonl")
         found = _read_lines(self.path / "episodes.jsonl")
-        self.records = {address_of(r): r for r in found if r["states"] is None or (self.path / r["states"]).is_file()}
+        whole: Callable[[Path], bool] = Path.is_file if (self.path / "summary.json").exists() else _is_intact
+        self.records = {address_of(r): r for r in found if r["states"] is None or whole(self.path / r["states"])}
         self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
         self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
+        self._syncer = Syncer()
+        self._seconds = 0.0
 
     def add(self, record: Record, states: Mapping[str, NDArray[Any]] | None) -> Record:
-        """Store a finished episode; when this returns it survives a crash of the machine.
+        """Store a finished episode; when this returns it survives the death of the process, soon that of the machine.
 
         Returns:
             The record with ``states``, the path of the states or ``None`` without any.
@@ -105,13 +110,11 @@ class RunStore:
         if address in self.records:
             raise ValueError(f"episode {address} is stored already")
         record = {**record, "states": states_name(address) if states else None}
-        with _sentences(self.path):
+        with self._clocked(), _sentences(self.path):
             if states:
-                buffer = io.BytesIO()
-                np.savez_compressed(buffer, allow_pickle=False, **dict(states))
-                _write(self.path / record["states"], buffer.getvalue())
+                (self.path / record["states"]).write_bytes(pack_arrays(states))
             _append(self._episodes, record)
-            os.fsync(self._episodes.fileno())
+            self._syncer.add(*[self.path / record["states"]] if states else [], self.path / "episodes.jsonl")
         self.records[address] = record
         return record
 
@@ -121,22 +124,40 @@ class RunStore:
 
     def add_timing(self, entry: Mapping[str, Any]) -> None:
         """Note something about clocks or hosts; none of it is needed to read the results."""
-        with _sentences(self.path):
+        with self._clocked(), _sentences(self.path):
             _append(self._timing, entry)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """All episodes are there: sort the records by address and write the summary."""
-        with _sentences(self.path):
-            _write(self.path / "episodes.jsonl", b"".join(_line(record) for record in self.sorted_records()))
+        with self._clocked(), _sentences(self.path):
+            self._syncer.wait()
+            write_whole(self.path / "episodes.jsonl", b"".join(_line(record) for record in self.sorted_records()))
             self._episodes.close()
             self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
-            _write(self.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+            write_whole(self.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
 
     def close(self) -> None:
-        """Let go of the directory."""
-        self._episodes.close()
-        self._timing.close()
-        os.close(self._lock)
+        """Wait for the disk and let go of the directory."""
+        try:
+            with self._clocked(), _sentences(self.path):
+                self._syncer.close()
+        finally:
+            self._episodes.close()
+            self._timing.close()
+            os.close(self._lock)
+
+    @property
+    def seconds(self) -> float:
+        """What storing has cost: wall time of the methods, and processor time of the thread that serves them."""
+        return self._seconds + self._syncer.cpu_seconds
+
+    @contextmanager
+    def _clocked(self) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - begun
 
     def __enter__(self) -> RunStore:
         return self
@@ -195,8 +216,15 @@ def read_timing(path: str | Path) -> list[dict[str, Any]]:
         return _read_lines(Path(path) / "timing.jsonl")
 
 
-def read_states(path: str | Path, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def read_states(
+    path: str | Path, record: Mapping[str, Any], names: Container[str] | None = None
+) -> dict[str, NDArray[Any]]:
     """Per-step arrays of a stored episode, by name.
+
+    Args:
+        path: the run directory.
+        record: of the episode.
+        names: arrays to read, those of them that there are; ``None`` for all.
 
     Raises:
         StorageError: if none were stored, or the file is damaged.
@@ -205,8 +233,7 @@ def read_states(path: str | Path, record: Mapping[str, Any]) -> dict[str, NDArra
         raise StorageError(f"The run {path} holds no states of episode {address_of(record)}.")
     file = Path(path) / record["states"]
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        return read_arrays(file, names)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise StorageError(f"Cannot read the states {file}: {error}; score the episode again.") from error
 
@@ -320,25 +347,13 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in complete]
 
 
-def _write(file: Path, data: bytes) -> None:
-    """Write a whole file, so that it is there complete or not at all, even after a power failure."""
-    partial = file.with_name(file.name + ".tmp")
-    with partial.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-
-
-def _lock(path: Path) -> int:
-    """Claim the directory for this process; the system releases it when the process dies."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _is_intact(file: Path) -> bool:
+    """Whether an archive is there whole: a power failure can leave it empty or with holes."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise StorageError(f"Another process is writing to {path}: wait for it or choose another run=.") from error
-    return descriptor
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 @contextmanager

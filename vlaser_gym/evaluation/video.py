@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.rendering import SceneRenderer
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
+from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 
 _ENGINE, _DEFAULT_LOOK = "mujoco", "builtin"
@@ -203,34 +203,41 @@ def _file_name(record: Record) -> str:
 
 def _write(file: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> Path:
     """Encode; the file appears when it is complete."""
-    partial = file.with_name(f"partial-{file.name}")
     first = next(frames)  # before anything is created: rendering may be refused
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _encode(partial, first, frames, fps)
-        partial.replace(file)
+        with appearing(file, sync=False) as partial:
+            encode(partial, first, frames, fps, quality=5)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise StorageError(f"Cannot write the video {file}: {reason}; choose another output=.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return file
 
 
-def _encode(file: Path, first: NDArray[np.uint8], others: Iterator[NDArray[np.uint8]], fps: float) -> None:
+def encode(file: Path, first: NDArray[np.uint8], others: Iterable[NDArray[np.uint8]], fps: float, quality: int) -> None:
+    """Write pictures ``[H, W, 3]`` as H.264 in an MP4 file, whatever the file's name.
+
+    Args:
+        file: the video.
+        first: the first picture; its size, in even numbers, is the video's.
+        others: those after it.
+        fps: pictures per second.
+        quality: 0 (small) to 10 (good).
+    """
     writer = imageio_ffmpeg.write_frames(
         str(file),
         (first.shape[1], first.shape[0]),
         fps=fps,
         codec="libx264",
-        pix_fmt_out="yuv420p",
-        output_params=["-movflags", "+faststart"],
+        quality=quality,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+        output_params=["-f", "mp4", "-movflags", "+faststart"],
     )
     try:
         writer.send(None)
         writer.send(first)
         for frame in others:
-            writer.send(frame)
+            writer.send(np.ascontiguousarray(frame))
     finally:
         writer.close()

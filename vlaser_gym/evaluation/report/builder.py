@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
+from vlaser_gym.evaluation.files import write_whole
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
@@ -95,6 +95,7 @@ class _Media:
 
     def __init__(self, page: Path) -> None:
         self.page = page
+        self._folders: dict[Path, str] = {}
         self.embedded: list[str] = []
         self._size = 0
 
@@ -108,7 +109,10 @@ class _Media:
 
     def link(self, file: Path) -> str:
         """Where the page finds a file."""
-        return quote(Path(os.path.relpath(file.resolve(), self.page.resolve().parent)).as_posix())
+        if file.parent not in self._folders:
+            relative = Path(os.path.relpath(file.parent.resolve(), self.page.resolve().parent))
+            self._folders[file.parent] = quote(relative.as_posix())
+        return f"{self._folders[file.parent]}/{quote(file.name)}"
 
 
 class _Side:
@@ -154,13 +158,13 @@ class _Side:
     def _timeline(self, record: Record) -> dict[str, Any]:
         """Steps at which the agent decided, and the steps during which each flag was true."""
         try:
-            states = read_states(self.stored.path, record)
+            states = read_states(self.stored.path, record, {"decision", *(f"flag/{name}" for name in record["flags"])})
         except StorageError:
             return {"decisions": [], "flags": {}}
         names = [name for name in record["flags"] if f"flag/{name}" in states]
         return {
-            "decisions": [int(step) for step in states.get("decision", [])],
-            "flags": {name: _spans(states[f"flag/{name}"]) for name in names},
+            "decisions": states["decision"].tolist() if "decision" in states else [],
+            "flags": dict(zip(names, _spans([states[f"flag/{name}"] for name in names]), strict=True)),
         }
 
 
@@ -324,10 +328,14 @@ def _outcome(record: Record) -> str:
     return "lost" if record["success_any"] else "failure"
 
 
-def _spans(values: NDArray[np.bool_]) -> list[list[int]]:
-    """``[begin, end)`` of the stretches in which values are true, counted in control steps from 0."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(values, np.int8), [0]])))
-    return [[int(begin), int(end)] for begin, end in edges.reshape(-1, 2)]
+def _spans(flags: Sequence[NDArray[np.bool_]]) -> list[list[list[int]]]:
+    """For each flag ``[begin, end)`` of the stretches in which it is true, counted in control steps from 0."""
+    spans: list[list[list[int]]] = [[] for _ in flags]
+    if flags:
+        rows, edges = np.nonzero(np.diff(np.pad(np.array(flags, np.int8), ((0, 0), (1, 1)))))
+        for row, begin, end in zip(rows[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            spans[row].append([begin, end])
+    return spans
 
 
 def _short(task: str) -> str:
@@ -353,12 +361,8 @@ def _environment() -> Environment:
 
 def _write(page: Path, text: str) -> None:
     """Write the page; it appears when it is complete."""
-    partial = page.with_name(f"{page.name}.tmp")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(page)
+        write_whole(page, text.encode(), sync=False)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise StorageError(f"Cannot write the report {page}: {error.strerror or error}.") from error

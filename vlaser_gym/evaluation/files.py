@@ -1,0 +1,134 @@
+"""Files that are there whole or not at all, folders that one process writes, and what reaches the disk when."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+from vlaser_gym.errors import StorageError
+
+
+@contextmanager
+def appearing(file: Path, sync: bool = True) -> Iterator[Path]:
+    """A path to write to; what was written takes the place of ``file`` at the end, and nothing does after an error.
+
+    Args:
+        file: whose folder exists.
+        sync: wait until the content is on the disk, so that even a power failure leaves the old file or the new one.
+    """
+    partial = file.with_name(file.name + ".tmp")
+    try:
+        yield partial
+        if sync:
+            bring_to_disk(partial)
+        partial.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(file: Path, data: bytes, sync: bool = True) -> None:
+    """Write a file of this content; see :func:`appearing`."""
+    with appearing(file, sync) as partial:
+        partial.write_bytes(data)
+
+
+def bring_to_disk(file: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def claim(folder: Path, remedy: str) -> int:
+    """Claim a folder for this process: a descriptor to close. The system closes it when the process dies.
+
+    Raises:
+        StorageError: if another process has claimed it; ``remedy`` says what else to choose.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StorageError(f"Another process is writing to {folder}: wait for it or choose {remedy}.") from error
+    return descriptor
+
+
+class Syncer:
+    """Brings files to the disk in a thread of its own: the disk takes milliseconds, in which others can compute.
+
+    Attributes:
+        cpu_seconds: processor time that it has taken.
+    """
+
+    def __init__(self) -> None:
+        self.cpu_seconds = 0.0
+        self._files: SimpleQueue[tuple[Path, ...] | threading.Event] = SimpleQueue()
+        self._error: OSError | None = None
+        threading.Thread(target=self._work, name="syncer", daemon=True).start()
+
+    def add(self, *files: Path) -> None:
+        """Bring these files to the disk soon, in this order.
+
+        Raises:
+            OSError: if an earlier one did not get there.
+        """
+        self._raise()
+        self._files.put(files)
+
+    def wait(self) -> None:
+        """Wait until all files are on the disk.
+
+        Raises:
+            OSError: if one did not get there.
+        """
+        done = threading.Event()
+        self._files.put(done)
+        done.wait()
+        self._raise()
+
+    def close(self) -> None:
+        """As :meth:`wait`; then the thread ends."""
+        try:
+            self.wait()
+        finally:
+            self._files.put(())
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _work(self) -> None:
+        while entries := self._waiting():
+            files = [file for entry in entries if isinstance(entry, tuple) for file in entry]
+            # What was appended to several times is brought there once, after everything that was written before.
+            for file in reversed(dict.fromkeys(reversed(files))):
+                self._bring(file)
+            self.cpu_seconds = time.thread_time()
+            for entry in entries:
+                if isinstance(entry, threading.Event):
+                    entry.set()
+
+    def _waiting(self) -> list[tuple[Path, ...] | threading.Event]:
+        """Everything that waits, at least one entry; nothing once the thread is to end."""
+        entries = [self._files.get()]
+        while not self._files.empty():
+            entries.append(self._files.get())
+        return [] if entries[-1] == () else entries
+
+    def _bring(self, file: Path) -> None:
+        try:
+            bring_to_disk(file)
+        except OSError as error:
+            self._error = error
