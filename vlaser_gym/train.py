@@ -60,6 +60,7 @@ class TrainSettings:
     look: str | None
     num_envs: int
     max_minutes: float | None
+    fresh: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     algo: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
@@ -153,7 +154,7 @@ def _post_train(
     from vlaser_gym.agents.learners.post_training import make_chain_lanes  # noqa: PLC0415
     from vlaser_gym.agents.learners.ppo import FlowPPO  # noqa: PLC0415
 
-    policy, processor = _initial(settings, init)
+    policy, processor = initial_policy(settings, init)
     lanes = make_chain_lanes(
         resolve(settings.task),
         settings.num_envs,
@@ -205,7 +206,7 @@ def _prepare(
 
     A run that is continued keeps the statistics that it began with.
     """
-    policy, processor = _initial(settings, init)
+    policy, processor = initial_policy(settings, init)
     data = _demonstrations(settings.data_sets, policy.config.horizon, processor, workers)
     stored = path / POLICY_FOLDER
     statistics = Statistics.load(stored) if (stored / "statistics.json").is_file() else data.statistics()
@@ -224,7 +225,8 @@ def _demonstrations(paths: list[str], horizon: int, processor: Processor, worker
     return data
 
 
-def _initial(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processor]:
+def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processor]:
+    """The policy that a run starts from, and its processor."""
     device = choose_device(settings.device)
     if init in PRESETS:
         config = VlaserConfig.preset(init, settings.robot, **settings.settings)
@@ -238,6 +240,7 @@ def _initial(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processo
     )
     if report.layout == "vlm":
         print(f"{init} is a vision-language model: the action expert starts with random weights")
+    policy.reset_parameters(settings.seed, settings.fresh)
     return policy, Processor.load(init, policy.config)
 
 

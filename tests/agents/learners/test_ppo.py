@@ -35,6 +35,7 @@ SETTINGS = dataclasses.replace(
     learning_rate=1e-3,
     flow_steps=3,
     critic_warmup=0,
+    warmup=0,
     target_kl=None,
 )
 
@@ -328,6 +329,12 @@ def test_learning_rates_follow_the_schedule(tmp_path):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["train/learning_rate"] for row in rows] == pytest.approx([7.5e-4, 5e-4, 2.5e-4, 0])
     assert [row["train/critic_learning_rate"] for row in rows] == pytest.approx([7.5e-3, 5e-3, 2.5e-3, 0])
+
+
+def test_the_actors_rate_rises_behind_the_critics_start(tmp_path):
+    make(tmp_path, iterations=5, critic_warmup=1, warmup=3, learning_rate=3e-4).run()
+    rates = [row["train/learning_rate"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert rates[1:] == pytest.approx([1e-4, 2e-4, 3e-4, 3e-4])
 
 
 # ---------------------------------------------------------------------- going on

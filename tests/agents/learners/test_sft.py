@@ -13,14 +13,17 @@ import pytest
 import torch
 from demonstrations import SIZE, TINY, tiny_config, write_set
 
+from vlaser_gym import cli
 from vlaser_gym.agents.learners.curves import read_metrics
 from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
 from vlaser_gym.agents.learners.sft import FlowLoss, SftSettings, SupervisedFineTuning
 from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
+from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.train import TrainSettings, initial_policy
 
 SETTINGS = SftSettings(
     name="sft",
@@ -257,3 +260,21 @@ def test_several_initialisations_are_tabulated(path, tmp_path):
     assert (tmp_path / "all" / "curves.png").is_file()
     lines = [line for line in done.stdout.splitlines() if "first" in line and "│" in line]
     assert lines, done.stdout
+
+
+def test_parts_of_an_init_can_start_afresh(path, tmp_path):
+    config = tiny_config()
+    before = VlaserPolicy.initialise(config, seed=1)
+    save_pretrained(before, tmp_path)
+    nano_processor(config).save(tmp_path)
+    settings = TrainSettings.from_config(cli.load("train", [f"init={tmp_path}", "fresh=[expert]", "seed=7"]))
+    after = initial_policy(settings, str(tmp_path))[0].state_dict()
+    drawn = VlaserPolicy.initialise(config, seed=1)
+    drawn.reset_parameters(7, ["expert"])
+    for name, value in before.state_dict().items():
+        assert torch.equal(after[name], drawn.state_dict()[name]), name
+        if name.startswith(("vision", "projector", "language", "embed_tokens")):
+            assert torch.equal(after[name], value), name
+    assert not torch.equal(
+        after["action_encoder.linear_1.weight"], before.state_dict()["action_encoder.linear_1.weight"]
+    )

@@ -331,6 +331,11 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         """The actor's by Stable-Baselines3, the critic's by its own peak on the same schedule."""
         actor, critic = optimizers if isinstance(optimizers, list) else (optimizers, None)
         super()._update_learning_rate(actor)
+        begun = self.iteration - self.settings.critic_warmup + 1
+        if 0 < begun < self.settings.warmup:
+            rate = self.lr_schedule(self._current_progress_remaining) * begun / self.settings.warmup
+            update_learning_rate(actor, rate)
+            self.logger.record("train/learning_rate", rate)
         if critic is not None:
             rate = self.settings.critic_learning_rate * self._decay(self._current_progress_remaining)
             update_learning_rate(critic, rate)

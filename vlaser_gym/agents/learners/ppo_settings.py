@@ -25,6 +25,7 @@ class PpoSettings:
     learning_rate: float
     critic_learning_rate: float
     schedule: str
+    warmup: int
     density: str
     flow_steps: int | None
     noise_level: float
@@ -59,7 +60,8 @@ class PpoSettings:
         ):
             if getattr(self, key) not in valid:
                 raise UnknownNameError(f"algo.{key}", getattr(self, key), valid)
-        if self.cache_mb < 0 or self.batch_size < 2:
+        if self.cache_mb < 0 or self.warmup < 0 or self.batch_size < 2:
             raise InvalidConfigError(
-                f"algo.cache_mb must be at least 0 and algo.batch_size 2; got {self.cache_mb} and {self.batch_size}."
+                "algo.cache_mb and algo.warmup must be at least 0 and algo.batch_size 2; got "
+                f"{self.cache_mb}, {self.warmup} and {self.batch_size}."
             )
