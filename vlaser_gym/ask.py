@@ -113,7 +113,7 @@ def _read(path: str) -> NDArray[np.uint8]:
 
 def _frame(settings: AskSettings) -> NDArray[np.uint8]:
     """The picture of a stored episode's step."""
-    from vlaser_gym.envs.rendering import SceneRenderer  # noqa: PLC0415
+    from vlaser_gym.envs.rendering import SceneRenderer, drawn_states  # noqa: PLC0415
     from vlaser_gym.evaluation.store import address_of, read_states  # noqa: PLC0415
     from vlaser_gym.evaluation.video import select_episodes  # noqa: PLC0415
 
@@ -127,7 +127,7 @@ def _frame(settings: AskSettings) -> NDArray[np.uint8]:
     count = len(states["qpos"])
     if not -count <= settings.step < count:
         raise InvalidConfigError(f"The episode has steps 0 to {count - 1} (or -1 for the last); got {settings.step}.")
-    row = {k: v[settings.step] for k, v in states.items() if k == "qpos" or k.startswith(("object/", "joint/"))}
+    row = {k: v[settings.step] for k, v in drawn_states(states).items()}
     renderer = SceneRenderer(settings.look or str(record["look"]))
     try:
         return renderer.frame(record["task"], record["variant"], row)

@@ -115,8 +115,13 @@ class Lane:
         self.truncated = self.elapsed >= self.task.max_steps
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        """The simulated state by name: ``qpos``, ``object/<name>``, ``joint/<name>``."""
+        """The simulated state by name: ``qpos``, ``object/<name>``, ``joint/<name>``.
+
+        ``base_pose`` (of the robot's root link, world) is there where the layout brings its own.
+        """
         named = {"qpos": self.reading.qpos.copy()}
+        if self.layout.base_pose is not None:
+            named["base_pose"] = np.array(self.layout.base_pose)
         for obj, pose in zip(self.objects, self.reading.object_pose, strict=True):
             named[f"object/{obj.name}"] = pose.copy()
         for joint, value in self.reading.joints.items():

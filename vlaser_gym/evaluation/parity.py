@@ -22,7 +22,8 @@ from vlaser_gym.envs.engines import Placement
 from vlaser_gym.envs.robots import Camera, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.envs.tasks.cabinet import drawer_pose, joint_name
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import MissingAssetError
 
@@ -166,20 +167,58 @@ def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> d
 def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, float]:
     task = get_task(task_name)
     found = [
-        (episode, _grid_index(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)
+        (episode, _layout_of(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)
     ]
-    episodes = [(episode, index) for episode, index in found if index is not None]
+    episodes = [(episode, layout) for episode, layout in found if layout is not None]
     errors = []
     for env, batch in simulator.batches(task_name, episodes):
-        env.record_states = True
-        _, info = env.reset(options={"layout": [index for _, index in batch]})
-        states, bases = info["initial_states"], [lane.base_pose for lane in env.lanes]
+        indices = [_grid_index(task, meta, arrays) for (_, meta, arrays), _ in batch]
+        env.reset(options={"layout": [index or 0 for index in indices]})
+        for lane, (index, (_, layout)) in enumerate(zip(indices, batch, strict=True)):
+            if index is None:
+                _start(env, lane, layout, np.array(layout.qpos or get_setup(task.robot_setup).qpos))
+        states, bases = [lane.state() for lane in env.lanes], [lane.base_pose for lane in env.lanes]
         errors += [
             _initial_errors(task, meta, arrays, state, base)
             for ((_, meta, arrays), _), state, base in zip(batch, states, bases, strict=True)
         ]
     names = ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")
     return dict(zip(names, np.max(errors, 0).tolist(), strict=True))
+
+
+def _start(env: SceneVectorEnv, lane: int, layout: Layout, qpos: Floats) -> None:
+    placement = Placement(env.tasks[0], "default", layout, qpos)
+    env.start(np.array([lane]), [env.addresses[lane]], [placement])
+
+
+def _layout_of(task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Layout | None:
+    """The layout that was recorded; None where the original drew a state that no layout of ours describes.
+
+    An object that was dropped off the grid, before a robot pose of the grid, is let down at the recorded place: what
+    is left to compare are its height and how it is turned.
+    """
+    index = _grid_index(task, meta, arrays)
+    if index is not None:
+        return task.layout(f"grid:{index}")
+    layout = _with_robot_of(task, meta)
+    if layout.base_pose is None:
+        return None
+    pose = layout.object_pose.copy()
+    pose[:, :2] = arrays["obj_pose"].reshape(-1, len(pose), 7)[0, :, :2]
+    return replace(layout, object_pose=pose)
+
+
+def _with_robot_of(task: Task, meta: Mapping[str, Any]) -> Layout:
+    """The first layout whose robot stands where the recorded one does; the first of all where none does."""
+    layouts = (task.layout(f"grid:{index}") for index in range(task.num_layouts))
+    found = (layout for layout in layouts if _base_offset(task, layout, meta) < _SAME_PLACE)
+    return next(found, task.layout("grid:0"))
+
+
+def _base_offset(task: Task, layout: Layout, meta: Mapping[str, Any]) -> float:
+    """How far apart (m) the robot stands in a layout and in a recording."""
+    base = layout.base_pose or get_setup(task.robot_setup).base_pose
+    return float(np.linalg.norm(np.array(base[:2]) - meta["robot_init_options"]["init_xy"]))
 
 
 def _grid_index(task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> int | None:
@@ -192,11 +231,10 @@ def _grid_index(task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArra
         return int(number)
     for index in range(task.num_layouts):
         layout = task.layout(f"grid:{index}")
-        base = layout.base_pose or get_setup(task.robot_setup).base_pose
-        offset = np.linalg.norm(np.array(base[:2]) - meta["robot_init_options"]["init_xy"])
+        offset = _base_offset(task, layout, meta)
         if len(layout.object_pose):
             recorded = arrays["obj_pose"].reshape(-1, len(layout.object_pose), 7)[0, 0]
-            offset = max(offset, np.linalg.norm(layout.object_pose[0, :2] - recorded[:2]))
+            offset = max(offset, float(np.linalg.norm(layout.object_pose[0, :2] - recorded[:2])))
         if offset < _SAME_PLACE:
             return index
     return None
@@ -207,9 +245,7 @@ def _initial_errors(
 ) -> tuple[float, ...]:
     setup = get_setup(task.robot_setup)
     tree = KinematicTree(setup.robot)
-    names = [name for name in meta["object_names"] if f"object/{name}" in state]
-    ours = np.array([state[f"object/{name}"] for name in names])
-    theirs = np.array([arrays["obj_pose"][meta["object_names"].index(name)] for name in names], np.float64)
+    ours, theirs = _things(meta, arrays, state)
     distance, angle = _pose_errors(ours, theirs)
     poses = tree.link_poses(state["qpos"][None], [setup.robot.tcp_link, setup.camera.link])
     tcp, mount = (transforms.compose(base, transforms.make_pose(p, R))[0] for R, p in poses.values())
@@ -224,6 +260,21 @@ def _initial_errors(
         float(np.degrees(tcp_angle[0])),
         float(np.linalg.norm(pixels, axis=1).max()),
     )
+
+
+def _things(
+    meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Floats]
+) -> tuple[Floats, Floats]:
+    """Poses ``[n, 7]`` of objects and drawers as here and as recorded."""
+    names = [name for name in meta["object_names"] if f"object/{name}" in state]
+    ours = [state[f"object/{name}"] for name in names]
+    theirs = [arrays["obj_pose"].reshape(-1, 7)[meta["object_names"].index(name)] for name in names]
+    drawers = [name.removeprefix("joint/") for name in state if name.startswith("joint/")]
+    for joint in drawers:
+        ours.append(drawer_pose(joint.removesuffix(joint_name("")), float(state[f"joint/{joint}"])))
+        link = meta["cabinet_link_names"].index(joint.removesuffix("_joint"))
+        theirs.append(arrays["cabinet_link_pose_world"][link])
+    return np.array(ours), np.array(theirs, np.float64)
 
 
 def project(camera: Camera, mount: Floats, points: Floats) -> Floats:
@@ -279,11 +330,24 @@ def _replay(
         success = np.where(running, info["success"], success)
         for lane in np.flatnonzero(running):
             _, meta, arrays = episodes[lane]
-            source = sources[lane]
-            place = meta["object_names"].index(source)
-            offset = info["states"][lane][f"object/{source}"][0, :3] - arrays["obj_pose"][step + 1, place, :3]
-            deviation[lane] = max(deviation[lane], float(np.linalg.norm(offset)))
+            offset = _departure(sources[lane], info["states"][lane], meta, arrays, step + 1)
+            deviation[lane] = max(deviation[lane], offset)
     return [{"ours": bool(s), "source_max_mm": _mm(d)} for s, d in zip(success, deviation, strict=True)]
+
+
+def _departure(
+    source: str,
+    states: Mapping[str, NDArray[Any]],
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    row: int,
+) -> float:
+    """How far (m) the manipulated object or drawer is from where it was recorded."""
+    if f"joint/{source}" in states:
+        recorded = arrays["drawer_qpos"][row, meta["drawer_joint_names"].index(source)]
+        return float(abs(states[f"joint/{source}"][0] - recorded))
+    place = meta["object_names"].index(source)
+    return float(np.linalg.norm(states[f"object/{source}"][0, :3] - arrays["obj_pose"][row, place, :3]))
 
 
 def _reset_recorded(
@@ -293,11 +357,10 @@ def _reset_recorded(
     task, env.record_states = env.tasks[0], True
     indices = [_grid_index(task, meta, arrays) for _, meta, arrays in episodes]
     env.reset(options={"layout": [index or 0 for index in indices]})
-    for lane, (index, (_, _, arrays)) in enumerate(zip(indices, episodes, strict=True)):
+    for lane, (index, (_, meta, arrays)) in enumerate(zip(indices, episodes, strict=True)):
         if index is None:
-            layout = replace(env.lanes[lane].layout, object_pose=arrays["obj_pose"][0].astype(np.float64))
-            placement = Placement(task, "default", layout, arrays["qpos"][0].astype(np.float64))
-            env.start(np.array([lane]), [env.addresses[lane]], [placement])
+            layout = replace(_with_robot_of(task, meta), object_pose=arrays["obj_pose"][0].astype(np.float64))
+            _start(env, lane, layout, arrays["qpos"][0].astype(np.float64))
 
 
 def _free_motion(env: SceneVectorEnv, qpos: NDArray[Any], actions: NDArray[Any]) -> tuple[Floats, Floats]:

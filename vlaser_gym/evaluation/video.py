@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlaser_gym.envs.address import canonical_layout
 from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.rendering import SceneRenderer
+from vlaser_gym.envs.rendering import SceneRenderer, drawn_states
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.files import appearing
@@ -175,7 +175,7 @@ def _frames(
     renderer: SceneRenderer, record: Record, states: Mapping[str, NDArray[Any]], note: str
 ) -> Iterator[NDArray[np.uint8]]:
     """Captioned pictures of the initial state and of each control step."""
-    named = {k: v for k, v in states.items() if k == "qpos" or k.startswith(("object/", "joint/"))}
+    named = drawn_states(states)
     count = len(named["qpos"])
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))

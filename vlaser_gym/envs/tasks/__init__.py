@@ -25,14 +25,12 @@ __all__ = [
 
 #: All of the Google Robot's tasks.
 GOOGLE_TASKS: tuple[Task, ...] = (*google_pick.TASKS, *move_near.TASKS, *drawers.TASKS, *place_in_drawer.TASKS)
-#: Those whose scenes an engine can build; they are registered.
-_GOOGLE_READY: tuple[Task, ...] = (*google_pick.TASKS, *move_near.TASKS)
-_REGISTERED: tuple[Task, ...] = (*widowx.TASKS, *_GOOGLE_READY)
+_REGISTERED: tuple[Task, ...] = (*widowx.TASKS, *GOOGLE_TASKS)
 _TASKS: dict[str, Task] = {task.name: task for task in _REGISTERED}
 #: Names that stand for several tasks, in the order in which they are run.
 PRESETS: dict[str, tuple[str, ...]] = {
     "widowx": tuple(task.name for task in widowx.TASKS),
-    "google_robot": tuple(task.name for task in _GOOGLE_READY),
+    "google_robot": tuple(task.name for task in GOOGLE_TASKS),
 }
 
 

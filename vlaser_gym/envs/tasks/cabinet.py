@@ -91,5 +91,15 @@ def joint_name(drawer: str) -> str:
 
 def handle_pose(drawer: str, opening: float) -> tuple[float, ...]:
     """World pose of the middle of a drawer's handle at a joint position (m)."""
-    x, y, z = DRAWER[6].centre
+    return _unturned(drawer, opening, DRAWER[6].centre)
+
+
+def drawer_pose(drawer: str, opening: float) -> tuple[float, ...]:
+    """World pose of a drawer's frame at a joint position (m)."""
+    return _unturned(drawer, opening, (0.0, 0.0, 0.0))
+
+
+def _unturned(drawer: str, opening: float, place: _Triple) -> tuple[float, ...]:
+    """World pose of a place in a drawer's frame."""
+    x, y, z = place
     return (ORIGIN[0] + x + opening, ORIGIN[1] + y, ORIGIN[2] + DRAWER_HEIGHTS[drawer] + z, 1.0, 0.0, 0.0, 0.0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.rendering import SceneRenderer
+from vlaser_gym.envs.rendering import SceneRenderer, drawn_states
 from vlaser_gym.errors import UnknownNameError
 from vlaser_gym.evaluation.store import Record, address_of, read_states
 
@@ -47,10 +47,8 @@ def _render(renderer: SceneRenderer, run: Path, records: list[Record]) -> Iterab
         mine = list(group)
         for begin in range(0, len(mine), _BATCH):
             batch = mine[begin : begin + _BATCH]
-            last = []
-            for record in batch:
-                states = read_states(run, record)
-                last.append({k: v[-1] for k, v in states.items() if k == "qpos" or k.startswith(("object/", "joint/"))})
+            states = [drawn_states(read_states(run, record)) for record in batch]
+            last = [{name: values[-1] for name, values in of.items()} for of in states]
             for record, picture in zip(batch, renderer.frames(task, variant, last), strict=True):
                 yield address_of(record), _jpeg(Image.fromarray(picture))
 

@@ -12,7 +12,7 @@ from mujoco.batch import SimulationError as BatchError
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading
-from vlaser_gym.envs.engines.mujoco.rendering import RenderPool, SceneKey
+from vlaser_gym.envs.engines.mujoco.rendering import Job, RenderPool, SceneKey
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
 from vlaser_gym.envs.robots import DriveTargets
 from vlaser_gym.envs.tasks import get_task
@@ -91,7 +91,7 @@ class MujocoEngine:
         for lane in lanes:
             key = self._keys[lane]
             assert key is not None
-            jobs.append((key, self._pools[key].batch.qpos[lane]))
+            jobs.append(Job(key, self._pools[key].batch.qpos[lane], self._pools[key].base_pose(int(lane))))
         return self._renderer.render(jobs)
 
     def get_state(self) -> dict[str, Any]:
@@ -131,7 +131,17 @@ class _Pool:
         self.batch.reset([lane], stage=_NO_FORWARD)
         row = self.batch.qpos[lane]
         write_qpos(scene, row, qpos, layout.object_pose, layout.joints)
+        if scene.base >= 0:
+            base = np.array(layout.base_pose)
+            self.batch.mocap_pos[lane, scene.base], self.batch.mocap_quat[lane, scene.base] = base[:3], base[3:]
         self.batch.ctrl[lane, scene.drives] = qpos
+
+    def base_pose(self, lane: int) -> Floats | None:
+        """Where the robot stands, ``[7]``; None where all layouts have it in one place."""
+        base = self.scene.base
+        if base < 0:
+            return None
+        return np.concatenate([self.batch.mocap_pos[lane, base], self.batch.mocap_quat[lane, base]])
 
     def step(self, lanes: Ints, position: Floats, speed: Floats | None) -> None:
         """``position [B, S, J]``: S targets, each held for an equal share of the control step; so is ``speed``.

@@ -39,7 +39,7 @@ _PALETTES: dict[str, tuple[_Rgb, _Rgb, _Rgb, _Rgb]] = {
 _DEFAULT_PALETTE = "google_pick_coke_can_1_v4"
 _THICKNESS = 0.04
 #: The original's light strengths are for its tone mapping; the sum of its default ones maps to this one here.
-_BRIGHTNESS, _AMBIENT = 0.76 / 3.6, 0.42
+_BRIGHTNESS, _AMBIENT, _MOST_AMBIENT = 0.76 / 3.6, 0.42, 0.85
 
 
 def add_table(spec: mujoco.MjSpec, appearance: Variant) -> None:
@@ -90,7 +90,8 @@ def add_lights(spec: mujoco.MjSpec, light: str) -> None:
     """The directional lights of :data:`LIGHTS`, without shadows, which software GL draws slowly."""
     lighting = LIGHTS[light]
     headlight = spec.visual.headlight
-    headlight.ambient, headlight.diffuse, headlight.specular = (_AMBIENT,) * 3, (0.0,) * 3, (0.0,) * 3
+    ambient = min(_AMBIENT * lighting.ambient / LIGHTS["default"].ambient, _MOST_AMBIENT)
+    headlight.ambient, headlight.diffuse, headlight.specular = (ambient,) * 3, (0.0,) * 3, (0.0,) * 3
     for i, lamp in enumerate(lighting.lights):
         strength = _BRIGHTNESS * lamp.strength
         spec.worldbody.add_light(

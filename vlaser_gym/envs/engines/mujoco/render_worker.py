@@ -24,15 +24,18 @@ class _Artist:
     def __init__(self, key: SceneKey, camera: str | None) -> None:
         scene = build_scene(get_task(key.task), key.variant, key.look, key.cast)
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
+        self.base = scene.base
         self.camera = scene.camera if camera is None else camera
         width, height = self.model.cam_resolution[self.model.camera(self.camera).id]
         self.size = int(height), int(width)
         self._renderer: Any = None
 
-    def draw(self, qpos: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
+    def draw(self, job: Job, out: NDArray[np.uint8]) -> None:
         if self._renderer is None:
             self._renderer = self._open_context()
-        self.data.qpos[:] = qpos
+        self.data.qpos[:] = job.qpos
+        if job.base is not None:
+            self.data.mocap_pos[self.base], self.data.mocap_quat[self.base] = job.base[:3], job.base[3:]
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
@@ -69,10 +72,10 @@ class _Server:
         self._camera = camera
         self._frames = np.memmap(path, np.uint8, "r+", shape=shape)
 
-    def _render(self, jobs: list[tuple[int, *Job]]) -> None:
+    def _render(self, jobs: list[tuple[int, Job]]) -> None:
         assert self._frames is not None
-        for slot, key, qpos in jobs:
-            self._artist(key).draw(qpos, self._frames[slot])
+        for slot, job in jobs:
+            self._artist(job.key).draw(job, self._frames[slot])
 
 
 def _serve(inbox: IO[bytes], outbox: IO[bytes]) -> None:

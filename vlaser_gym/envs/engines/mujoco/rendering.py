@@ -37,7 +37,12 @@ class SceneKey(NamedTuple):
     cast: str = ""
 
 
-Job = tuple[SceneKey, NDArray[np.float64]]
+class Job(NamedTuple):
+    """A picture to make: the scene, its ``qpos``, and the robot's base pose ``[7]`` where layouts bring their own."""
+
+    key: SceneKey
+    qpos: NDArray[np.float64]
+    base: NDArray[np.float64] | None = None
 
 
 class RenderPool:
@@ -66,11 +71,11 @@ class RenderPool:
             RenderingUnavailableError: if no OpenGL driver can make pictures here.
         """
         if self._frames is None:
-            self._frames = self._open(jobs[0][0])
+            self._frames = self._open(jobs[0].key)
         shares = np.array_split(np.arange(len(jobs)), len(self._workers))
         busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if len(share)]
         for worker, share in busy:
-            worker.send(("render", [(int(i), *jobs[i]) for i in share]))
+            worker.send(("render", [(int(i), jobs[i]) for i in share]))
         for worker, _ in busy:
             worker.receive()
         return np.array(self._frames[: len(jobs)])
@@ -111,15 +116,15 @@ class SceneRenderer:
         self._scenes: dict[SceneKey, Scene] = {}
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
-        """``[H, W, 3]`` picture of a state with the recorded names ``qpos``, ``object/<name>``, ``joint/<name>``."""
+        """``[H, W, 3]`` picture of a state with the names that :meth:`Lane.state` gives it."""
         return np.asarray(self.frames(task, variant, [state])[0])
 
     def frames(self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]]) -> NDArray[np.uint8]:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task."""
         keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
-        return self._pool.render([(key, self._row(key, state)) for key, state in zip(keys, states, strict=True)])
+        return self._pool.render([self._job(key, state) for key, state in zip(keys, states, strict=True)])
 
-    def _row(self, key: SceneKey, state: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+    def _job(self, key: SceneKey, state: Mapping[str, ArrayLike]) -> Job:
         task = get_task(key.task)
         if key not in self._scenes:
             self._scenes[key] = build_scene(task, key.variant, key.look, key.cast)
@@ -130,7 +135,7 @@ class SceneRenderer:
         joints = {name: float(np.asarray(state[f"joint/{name}"])) for name in scene.joint_qpos}
         row = np.array(scene.model.qpos0)
         write_qpos(scene, row, np.asarray(state["qpos"], np.float64), poses, joints)
-        return row
+        return Job(key, row, None if scene.base < 0 else np.asarray(state["base_pose"], np.float64))
 
     def close(self) -> None:
         """End the processes."""

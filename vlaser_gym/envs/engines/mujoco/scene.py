@@ -56,6 +56,7 @@ class Scene:
         drives: actuator of each robot joint, order of ``Robot.moving_joints``.
         lead: speed target (rad/s) -> how far the position target is moved ahead to stand for it (rad): damping over
             stiffness of each joint's drive.
+        base: index of the robot's base among the mocap bodies; -1 where it cannot be moved.
         sensors: first index of each contact query's force in ``sensordata`` (three numbers, N, world frame).
         camera: name of the robot's camera.
         substeps: physics substeps of a control step.
@@ -70,6 +71,7 @@ class Scene:
     joint_qpos: Mapping[str, int]
     drives: Ints
     lead: Floats
+    base: int
     sensors: Ints
     camera: str
     substeps: int
@@ -88,7 +90,8 @@ def build_scene(task: Task, variant: str = "default", look: str = "builtin", cas
     spec = mujoco.MjSpec()
     _set_options(spec, 1.0 / (setup.control_hz * _SUBSTEPS[setup.robot.name]))
     spec.option.impratio = _FRICTION_WEIGHT[setup.robot.name]
-    _add_robot(spec, setup, look, appearance)
+    # Layouts that bring a base pose of their own share the scene: there the base is put in place at reset.
+    _add_robot(spec, setup, look, appearance, movable=first.base_pose is not None)
     add_scenery(spec, task.scenery, look, appearance)
     for i, obj in enumerate(objects):
         body = add_object(spec, obj, look)
@@ -120,7 +123,7 @@ def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
     spec.stat.extent, spec.stat.center = 1.0, (0.0, 0.0, 0.9)
 
 
-def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str, appearance: Variant) -> None:
+def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str, appearance: Variant, movable: bool) -> None:
     robot = setup.robot
     joints = {joint.child: joint for joint in robot.joints}
     bodies: dict[str, mujoco.MjsBody] = {}
@@ -135,6 +138,7 @@ def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str, appearance: Va
         body.explicitinertial, body.mass, body.ipos = True, link.mass, link.com
         body.fullinertia = inertia[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
         if joint is None:
+            body.mocap = movable
             body.pos, body.quat = setup.base_pose[:3], setup.base_pose[3:]
         else:
             _add_joint(spec, body, joint)
@@ -231,21 +235,24 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
 
 
 def _add_contact_sensor(spec: mujoco.MjSpec, name: str, query: ContactQuery) -> None:
-    body = mujoco.mjtObj.mjOBJ_BODY
+    (by, by_name), (of, of_name) = _element(query.by), _element(query.of)
     spec.add_sensor(
         name=name,
         type=mujoco.mjtSensor.mjSENS_CONTACT,
-        objtype=body,
-        objname=_body_name(query.by),
-        reftype=body,
-        refname=_body_name(query.of),
+        objtype=by,
+        objname=by_name,
+        reftype=of,
+        refname=of_name,
         # data fields (bit 1: force), reduction (3: net force in world axes), number of slots
         intprm=(1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3, 1),
     )
 
 
-def _body_name(subject: str) -> str:
-    return "world" if subject == "scene" else subject
+def _element(subject: str) -> tuple[mujoco.mjtObj, str]:
+    """The body or geom that a contact query calls so."""
+    if subject.startswith("part:"):
+        return mujoco.mjtObj.mjOBJ_GEOM, subject
+    return mujoco.mjtObj.mjOBJ_BODY, "world" if subject == "scene" else subject
 
 
 def _set_damping(scene: Scene, objects: Sequence[ObjectSpec]) -> None:
@@ -273,6 +280,7 @@ def _index(
         joint_qpos={name: int(model.joint(name).qposadr[0]) for name in first.joints},
         drives=np.array([model.actuator(joint.name).id for joint in moving]),
         lead=np.array([joint.kd / joint.kp for joint in moving]),
+        base=int(model.body(f"link:{setup.robot.links[0].name}").mocapid[0]),
         sensors=np.array(sensors, np.int64),
         camera=setup.camera.name,
         substeps=_SUBSTEPS[setup.robot.name],

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlaser_gym.envs.engines.mujoco import google_scenery, meshes, textures
+from vlaser_gym.envs.engines.mujoco import google_cabinet, google_scenery, meshes, textures
 from vlaser_gym.envs.engines.mujoco.meshes import MILLIMETRE, Surface
 from vlaser_gym.envs.engines.mujoco.objects import add_collision, add_visual
 from vlaser_gym.envs.tasks.variants import Variant
@@ -22,6 +22,8 @@ from vlaser_gym.errors import UnknownNameError
 _TABLE_X, _TABLE_Y = (-800.0, 400.0), (-650.0, 950.0)
 _TABLE_TOP = {"bridge_table": 870.0, "bridge_sink": 850.0}
 _THICKNESS = 40.0
+#: Sceneries of the Google Robot.
+_GOOGLE = {"google_table": google_scenery.add_table, "google_cabinet": google_cabinet.add_cabinet}
 
 _Span = tuple[float, float]
 _Rgb = tuple[float, float, float]
@@ -33,11 +35,11 @@ def add_scenery(spec: mujoco.MjSpec, scenery: str, look: str = "builtin", appear
     Raises:
         UnknownNameError: if there is no such scenery.
     """
-    if scenery == "google_table":
-        google_scenery.add_table(spec, appearance or Variant())
+    if scenery in _GOOGLE:
+        _GOOGLE[scenery](spec, appearance or Variant())
         return
     if scenery not in _TABLE_TOP:
-        raise UnknownNameError("scenery", scenery, [*_TABLE_TOP, "google_table"])
+        raise UnknownNameError("scenery", scenery, [*_TABLE_TOP, *_GOOGLE])
     top = _TABLE_TOP[scenery]
     corners = np.array([_TABLE_X, _TABLE_Y, (top - _THICKNESS, top)]).T * MILLIMETRE
     size = (corners[1] - corners[0]) / 2
