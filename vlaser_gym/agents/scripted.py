@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
-from vlaser_gym.agents.scripted_google import GoogleEpisode
+from vlaser_gym.agents.disturbance import Disturbance, Pushes
+from vlaser_gym.agents.scripted_cabinet import CabinetEpisode
+from vlaser_gym.agents.scripted_google import GoogleEpisode, TableEpisode
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import get_setup
@@ -51,34 +53,6 @@ class Script:
     open_steps: int = 3
 
 
-@dataclass(frozen=True)
-class Disturbance:
-    """What pushes the arm off the expert's path, so that demonstrations show how to come back to it.
-
-    Every ``every`` actions the expert draws, with probability ``probability``, a displacement of the controller's
-    target and spreads it evenly over these actions; it learns of it only afterwards, and corrects it then. This is how
-    a policy that executes chunks of ``every`` actions errs.
-
-    Attributes:
-        position: standard deviation of the displacement along each axis (m).
-        yaw: standard deviation of the turn about the vertical (rad).
-        probability: of a disturbance in a chunk.
-        every: actions of a chunk.
-    """
-
-    position: float = 0.008
-    yaw: float = 0.08
-    probability: float = 0.6
-    every: int = 4
-
-    def draw(self, rng: np.random.Generator) -> Floats:
-        """What is added to each action of a chunk, ``[7]``."""
-        push = np.zeros(7)
-        push[:3] = rng.normal(0, self.position, 3)
-        push[5] = rng.normal(0, self.yaw)
-        return push / self.every * (rng.random() < self.probability)
-
-
 _SCRIPTS = {
     # The fingers reach 16 mm below the TCP: at the spoon's own height they would stand on the table.
     "widowx_spoon_on_towel": Script(grasp_offset=0.0085),
@@ -107,8 +81,7 @@ class ScriptedExpert:
             task = get_task(address.task)
             episode = _start(task, address)
             self._episodes[int(lane)] = episode
-            if self._disturbance is not None:
-                episode.disturb(self._disturbance, address.rng("disturbance"))
+            episode.pushes = Pushes(self._disturbance, address.rng("disturbance"))
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:
         """``[N, 1, 7]`` actions."""
@@ -119,10 +92,14 @@ class ScriptedExpert:
         """``[N, 1, 7]``: the last actions without disturbance, which is what a learner should imitate."""
         return np.array([[self._episodes[int(lane)].intended] for lane in lanes])
 
+    def subtask_done(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether what is told first in an episode of two sub-tasks is done, ``[N]``."""
+        return np.array([self._episodes[int(lane)].subtask_done for lane in lanes])
+
 
 def _start(task: Task, address: Address) -> _Episode | GoogleEpisode:
     if get_setup(task.robot_setup).robot.name == "google_robot":
-        return GoogleEpisode(task, address)
+        return CabinetEpisode(task, address) if task.scenery == "google_cabinet" else TableEpisode(task, address)
     return _Episode(task, _SCRIPTS.get(task.name, Script()))
 
 
@@ -137,12 +114,8 @@ class _Episode:
         self._source_rotation = np.eye(3)
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
         self.intended = np.zeros(7)
-        self._disturbance: Disturbance | None = None
-        self._count = 0
-
-    def disturb(self, disturbance: Disturbance, rng: np.random.Generator) -> None:
-        """From now on the executed actions differ from the intended ones."""
-        self._disturbance, self._rng = disturbance, rng
+        self.pushes = Pushes()
+        self.subtask_done = False
 
     def act(self, state: Floats) -> Floats:
         self._read(state)
@@ -151,17 +124,15 @@ class _Episode:
             self._goal, self._goal_rotation = self._position, self._rotation
             self._pushed = self._position, self._rotation
             self._plan = self._run()
-        if self._disturbance is not None and self._count % self._disturbance.every == 0:
+        if self.pushes.fresh:
             self._position, self._rotation = self._pushed
-            self._push = self._disturbance.draw(self._rng)
-        self._count += 1
         gripper = next(self._plan)
         self.intended = self._towards_goal(gripper)
-        return self.intended if self._disturbance is None else self._pushed_off()
+        return self._pushed_off()
 
     def _pushed_off(self) -> Floats:
         """The intended action with the push of this chunk; keeps track of where the target really is."""
-        action = self.intended + self._push
+        action = self.intended + self.pushes.next()
         matrix = transforms.rotvec_to_matrix(action[3:6])
         position, rotation = self._pushed
         self._pushed = self._tcp + matrix @ (position - self._tcp) + action[:3], matrix @ rotation

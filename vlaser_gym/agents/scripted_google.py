@@ -6,25 +6,23 @@ the way that is left, up to a largest step; nothing has to be tracked.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlaser_gym.agents.disturbance import Pushes
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import ObjectSpec, Task
 from vlaser_gym.envs.vector import STATE_FIELDS
 
-if TYPE_CHECKING:
-    from vlaser_gym.agents.scripted import Disturbance
-
 Floats = NDArray[np.float64]
 
 #: Gripper commands: relative, positive closes; an opened or closed gripper stays so at 0.
-_CLOSE, _OPEN, _KEEP = 1.0, -1.0, 0.0
+CLOSE, OPEN, KEEP = 1.0, -1.0, 0.0
 #: An axis this much upright (cosine) is standing.
 _STANDING = 0.8
 #: Less motion (m) in a control step is none.
@@ -57,96 +55,43 @@ class GoogleScript:
     close_steps: int = 5
 
 
-class GoogleEpisode:
-    """The script of one episode as a generator of gripper commands; goals are set on the way."""
+class GoogleEpisode(ABC):
+    """The script of one episode as a generator of gripper commands; goals are set on the way.
 
-    def __init__(self, task: Task, address: Address, script: GoogleScript | None = None) -> None:
-        layout = task.layout(address.layout, address.variant)
-        objects = task.objects_of(layout.cast)
-        source = task.source if layout.source is None else layout.source
-        target = task.target if layout.target is None else layout.target
-        self._object: ObjectSpec = objects[source]
-        self._target_object: ObjectSpec | None = None if target < 0 else objects[target]
+    Attributes:
+        intended: the last action without its disturbance, ``[7]``.
+        pushes: what is added to the actions.
+        subtask_done: what is told first in an episode of two sub-tasks is done.
+    """
+
+    def __init__(self, script: GoogleScript | None = None) -> None:
         self._script = GoogleScript() if script is None else script
         self._plan: Iterator[float] | None = None
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
         self.intended = np.zeros(7)
-        self._disturbance: Disturbance | None = None
-        self._count = 0
-
-    def disturb(self, disturbance: Disturbance, rng: np.random.Generator) -> None:
-        """From now on the executed actions differ from the intended ones."""
-        self._disturbance, self._rng = disturbance, rng
+        self.pushes = Pushes()
+        self.subtask_done = False
 
     def act(self, state: Floats) -> Floats:
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
         self._tcp, self._rotation = state[:3], transforms.quat_to_matrix(state[3:7])
-        self._source, self._source_rotation = _centre(state[STATE_FIELDS["source"]], self._object)
-        self._target, _ = _centre(state[STATE_FIELDS["target"]], self._target_object or self._object)
+        self._look(state)
         if self._plan is None:
+            self._goal, self._goal_rotation = self._tcp, self._rotation
             self._plan = self._run()
         gripper = next(self._plan)
         step = _limited(self._goal - self._tcp, self._script.max_step)
         turn = transforms.matrix_to_rotvec(self._goal_rotation @ self._rotation.T)
         self.intended = np.concatenate([step, _limited(turn, self._script.max_turn), [gripper]])
-        return self.intended if self._disturbance is None else self.intended + self._pushed()
+        return self.intended + self.pushes.next()
 
-    def _pushed(self) -> Floats:
-        """The push of this chunk, as a share of each of its actions, ``[7]``."""
-        assert self._disturbance is not None
-        if self._count % self._disturbance.every == 0:
-            self._push = self._disturbance.draw(self._rng)
-        self._count += 1
-        return self._push
+    @abstractmethod
+    def _look(self, state: Floats) -> None:
+        """Take from the state what the script needs to know."""
 
+    @abstractmethod
     def _run(self) -> Iterator[float]:
-        """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
-        rest = self._source[2]
-        for _ in range(2):
-            yield from self._grasp()
-            if self._source[2] > rest + self._script.carry / 2:
-                break
-            yield from self._move(self._goal, _OPEN)
-        if self._target_object is not None:
-            yield from self._carry()
-        while True:
-            yield _CLOSE
-
-    def _grasp(self) -> Iterator[float]:
-        script = self._script
-        self._goal_rotation = self._grasp_rotation()
-        grasp = self._source.copy()
-        yield from self._move(grasp + [0, 0, script.approach], _KEEP, tolerance=0.025)
-        yield from self._move(grasp, _KEEP, tolerance=0.006)
-        for _ in range(script.close_steps):
-            yield _CLOSE
-        height = script.lift if self._target_object is None else script.carry
-        yield from self._move(grasp + self._inward(script.retreat) + [0, 0, height], _CLOSE)
-
-    def _inward(self, length: float) -> Floats:
-        """A way towards the robot, where the arm is less stretched."""
-        return np.array([*-self._source[:2] / np.linalg.norm(self._source[:2]) * length, 0.0])
-
-    def _carry(self) -> Iterator[float]:
-        held = self._tcp - self._source
-        assert self._target_object is not None
-        apart = self._source[:2] - self._target[:2]
-        distance = _radius(self._object) + _radius(self._target_object) + self._script.gap
-        place = self._target[:2] + apart / np.linalg.norm(apart) * distance
-        yield from self._move(np.array([*place, self._source[2]]) + held, _CLOSE)
-        yield from self._move(self._goal - [0, 0, self._script.carry - 0.01], _CLOSE)
-
-    def _grasp_rotation(self) -> Floats:
-        """Closing across the object's long axis, pointing down; what stands upright is grasped as the gripper is."""
-        long = _LONG_AXES.get(self._object.name.removeprefix("baked_").removesuffix("_v2"))
-        axis = self._source_rotation[:, int(np.argmax(self._object.bbox)) if long is None else long]
-        if abs(axis[2]) > _STANDING or np.ptp(self._object.bbox) < 0.01:
-            return self._rotation
-        closing = np.array([-axis[1], axis[0], 0.0]) / np.hypot(axis[0], axis[1])
-        if closing @ self._rotation[:, 1] < 0:
-            closing = -closing
-        down = np.array([0.0, 0.0, -1.0])
-        return np.stack([np.cross(closing, down), closing, down], -1)
+        """Gripper commands, without end."""
 
     def _move(self, goal: Floats, gripper: float, tolerance: float = 0.015) -> Iterator[float]:
         """Until the goal is reached, or nothing moves any more: at its limits the wrist keeps some goals from it."""
@@ -164,7 +109,74 @@ class GoogleEpisode:
                 return
 
 
-def _centre(pose: Floats, body: ObjectSpec) -> tuple[Floats, Floats]:
+class TableEpisode(GoogleEpisode):
+    """Grasp an object on the table from above and lift it, or carry it to another."""
+
+    def __init__(self, task: Task, address: Address, script: GoogleScript | None = None) -> None:
+        super().__init__(script)
+        layout = task.layout(address.layout, address.variant)
+        objects = task.objects_of(layout.cast)
+        source = task.source if layout.source is None else layout.source
+        target = task.target if layout.target is None else layout.target
+        self._object: ObjectSpec = objects[source]
+        self._target_object: ObjectSpec | None = None if target < 0 else objects[target]
+
+    def _look(self, state: Floats) -> None:
+        self._source, self._source_rotation = centre(state[STATE_FIELDS["source"]], self._object)
+        self._target, _ = centre(state[STATE_FIELDS["target"]], self._target_object or self._object)
+
+    def _run(self) -> Iterator[float]:
+        """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
+        rest = self._source[2]
+        for _ in range(2):
+            yield from self._grasp()
+            if self._source[2] > rest + self._script.carry / 2:
+                break
+            yield from self._move(self._goal, OPEN)
+        if self._target_object is not None:
+            yield from self._carry()
+        while True:
+            yield CLOSE
+
+    def _grasp(self) -> Iterator[float]:
+        script = self._script
+        self._goal_rotation = self._grasp_rotation()
+        grasp = self._source.copy()
+        yield from self._move(grasp + [0, 0, script.approach], KEEP, tolerance=0.025)
+        yield from self._move(grasp, KEEP, tolerance=0.006)
+        for _ in range(script.close_steps):
+            yield CLOSE
+        height = script.lift if self._target_object is None else script.carry
+        yield from self._move(grasp + self._inward(script.retreat) + [0, 0, height], CLOSE)
+
+    def _inward(self, length: float) -> Floats:
+        """A way towards the robot, where the arm is less stretched."""
+        return np.array([*-self._source[:2] / np.linalg.norm(self._source[:2]) * length, 0.0])
+
+    def _carry(self) -> Iterator[float]:
+        held = self._tcp - self._source
+        assert self._target_object is not None
+        apart = self._source[:2] - self._target[:2]
+        distance = _radius(self._object) + _radius(self._target_object) + self._script.gap
+        place = self._target[:2] + apart / np.linalg.norm(apart) * distance
+        yield from self._move(np.array([*place, self._source[2]]) + held, CLOSE)
+        yield from self._move(self._goal - [0, 0, self._script.carry - 0.01], CLOSE)
+
+    def _grasp_rotation(self) -> Floats:
+        """Closing across the object's long axis, pointing down; what stands upright is grasped as the gripper is."""
+        long = _LONG_AXES.get(self._object.name.removeprefix("baked_").removesuffix("_v2"))
+        axis = self._source_rotation[:, int(np.argmax(self._object.bbox)) if long is None else long]
+        if abs(axis[2]) > _STANDING or np.ptp(self._object.bbox) < 0.01:
+            return self._rotation
+        closing = np.array([-axis[1], axis[0], 0.0]) / np.hypot(axis[0], axis[1])
+        if closing @ self._rotation[:, 1] < 0:
+            closing = -closing
+        down = np.array([0.0, 0.0, -1.0])
+        return np.stack([np.cross(closing, down), closing, down], -1)
+
+
+def centre(pose: Floats, body: ObjectSpec) -> tuple[Floats, Floats]:
+    """Centre of mass and rotation of an object at a pose ``[7]``."""
     rotation = transforms.quat_to_matrix(pose[3:])
     return pose[:3] + rotation @ np.array(body.com), rotation
 

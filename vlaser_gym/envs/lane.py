@@ -107,6 +107,11 @@ class Lane:
         self.reading = reading
         self.elapsed += 1
 
+    def advance_subtask(self) -> None:
+        """The agent says that the current sub-task is done."""
+        self.memory = self.task.advance(self.memory)
+        self.stage = int(self.task.stage(self.memory)[0])
+
     def judge(self, flags: dict[str, bool], memory: Memory, stage: int, terminate_on_success: bool) -> None:
         """Take in the task's verdict on the last control step."""
         self.flags, self.memory, self.stage = flags, memory, stage

@@ -291,6 +291,14 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         observation = self._autoreset(terminated | truncated, info)
         return observation, reward.sum(1), terminated, truncated, info
 
+    def advance_to_next_subtask(self, lanes: Ints) -> None:
+        """The agent declares the first sub-task done on these lanes; the next observation tells it the second.
+
+        Tasks of one sub-task do not change. To be called before the control step that the agent has decided on.
+        """
+        for i in lanes:
+            self.lanes[i].advance_subtask()
+
     def _checked(self, actions: ArrayLike) -> NDArray[np.float64]:
         array = np.asarray(actions, np.float64)
         if array.ndim != 3 or array.shape[0] != self.num_envs or array.shape[2] != 7 or not array.shape[1]:

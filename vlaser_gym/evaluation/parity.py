@@ -166,9 +166,7 @@ def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> d
 
 def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, float]:
     task = get_task(task_name)
-    found = [
-        (episode, _layout_of(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)
-    ]
+    found = [(episode, _layout_of(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)]
     episodes = [(episode, layout) for episode, layout in found if layout is not None]
     errors = []
     for env, batch in simulator.batches(task_name, episodes):
@@ -271,7 +269,7 @@ def _things(
     theirs = [arrays["obj_pose"].reshape(-1, 7)[meta["object_names"].index(name)] for name in names]
     drawers = [name.removeprefix("joint/") for name in state if name.startswith("joint/")]
     for joint in drawers:
-        ours.append(drawer_pose(joint.removesuffix(joint_name("")), float(state[f"joint/{joint}"])))
+        ours.append(np.array(drawer_pose(joint.removesuffix(joint_name("")), float(state[f"joint/{joint}"]))))
         link = meta["cabinet_link_names"].index(joint.removesuffix("_joint"))
         theirs.append(arrays["cabinet_link_pose_world"][link])
     return np.array(ours), np.array(theirs, np.float64)

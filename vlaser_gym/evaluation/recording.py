@@ -21,6 +21,8 @@ from vlaser_gym.envs.engines.base import Engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.evaluation.runner import EpisodeResult, Step, VectorEnv
 
@@ -105,6 +107,10 @@ class EpisodeCamera:
             _joined([step[4] for step in steps], info),
         )
 
+    def advance_to_next_subtask(self, lanes: Lanes) -> None:
+        """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`."""
+        self.env.advance_to_next_subtask(lanes)
+
     def _piece(self, actions: NDArray[np.float64]) -> Step:
         step = self.env.step_chunk(actions)
         ran, success = step[4]["chunk"]["ran"], step[4]["chunk"]["flags"]["success"]
@@ -148,6 +154,12 @@ class LabelTap:
         for lane, chunk in zip(lanes, np.asarray(intended, np.float64), strict=True):
             self.labels[int(lane)].append(chunk)
         return actions
+
+    def subtask_done(self, lanes: Lanes) -> NDArray[np.bool_]:
+        """See :class:`~vlaser_gym.agents.base.Agent`."""
+        if not hasattr(self.agent, "subtask_done"):
+            return np.zeros(len(lanes), bool)
+        return np.asarray(self.agent.subtask_done(lanes), bool)
 
 
 class Recorder:
@@ -198,14 +210,24 @@ def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
     proprio = proprio_of(address, trajectory)
     state = np.zeros((len(proprio), 26), np.float32)
     state[:, :8] = proprio
-    base = transforms.invert(np.asarray(get_setup(task.robot_setup).base_pose))
-    for field, index in (("source", task.source), ("target", task.target)):
-        world = np.asarray(trajectory[f"object/{task.objects[index].name}"], np.float64)
-        state[:, STATE_FIELDS[field]] = transforms.compose(base, world)
+    layout = task.layout(address.layout, address.variant)
+    base = transforms.invert(np.asarray(layout.base_pose or get_setup(task.robot_setup).base_pose))
+    source = task.source if layout.source is None else layout.source
+    target = task.target if layout.target is None else layout.target
+    for field, index in (("source", source), ("target", source if target < 0 and not layout.goal_joint else target)):
+        state[:, STATE_FIELDS[field]] = transforms.compose(base, _path_of(task, layout, index, trajectory))
     joints = [values for name, values in trajectory.items() if name.startswith("joint/")]
     for column, values in enumerate(joints):
         state[:, 22 + column] = values
     return state
+
+
+def _path_of(task: Task, layout: Layout, index: int, trajectory: Trajectory) -> NDArray[np.float64]:
+    """World poses ``[T + 1, 7]`` of an object, or (index -1) of the middle of the drawer's handle."""
+    if index >= 0:
+        return np.asarray(trajectory[f"object/{task.objects_of(layout.cast)[index].name}"], np.float64)
+    drawer = layout.goal_joint.removesuffix(joint_name(""))
+    return np.array([handle_pose(drawer, float(value)) for value in trajectory[f"joint/{layout.goal_joint}"]])
 
 
 def _blocks(actions: NDArray[np.float64], rows: int, every: int) -> NDArray[np.float64]:

@@ -36,6 +36,9 @@ class VectorEnv(Protocol):
     def step_chunk(self, actions: NDArray[np.float64]) -> Step:
         """Execute ``[N, H, 7]`` on the lanes that run."""
 
+    def advance_to_next_subtask(self, lanes: Lanes) -> None:
+        """The agent has declared the current sub-task done on these lanes."""
+
 
 @dataclass(frozen=True)
 class EpisodeResult:
@@ -162,9 +165,18 @@ class Runner:
             error.add_note(f"Raised by {self.name}.act(observations, lanes) for {len(lanes)} lanes.")
             raise
         decided = self._checked(chunk, lanes)
+        self._advance(lanes)
         actions = np.zeros((self.env.num_envs, *decided.shape[1:]))
         actions[lanes] = decided
         return actions
+
+    def _advance(self, lanes: Lanes) -> None:
+        """Tell the environment of sub-tasks that the agent has just declared done."""
+        if not hasattr(self.agent, "subtask_done"):
+            return
+        done = lanes[np.asarray(self.call(self.agent.subtask_done, lanes), bool)]
+        if len(done):
+            self.env.advance_to_next_subtask(done)
 
     def _checked(self, chunk: Any, lanes: Lanes) -> NDArray[np.float64]:
         """The agent's answer as float64 ``[N, H, 7]``."""

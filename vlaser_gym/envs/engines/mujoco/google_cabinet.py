@@ -57,7 +57,9 @@ def _add_drawer(spec: mujoco.MjSpec, drawer: str, station: Station, solid_handle
     joint = body.add_joint(name=cabinet.joint_name(drawer), type=mujoco.mjtJoint.mjJNT_SLIDE, axis=(1, 0, 0))
     joint.limited, joint.range = True, cabinet.DRAWER_RANGE
     joint.solref_limit, joint.solimp_limit = (2 * spec.option.timestep, 1.0), (0.999, 0.9999, 1e-4, 0.5, 2.0)
-    joint.frictionloss, joint.damping = cabinet.JOINT_FRICTION, (cabinet.JOINT_DAMPING, 0.0, 0.0)
+    # PhysX takes the friction as a share of the joint's load: a drawer that nothing pushes stops at once.
+    joint.frictionloss = cabinet.JOINT_FRICTION * cabinet.DRAWER_MASS * -spec.option.gravity[2]
+    joint.damping = (cabinet.JOINT_DAMPING, 0.0, 0.0)
     for part in cabinet.DRAWER:
         collides = part.collides or solid_handles
         _add_part(spec, body, part, station, f"part:{drawer}_drawer_{part.name}", np.zeros(3), collides)

@@ -1,7 +1,7 @@
 """Shapes of the Google Robot: what touches and what is seen, per link and in its frame.
 
-Arm, head, gripper and fingers collide as the original's convex pieces (SimplerEnv, ManiSkill2_real2sim ef7a4d4), and
-are seen as them too: light covers, yellow fingers with grey tips. The base collides as boxes.
+All links collide as the original's convex pieces (SimplerEnv, ManiSkill2_real2sim ef7a4d4), and are seen as them too:
+light covers, yellow fingers with grey tips.
 """
 
 from __future__ import annotations
@@ -32,11 +32,6 @@ def _mirror(half: Hull) -> tuple[Floats, ...]:
     return (meshes.mirrored(half, axis=0),)
 
 
-def _boxes(corners: tuple[Hull, ...]) -> tuple[Floats, ...]:
-    grid = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T
-    return tuple(np.where(grid, np.array(high), np.array(low)) for low, high in corners)
-
-
 def _arrays(hulls: tuple[Hull, ...]) -> tuple[Floats, ...]:
     return tuple(np.array(hull, np.float64) for hull in hulls)
 
@@ -46,7 +41,7 @@ _FINGER, _TIP, _NAIL = (
 )
 #: Link -> its convex pieces (mm) and its part of the colouring.
 _LINKS: dict[str, tuple[tuple[Floats, ...], int]] = {
-    "link_base": (_boxes(measured.BASE), _COVER),
+    "link_base": (_arrays(measured.BASE), _COVER),
     "link_torso": (_arrays(measured.TORSO), _COVER),
     "link_shoulder": (_arrays(measured.SHOULDER), _COVER),
     "link_bicep": (_arrays(measured.BICEP), _COVER),

@@ -34,6 +34,8 @@ _FRICTION_WEIGHT = {"widowx": 10.0, "google_robot": 100.0}
 _ROLLING_FRICTION = {"widowx": 0.0, "google_robot": 0.001}
 #: Which shapes a robot's links have.
 _LINK_GEOMS = {"widowx": robot_geoms.add_link_geoms, "google_robot": google_geoms.add_link_geoms}
+#: Joint position (rad) at which empty fingers meet, by robot, where their joint limits do not stop them before.
+_FINGERS_MEET = {"google_robot": 1.0732}
 _OBJECT_FRICTION, _DEFAULT_FRICTION, _OBJECT_DAMPING = 0.5, 1.0, 0.1
 #: Rotor inertia as a share of damping times physics step.
 _ROTOR_INERTIA = 0.7
@@ -98,6 +100,7 @@ def build_scene(task: Task, variant: str = "default", look: str = "builtin", cas
         if obj.fixed:
             body.pos, body.quat = first.object_pose[i, :3], first.object_pose[i, 3:]
     _set_contacts(spec, setup.robot)
+    _stop_fingers(spec, setup.robot)
     _add_camera(spec, setup.camera)
     for i, query in enumerate(task.contacts_of(cast)):
         _add_contact_sensor(spec, f"contact{i}", query)
@@ -217,6 +220,26 @@ def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
         geom.condim = 6 if roll else 4 if twist else 3
         geom.solref = (2 * spec.option.timestep, 1.0)
         geom.solimp = (*_IMPEDANCE[robot.name], 0.001, 0.5, 2.0)
+
+
+def _stop_fingers(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """Closing fingers stop each other where they meet, and stay in the middle, as the original's do.
+
+    Their tips would meet edge to edge, where a contact has no clear direction: they slip past each other. A limit on
+    the sum of their joint positions presses on both alike.
+    """
+    meeting = _FINGERS_MEET.get(robot.name)
+    if meeting is None:
+        return
+    stop = spec.add_tendon(name="fingers", limited=True, range=(-1.0, 2 * meeting))
+    stop.solref_limit, stop.solimp_limit = (4 * spec.option.timestep, 1.0), (0.99, 0.999, 1e-3, 0.5, 2.0)
+    for joint in robot.gripper_joints:
+        stop.wrap_joint(joint, 1.0)
+    links = {body.name for body in spec.bodies if body.name.startswith("link:link_finger")}
+    for one in sorted(links):
+        for other in sorted(links):
+            if one < other and one.rpartition("_")[2] != other.rpartition("_")[2]:
+                spec.add_exclude(bodyname1=one, bodyname2=other)
 
 
 def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:

@@ -1,0 +1,59 @@
+"""What pushes an arm off the expert's path, so that demonstrations show how to come back to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """Displacements that an expert's actions get.
+
+    Every ``every`` actions the expert draws, with probability ``probability``, a displacement of the controller's
+    target and spreads it evenly over these actions; it learns of it only afterwards, and corrects it then. This is how
+    a policy that executes chunks of ``every`` actions errs.
+
+    Attributes:
+        position: standard deviation of the displacement along each axis (m).
+        yaw: standard deviation of the turn about the vertical (rad).
+        probability: of a disturbance in a chunk.
+        every: actions of a chunk.
+    """
+
+    position: float = 0.008
+    yaw: float = 0.08
+    probability: float = 0.6
+    every: int = 4
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """What is added to each action of a chunk, ``[7]``."""
+        push = np.zeros(7)
+        push[:3] = rng.normal(0, self.position, 3)
+        push[5] = rng.normal(0, self.yaw)
+        return push / self.every * (rng.random() < self.probability)
+
+
+class Pushes:
+    """The displacements of one episode, action after action; all zero without a disturbance."""
+
+    def __init__(self, disturbance: Disturbance | None = None, rng: np.random.Generator | None = None) -> None:
+        self._disturbance, self._rng = disturbance, rng
+        self._count, self._push = 0, np.zeros(7)
+
+    @property
+    def fresh(self) -> bool:
+        """The next action begins a chunk: now the expert learns where the last one really led."""
+        return self._disturbance is not None and self._count % self._disturbance.every == 0
+
+    def next(self) -> Floats:
+        """What is added to the next action, ``[7]``."""
+        if self._disturbance is not None and self._rng is not None:
+            if self.fresh:
+                self._push = self._disturbance.draw(self._rng)
+            self._count += 1
+        return self._push

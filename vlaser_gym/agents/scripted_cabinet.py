@@ -1,0 +1,128 @@
+"""The scripted expert before the cabinet: opens drawers, closes them, puts an object from the top into one.
+
+Handles cannot be gripped (the original's touch nothing): a drawer is opened with closed fingers that reach over its
+front, hook behind it and pull, and closed by pushing against the front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vlaser_gym.agents.scripted_google import CLOSE, KEEP, OPEN, Floats, GoogleEpisode, GoogleScript, centre
+from vlaser_gym.envs import transforms
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
+from vlaser_gym.envs.tasks.drawers import CLOSED
+from vlaser_gym.envs.vector import STATE_FIELDS
+
+#: Places of the TCP around the middle of the handle: outwards, up (m).
+_BEFORE, _OVER, _BEHIND, _HOOKED = (0.07, 0.165), (-0.02, 0.095), (-0.062, 0.062), (-0.068, 0.042)
+_IN_FRONT, _AT_FRONT = (0.10, 0.02), (0.03, 0.0)
+#: How far a drawer is pulled open (m); farther where something shall be put into it.
+_WIDE, _WIDER = 0.2, 0.26
+#: Angle of the gripper below level while it pulls and pushes, and while it holds an object (rad).
+_SLOPE, _STEEP = 0.79, 1.1
+
+
+class CabinetEpisode(GoogleEpisode):
+    """Open a drawer, close one, or open one and put an object into it; which of them the layout tells."""
+
+    def __init__(self, task: Task, address: Address, script: GoogleScript | None = None) -> None:
+        super().__init__(script)
+        layout = task.layout(address.layout, address.variant)
+        bodies = task.objects_of(layout.cast)
+        self._object = bodies[0] if bodies else None
+        self._drawer = [joint_name(drawer) for drawer in DRAWERS].index(layout.goal_joint)
+        self._closes = layout.joints[layout.goal_joint] > CLOSED
+
+    def _look(self, state: Floats) -> None:
+        handle = state[STATE_FIELDS["target"]]
+        self._handle, self._frame = handle[:3], transforms.quat_to_matrix(handle[3:])
+        self._opening = float(state[STATE_FIELDS["joints"]][self._drawer])
+        if self._object is not None:
+            self._place, _ = centre(state[STATE_FIELDS["source"]], self._object)
+
+    def _run(self) -> Iterator[float]:
+        if self._closes:
+            yield from self._push()
+        else:
+            yield from self._pull()
+        if self._object is not None:
+            self.subtask_done = True
+            yield from self._fetch()
+            yield from self._drop()
+        while True:
+            yield KEEP
+
+    def _at(self, outwards: float, up: float) -> Floats:
+        """A place around the handle as it is now, in the robot's frame."""
+        return np.asarray(self._handle + self._frame @ np.array([outwards, 0.0, up]))
+
+    def _point(self, slope: float) -> None:
+        """Turn towards the cabinet, ``slope`` below level, the fingers side by side."""
+        inward, up = -self._frame[:, 0], self._frame[:, 2]
+        approach = np.cos(slope) * inward - np.sin(slope) * up
+        closing = np.cross(up, inward)
+        self._goal_rotation = np.stack([np.cross(closing, approach), closing, approach], -1)
+
+    def _pull(self) -> Iterator[float]:
+        self._point(_SLOPE)
+        wanted = _WIDE if self._object is None else _WIDER
+        for _ in range(3):
+            yield from self._move(self._at(*_BEFORE), CLOSE, tolerance=0.03)
+            yield from self._move(self._at(*_OVER), CLOSE, tolerance=0.02)
+            yield from self._move(self._at(*_BEHIND), CLOSE, tolerance=0.015)
+            yield from self._move(self._at(*_HOOKED), CLOSE, tolerance=0.008)
+            yield from self._drag(wanted)
+            if self._opening > wanted - 0.03:
+                break
+            yield from self._move(self._tcp + self._frame @ [0, 0, 0.08], CLOSE, tolerance=0.03)
+        yield from self._move(self._at(-0.075, 0.10), CLOSE, tolerance=0.03)
+        yield from self._move(self._at(0.02, 0.24), KEEP, tolerance=0.05)
+
+    def _drag(self, wanted: float) -> Iterator[float]:
+        """Pull outwards and press down a little, while the drawer follows."""
+        slack = 0
+        while self._opening < wanted and slack < 5:
+            before = self._opening
+            self._goal = self._at(_HOOKED[0] + 0.06, _HOOKED[1] - 0.02)
+            yield CLOSE
+            slack = slack + 1 if self._opening - before < 0.003 else 0
+
+    def _push(self) -> Iterator[float]:
+        self._point(_SLOPE)
+        yield from self._move(self._at(*_IN_FRONT), CLOSE, tolerance=0.03)
+        yield from self._move(self._at(*_AT_FRONT), CLOSE, tolerance=0.02)
+        slack = 0
+        while self._opening > 0.005 and slack < 8:
+            before = self._opening
+            self._goal = self._at(-0.06, 0.0)
+            yield CLOSE
+            slack = slack + 1 if before - self._opening < 0.003 else 0
+        yield from self._move(self._at(0.08, 0.02), KEEP)
+
+    def _fetch(self) -> Iterator[float]:
+        """Grasp the object on the cabinet's top and lift it."""
+        self._point(_STEEP)
+        for _ in range(2):
+            rest = self._place.copy()
+            yield from self._move(rest + [0, 0, 0.13], OPEN, tolerance=0.03)
+            yield from self._move(rest + [0, 0, 0.0], KEEP, tolerance=0.008)
+            for _ in range(self._script.close_steps):
+                yield CLOSE
+            yield from self._move(rest + [0, 0, 0.13], CLOSE, tolerance=0.03)
+            if self._place[2] > rest[2] + 0.05:
+                break
+
+    def _drop(self) -> Iterator[float]:
+        """Carry the object over the open drawer and let it go close above its floor."""
+        held = self._tcp - self._place
+        over = self._at(-0.04 - self._opening / 2, 0.0)
+        yield from self._move(np.array([*over[:2], self._place[2]]) + held, CLOSE, tolerance=0.03)
+        yield from self._move(np.array([*over[:2], over[2] + 0.03]) + held, CLOSE, tolerance=0.02)
+        for _ in range(4):
+            yield OPEN
+        yield from self._move(self._tcp + [0, 0, 0.15], KEEP, tolerance=0.03)
