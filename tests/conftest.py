@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vlaser_gym.envs.tasks.put_on import PutOnTask
+from vlaser_gym.evaluation import files
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,6 +40,12 @@ def shared(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> Path:
     return shared / "golden" / "simplerenv"
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test switches the power off; thousands of waits for the disk would take a good part of a run."""
+    monkeypatch.setattr(files, "bring_to_disk", lambda file: file.stat())
 
 
 @pytest.fixture

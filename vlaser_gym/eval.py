@@ -28,22 +28,25 @@ def main(config: DictConfig) -> None:
         _film(evaluation, settings.video)
     if settings.report:
         telling += _seconds_of(_report, evaluation)
-    print(overhead_line(evaluation.seconds, evaluation.store.seconds, telling))
+    if evaluation.episodes:
+        print(pace_line(evaluation.episodes, evaluation.seconds, evaluation.store.seconds, telling))
 
 
-def overhead_line(scoring: float, storing: float, telling: float) -> str:
-    """How much of an evaluation is not the evaluation itself.
+def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> str:
+    """How fast an evaluation was, and how much of it was not the evaluation itself.
 
     Args:
+        episodes: that were run.
         scoring: seconds from the first episode's start until everything was stored.
         storing: seconds of those that storing took.
         telling: seconds that statistics, table and report took afterwards.
     """
     total = scoring + telling
     share = 100 * (storing + telling) / total
+    what = f"{episodes} episode{'s' * (episodes != 1)}"
     return (
-        f"{total:.1f} s without start-up and videos; of that {share:.1f} % for storing ({storing:.2f} s), table and "
-        f"report ({telling:.2f} s)."
+        f"{what} in {total:.1f} s without start-up and videos ({60 * episodes / total:.0f} per minute); "
+        f"{share:.1f} % of that for storing ({storing:.2f} s), table and report ({telling:.2f} s)."
     )
 
 

@@ -385,6 +385,6 @@ def test_random_settings(place: Path, given_overrides: list[str]) -> None:
 
 @pytest.mark.slow
 @given(given_overrides=lists)
-@hypothesis_settings(max_examples=2_000, deadline=None, suppress_health_check=EVERYTHING)
-def test_thousands_of_random_settings(place: Path, given_overrides: list[str]) -> None:
+@hypothesis_settings(max_examples=10_000, deadline=None, suppress_health_check=EVERYTHING)
+def test_ten_thousand_random_settings(place: Path, given_overrides: list[str]) -> None:
     fuzz(place, given_overrides)

@@ -90,8 +90,7 @@ def test_the_line_comes_after_its_states(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(read_records(tmp_path / "run")) == 1
 
 
-def test_a_line_cut_anywhere_costs_its_episode_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "bring_to_disk", lambda file: None)  # hundreds of times, for nothing
+def test_a_line_cut_anywhere_costs_its_episode_only(tmp_path: Path) -> None:
     run = filled(tmp_path / "run", ADDRESSES[:2])
     whole = (run / "episodes.jsonl").read_bytes()
     first = whole.index(b"\n") + 1

@@ -146,7 +146,7 @@ def test_the_command_says_it_and_leaves_a_report(
     assert "Not the same protocol" in printed
     assert f"Report: {tmp_path / 'run' / 'report.html'}" in printed
     assert "<html" in (tmp_path / "run" / "report.html").read_text()
-    cli.run("eval", eval_command.main, [*base[:-1], f"run={tmp_path / 'none'}", "report=false"])
+    cli.run("eval", eval_command.main, [*base[:-1], "episodes=1", f"run={tmp_path / 'none'}", "report=false"])
     assert "Report" not in capsys.readouterr().out
     assert not (tmp_path / "none" / "report.html").exists()
 

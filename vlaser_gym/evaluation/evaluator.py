@@ -203,6 +203,7 @@ class Evaluation:
     Attributes:
         who: acts and simulates.
         complete: no episode of the plan is missing, or none is needed any more.
+        episodes: how many this go has run.
         seconds: wall time of this go without start-up, until everything is on the disk.
     """
 
@@ -213,6 +214,7 @@ class Evaluation:
     on_episode: Callable[[Record], None]
     until: UntilDecided | None = None
     complete: bool = False
+    episodes: int = 0
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -318,6 +320,7 @@ class Evaluation:
     def _store(self, record: Record, states: Mapping[str, Any] | None) -> None:
         record = self.store.add(record, states)
         self._outcomes[address_of(record)] = bool(record["success"])
+        self.episodes += 1
         self.on_episode(record)
 
     def _enough(self) -> bool:

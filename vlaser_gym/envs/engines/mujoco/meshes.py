@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import ConvexHull
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -185,6 +184,9 @@ def sheet(x: Sequence[float], y: Sequence[float], z: float) -> Surface:
 
 def convex(points: ArrayLike) -> Surface:
     """The convex hull of points (mm) as a surface; texture coordinates are all zero."""
+    # Loading it takes half of the time that a render process needs to start, and many scenes do without.
+    from scipy.spatial import ConvexHull  # noqa: PLC0415
+
     vertices = np.asarray(points, np.float64) * MILLIMETRE
     hull = ConvexHull(vertices)
     faces = hull.simplices.copy()
