@@ -39,7 +39,13 @@ class MissingAssetError(GymError):
 
 
 class SimulationError(GymError):
-    """The simulator could not go on (diverged state, crashed worker)."""
+    """The simulator could not go on (diverged state, crashed worker).
+
+    Attributes:
+        lanes: where it could not; None where that is not known.
+    """
+
+    lanes: tuple[int, ...] | None = None
 
 
 class StorageError(GymError):

@@ -64,8 +64,8 @@ class Interruption:
     """The simulator failed.
 
     Attributes:
-        running: episodes that it interrupted.
-        waiting: episodes that had not begun.
+        running: episodes that it may have failed at.
+        waiting: episodes that had not begun, or that it interrupted at no fault of theirs.
         error: what it said.
     """
 
@@ -165,7 +165,11 @@ class LocalLauncher:
             yield from runner
         except SimulationError as error:
             self._close_env()
-            yield Interruption(list(runner.running.values()), list(runner.waiting), str(error))
+            # The other lanes did nothing wrong: their episodes just begin again.
+            failed = {lane for lane in runner.running if error.lanes is None or lane in error.lanes}
+            suspects = [address for lane, address in runner.running.items() if lane in failed]
+            others = [address for lane, address in runner.running.items() if lane not in failed]
+            yield Interruption(suspects, [*others, *runner.waiting], str(error))
 
     def close(self) -> None:
         """Close the environment, and hang up where the agent has somebody to hang up on."""

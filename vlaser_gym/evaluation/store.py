@@ -40,6 +40,8 @@ FREE_SETTINGS = (
     "report",
     "engine.threads",
     "engine.render_processes",
+    "engine.python",
+    "engine.timeout",
     "launcher",
 )
 

@@ -159,7 +159,8 @@ class PickTask(GoogleTask):
             overlay="google_coke_can_real_eval_1.png" if look.overlay else "",
         )
 
-    def _split(self, index: int) -> tuple[str, str, int]:
+    def split(self, index: int) -> tuple[str, str, int]:
+        """Model, orientation and number of the position of grid layout ``index``."""
         rest, position = divmod(index, len(_POSITIONS))
         model, orientation = divmod(rest, len(self._orientations))
         return self._models[model], self._orientations[orientation], position
@@ -168,7 +169,7 @@ class PickTask(GoogleTask):
         return str(rng.choice(self._models)), str(rng.choice(self._orientations))
 
     def _grid_pose(self, index: int) -> Floats:
-        model, orientation, position = self._split(index)
+        model, orientation, position = self.split(index)
         if model == "opened_coke_can" and orientation == "standing" and position in _STANDING_CANS:
             pose = np.array(_STANDING_CANS[position])
             pose[3:] /= np.linalg.norm(pose[3:])
@@ -178,7 +179,7 @@ class PickTask(GoogleTask):
 
     def grid_layout(self, index: int, look: Variant) -> Layout:
         """Model outer, then orientation, then position. Distractors depend on the index and the variant."""
-        model, orientation, _ = self._split(index)
+        model, orientation, _ = self.split(index)
         return self._placed(self._grid_pose(index), model, orientation, look, np.random.default_rng(index))
 
     def region_layout(self, rng: np.random.Generator, look: Variant) -> Layout:
@@ -187,7 +188,7 @@ class PickTask(GoogleTask):
         posture, yaw = ORIENTATIONS[orientation]
         base = resting(model, posture, yaw, (0.0, 0.0), TABLE_HEIGHT)
         middle = float(heading(base[3:]))
-        grid = [self._grid_pose(k) for k in range(self.num_layouts) if self._split(k)[0] == model]
+        grid = [self._grid_pose(k) for k in range(self.num_layouts) if self.split(k)[0] == model]
         region = Region(
             grid=np.array(grid)[:, None],
             bases=base[None, None],
@@ -202,7 +203,7 @@ class PickTask(GoogleTask):
         address = Address(self.name, layout=layout)
         if address.layout_kind == "region":
             return f"pick {spoken(self._draw(address.rng('layout'))[0])}"
-        return f"pick {spoken(self._split(address.layout_index)[0])}"
+        return f"pick {spoken(self.split(address.layout_index)[0])}"
 
     def begin(self, layouts: list[Layout]) -> Memory:
         """Height at rest and empty latches.

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from stand_in_interpreter import make_interpreter
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Path:
+    """Python with the stand-in."""
+    return make_interpreter(tmp_path)

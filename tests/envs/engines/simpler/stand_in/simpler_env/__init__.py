@@ -1,0 +1,464 @@
+"""A stand-in for SimplerEnv with the surface that the worker uses; no physics.
+
+Names, arguments and return values are the original's (4ab7178, ManiSkill2_real2sim ef7a4d4), as far as they are used.
+Bodies stand where they are dropped, the arm moves by what it is told (base frame), and an episode succeeds after five
+control steps if its number, or the place of its object in tenths of a millimetre, is even. Environment variables steer
+it: STAND_IN_LOG is a folder in which every call is written down; STAND_IN_GOLDEN one of recordings of the original that
+are played back; STAND_IN_FAULTS is JSON: ``"<env id>:<episode_id>"`` -> what goes wrong in that episode.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from . import recorded
+
+_CANS = "GraspSingleOpenedCokeCanInScene-v0"
+ENVIRONMENT_MAP = {
+    "google_robot_pick_coke_can": (_CANS, {}),
+    "google_robot_pick_horizontal_coke_can": (_CANS, {"lr_switch": True}),
+    "google_robot_pick_vertical_coke_can": (_CANS, {"laid_vertically": True}),
+    "google_robot_pick_standing_coke_can": (_CANS, {"upright": True}),
+    "google_robot_move_near": ("MoveNearGoogleBakedTexInScene-v1", {}),
+    "widowx_spoon_on_towel": ("PutSpoonOnTableClothInScene-v0", {}),
+    "widowx_carrot_on_plate": ("PutCarrotOnPlateInScene-v0", {}),
+    "widowx_stack_cube": ("StackGreenCubeOnYellowCubeBakedTexInScene-v0", {}),
+    "widowx_put_eggplant_in_basket": ("PutEggplantInBasketScene-v0", {}),
+}
+WIDOWX_TCP = ([0.29207, -0.00609, 0.13532], [0.68671, 0.00526, 0.72687, -0.00808])
+GOOGLE_TCP = ([0.43938, -0.21842, 0.96187], [0.16012, -0.60385, 0.78017, -0.03250])
+FAULTS = json.loads(os.environ.get("STAND_IN_FAULTS", "{}"))
+
+
+def note(**entry):
+    """Write down a call with the types of its values."""
+    if "STAND_IN_LOG" in os.environ:
+        with open(Path(os.environ["STAND_IN_LOG"]) / f"{os.getpid()}.jsonl", "a") as file:
+            file.write(json.dumps(entry, default=lambda value: {"array": np.asarray(value).tolist()}) + "\n")
+
+
+def make(task_name, **kwargs):
+    env_name, env_kwargs = ENVIRONMENT_MAP[task_name]
+    env_kwargs["obs_mode"] = ("rgbd",)
+    env_kwargs["prepackaged_config"] = True
+    env_kwargs.update(kwargs)
+    return registered(env_name, **env_kwargs)
+
+
+def registered(env_name, **kwargs):
+    note(make=env_name, kwargs=kwargs)
+    limit = kwargs.pop("max_episode_steps", 120 if "Eggplant" in env_name else 60)
+    for prefix, kind in FAMILIES.items():
+        if env_name.startswith(prefix):
+            return TimeLimit(ObservationWrapper(kind(env_name, **kwargs)), limit)
+    raise KeyError(env_name)
+
+
+class Pose:
+    def __init__(self, p, q):
+        self.p, self.q = np.array(p, np.float32), np.array(q, np.float32)
+
+
+def times(a, b):
+    w, x, y, z = a
+    return np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]]) @ np.asarray(b)
+
+
+def rotated(q, v):
+    w, u = q[0], np.asarray(q[1:])
+    return np.asarray(v) + 2 * np.cross(u, np.cross(u, v) + w * np.asarray(v))
+
+
+class Body:
+    def __init__(self, name, pose):
+        self.name, self.pose = name, pose
+
+    def set_pose(self, pose):
+        assert isinstance(pose, Pose)
+        self.pose = pose
+
+    def set_velocity(self, velocity):
+        assert velocity.shape == (3,)
+
+    set_angular_velocity = set_velocity
+
+
+class Joint:
+    def __init__(self, name):
+        self.name = name
+
+
+class Robot:
+    """Links in the world follow from the TCP in the base frame; joints count what the hand was told."""
+
+    def __init__(self, links, qpos, limits, tcp):
+        self.links, self.qlimits, self.tcp = links, np.array(limits, np.float32), tcp
+        self.qpos = np.array(qpos, np.float32)
+        self.pose = Pose([0, 0, 0], [1, 0, 0, 0])
+
+    def get_links(self):
+        base, (p, q) = self.pose, self.tcp
+        world = Pose(base.p + rotated(base.q, p), times(base.q, q))
+        return [Body("root", base), Body(self.links[1], base), Body(self.links[0], world)]
+
+    def get_qpos(self):
+        return self.qpos.copy()
+
+    def get_qvel(self):
+        return np.zeros_like(self.qpos)
+
+    def get_qlimits(self):
+        return self.qlimits
+
+    def set_pose(self, pose):
+        self.pose = pose
+
+
+class Agent:
+    def __init__(self, robot):
+        self.robot = robot
+
+    def reset(self, qpos):
+        self.robot.qpos = np.array(qpos, np.float32)
+
+
+class Cabinet:
+    def __init__(self):
+        self.qpos = np.zeros(3, np.float32)
+
+    def get_active_joints(self):
+        return [Joint(f"{name}_drawer_joint") for name in ("top", "middle", "bottom")]
+
+    def get_qpos(self):
+        return self.qpos
+
+
+class BaseEnv:
+    robot_uid = "google_robot_static"
+    #: Those of the base class; families add theirs.
+    KWARGS = (
+        "obs_mode robot sim_freq control_mode control_freq scene_name camera_cfgs rgb_overlay_path rgb_overlay_cameras "
+        "urdf_version shader_dir prepackaged_config"
+    )
+    MORE = ""
+
+    def __init__(self, env_id, **kwargs):
+        unknown = set(kwargs) - set(f"{self.KWARGS} {self.MORE}".split())
+        if unknown:
+            raise TypeError(f"__init__() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+        if "no_such_scene" in str(kwargs):
+            raise FileNotFoundError("/assets/hab2_bench_assets/stages/no_such_scene.glb is not found.")
+        self.env_id, self.kwargs = env_id, kwargs
+        self.prepackaged = bool(kwargs.get("prepackaged_config"))
+        self.build()
+
+    def build(self):
+        if "widowx" in self.robot_uid:
+            qpos = [-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037]
+            limits = [[-3, 3]] * 6 + [[0.015, 0.037]] * 2
+            self.agent = Agent(Robot(("ee_gripper_link", "base_link"), qpos, limits, WIDOWX_TCP))
+        else:
+            qpos = [
+                -0.2639457,
+                0.0831913,
+                0.5017611,
+                1.156859,
+                0.0285836,
+                1.5925984,
+                -1.0806529,
+                0,
+                0,
+                -0.00286,
+                0.785136,
+            ]
+            limits = [[-4, 4]] * 7 + [[-0.0001, 1.3]] * 2 + [[-4, 4]] * 2
+            self.agent = Agent(Robot(("link_gripper_tcp", "link_base"), qpos, limits, GOOGLE_TCP))
+
+    def reset(self, seed=None, options=None):
+        note(reset=self.env_id, seed=seed, options=options)
+        self.build()
+        self.elapsed, self.stats = 0, {}
+        self.place(options)
+        self.place_robot(options.get("robot_init_options", {}))
+        self.player = recorded.find(self)
+        if self.player is not None:
+            self.player.show(self, 0)
+        self.fault = FAULTS.get(f"{self.env_id}:{self.number}", "")
+        if self.fault == "fail to reset":
+            raise RuntimeError("no room\nfor the object")
+        return self.get_obs(), {}
+
+    def place_robot(self, options):
+        robot = self.agent.robot
+        if self.prepackaged:
+            options = {"init_xy": self.XY, "init_rot_quat": [0, 0, 0, 1]}
+        x, y = options["init_xy"]
+        robot.set_pose(Pose([x, y, self.HEIGHT], options["init_rot_quat"]))
+        if "qpos" in options:
+            robot.qpos = np.array(options["qpos"], np.float32)
+
+    def go_wrong(self):
+        if self.fault == "die" or (self.fault == "die once" and not self.marked()):
+            sys.stdout.write("a last word\n")
+            sys.stdout.flush()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.fault == "hang":
+            time.sleep(3600)
+        if self.fault == "raise":
+            raise ValueError("contact lost")
+
+    @staticmethod
+    def marked():
+        mark = Path(os.environ["STAND_IN_LOG"]) / "died"
+        if mark.exists():
+            return True
+        mark.touch()
+        return False
+
+    def step(self, action):
+        assert isinstance(action, np.ndarray)
+        assert action.shape == (7,)
+        if self.elapsed == 2:
+            self.go_wrong()
+        self.elapsed += 1
+        if self.player is not None:
+            info, success = self.player.step(self, action)
+        else:
+            self.move(action)
+            success = bool(self.even and self.elapsed >= 5)
+            info = self.evaluate(success)
+        # Types as in the original: truth values of numpy, strings among the statistics.
+        info = {**info, "elapsed_steps": self.elapsed, "success": np.bool_(success), "episode_stats": self.stats}
+        return self.get_obs(), float(success), bool(success), False, info
+
+    def move(self, action):
+        robot = self.agent.robot
+        p, q = robot.tcp
+        robot.tcp = (np.asarray(p) + action[:3], q)
+        robot.qpos[:6] += action[:6].astype(np.float32)
+        robot.qpos[-2 if "widowx" in self.robot_uid else -4] += np.float32(0.001)
+
+    def get_actors(self):
+        return [Body("ground", Pose([0, 0, 0], [1, 0, 0, 0])), Body("", Pose([0, 0, 0], [1, 0, 0, 0])), *self.bodies]
+
+    def get_obs(self):
+        return {"image": {"camera": self.elapsed}}
+
+    def is_final_subtask(self):
+        return True
+
+    @property
+    def unwrapped(self):
+        return self
+
+    def close(self):
+        note(close=self.env_id)
+
+
+class PutOn(BaseEnv):
+    XY, HEIGHT = (0.147, 0.028), 0.87
+    NAMES = {  # noqa: RUF012
+        "PutCarrot": ("bridge_carrot_generated_modified", "bridge_plate_objaverse_larger", "put carrot on plate"),
+        "PutSpoon": ("bridge_spoon_generated_modified", "table_cloth_generated_shorter", "put the spoon on the towel"),
+        "StackGreen": ("baked_green_cube_3cm", "baked_yellow_cube_3cm", "stack the green block on the yellow block"),
+        "PutEggplant": ("eggplant", "dummy_sink_target_plane", "put eggplant into yellow basket"),
+    }
+
+    def __init__(self, env_id, **kwargs):
+        self.names = next(names for prefix, names in self.NAMES.items() if env_id.startswith(prefix))
+        sink = env_id.startswith("PutEggplant")
+        self.robot_uid = "widowx_sink_camera_setup" if sink else "widowx"
+        if sink:
+            self.XY, self.HEIGHT = (0.127, 0.06), 0.85
+        super().__init__(env_id, **kwargs)
+
+    def place(self, options):
+        self.number = options["obj_init_options"]["episode_id"]
+        self.even = self.number % 2 == 0
+        poses = [Pose([-0.2, 0.01 * self.number, 0.9], [1, 0, 0, 0]), Pose([-0.1, 0.0, 0.9], [1, 0, 0, 0])]
+        self.bodies = [Body(name, pose) for name, pose in zip(self.names, poses)]  # noqa: B905
+        if self.robot_uid != "widowx":
+            self.bodies.append(Body("sink", Pose([-0.16, 0.13, 0.88], [1, 0, 0, 0])))
+
+    def evaluate(self, success):
+        grasped = self.elapsed == 3
+        ever = self.stats.get("is_src_obj_grasped", False) or grasped
+        self.stats = {
+            "moved_correct_obj": np.bool_(success),
+            "moved_wrong_obj": np.bool_(False),
+            "is_src_obj_grasped": np.bool_(ever),
+            "consecutive_grasp": False,
+            "src_on_target": np.bool_(success),
+        }
+        return {**self.stats, "is_src_obj_grasped": np.bool_(grasped)}
+
+    def get_language_instruction(self):
+        return self.names[2]
+
+
+class Google(BaseEnv):
+    HEIGHT = 0.07905
+
+    def place(self, options):
+        where = options["obj_init_options"]
+        self.number = where.get("episode_id")
+        places = where.get("init_xy")
+        self.even = (self.number if places is None else round(1e4 * places[0])) % 2 == 0
+        self.bodies = []
+        for i, name in enumerate(self.cast(options)):
+            x, y = places if i == 0 and places is not None else (-0.2, 0.1 * i)
+            self.bodies.append(Body(name, Pose([x, y, 0.9], [1, 0, 0, 0])))
+
+
+class Pick(Google):
+    MORE = "upright laid_vertically lr_switch slightly_darker_lighting slightly_brighter_lighting distractor_config"
+    LESS = ("opened_pepsi_can", "apple", "sponge", "orange")
+    MANY = ("opened_7up_can", "opened_sprite_can", "sponge", "orange", "opened_fanta_can",
+            "bridge_spoon_generated_modified")  # fmt: skip
+
+    def cast(self, options):
+        self.model = options.get("model_id", "opened_coke_can")
+        others = (
+            () if "Distractor" not in self.env_id else self.MANY if "distractor_config" in self.kwargs else self.LESS
+        )
+        return (self.model, *others)
+
+    def evaluate(self, success):
+        self.stats = {"n_lift_significant": 3, "consec_grasp": np.bool_(success), "grasped": np.bool_(True)}
+        return {
+            "is_grasped": np.bool_(self.elapsed == 3),
+            "consecutive_grasp": False,
+            "lifted_object": np.bool_(success),
+            "lifted_object_significantly": False,
+        }
+
+    def get_language_instruction(self):
+        words = [
+            word for word in self.model.split("_") if word not in ("opened", "bridge", "generated", "modified", "3cm")
+        ]
+        return "pick " + " ".join(words)
+
+
+class MoveNear(Google):
+    MORE = "slightly_darker_lighting slightly_brighter_lighting no_distractor"
+    TRIPLETS = (
+        ("blue_plastic_bottle", "opened_pepsi_can", "orange"),
+        ("opened_7up_can", "apple", "sponge"),
+        ("opened_coke_can", "opened_redbull_can", "apple"),
+        ("sponge", "blue_plastic_bottle", "opened_7up_can"),
+        ("orange", "opened_pepsi_can", "opened_redbull_can"),
+    )
+
+    def cast(self, options):
+        pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+        triplet, self.pair = self.TRIPLETS[self.number // 12], pairs[self.number % 6]
+        suffix = {"v0": "", "v1": "_v2"}[self.env_id[-2:]] if "Baked" in self.env_id else None
+        plain = ("blue_plastic_bottle", "orange")
+        names = [name if suffix is None or name in plain else f"baked_{name}{suffix}" for name in triplet]
+        self.spoken = [" ".join(w for w in triplet[i].split("_") if w != "opened") for i in self.pair]
+        return [names[i] for i in self.pair] if self.kwargs.get("no_distractor") else names
+
+    def evaluate(self, success):
+        self.stats = dict.fromkeys(
+            ("all_obj_keep_height", "moved_correct_obj", "moved_wrong_obj", "near_tgt_obj", "is_closest_to_tgt"),
+            np.bool_(success),
+        )
+        return dict(self.stats)
+
+    def get_language_instruction(self):
+        return "move {} near {}".format(*self.spoken)
+
+
+class Drawer(Google):
+    MORE = "light_mode station_name disable_bad_material model_ids"
+
+    def cast(self, options):
+        self.art_obj = Cabinet()
+        self.drawer = next(name for name in ("top", "middle", "bottom") if name.capitalize() in self.env_id)
+        if self.env_id.startswith("Close"):
+            self.art_obj.qpos[("top", "middle", "bottom").index(self.drawer)] = 0.2
+        return ()
+
+    def evaluate(self, success):
+        self.stats = {"qpos": "0.100"}
+        return {"qpos": np.float32(0.1)}
+
+    def get_language_instruction(self):
+        return f"{'open' if self.env_id.startswith('Open') else 'close'} {self.drawer} drawer"
+
+
+class PlaceIn(Drawer):
+    def cast(self, options):
+        super().cast(options)
+        return (self.kwargs["model_ids"],)
+
+    def evaluate(self, success):
+        self.stats = {"qpos": "0.100", "is_drawer_open": np.bool_(self.elapsed > 2), "has_contact": self.elapsed // 4}
+        return {"qpos": np.float32(0.1)}
+
+    def is_final_subtask(self):
+        return self.elapsed >= 100
+
+    def get_language_instruction(self):
+        if self.is_final_subtask():
+            return (
+                f"place {self.kwargs['model_ids'].replace('baked_', '').replace('_v2', '')} into {self.drawer} drawer"
+            )
+        return f"open {self.drawer} drawer"
+
+
+FAMILIES = {"Grasp": Pick, "MoveNear": MoveNear, "Open": Drawer, "Close": Drawer, "PlaceInto": PlaceIn,
+            "Put": PutOn, "Stack": PutOn}  # fmt: skip
+
+
+class Wrapper:
+    def __init__(self, env):
+        self.env = env
+        self.unwrapped = env.unwrapped
+
+    def reset(self, **kwargs):
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        return self.env.step(action)
+
+    def close(self):
+        self.env.close()
+
+
+class ObservationWrapper(Wrapper):
+    """Raw observation -> what is seen: the bodies' places and the time, drawn into the corner."""
+
+    def observation(self, raw):
+        base = self.unwrapped
+        google = "google" in base.robot_uid
+        image = np.full((512 if google else 480, 640, 3), 7, np.uint8)
+        image[0, 0] = raw["image"]["camera"]
+        image[0, 1] = 100 if not base.bodies else np.uint8(100 + round(100 * float(base.bodies[0].pose.p[1])))
+        return {"image": {"overhead_camera" if google else "3rd_view_camera": {"rgb": image}}}
+
+    def reset(self, **kwargs):
+        raw, info = self.env.reset(**kwargs)
+        return self.observation(raw), info
+
+    def step(self, action):
+        raw, *rest = self.env.step(action)
+        return (self.observation(raw), *rest)
+
+
+class TimeLimit(Wrapper):
+    def __init__(self, env, limit):
+        super().__init__(env)
+        self.limit = limit
+
+    def step(self, action):
+        *rest, _, info = self.env.step(action)
+        return (*rest, self.unwrapped.elapsed >= self.limit, info)
+
+
+sys.stdout.write("Control mode: none\n")  # the original prints too

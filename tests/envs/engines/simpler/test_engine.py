@@ -1,0 +1,231 @@
+"""The engine with the stand-in for SimplerEnv: what comes out, what goes in, and what can go wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from stand_in_interpreter import calls, make_interpreter
+
+from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError, UnknownNameError
+
+CARROT, PICK = "widowx_carrot_on_plate", "google_robot_pick_coke_can"
+CARROT_ENV = "PutCarrotOnPlateInScene-v0"
+FORWARD = np.array([0.01, 0, 0, 0, 0, 0, 1])
+
+
+@contextmanager
+def opened(python: Path, task: str = CARROT, lanes: int = 1, **options: Any) -> Iterator[SceneVectorEnv]:
+    env_options = {key: options.pop(key) for key in ("observe",) if key in options}
+    env = SceneVectorEnv(
+        task, lanes, engine="simpler", autoreset_mode=AutoresetMode.DISABLED, record_states=True,
+        engine_options={"python": str(python), "timeout": 30, **options}, **env_options,
+    )  # fmt: skip
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+def chunk(lanes: int, steps: int) -> np.ndarray:
+    return np.broadcast_to(FORWARD, (lanes, steps, 7))
+
+
+def test_an_episode(interpreter: Path, tmp_path: Path) -> None:
+    with opened(interpreter, lanes=2) as env:
+        assert (env.engine.name, env.engine.look) == ("simpler", "original")
+        observation, info = env.reset(options={"layout": [0, 3]})
+        assert observation["instruction"] == ("put carrot on plate",) * 2
+        assert not info["success"].any()
+        # The TCP of the specification's start pose, openness 1.
+        start = [0.29207, -0.00609, 0.13532, 0.68671, 0.00526, 0.72687, -0.00808, 1.0]
+        np.testing.assert_allclose(observation["proprio"], [start] * 2, atol=1e-5)
+        assert observation["image"].shape == (2, 480, 640, 3)
+        assert observation["image"][:, 0, :2, 0].tolist() == [[0, 100], [0, 103]]
+        observation, reward, _, truncated, info = env.step_chunk(chunk(2, 6))
+        assert observation["image"][:, 0, :2, 0].tolist() == [[6, 100], [6, 103]]
+        np.testing.assert_allclose(observation["proprio"][:, 0], 0.29207 + 0.06, atol=1e-5)
+        # The stand-in: grasped after the third step only; even layouts succeed from the fifth on.
+        flags = info["chunk"]["flags"]
+        assert flags["is_src_obj_grasped"].tolist() == [[k == 3 for k in range(1, 7)]] * 2
+        assert flags["ever_grasped"].tolist() == [[k >= 3 for k in range(1, 7)]] * 2
+        assert flags["success"].tolist() == [[k >= 5 for k in range(1, 7)], [False] * 6]
+        assert reward.tolist() == [2.0, 0.0]
+        assert set(info["states"][0]) == {
+            "qpos", "action", "object/bridge_carrot_generated_modified", "object/bridge_plate_objaverse_larger",
+        }  # fmt: skip
+        assert not truncated.any()
+        assert env.step_chunk(chunk(2, 60))[3].all()
+        assert env.lanes[0].elapsed == 60
+    made = [entry for entry in calls(tmp_path) if "make" in entry]
+    assert made == [{"make": CARROT_ENV, "kwargs": {"obs_mode": ["rgbd"], "prepackaged_config": True}}] * 2
+
+
+def test_what_the_environment_is_given(interpreter: Path, tmp_path: Path) -> None:
+    """Through the worker: photographs have a folder, places are arrays, every episode has an environment of its own."""
+    with opened(interpreter, PICK, observe=("image",), env_kwargs={"shader_dir": "ibl"}) as env:
+        observation, _ = env.reset(options={"layout": 30, "variant": "recolor_cabinet_visual_matching_1"})
+        assert observation["image"].shape == (1, 512, 640, 3)
+        env.reset(options={"layout": 30, "variant": "distractors_more"})
+        assert len(env.lanes[0].reading.object_pose) == 7
+    made, reset, closed, again, *_ = calls(tmp_path)
+    assert made["make"] == "GraspSingleOpenedCokeCanInScene-v0"
+    assert made["kwargs"]["rgb_overlay_path"] == "/assets/real_inpainting/google_coke_can_real_eval_1.png"
+    assert made["kwargs"]["urdf_version"] == "recolor_cabinet_visual_matching_1"
+    assert made["kwargs"]["laid_vertically"] is True
+    assert made["kwargs"]["shader_dir"] == "ibl"
+    assert reset["seed"] is None
+    assert reset["options"]["obj_init_options"] == {"init_xy": {"array": [-0.2925, -0.02]}}
+    assert reset["options"]["robot_init_options"]["init_rot_quat"] == {"array": [-0.0, 0.0, 0.0, 1.0]}
+    assert closed == {"close": "GraspSingleOpenedCokeCanInScene-v0"}
+    assert again["make"] == "GraspSingleOpenedCokeCanDistractorInScene-v0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "variant", "flag", "steps"), [
+    ("google_robot_pick_standing_coke_can", "aggregation", "ever_grasped", 1),
+    ("google_robot_move_near_v0", "no_distractor", "near_tgt_obj", 5),
+    ("widowx_put_eggplant_in_basket", "default", "ever_grasped", 3),
+])  # fmt: skip
+def test_flags_of_every_family(interpreter: Path, task: str, variant: str, flag: str, steps: int) -> None:
+    with opened(interpreter, task, observe=("instruction",)) as env:
+        observation, _ = env.reset(options={"layout": 2, "variant": variant})
+        assert observation["instruction"][0] == env.tasks[0].instruction("grid:2", variant)
+        *_, info = env.step_chunk(chunk(1, steps + 1))
+        assert info["chunk"]["flags"][flag][0].tolist() == [k >= steps for k in range(1, steps + 2)]
+
+
+def test_a_snapshot_goes_on_as_the_episode_did(interpreter: Path) -> None:
+    with opened(interpreter, lanes=2) as env:
+        env.reset(options={"layout": [4, 5]})
+        env.step_chunk(chunk(2, 3))
+        snapshot = env.get_state()
+        first = env.step_chunk(chunk(2, 3))
+        env.reset(options={"layout": 9})
+        env.set_state(snapshot)
+        second = env.step_chunk(chunk(2, 3))
+        for name in ("image", "proprio"):
+            assert np.array_equal(first[0][name], second[0][name])
+        for name in ("qpos", "object/bridge_carrot_generated_modified"):
+            assert np.array_equal(first[4]["states"][1][name], second[4]["states"][1][name])
+        assert first[4]["success"].tolist() == second[4]["success"].tolist() == [True, False]
+
+
+# What goes wrong
+
+
+def refused(python: str | None, **options: Any) -> str:
+    with pytest.raises(InvalidConfigError) as caught:
+        SceneVectorEnv(CARROT, 2, engine="simpler", engine_options={"python": python, **options})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_wrong_interpreters(tmp_path: Path) -> None:
+    assert "needs the interpreter in which SimplerEnv is installed (docs/simpler.md); got none" in refused(None)
+    assert "got '/no/such/python', which cannot be run" in refused("/no/such/python")
+    assert "which cannot be run" in refused(str(tmp_path))
+    text = tmp_path / "text"
+    text.write_text("not a program\n")
+    text.chmod(text.stat().st_mode | stat.S_IXUSR)
+    assert "which cannot be run (Exec format error)" in refused(str(text))
+    assert "does not work. The original's worker died at its start (status 0)" in refused("/bin/true")
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    assert "took more than 0.5 s at its start" in refused(str(sleeper), timeout=0.5)
+    assert "above 0; got 0" in refused(sys.executable, timeout=0)
+
+
+def test_a_missing_simpler_env(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    said = refused(sys.executable)
+    assert "cannot import simpler_env (ModuleNotFoundError: No module named 'simpler_env')" in said
+    assert sys.executable in said
+
+
+def test_unknown_options_and_looks(interpreter: Path) -> None:
+    with pytest.raises(UnknownNameError, match="option of engine 'simpler' 'pyhton'"):
+        SceneVectorEnv(CARROT, 1, engine="simpler", engine_options={"pyhton": str(interpreter)})
+    with pytest.raises(UnknownNameError, match="look of engine 'simpler'"):
+        check_engine("simpler", "builtin")
+    assert check_engine("simpler") == "original"
+
+
+@pytest.mark.slow
+def test_an_environment_that_cannot_be_built(interpreter: Path) -> None:
+    with (
+        opened(interpreter, env_kwargs={"scene_name": "no_such_scene"}) as env,
+        pytest.raises(
+            GymError, match=r"cannot build .*carrot.*grid:0: FileNotFoundError: .*no_such_scene\.glb"
+        ) as caught,
+    ):
+        env.reset(options={"layout": 0})
+    assert not isinstance(caught.value, SimulationError)
+    with opened(interpreter, env_kwargs={"colour": 3}) as env, pytest.raises(GymError, match="unexpected keyword"):
+        env.reset(options={"layout": 0})
+
+
+def fail(env: SceneVectorEnv) -> None:
+    env.reset(options={"layout": [0, 1, 2]})
+    env.step_chunk(chunk(3, 4))
+
+
+@pytest.mark.parametrize(("fault", "said"), [
+    ("die", r"worker died at control step 3 of .*grid:1 \(signal SIGSEGV; its last words: a last word\)"),
+    pytest.param("raise", r"failed at control step 3 of .*grid:1: ValueError: contact lost", marks=pytest.mark.slow),
+    pytest.param("hang", r"took more than 2 s at control step 3 of .*grid:1 and was ended; engine\.timeout= waits longer",
+                 marks=pytest.mark.slow),
+    pytest.param("fail to reset", r"failed at the beginning of .*grid:1: RuntimeError: no room for the object",
+                 marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_lane_that_fails(tmp_path: Path, fault: str, said: str) -> None:
+    python = make_interpreter(tmp_path, faults={f"{CARROT_ENV}:1": fault})
+    with opened(python, lanes=3, observe=("proprio",)) as env:
+        if fault == "hang":
+            env.engine._workers[1].greet()
+            env.engine._workers[1].timeout = 2
+        with pytest.raises(SimulationError, match=said) as caught:
+            fail(env)
+        assert caught.value.lanes == (1,)
+        assert "\n" not in str(caught.value)
+        # The others are not out of step, and the lost one is replaced.
+        observation, _ = env.reset(options={"layout": [6, 7, 8]})
+        np.testing.assert_allclose(observation["proprio"][:, 0], 0.29207, atol=1e-5)
+        *_, info = env.step_chunk(chunk(3, 5))
+        assert info["success"].tolist() == [True, False, True]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_from_outside(interpreter: Path) -> None:
+    with opened(interpreter, lanes=2, observe=("proprio",)) as env:
+        env.reset(options={"layout": [0, 1]})
+        processes = [worker.process for worker in env.engine._workers]
+        os.kill(processes[1].pid, signal.SIGKILL)
+        with pytest.raises(SimulationError, match=r"died at control step 1 of .*grid:1 \(signal SIGKILL; its"):
+            env.step_chunk(chunk(2, 1))
+        with pytest.raises(SimulationError, match="not placed"):
+            env.step_chunk(chunk(2, 1))
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_nothing_is_left_behind(interpreter: Path) -> None:
+    before = set(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))
+    with opened(interpreter, lanes=2) as env:
+        env.reset(options={"layout": 0})
+        pids = [worker.process.pid for worker in env.engine._workers]
+    time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert (set(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))) == before

@@ -1,0 +1,269 @@
+"""The original SimplerEnv, driven through worker processes. It has its own controllers, rules and instructions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict
+from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, nearest_episode
+from vlaser_gym.envs.engines.simpler.process import Worker, find_interpreter
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError
+
+#: Our flags that the original keeps in ``info["episode_stats"]``, by its names there.
+_STATISTICS = {
+    "ever_grasped": ("grasped", "is_src_obj_grasped"),
+    "ever_consecutive_grasp": ("consec_grasp", "consecutive_grasp"),
+    "is_drawer_open": ("is_drawer_open",),
+    "has_contact": ("has_contact",),
+}
+
+
+@dataclass
+class _Episode:
+    """What a lane shows, and all that has been done to it: enough to come to the same state again."""
+
+    placement: Placement
+    reading: Reading
+    actions: list[Floats] = field(default_factory=list)
+
+
+class SimplerEngine:
+    """One worker process per lane; it builds its environment anew for every episode, as the original's evaluation does.
+
+    Args:
+        num_lanes: number of simulations.
+        look: ``"original"``.
+        python: interpreter in which ``simpler_env`` can be imported.
+        timeout: seconds that a worker may take to start, to begin an episode, or for a control step.
+        env_kwargs: keyword arguments for the original's environments beside (or instead of) the protocol's.
+
+    Raises:
+        InvalidConfigError: if the interpreter does not exist or cannot import ``simpler_env``.
+    """
+
+    name = "simpler"
+
+    def __init__(
+        self,
+        num_lanes: int,
+        look: str = "original",
+        python: str | None = None,
+        timeout: float = 300.0,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not (isinstance(timeout, int | float) and timeout > 0):
+            raise InvalidConfigError(f"engine.timeout must be a number of seconds above 0; got {timeout!r}.")
+        self.look = look
+        self._python, self._timeout = find_interpreter(python), float(timeout)
+        self._env_kwargs = dict(env_kwargs or {})
+        self._episodes: list[_Episode | None] = [None] * num_lanes
+        self._workers: list[Worker | None] = [None] * num_lanes
+        try:
+            self.version = self._introduction()
+        except BaseException:
+            self.close()
+            raise
+
+    def _introduction(self) -> str:
+        """Start all workers; the first that has imported the original speaks for all."""
+        for lane in range(len(self._workers)):
+            self._worker(lane)
+        first = self._worker(0)
+        try:
+            first.greet()
+        except SimulationError as error:
+            raise InvalidConfigError(f"engine.python={self._python} does not work. {error}") from error
+        return ", ".join(f"{name} {version or 'unknown'}" for name, version in first.versions.items())
+
+    def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
+        """Begin episodes; all lanes at the same time.
+
+        Raises:
+            InvalidConfigError: for what the original does not have.
+            GymError: if the original cannot build an environment.
+            SimulationError: if a worker dies or takes too long.
+        """
+        episodes = [self._commanded(placement) for placement in placements]
+        for lane in lanes:
+            self._episodes[lane] = None
+            self._greet(lane)
+        for lane, placement, episode in zip(lanes, placements, episodes, strict=True):
+            state = None if placement.name else _state(placement)
+            command = {"do": "place", "episode": asdict(episode), "state": state}
+            self._worker(lane).ask(command, f"the beginning of {_named(placement)}")
+        for row, told in self._answers(lanes):
+            self._episodes[lanes[row]] = _Episode(placements[row], _reading(placements[row], told))
+
+    def _commanded(self, placement: Placement) -> Episode:
+        task, variant = placement.task, placement.variant
+        if placement.name:
+            episode = episode_of(task, variant, placement.name)
+        else:
+            episode = nearest_episode(task, variant, placement.layout)
+        return replace(episode, kwargs={**episode.kwargs, **self._env_kwargs})
+
+    def execute(self, lanes: Ints, actions: Floats) -> None:
+        """Run one control step on ``lanes`` with ``actions [B, 7]``; all lanes at the same time."""
+        for lane, action in zip(lanes, actions, strict=True):
+            episode = self._episode(lane)
+            about = f"control step {len(episode.actions) + 1} of {_named(episode.placement)}"
+            self._worker(lane).ask({"do": "step", "action": action.tolist()}, about)
+        for row, told in self._answers(lanes):
+            episode = self._episode(lanes[row])
+            episode.actions.append(np.array(actions[row], np.float64))
+            episode.reading = _reading(episode.placement, told)
+
+    def read(self, lanes: Ints) -> list[Reading]:
+        """States of ``lanes``, with the original's own verdicts."""
+        return [self._episode(lane).reading for lane in lanes]
+
+    def images(self, lanes: Ints) -> NDArray[np.uint8]:
+        """What the robot's camera saw after the last control step, ``[B, H, W, 3]``."""
+        for lane in lanes:
+            self._worker(lane).ask({"do": "picture"}, f"the picture of {_named(self._episode(lane).placement)}")
+        pictures = []
+        for row, told in self._answers(lanes):
+            camera = get_setup(self._episode(lanes[row]).placement.task.robot_setup).camera
+            if told["shape"] != [camera.height, camera.width, 3]:
+                raise InvalidConfigError(
+                    f"Expected pictures of shape {(camera.height, camera.width, 3)} of the original; got "
+                    f"{tuple(told['shape'])}: its installation is not the one that this engine knows."
+                )
+            pictures.append(self._worker(lanes[row]).picture(camera.height, camera.width))
+        return np.stack(pictures)
+
+    def get_state(self) -> dict[str, Any]:
+        """What every lane shows and what was done to it. The original repeats itself to the last bit."""
+        return {"episodes": [_copied(episode) for episode in self._episodes]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Begins the episodes again and repeats their actions, which takes as long as it took."""
+        saved = [(lane, episode) for lane, episode in enumerate(state["episodes"]) if episode is not None]
+        self.place([lane for lane, _ in saved], [episode.placement for _, episode in saved])
+        for step in range(max((len(episode.actions) for _, episode in saved), default=0)):
+            running = [(lane, episode.actions[step]) for lane, episode in saved if step < len(episode.actions)]
+            self.execute(np.array([lane for lane, _ in running]), np.array([action for _, action in running]))
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            if worker is not None:
+                worker.close()
+        self._workers = [None] * len(self._workers)
+
+    def _worker(self, lane: int) -> Worker:
+        """The lane's worker; a new one where the last was lost."""
+        worker = self._workers[lane]
+        if worker is None:
+            worker = self._workers[lane] = Worker(self._python, self._timeout)
+        return worker
+
+    def _episode(self, lane: int) -> _Episode:
+        episode = self._episodes[lane]
+        if episode is None:
+            raise SimulationError(f"Lane {lane} is not placed: reset it before it is stepped.")
+        return episode
+
+    def _greet(self, lane: int) -> None:
+        try:
+            self._worker(lane).greet()
+        except SimulationError as error:
+            self._lose(lane)
+            error.lanes = (int(lane),)
+            raise
+
+    def _answers(self, lanes: Sequence[int] | Ints) -> Iterator[tuple[int, dict[str, Any]]]:
+        """``(row, what the worker of lanes[row] answers)``, and at the end the first failure.
+
+        All are heard before, so that none is out of step afterwards. A worker that failed is replaced when its lane is
+        placed again.
+        """
+        answers: list[tuple[int, dict[str, Any]]] = []
+        failures: list[GymError] = []
+        lost: list[int] = []
+        for row, lane in enumerate(lanes):
+            try:
+                answers.append((row, self._worker(lane).answer()))
+            except GymError as error:
+                failures.append(error)
+                lost.append(int(lane))
+                self._lose(lane)
+        yield from answers
+        if failures:
+            if isinstance(failures[0], SimulationError):
+                failures[0].lanes = tuple(lost)
+            raise failures[0]
+
+    def _lose(self, lane: int) -> None:
+        worker, self._workers[lane], self._episodes[lane] = self._workers[lane], None, None
+        if worker is not None:
+            worker.close()
+
+
+def _named(placement: Placement) -> str:
+    return f"{placement.task.name}/{placement.variant}/{placement.name or 'a state of its own'}"
+
+
+def _state(placement: Placement) -> dict[str, Any]:
+    """A state that is not one of the original's layouts, for the worker."""
+    layout = placement.layout
+    bodies = placement.task.objects_of(layout.cast)
+    return {
+        "qpos": placement.qpos.tolist(),
+        "base": None if layout.base_pose is None else list(layout.base_pose),
+        "objects": {
+            body.name: pose.tolist() for body, pose in zip(bodies, layout.object_pose, strict=True) if not body.fixed
+        },
+    }
+
+
+def _reading(placement: Placement, told: Mapping[str, Any]) -> Reading:
+    task, layout = placement.task, placement.layout
+    names = [body.name for body in task.objects_of(layout.cast)]
+    missing = [name for name in names if name not in told["objects"]]
+    missing += [name for name in layout.joints if name not in told["joints"]]
+    if missing:
+        raise InvalidConfigError(
+            f"{_named(placement)} has {missing[0]!r}; the original has {', '.join(told['objects']) or 'no bodies'}: "
+            "its installation is not the one that this engine knows."
+        )
+    return Reading(
+        qpos=np.array(told["qpos"]),
+        qvel=np.array(told["qvel"]),
+        object_pose=np.array([told["objects"][name] for name in names]).reshape(-1, 7),
+        impulse=np.zeros((len(task.contacts_of(layout.cast)), 3)),
+        joints={name: float(told["joints"][name]) for name in layout.joints},
+        proprio=np.array(told["proprio"]),
+        verdict=Verdict(_flags(task, told), int(told["subtask"]), str(told["instruction"])),
+    )
+
+
+def _flags(task: Task, told: Mapping[str, Any]) -> dict[str, bool]:
+    """The task's flags in the original's words; all false before the first control step."""
+    info, statistics = told["info"], told["stats"]
+    if not info:
+        return dict.fromkeys(task.flags, False)
+    flags = {"success": bool(told["success"])}
+    for name in task.flags[1:]:
+        places = [(statistics, other) for other in _STATISTICS.get(name, ())] or [(info, name)]
+        found = [values[key] for values, key in places if key in values]
+        if not found:
+            raise InvalidConfigError(
+                f"The original reports no {places[0][1]!r} for {task.name}: its installation is not the one that this "
+                "engine knows."
+            )
+        flags[name] = found[0] > 0
+    return flags
+
+
+def _copied(episode: _Episode | None) -> _Episode | None:
+    """Readings and placements never change; the list of actions grows."""
+    return None if episode is None else _Episode(episode.placement, episode.reading, copy.copy(episode.actions))

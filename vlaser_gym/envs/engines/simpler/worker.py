@@ -1,0 +1,294 @@
+"""The original SimplerEnv, in a process of its own: ``python worker.py SOCKET MEMORY SIZE``.
+
+This file runs in an interpreter of the user's in which ``simpler_env`` can be imported (Python 3.8 or later) and needs
+nothing but the standard library, numpy and that. It inherits two file descriptors: a socket, on which it answers one
+line of JSON with another, and memory of SIZE bytes, into which it writes pictures. It ends with the socket.
+
+The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "during": "import"}``. Commands:
+
+- ``{"do": "place", "episode": {...}, "state": null}``: build the environment anew and reset it; see
+  ``vlaser_gym.envs.engines.simpler.episodes.Episode``. ``state`` moves robot and bodies afterwards. Answers the state.
+- ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
+- ``{"do": "picture"}``: what the robot's camera saw last, into the memory. Answers its shape.
+
+A state has ``qpos``, ``qvel``, ``objects`` (name -> pose), ``joints`` (name -> position), ``proprio``, ``instruction``,
+``subtask``, ``success``, ``info`` and ``stats`` (the scalars of ``info`` and of its ``episode_stats``). Poses are
+``x y z qw qx qy qz``.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+#: Robot -> TCP link, base link, fingers in ``qpos``.
+ROBOTS = {
+    "widowx": ("ee_gripper_link", "base_link", slice(-2, None)),
+    "google_robot": ("link_gripper_tcp", "link_base", slice(-4, -2)),
+}
+
+
+class Scene:
+    """At most one environment, which lives for one episode, as in the original's own evaluation."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self.memory = memory
+        self.env: Any = None
+        self.observation: Any = None
+        self.info: dict[str, Any] = {}
+        self.success = False
+        self.starts_final = True
+
+    def place(self, episode: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any]:
+        """Begin an episode."""
+        self.close()
+        self.env = build(episode)
+        self.observation, _ = self.env.reset(options=with_arrays(episode["options"]))
+        self.info, self.success = {}, False
+        self.starts_final = self.is_final()
+        if state is not None:
+            self.arrange(state)
+        return self.state()
+
+    def step(self, action: list[float]) -> dict[str, Any]:
+        """One control step."""
+        self.observation, _, self.success, _, self.info = self.env.step(np.array(action))
+        return self.state()
+
+    def picture(self) -> dict[str, Any]:
+        """Write the picture of the robot's camera into the memory."""
+        from simpler_env.utils.env.observation_utils import (  # noqa: PLC0415
+            get_image_from_maniskill2_obs_dict,
+        )
+
+        image = np.ascontiguousarray(get_image_from_maniskill2_obs_dict(self.base, self.observation))
+        if image.dtype != np.uint8 or image.nbytes > len(self.memory):
+            raise ValueError(f"the camera's picture is {image.dtype} of shape {image.shape}")
+        self.memory[: image.nbytes] = image.tobytes()
+        return {"shape": list(image.shape)}
+
+    def arrange(self, state: dict[str, Any]) -> None:
+        """Put robot and bodies where they are told to be, at rest, and look again."""
+        base = self.base
+        for actor in base.get_actors():
+            pose = state["objects"].get(actor.name)
+            if pose is not None:
+                actor.set_pose(type(actor.pose)(pose[:3], pose[3:]))
+                actor.set_velocity(np.zeros(3))
+                actor.set_angular_velocity(np.zeros(3))
+        robot = base.agent.robot
+        if state["base"] is not None:
+            robot.set_pose(type(robot.pose)(state["base"][:3], state["base"][3:]))
+        base.agent.reset(np.array(state["qpos"]))
+        # What the wrappers make of an observation is theirs to know.
+        layers, layer = [], self.env
+        while layer is not base:
+            layers.append(layer)
+            layer = layer.env
+        self.observation = base.get_obs()
+        for layer in reversed(layers):
+            if hasattr(type(layer), "observation"):
+                self.observation = layer.observation(self.observation)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that is told of an episode."""
+        base = self.base
+        robot = base.agent.robot
+        cabinet = getattr(base, "art_obj", None)
+        joints = [] if cabinet is None else zip(cabinet.get_active_joints(), cabinet.get_qpos())  # noqa: B905
+        return {
+            "qpos": numbers(robot.get_qpos()),
+            "qvel": numbers(robot.get_qvel()),
+            "objects": {actor.name: pose_of(actor) for actor in base.get_actors() if actor.name},
+            "joints": {joint.name: float(position) for joint, position in joints},
+            "proprio": proprioception(robot, base.robot_uid),
+            "instruction": str(base.get_language_instruction()),
+            "subtask": int(self.is_final() and not self.starts_final),
+            "success": bool(self.success),
+            "info": scalars(self.info),
+            "stats": scalars(self.info.get("episode_stats", {})),
+        }
+
+    @property
+    def base(self) -> Any:
+        """The environment without its wrappers."""
+        return self.env.unwrapped
+
+    def is_final(self) -> bool:
+        """The episode is in its last sub-task; most have one only."""
+        return bool(self.base.is_final_subtask())
+
+    def close(self) -> None:
+        """Free the environment's memory before the next is built."""
+        if self.env is not None:
+            self.env.close()
+            self.env = self.observation = None
+            gc.collect()
+
+
+def build(episode: dict[str, Any]) -> Any:
+    """The environment of an episode."""
+    import simpler_env  # noqa: PLC0415
+
+    kwargs = dict(episode["kwargs"])
+    if episode["prepackaged"]:
+        return simpler_env.make(episode["make"], **kwargs)
+    from simpler_env.utils.env.env_builder import build_maniskill2_env  # noqa: PLC0415
+
+    if kwargs.get("rgb_overlay_path") is not None:
+        from mani_skill2_real2sim import ASSET_DIR  # noqa: PLC0415
+
+        kwargs["rgb_overlay_path"] = str(Path(ASSET_DIR) / "real_inpainting" / kwargs["rgb_overlay_path"])
+    return build_maniskill2_env(episode["make"], **kwargs)
+
+
+def with_arrays(options: dict[str, Any]) -> dict[str, Any]:
+    """Reset options as the original's evaluation passes them: places and quaternions are arrays."""
+    return {
+        name: with_arrays(value) if isinstance(value, dict) else np.array(value) if isinstance(value, list) else value
+        for name, value in options.items()
+    }
+
+
+def pose_of(body: Any) -> list[float]:
+    """``x y z qw qx qy qz`` in the world."""
+    pose = body.pose
+    return numbers(pose.p) + numbers(pose.q)
+
+
+def proprioception(robot: Any, uid: str) -> list[float]:
+    """TCP position and quaternion wxyz (w >= 0) in the base link's frame, and the gripper's openness."""
+    tcp_link, base_link, fingers = next(value for name, value in ROBOTS.items() if name in uid)
+    links = {link.name: link for link in robot.get_links()}
+    tcp, base = np.array(pose_of(links[tcp_link])), np.array(pose_of(links[base_link]))
+    turn = base[3:] / np.linalg.norm(base[3:])
+    back = turn * [1, -1, -1, -1]
+    position = product(product(back, np.append(0.0, tcp[:3] - base[:3])), turn)[1:]
+    quaternion = product(back, tcp[3:])
+    quaternion *= (1.0 if quaternion[0] >= 0 else -1.0) / np.linalg.norm(quaternion)
+    return numbers(position) + numbers(quaternion) + [1.0 - closedness(robot, fingers, uid)]
+
+
+def closedness(robot: Any, fingers: slice, uid: str) -> float:
+    """0 open, 1 closed; never below 0."""
+    qpos = np.asarray(robot.get_qpos(), np.float64)[fingers]
+    low, high = np.asarray(robot.get_qlimits(), np.float64)[fingers].T
+    closed = (high - qpos) / (high - low) if "widowx" in uid else qpos / high
+    return max(float(closed.mean()), 0.0)
+
+
+def product(a: Floats, b: Floats) -> Floats:
+    """Of two quaternions wxyz."""
+    w, v = a[0] * b[0] - np.dot(a[1:], b[1:]), a[0] * b[1:] + b[0] * a[1:] + np.cross(a[1:], b[1:])
+    return np.append(w, v)
+
+
+def numbers(values: Any) -> list[float]:
+    """As Python's own numbers."""
+    return [float(value) for value in np.asarray(values, np.float64).ravel()]
+
+
+def scalars(values: dict[str, Any]) -> dict[str, float]:
+    """Those entries that are truth values or numbers."""
+    kinds = (bool, int, float, np.bool_, np.integer, np.floating)
+    return {name: float(value) for name, value in values.items() if isinstance(value, kinds)}
+
+
+def versions() -> dict[str, str]:
+    """Of the original and of its simulator."""
+    import simpler_env  # noqa: PLC0415
+
+    return {
+        "simpler_env": version("simpler_env", simpler_env),
+        "sapien": version("sapien", sys.modules.get("sapien")),
+    }
+
+
+def version(name: str, module: Any) -> str:
+    """What is installed, and the commit where it is a checkout; empty where neither is known."""
+    from importlib import metadata  # noqa: PLC0415
+
+    try:
+        installed = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        installed = ""
+    return "+".join(part for part in (installed, commit(getattr(module, "__file__", None))) if part)
+
+
+def commit(file: str | None) -> str:
+    """The commit that a file is checked out from; empty if it is not."""
+    if file is None:
+        return ""
+    folder, name = os.path.split(os.path.abspath(file))
+    try:
+        tracked = ["git", "-C", folder, "ls-files", "--error-unmatch", name]
+        subprocess.run(tracked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        head = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "--short=7", "HEAD"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.decode().strip()
+
+
+def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
+    """Do what a command says."""
+    do = command["do"]
+    if do == "place":
+        return scene.place(command["episode"], command["state"])
+    if do == "step":
+        return scene.step(command["action"])
+    return scene.picture()
+
+
+def reply(channel: socket.socket, message: dict[str, Any]) -> None:
+    """Send a line."""
+    channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def described(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def main() -> None:
+    """Answer commands until the other side hangs up."""
+    # Files beside this one must not hide modules of the same name.
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    memory = mmap.mmap(int(sys.argv[2]), int(sys.argv[3]))
+    try:
+        reply(channel, {"ok": versions()})
+    except Exception as error:  # an installation breaks in many ways
+        reply(channel, {"error": described(error), "during": "import"})
+        return
+    scene = Scene(memory)
+    for line in channel.makefile("rb"):
+        command = json.loads(line)
+        try:
+            reply(channel, {"ok": answer(scene, command)})
+        except Exception as error:  # the caller decides
+            during = "build" if scene.env is None else command["do"]
+            reply(channel, {"error": described(error), "during": during})
+
+
+if __name__ == "__main__":
+    main()
