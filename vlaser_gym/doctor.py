@@ -24,7 +24,7 @@ from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import engine_names
 from vlaser_gym.envs.tasks import task_names
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import RenderingUnavailableError, StorageError
+from vlaser_gym.errors import GymError, RenderingUnavailableError, StorageError
 from vlaser_gym.evaluation.table import make_console
 
 _REINSTALL = "Install vlaser-gym again with its constraints.txt, in a fresh virtual environment."
@@ -45,6 +45,7 @@ class DoctorSettings:
     """What ``configs/doctor.yaml`` holds; the comments there say what each means."""
 
     output: str | None
+    simpler: str | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def main(config: DictConfig) -> None:
     settings = typed(DoctorSettings, config)
     console = make_console()
     well = True
-    for finding in examine(settings.output):
+    for finding in examine(settings.output, settings.simpler):
         _print(console, finding)
         well &= finding.works or not finding.needed
     verdict = "The default evaluation works here: python -m vlaser_gym.eval" if well else "Something needed is missing."
@@ -78,8 +79,8 @@ def main(config: DictConfig) -> None:
     sys.exit(0 if well else 1)
 
 
-def examine(output: str | None = None) -> Iterator[Finding]:
-    """All findings, in the order of the report; ``output`` takes the test picture."""
+def examine(output: str | None = None, simpler: str | None = None) -> Iterator[Finding]:
+    """All findings, in the order of the report; ``output`` takes the test picture, ``simpler`` is an interpreter."""
     yield _python()
     yield _guarded("torch", _torch)
     yield _guarded("physics", _physics)
@@ -89,6 +90,26 @@ def examine(output: str | None = None) -> Iterator[Finding]:
     yield Finding("engines", True, f"{', '.join(engine_names())} (the look builtin needs no files)")
     for module, title, purpose, command in _OPTIONAL:
         yield _optional(module, title, purpose, command)
+    yield examine_simpler(simpler)
+
+
+def examine_simpler(python: str | None) -> Finding:
+    """Whether the engine simpler works with an interpreter: an episode begins there and its picture comes back."""
+    name = "SimplerEnv"
+    if python is None:
+        remedy = "If you have installed it: python -m vlaser_gym.doctor simpler=ITS_PYTHON (docs/simpler.md)"
+        return Finding(name, False, "not checked; only for the engine simpler", remedy, needed=False)
+    try:
+        env = SceneVectorEnv(task_names()[0], observe=("image",), engine="simpler", engine_options={"python": python})
+        try:
+            observation, _ = env.reset(options={"layout": 0})
+            _, height, width, _ = observation["image"].shape
+            text = f"{env.engine.version} begins {task_names()[0]}; {width} x {height} pixels"
+            return Finding(name, True, text, needed=False)
+        finally:
+            env.close()
+    except GymError as error:
+        return Finding(name, False, str(error), "See docs/simpler.md.", needed=False)
 
 
 def _print(console: Console, finding: Finding) -> None:

@@ -38,9 +38,8 @@ def test_eval_with_a_worker_that_dies(tmp_path: Path, capsys: pytest.CaptureFixt
         "The original's worker died at control step 3 of widowx_carrot_on_plate/default/grid:2 (signal SIGSEGV; its "
         "last words: a last word)."
     )
-    assert {(r["engine"], r["look"], r["engine_version"]) for r in records} == {
-        ("simpler", "original", "simpler_env unknown, sapien unknown")
-    }
+    assert {(r["engine"], r["look"]) for r in records} == {("simpler", "original")}
+    assert records[0]["engine_version"].startswith("simpler_env ")
     assert records[0]["first_success_step"] == 5
     assert records[0]["flags"]["ever_grasped"]
     said = capsys.readouterr().out
@@ -68,15 +67,15 @@ def test_eval_of_the_google_robot(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_eval_as_a_command_with_a_hanging_worker_and_a_report(tmp_path: Path) -> None:
     python = make_interpreter(tmp_path, faults={f"{CARROT_ENV}:1": "hang"})
-    settings = ["engine=simpler", f"engine.python={python}", "engine.timeout=15", "task=widowx_carrot_on_plate"]
+    settings = ["engine=simpler", f"engine.python={python}", "engine.timeout=8", "task=widowx_carrot_on_plate"]
     done = subprocess.run(
-        [sys.executable, "-m", "vlaser_gym.eval", *settings, "episodes=2", "agent=random", f"run={tmp_path}/run"],
+        [sys.executable, "-m", "vlaser_gym.eval", *settings, "episodes=2", "video=0", "agent=random", f"run={tmp_path}/run"],
         capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     errors = [record["error"] for record in read_records(tmp_path / "run")]
     assert errors[0] is None
-    assert "took more than 15 s at control step 3" in errors[1]
+    assert "took more than 8 s at control step 3" in errors[1]
     assert (tmp_path / "run" / "report.html").is_file()
 
 
@@ -124,7 +123,7 @@ def test_doctor(tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPat
     found = doctor.examine_simpler(str(interpreter))
     assert found.works
     assert not found.needed
-    assert "simpler_env unknown" in found.text
+    assert found.text.startswith("simpler_env ")
     assert "640 x 480" in found.text
     silent = doctor.examine_simpler(None)
     assert not silent.works

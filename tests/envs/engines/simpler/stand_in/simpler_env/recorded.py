@@ -2,9 +2,20 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+
+@cache
+def read_index(path):
+    return json.loads(path.read_text())
+
+
+@cache
+def read_arrays(path):
+    return dict(np.load(path))
 
 
 def find(env):
@@ -22,10 +33,10 @@ class Player:
 
     def _takes(self, kind, env):
         for index in sorted((self.folder / kind).glob("*/index.json")):
-            for key, meta in json.loads(index.read_text()).items():
+            for key, meta in read_index(index).items():
                 options = meta["reset_options"].get("obj_init_options", {})
                 if meta.get("env_id") == env.env_id and options.get("episode_id") == env.number:
-                    yield meta["object_names"], dict(np.load(index.parent / f"{key}.npz"))
+                    yield meta["object_names"], read_arrays(index.parent / f"{key}.npz")
 
     def show(self, env, step):
         """The state after ``step`` control steps of the first recording that began like this."""
@@ -55,7 +66,7 @@ class Player:
     def _free(self, env):
         robot = "widowx" if "widowx" in env.robot_uid else "google_robot"
         for path in sorted((self.folder / "replay_free" / robot).glob("*.npz")):
-            yield None, dict(np.load(path))
+            yield None, read_arrays(path)
 
     def step(self, env, action):
         self.actions.append(action.copy())
