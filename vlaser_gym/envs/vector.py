@@ -298,6 +298,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         """
         for i in lanes:
             self.lanes[i].advance_subtask()
+        if isinstance(self.engine, ActingEngine):
+            self.engine.advance(lanes)
+            for i, reading in zip(lanes, self.engine.read(lanes), strict=True):
+                self.lanes[i].reading = reading
 
     def _checked(self, actions: ArrayLike) -> NDArray[np.float64]:
         array = np.asarray(actions, np.float64)

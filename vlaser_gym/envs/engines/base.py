@@ -124,3 +124,6 @@ class ActingEngine(Engine, Protocol):
         Raises:
             SimulationError: if a simulation fails.
         """
+
+    def advance(self, lanes: Ints) -> None:
+        """The agent declares the current sub-task done on ``lanes``; nothing changes where it is the last."""

@@ -69,7 +69,8 @@ def test_eval_as_a_command_with_a_hanging_worker_and_a_report(tmp_path: Path) ->
     python = make_interpreter(tmp_path, faults={f"{CARROT_ENV}:1": "hang"})
     settings = ["engine=simpler", f"engine.python={python}", "engine.timeout=8", "task=widowx_carrot_on_plate"]
     done = subprocess.run(
-        [sys.executable, "-m", "vlaser_gym.eval", *settings, "episodes=2", "video=0", "agent=random", f"run={tmp_path}/run"],
+        [sys.executable, "-m", "vlaser_gym.eval", *settings, "episodes=2", "video=0", "agent=random",
+         f"run={tmp_path}/run"],
         capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -127,7 +128,7 @@ def test_doctor(tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPat
     assert "640 x 480" in found.text
     silent = doctor.examine_simpler(None)
     assert not silent.works
-    assert "python=" in silent.remedy
+    assert "doctor simpler=" in silent.remedy
     monkeypatch.delenv("PYTHONPATH", raising=False)
     missing = doctor.examine_simpler(sys.executable)
     assert not missing.works

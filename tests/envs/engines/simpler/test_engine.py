@@ -98,6 +98,8 @@ def test_what_the_environment_is_given(interpreter: Path, tmp_path: Path) -> Non
     ("google_robot_pick_standing_coke_can", "aggregation", "ever_grasped", 1),
     ("google_robot_move_near_v0", "no_distractor", "near_tgt_obj", 5),
     ("widowx_put_eggplant_in_basket", "default", "ever_grasped", 3),
+    ("google_robot_open_middle_drawer", "default", "success", 5),
+    ("google_robot_place_apple_in_closed_top_drawer", "station2", "has_contact", 4),
 ])  # fmt: skip
 def test_flags_of_every_family(interpreter: Path, task: str, variant: str, flag: str, steps: int) -> None:
     with opened(interpreter, task, observe=("instruction",)) as env:
@@ -121,6 +123,32 @@ def test_a_snapshot_goes_on_as_the_episode_did(interpreter: Path) -> None:
         for name in ("qpos", "object/bridge_carrot_generated_modified"):
             assert np.array_equal(first[4]["states"][1][name], second[4]["states"][1][name])
         assert first[4]["success"].tolist() == second[4]["success"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("how", ["declared", pytest.param("by itself", marks=pytest.mark.slow)])
+def test_the_second_sub_task(interpreter: Path, how: str) -> None:
+    with opened(interpreter, "google_robot_place_apple_in_closed_top_drawer", observe=("instruction", "state")) as env:
+        observation, _ = env.reset(options={"layout": 4})
+        assert observation["instruction"] == ("open top drawer",)
+        if how == "declared":
+            env.step_chunk(chunk(1, 2))
+            env.advance_to_next_subtask(np.array([0]))
+            snapshot = env.get_state()
+            observation, *_ = env.step_chunk(chunk(1, 1))
+            env.set_state(snapshot)
+            assert env.step_chunk(chunk(1, 1))[0]["instruction"] == observation["instruction"]
+        else:
+            assert env.step_chunk(chunk(1, 99))[0]["instruction"] == ("open top drawer",)
+            observation, *_ = env.step_chunk(chunk(1, 1))
+        assert observation["instruction"] == ("place apple into top drawer",)
+        assert observation["state"][0, 25] == 1
+
+
+@pytest.mark.slow
+def test_a_drawer_that_is_left_open(interpreter: Path) -> None:
+    with opened(interpreter, "google_robot_close_bottom_drawer", observe=("state",)) as env:
+        observation, _ = env.reset(options={"layout": 8})
+        np.testing.assert_allclose(observation["state"][0, 22:25], [0.0, 0.0, 0.2])
 
 
 # What goes wrong

@@ -32,7 +32,12 @@ class _Episode:
 
     placement: Placement
     reading: Reading
-    actions: list[Floats] = field(default_factory=list)
+    #: Actions ``[7]``, and None where a sub-task was declared done.
+    history: list[Floats | None] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return sum(action is not None for action in self.history)
 
 
 class SimplerEngine:
@@ -114,11 +119,20 @@ class SimplerEngine:
         """Run one control step on ``lanes`` with ``actions [B, 7]``; all lanes at the same time."""
         for lane, action in zip(lanes, actions, strict=True):
             episode = self._episode(lane)
-            about = f"control step {len(episode.actions) + 1} of {_named(episode.placement)}"
+            about = f"control step {episode.steps + 1} of {_named(episode.placement)}"
             self._worker(lane).ask({"do": "step", "action": action.tolist()}, about)
         for row, told in self._answers(lanes):
             episode = self._episode(lanes[row])
-            episode.actions.append(np.array(actions[row], np.float64))
+            episode.history.append(np.array(actions[row], np.float64))
+            episode.reading = _reading(episode.placement, told)
+
+    def advance(self, lanes: Ints) -> None:
+        """The agent declares the current sub-task done on ``lanes``."""
+        for lane in lanes:
+            self._worker(lane).ask({"do": "advance"}, f"the next sub-task of {_named(self._episode(lane).placement)}")
+        for row, told in self._answers(lanes):
+            episode = self._episode(lanes[row])
+            episode.history.append(None)
             episode.reading = _reading(episode.placement, told)
 
     def read(self, lanes: Ints) -> list[Reading]:
@@ -148,9 +162,11 @@ class SimplerEngine:
         """Begins the episodes again and repeats their actions, which takes as long as it took."""
         saved = [(lane, episode) for lane, episode in enumerate(state["episodes"]) if episode is not None]
         self.place([lane for lane, _ in saved], [episode.placement for _, episode in saved])
-        for step in range(max((len(episode.actions) for _, episode in saved), default=0)):
-            running = [(lane, episode.actions[step]) for lane, episode in saved if step < len(episode.actions)]
-            self.execute(np.array([lane for lane, _ in running]), np.array([action for _, action in running]))
+        for step in range(max((len(episode.history) for _, episode in saved), default=0)):
+            events = [(lane, episode.history[step]) for lane, episode in saved if step < len(episode.history)]
+            self.advance(np.array([lane for lane, action in events if action is None], np.int64))
+            acting = [(lane, action) for lane, action in events if action is not None]
+            self.execute(np.array([lane for lane, _ in acting], np.int64), np.array([action for _, action in acting]))
 
     def close(self) -> None:
         """End all workers."""
@@ -265,5 +281,5 @@ def _flags(task: Task, told: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _copied(episode: _Episode | None) -> _Episode | None:
-    """Readings and placements never change; the list of actions grows."""
-    return None if episode is None else _Episode(episode.placement, episode.reading, copy.copy(episode.actions))
+    """Readings and placements never change; the history grows."""
+    return None if episode is None else _Episode(episode.placement, episode.reading, copy.copy(episode.history))

@@ -9,6 +9,7 @@ The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "d
 - ``{"do": "place", "episode": {...}, "state": null}``: build the environment anew and reset it; see
   ``vlaser_gym.envs.engines.simpler.episodes.Episode``. ``state`` moves robot and bodies afterwards. Answers the state.
 - ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
+- ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
 - ``{"do": "picture"}``: what the robot's camera saw last, into the memory. Answers its shape.
 
 A state has ``qpos``, ``qvel``, ``objects`` (name -> pose), ``joints`` (name -> position), ``proprio``, ``instruction``,
@@ -67,6 +68,12 @@ class Scene:
     def step(self, action: list[float]) -> dict[str, Any]:
         """One control step."""
         self.observation, _, self.success, _, self.info = self.env.step(np.array(action))
+        return self.state()
+
+    def advance(self) -> dict[str, Any]:
+        """The sub-task is declared done."""
+        if not self.is_final():
+            self.base.advance_to_next_subtask()
         return self.state()
 
     def picture(self) -> dict[str, Any]:
@@ -255,6 +262,8 @@ def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
         return scene.place(command["episode"], command["state"])
     if do == "step":
         return scene.step(command["action"])
+    if do == "advance":
+        return scene.advance()
     return scene.picture()
 
 

@@ -395,6 +395,7 @@ class Drawer(Google):
 class PlaceIn(Drawer):
     def cast(self, options):
         super().cast(options)
+        self.advanced = False
         return (self.kwargs["model_ids"],)
 
     def evaluate(self, success):
@@ -402,7 +403,10 @@ class PlaceIn(Drawer):
         return {"qpos": np.float32(0.1)}
 
     def is_final_subtask(self):
-        return self.elapsed >= 100
+        return self.advanced or self.elapsed >= 100
+
+    def advance_to_next_subtask(self):
+        self.advanced = True
 
     def get_language_instruction(self):
         if self.is_final_subtask():
