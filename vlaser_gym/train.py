@@ -1,6 +1,7 @@
 """Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys.
 
-``algo=ppo init=FOLDER`` goes on from a policy, in the environments.
+``algo=ppo init=FOLDER`` (or ``grpo``) goes on from a policy, in the environments; ``algo=sb3_ppo`` and ``sb3_sac`` are
+Stable-Baselines3's own, from the privileged state.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from vlaser_gym.agents.learners.curves import draw_curves, read_metrics
 from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
 from vlaser_gym.agents.learners.distributed import Workers, joined_workers
 from vlaser_gym.agents.learners.evaluation import run_episodes, success_rates
-from vlaser_gym.agents.learners.ppo_settings import PpoSettings
+from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
+from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, SftSettings, SupervisedFineTuning
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
@@ -118,6 +120,9 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
     if isinstance(algo, PpoSettings):
         _post_train(settings, algo, init, path, workers, _clock(settings, begun))
         return
+    if isinstance(algo, Sb3Settings):
+        _train_stock(settings, algo, path, workers, _clock(settings, begun))
+        return
     policy, processor, data = _prepare(settings, init, path, workers)
     if workers.leads:
         count = sum(p.numel() for p in policy.parameters())
@@ -151,11 +156,15 @@ def _post_train(
 ) -> None:
     """Reinforcement learning in the environments."""
     # Imported here: Stable-Baselines3 takes seconds that the other algorithms need not wait.
-    from vlaser_gym.agents.learners.post_training import make_chain_lanes  # noqa: PLC0415
+    from vlaser_gym.agents.learners.grpo import FlowGRPO  # noqa: PLC0415
+    from vlaser_gym.agents.learners.post_training import make_chain_lanes, make_group_lanes  # noqa: PLC0415
     from vlaser_gym.agents.learners.ppo import FlowPPO  # noqa: PLC0415
 
+    in_groups = isinstance(algo, GrpoSettings)
+    make: Callable[..., Any] = make_group_lanes if in_groups else make_chain_lanes
+    learner: type[FlowPPO] = FlowGRPO if in_groups else FlowPPO
     policy, processor = initial_policy(settings, init)
-    lanes = make_chain_lanes(
+    lanes = make(
         resolve(settings.task),
         settings.num_envs,
         processor,
@@ -168,7 +177,7 @@ def _post_train(
         engine_options={key: value for key, value in settings.engine.items() if key != "name"},
     )
     try:
-        trainer = FlowPPO(
+        trainer = learner(
             policy,
             processor,
             lanes,
@@ -191,12 +200,51 @@ def _post_train(
         print(f"Iteration {trainer.iteration} of {algo.iterations}. Policy: {path / POLICY_FOLDER}{hint}")
 
 
-def _algorithm(settings: TrainSettings) -> SftSettings | PpoSettings:
-    algorithms: dict[str, type[SftSettings] | type[PpoSettings]] = {"sft": SftSettings, "ppo": PpoSettings}
+def _train_stock(
+    settings: TrainSettings, algo: Sb3Settings, path: Path, workers: Workers, stop: Callable[[], bool]
+) -> None:
+    """Stable-Baselines3's own algorithms."""
+    from vlaser_gym.agents.learners.sb3 import MODEL_FILE, StockTraining, make_state_lanes  # noqa: PLC0415
+
+    if workers.size > 1:
+        raise InvalidConfigError(f"{algo.name} trains in one process: start it without torchrun.")
+    lanes = make_state_lanes(
+        resolve(settings.task),
+        settings.num_envs,
+        algo,
+        seed=settings.seed,
+        engine=str(settings.engine["name"]),
+        look=settings.look,
+        engine_options={key: value for key, value in settings.engine.items() if key != "name"},
+    )
+    try:
+        training = StockTraining(
+            lanes, algo, path, seed=settings.seed, device=settings.device or "cpu", stop=stop, report=_print_row
+        )
+        print(f"Run directory: {path}; {algo.name} at {training.timesteps:,} of {algo.timesteps:,} actions")
+        finished = training.run()
+        if finished and settings.evaluate_episodes:
+            _print_row(training.evaluate(settings.evaluate_episodes))
+    finally:
+        lanes.close()
+    hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
+    print(f"{training.timesteps:,} of {algo.timesteps:,} actions. Model: {path / MODEL_FILE}{hint}")
+
+
+_ALGORITHMS: dict[str, type[SftSettings] | type[PpoSettings] | type[Sb3Settings]] = {
+    "sft": SftSettings,
+    "ppo": PpoSettings,
+    "grpo": GrpoSettings,
+    "sb3_ppo": Sb3Settings,
+    "sb3_sac": Sb3Settings,
+}
+
+
+def _algorithm(settings: TrainSettings) -> SftSettings | PpoSettings | Sb3Settings:
     name = str(settings.algo.get("name"))
-    if name not in algorithms:
-        raise UnknownNameError("algorithm", name, algorithms)
-    return typed(algorithms[name], DictConfig(settings.algo))
+    if name not in _ALGORITHMS:
+        raise UnknownNameError("algorithm", name, _ALGORITHMS)
+    return typed(_ALGORITHMS[name], DictConfig(settings.algo))
 
 
 def _prepare(

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.wrappers.base import Bools, Info, Observation, SceneWrapper, Step
 
@@ -98,3 +100,47 @@ class SubgoalReward(SceneWrapper):
         if final:
             potential[-1] = 0.0
         return np.asarray(self.gamma * potential[1:] - potential[:-1])
+
+
+class ReachReward(SceneWrapper):
+    """Replaces the reward by one for bringing the tool to the object that the task is about.
+
+    A first goal for learners that begin with nothing, before they grasp. Every step, or chunk, earns
+    ``1 - tanh(distance / scale)``, where the distance is between TCP and object at its end; ``info["reached"] [N]``
+    says whether it is below ``radius``. Episodes end as they did.
+
+    Args:
+        env: lanes that observe ``state``.
+        scale: distance (m) at which the reward is 0.24.
+        radius: of the goal (m).
+
+    Example:
+        >>> from vlaser_gym.envs.vector import SceneVectorEnv
+        >>> env = ReachReward(SceneVectorEnv("widowx_stack_cube", observe=("state",)))
+        >>> observation, _ = env.reset(options={"layout": 0})
+        >>> _, reward, _, _, info = env.step(np.zeros((1, 7)))
+        >>> bool(0 < reward[0] < 0.5), info["reached"].tolist()
+        (True, [False])
+        >>> env.close()
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], scale: float = 0.1, radius: float = 0.04) -> None:
+        super().__init__(env)
+        space = env.single_observation_space
+        if not isinstance(space, spaces.Dict) or "state" not in space.spaces:
+            raise InvalidConfigError("ReachReward measures distances in the state: observe it too (observe='state').")
+        if not (scale > 0 and radius > 0):
+            raise InvalidConfigError(f"ReachReward needs scale and radius above 0; got {scale} and {radius}.")
+        self.scale, self.radius = scale, radius
+
+    def on_step(
+        self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
+    ) -> Step:
+        """Measure where every lane's step ended, for a lane that begins anew at the end of its last episode."""
+        state = observation["state"].copy()
+        for i in np.flatnonzero(info.get("_final_obs", np.zeros(self.num_envs, bool))):
+            state[i] = info["final_obs"][i]["state"]
+        tcp, source = state[:, STATE_FIELDS["tcp"]][:, :3], state[:, STATE_FIELDS["source"]][:, :3]
+        distance = np.linalg.norm(tcp - source, axis=1).astype(np.float64)
+        info = {**info, "reached": distance < self.radius, "_reached": np.ones(self.num_envs, bool)}
+        return observation, 1 - np.tanh(distance / self.scale), terminated, truncated, info

@@ -394,7 +394,7 @@ def test_two_processes_train_as_one_with_the_same_lanes(tmp_path):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -426,7 +426,7 @@ def train(*arguments: str) -> subprocess.Popen[str]:
 
 def test_train_command_on_real_environments(tmp_path):
     process = train("algo.iterations=2", f"run={tmp_path}/run")
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
     assert "Iteration 2 of 2" in output
     assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl")] == [6, 12]
@@ -444,7 +444,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path):
     """SIGKILL in the middle of an iteration, on real environments."""
     options = ("algo.iterations=6", "algo.save_every=1")
     whole = train(*options, f"run={tmp_path}/whole")
-    assert whole.wait(300) == 0
+    assert whole.wait(900) == 0
     killed = train(*options, f"run={tmp_path}/killed")
     metrics = tmp_path / "killed/metrics.jsonl"
     while len(read_metrics(metrics)) < 3 and killed.poll() is None:
@@ -453,7 +453,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path):
     killed.wait()
     state = torch.load(tmp_path / "killed/trainer.pt", weights_only=True)
     assert 2 <= state["iteration"] < 6
-    assert train(*options, f"run={tmp_path}/killed").wait(300) == 0
+    assert train(*options, f"run={tmp_path}/killed").wait(900) == 0
     ends = [torch.load(Path(tmp_path) / name / "trainer.pt", weights_only=True) for name in ("whole", "killed")]
     assert ends[0]["iteration"] == ends[1]["iteration"] == 6
     for name, value in ends[0]["trained"].items():

@@ -100,6 +100,7 @@ class FlowActorCritic(nn.Module):
         density: of its flow.
         precision: ``"float32"`` or ``"bfloat16"`` (matrix products of rollout and update).
         seed: of the value head's weights.
+        critic: whether there is a value head; without one all values are 0.
     """
 
     #: Stable-Baselines3 asks whether actions come squashed into the space's bounds.
@@ -116,11 +117,12 @@ class FlowActorCritic(nn.Module):
         density: Density,
         precision: str = "float32",
         seed: int = 0,
+        critic: bool = True,
     ) -> None:
         super().__init__()
         config = policy.config
         self.policy, self.density, self.precision = policy, density, precision
-        self.value_head = ValueHead(config.horizon * config.expert_width, seed=seed)
+        self.value_head = ValueHead(config.horizon * config.expert_width, seed=seed) if critic else None
         #: Random numbers of the next call; whoever rolls out sets them.
         self.draws: Draws | None = None
         #: Of the last call.
@@ -136,7 +138,7 @@ class FlowActorCritic(nn.Module):
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """Of the value head."""
-        return list(self.value_head.parameters())
+        return [] if self.value_head is None else list(self.value_head.parameters())
 
     @property
     def vision_language_is_frozen(self) -> bool:
@@ -163,18 +165,20 @@ class FlowActorCritic(nn.Module):
         draws = self.draws.to(self.policy.device)
         with self.autocast():
             prefix = self.policy.encode_proprio(vision_language, self._proprio(observation))
-            field = _Field(self.policy, prefix, with_value=True)
+            field = _Field(self.policy, prefix, with_value=self.value_head is not None)
             chain, log_prob = self.density.sample(field, draws)
-        assert field.value_features is not None
         self.decision = Decision(vision_language, draws.stochastic)
-        return chain, self.value_head(field.value_features), log_prob
+        return chain, self._value(field, len(chain)), log_prob
 
     def predict_values(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Values ``[B]``."""
+        if self.value_head is None:
+            return torch.zeros(len(observation["proprio"]), device=self.policy.device)
         return self.values(self.encode(observation), self._proprio(observation))
 
     def values(self, vision_language: VisionLanguage, proprio: Tensor) -> Tensor:
         """Values ``[B]`` of encoded observations; no gradient reaches the policy."""
+        assert self.value_head is not None, "There is no critic."
         with torch.no_grad(), self.autocast():
             prefix = self.policy.encode_proprio(vision_language, proprio.to(self.policy.device))
             config = self.policy.config
@@ -187,11 +191,17 @@ class FlowActorCritic(nn.Module):
         """Likelihood and value of stored chains, in one pass of the action expert."""
         with self.autocast():
             prefix = self.policy.encode_proprio(vision_language, proprio)
-            field = _Field(self.policy, prefix, with_value=True)
+            field = _Field(self.policy, prefix, with_value=self.value_head is not None)
             evaluation = self.density.evaluate(field, chain, stochastic)
-        assert field.value_features is not None
         assert field.velocity is not None
-        return Judgement(evaluation, self.value_head(field.value_features), field.velocity)
+        return Judgement(evaluation, self._value(field, len(chain)), field.velocity)
+
+    def _value(self, field: _Field, count: int) -> Tensor:
+        if self.value_head is None:
+            return torch.zeros(count, device=self.policy.device)
+        assert field.value_features is not None
+        values: Tensor = self.value_head(field.value_features)
+        return values
 
     def _proprio(self, observation: Mapping[str, Tensor]) -> Tensor:
         return observation["proprio"].to(self.policy.device).float()

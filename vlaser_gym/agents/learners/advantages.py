@@ -1,4 +1,4 @@
-"""Advantages of decisions that last for different numbers of control steps."""
+"""Advantages: of decisions that last for different numbers of control steps, and of whole episodes in groups."""
 
 from __future__ import annotations
 
@@ -44,3 +44,22 @@ def generalized_advantages(
         running = errors[t] + carried[t] * running
         advantages[t] = running
     return advantages
+
+
+def group_advantages(returns: ArrayLike) -> Floats:
+    """Advantages of episodes that began alike, ``[groups, size, ...]``: returns less the group's mean, over its spread.
+
+    The spread is the standard deviation over the group (dividing by ``size``; GRPO, arXiv 2402.03300). A group whose
+    returns are all equal teaches nothing and gets zeros.
+
+    Args:
+        returns: ``[groups, size, ...]``.
+
+    Example:
+        >>> group_advantages([[1, 0, 0, 1], [1, 1, 1, 1]]).tolist()
+        [[1.0, -1.0, -1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    """
+    returns = np.asarray(returns, np.float64)
+    centred = returns - returns.mean(1, keepdims=True)
+    spread = returns.std(1, keepdims=True)
+    return np.asarray(np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-8))

@@ -123,10 +123,17 @@ class ChainBuffer(DictRolloutBuffer):  # type: ignore[misc]  # Stable-Baselines3
         self.discounts, self.final_values = np.zeros(shape), np.zeros(shape)
         self.dones = np.zeros(shape, bool)
         self.stochastic: list[NDArray[np.int64]] = []
+        #: Of every decision, its number in the cache; ascending.
+        self.slots: Ints = np.arange(self.buffer_size * self.n_envs)
         if self.cache is None:
             budget, device = self._cache_settings
             self.cache = PrefixCache(budget, device or self.device)
         self.cache.reset()
+
+    @property
+    def learnt_from(self) -> Ints:
+        """Numbers of the decisions that an update uses."""
+        return np.arange(self.buffer_size * self.n_envs)
 
     def note(self, decision: Decision, outcome: Outcome) -> None:
         """What :meth:`add` is not told; comes before it."""
@@ -134,7 +141,7 @@ class ChainBuffer(DictRolloutBuffer):  # type: ignore[misc]  # Stable-Baselines3
         self.discounts[self.pos], self.dones[self.pos] = outcome.discounts, outcome.dones
         self.final_values[self.pos] = outcome.final_values
         self.stochastic.append(decision.stochastic.cpu().numpy())
-        if self.cache.budget:
+        if self.cache.budget and len(decision.vision_language.lengths):
             self.cache.add(decision.vision_language.detach(), self.buffer_size * self.n_envs)
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: NDArray[Any]) -> None:
@@ -164,8 +171,9 @@ class ChainBuffer(DictRolloutBuffer):  # type: ignore[misc]  # Stable-Baselines3
         rows = np.concatenate([rows, np.repeat(rows[-1:], size - count)])
         at = np.divmod(rows, self.n_envs)
         chain = self.actions[at].reshape(size, *self.action_space.shape)
-        kept = int((rows < self.cache.capacity).sum())
-        parts = [self.cache.rows(rows[:kept], device)] if kept else []
+        slots = self.slots[rows]
+        kept = int((slots < self.cache.capacity).sum())
+        parts = [self.cache.rows(slots[:kept], device)] if kept else []
         if kept < size:
             encoded = encode({k: torch.from_numpy(v[at]) for k, v in self.observations.items()})
             parts.append(encoded.rows(slice(kept, size)))

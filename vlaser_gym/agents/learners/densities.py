@@ -41,7 +41,7 @@ class Draws:
     steps: Tensor
     stochastic: Tensor
 
-    def rows(self, index: slice) -> Draws:
+    def rows(self, index: slice | Tensor) -> Draws:
         """Some of the chains."""
         return Draws(self.noise[index], self.steps[index], self.stochastic[index])
 

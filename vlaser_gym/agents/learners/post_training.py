@@ -8,8 +8,9 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from vlaser_gym.agents.learners.distributed import Workers
+from vlaser_gym.agents.learners.grpo import GroupVecEnv
 from vlaser_gym.agents.learners.lanes import ChainLanes, ChainVecEnv
-from vlaser_gym.agents.learners.ppo_settings import PpoSettings
+from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
 from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.processor import Processor
@@ -59,3 +60,39 @@ def make_chain_lanes(
     lanes = ChainVecEnv(ChainLanes(env, processor, config, num_steps, settings.gamma))
     lanes.seed(seed + first)
     return lanes
+
+
+def make_group_lanes(
+    tasks: Sequence[str],
+    num_envs: int,
+    processor: Processor,
+    config: VlaserConfig,
+    settings: GrpoSettings,
+    *,
+    seed: int = 0,
+    workers: Workers | None = None,
+    engine: str = "mujoco",
+    look: str = "builtin",
+    engine_options: Mapping[str, Any] | None = None,
+) -> GroupVecEnv:
+    """The same in groups, for GRPO; ``seed`` is not read, as rollouts have their own.
+
+    Raises:
+        InvalidConfigError: if groups do not fill the lanes.
+    """
+    settings.check(num_envs)
+    env = SceneVectorEnv(
+        list(tasks),
+        num_envs,
+        engine=engine,
+        look=look,
+        layouts="region",
+        observe=VlaserAgent.observes,
+        terminate_on_success=True,
+        autoreset_mode=AutoresetMode.DISABLED,
+        engine_options=engine_options,
+    )
+    lanes = ChainLanes(env, processor, config, settings.flow_steps or config.num_flow_steps, settings.gamma)
+    longest = max(-(-task.max_steps // lanes.act_steps) for task in env.tasks)
+    first = (workers or Workers()).rank * num_envs // settings.group_size
+    return GroupVecEnv(lanes, tasks, settings.group_size, settings.rounds, longest, first)

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor, update_learning_rate
 from torch import Tensor, distributed, nn
 
 from vlaser_gym.agents.learners.actor_critic import VISION_LANGUAGE, FlowActorCritic
 from vlaser_gym.agents.learners.buffer import Batch, ChainBuffer, Outcome
-from vlaser_gym.agents.learners.curves import Curves
+from vlaser_gym.agents.learners.curves import Curves, CurveWriter
 from vlaser_gym.agents.learners.densities import make_density
 from vlaser_gym.agents.learners.distributed import Workers
 from vlaser_gym.agents.learners.lanes import ChainVecEnv
@@ -69,6 +69,9 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
 
     policy: FlowActorCritic
     rollout_buffer: ChainBuffer
+    #: What acts, and where its decisions are kept.
+    networks: type[FlowActorCritic] = FlowActorCritic
+    buffer: type[ChainBuffer] = ChainBuffer
 
     def __init__(
         self,
@@ -89,17 +92,12 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         self.evaluate, self.evaluate_every, self.stop, self.report = evaluate, evaluate_every, stop, report
         self.run_seed, self.iteration, self._decision, self.stopping = seed, 0, 0, False
         self._curves: Curves | None = None
-        total = settings.n_steps * env.num_envs * self.workers.size
-        if total % settings.batch_size:
-            raise InvalidConfigError(
-                f"A rollout of {total} decisions (algo.n_steps times num_envs) must be a multiple of algo.batch_size; "
-                f"got {settings.batch_size}."
-            )
+        self._check_sizes(env.num_envs)
         policy.eval()
         policy.freeze(*settings.freeze)
         cached = set(VISION_LANGUAGE) <= set(settings.freeze)
         super().__init__(
-            FlowActorCritic,
+            self.networks,
             env,
             learning_rate=lambda remaining: settings.learning_rate * self._decay(remaining),
             n_steps=settings.n_steps,
@@ -111,7 +109,7 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
             ent_coef=settings.entropy,
             max_grad_norm=settings.clip,
             target_kl=settings.target_kl,
-            rollout_buffer_class=ChainBuffer,
+            rollout_buffer_class=self.buffer,
             rollout_buffer_kwargs={
                 "cache_bytes": settings.cache_mb * 2**20 if cached else 0,
                 "cache_device": settings.cache_device,
@@ -121,8 +119,19 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         )
         self.reference = copy_policy(policy).to(policy.device) if settings.pull else None
         self.actor_optimizer = torch.optim.AdamW(self.policy.actor_parameters(), weight_decay=0.0)
-        self.critic_optimizer = torch.optim.AdamW(self.policy.critic_parameters(), weight_decay=0.0)
+        # As a group, because there may be none.
+        self.critic_optimizer = torch.optim.AdamW([{"params": self.policy.critic_parameters()}], weight_decay=0.0)
         self._load()
+
+    def _check_sizes(self, num_envs: int) -> None:
+        """Raise :class:`InvalidConfigError` if ``num_envs`` lanes per process cannot be learnt from."""
+        settings = self.settings
+        total = settings.n_steps * num_envs * self.workers.size
+        if total % settings.batch_size:
+            raise InvalidConfigError(
+                f"A rollout of {total} decisions (algo.n_steps times num_envs) must be a multiple of algo.batch_size; "
+                f"got {settings.batch_size}."
+            )
 
     def _networks(self, policy: VlaserPolicy) -> dict[str, Any]:
         settings, config = self.settings, policy.config
@@ -149,7 +158,7 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
     def run(self) -> bool:
         """Take the iterations that are left, or as many as go before ``stop`` says yes; returns whether all are."""
         self._curves = curves = Curves(self.path, self.num_timesteps) if self.workers.leads else None
-        self.set_logger(Logger(None, [_CurveWriter(curves, self.report)] if curves is not None else []))
+        self.set_logger(Logger(None, [CurveWriter(curves, self.report)] if curves is not None else []))
         left = self.settings.iterations - self.iteration
         if left > 0:
             # Its own log lines come before the update whose numbers they should show: dump_logs is called in train().
@@ -216,7 +225,7 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
             if self.target_kl is not None and statistics[3] > 1.5 * self.target_kl:
                 break
             self._step(actor=actor)
-        self._log(means / updates, updates, first_error)
+        self._log(means / max(updates, 1), updates, first_error)
         self._finish_iteration()
 
     def _minibatches(self) -> Iterator[NDArray[np.int64]]:
@@ -240,12 +249,13 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         self.actor_optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
         sums, error = torch.zeros(len(_STATISTICS), dtype=torch.float64), 0.0
+        count = int(self._total(torch.tensor(len(rows))))
         for _, batch in self._micro_batches(rows):
             loss, statistics, deviation = self.losses(batch, actor=actor)
-            torch.autograd.backward(loss / self.settings.batch_size)
+            torch.autograd.backward(loss / count)
             sums, error = sums + statistics, max(error, deviation)
         self._share_gradients()
-        return self._total(sums) / self.settings.batch_size, error
+        return self._total(sums) / count, error
 
     def _micro_batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Decisions in ascending order, in batches of one size."""
@@ -264,7 +274,7 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         buffer = self.rollout_buffer
         flat = buffer.log_probs.reshape(-1)
         drift = 0.0
-        for rows, batch in self._micro_batches(np.arange(flat.size)):
+        for rows, batch in self._micro_batches(buffer.learnt_from):
             judged = self.policy.judge(batch.vision_language, batch.proprio, batch.chain, batch.stochastic)
             fresh = judged.evaluation.log_prob[: len(rows)].cpu().numpy()
             drift = max(drift, float(np.abs(fresh - flat[rows]).max()))
@@ -481,24 +491,6 @@ class _Stopper(BaseCallback):  # type: ignore[misc]
 
     def _on_step(self) -> bool:
         return not self.model.stopping
-
-
-class _CurveWriter(KVWriter):  # type: ignore[misc]
-    """Stable-Baselines3's logger into the curves of a run."""
-
-    def __init__(self, curves: Curves, report: Callable[[Numbers], None]) -> None:
-        self.curves, self.report = curves, report
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
-        """One line of numbers."""
-        row = {name: float(value) for name, value in key_values.items() if name != "time/total_timesteps"}
-        # Not every number exists in every iteration; JSON has no word for those.
-        row = {name: value for name, value in row.items() if np.isfinite(value)}
-        self.curves.add(step, **row)
-        self.report({"step": float(step), **row})
-
-    def close(self) -> None:
-        """The curves are closed by the run."""
 
 
 def seed_of(*numbers: int) -> int:

@@ -1,4 +1,4 @@
-"""Settings of PPO on the flow policy."""
+"""Settings of PPO and GRPO on the flow policy."""
 
 from __future__ import annotations
 
@@ -64,4 +64,36 @@ class PpoSettings:
             raise InvalidConfigError(
                 "algo.cache_mb and algo.warmup must be at least 0 and algo.batch_size 2; got "
                 f"{self.cache_mb}, {self.warmup} and {self.batch_size}."
+            )
+
+
+@dataclass(kw_only=True)
+class GrpoSettings(PpoSettings):
+    """What ``configs/algo/grpo.yaml`` holds: PPO's settings, less what belongs to the critic, plus the groups.
+
+    Rewards are successes, and all decisions of an episode have one advantage: nothing is discounted. ``n_steps``
+    follows from the episodes' length.
+    """
+
+    group_size: int
+    rounds: int
+    n_steps: int = 1
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    critic_learning_rate: float = 0.0
+    critic_warmup: int = 0
+    reward: str = "sparse"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, least in (("group_size", 2), ("rounds", 1)):
+            if getattr(self, key) < least:
+                raise InvalidConfigError(f"algo.{key} must be at least {least}; got {getattr(self, key)}.")
+
+    def check(self, num_envs: int) -> None:
+        """Raise :class:`InvalidConfigError` if ``num_envs`` lanes cannot be cut into groups."""
+        if num_envs % self.group_size:
+            raise InvalidConfigError(
+                f"num_envs must be a multiple of algo.group_size={self.group_size}, as lanes of a group run together; "
+                f"got {num_envs}."
             )

@@ -1,0 +1,182 @@
+"""Stable-Baselines3's own PPO and SAC on these environments, from the privileged state.
+
+For people who know these algorithms, and a yardstick: what they find from poses, without pictures, language or
+demonstrations. Checkpoints are Stable-Baselines3's: ``model.zip`` and, for SAC, ``replay_buffer.pkl``. A run that goes
+on has the same networks, optimizers and memory, and begins new episodes. Both files hold pickles: load your own only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from vlaser_gym.agents.learners.curves import Curves, CurveWriter
+from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.wrappers.reward import ReachReward, SubgoalReward
+from vlaser_gym.wrappers.sb3 import StableBaselines3VecEnv
+
+Numbers = dict[str, float]
+MODEL_FILE, REPLAY_FILE = "model.zip", "replay_buffer.pkl"
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sb3_ppo": PPO, "sb3_sac": SAC}
+#: Iterations (PPO) or episodes (SAC) between two lines of numbers.
+_LOG_INTERVALS = {"sb3_ppo": 1, "sb3_sac": 48}
+
+
+def make_state_lanes(
+    tasks: Sequence[str],
+    num_envs: int,
+    settings: Sb3Settings,
+    *,
+    seed: int = 0,
+    engine: str = "mujoco",
+    look: str = "builtin",
+    engine_options: Mapping[str, Any] | None = None,
+) -> VecMonitor:
+    """Lanes that observe ``state`` on region layouts, ended by success, with the reward that was asked for."""
+    env: Any = SceneVectorEnv(
+        list(tasks),
+        num_envs,
+        engine=engine,
+        look=look,
+        layouts="region",
+        observe=("state",),
+        terminate_on_success=True,
+        engine_options=engine_options,
+    )
+    if settings.reward == "subgoals":
+        env = SubgoalReward(env, settings.gamma)
+    elif settings.reward == "reach":
+        env = ReachReward(env)
+    lanes = VecMonitor(StableBaselines3VecEnv(env, horizon=settings.horizon, gamma=settings.gamma))
+    lanes.seed(seed)
+    return lanes
+
+
+class StockTraining:
+    """A stock algorithm, its files and its curves.
+
+    Args:
+        env: see :func:`make_state_lanes`.
+        settings: see :class:`Sb3Settings`.
+        path: run directory; a model in it is continued.
+        seed: of the networks and of the order of everything.
+        device: of the networks.
+        stop: asked after every step.
+        report: told each line of numbers.
+
+    Raises:
+        InvalidConfigError: for options that the algorithm does not take.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        settings: Sb3Settings,
+        path: str | Path,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        stop: Callable[[], bool] = lambda: False,
+        report: Callable[[Numbers], None] = lambda row: None,
+    ) -> None:
+        self.env, self.settings, self.path = env, settings, Path(path)
+        self.stop, self.report = stop, report
+        self.model = self._load(device) or self._make(seed, device)
+
+    def _make(self, seed: int, device: str) -> BaseAlgorithm:
+        algorithm: Any = ALGORITHMS[self.settings.name]
+        gamma = self.settings.gamma ** (self.settings.horizon or 1)
+        try:
+            return algorithm(
+                "MultiInputPolicy", self.env, gamma=gamma, seed=seed, device=device, **self.settings.options
+            )
+        except (TypeError, ValueError, AssertionError) as error:
+            raise InvalidConfigError(
+                f"algo.options should be keyword arguments of Stable-Baselines3's {algorithm.__name__}: {error}."
+            ) from error
+
+    def _load(self, device: str) -> BaseAlgorithm | None:
+        file = self.path / MODEL_FILE
+        if not file.is_file():
+            return None
+        model = ALGORITHMS[self.settings.name].load(file, env=self.env, device=device)
+        if isinstance(model, SAC):
+            model.load_replay_buffer(self.path / REPLAY_FILE)
+        return model
+
+    @property
+    def timesteps(self) -> int:
+        """Actions that were taken."""
+        return int(self.model.num_timesteps)
+
+    def run(self) -> bool:
+        """Take the actions that are left, or as many as go before ``stop`` says yes; returns whether all are."""
+        begun = self.timesteps
+        curves = Curves(self.path, begun)
+        self.model.set_logger(Logger(None, [CurveWriter(curves, self.report)]))
+        if begun < self.settings.timesteps:
+            self.model.learn(
+                self.settings.timesteps - begun,
+                callback=_Keeper(self),
+                log_interval=_LOG_INTERVALS[self.settings.name],
+                reset_num_timesteps=begun == 0,
+            )
+            self.save()
+        curves.close()
+        return self.timesteps >= self.settings.timesteps
+
+    def save(self) -> None:
+        """Write the files, each whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.model, SAC):
+            partial = self.path / f"partial-{REPLAY_FILE}"
+            self.model.save_replay_buffer(partial)
+            partial.replace(self.path / REPLAY_FILE)
+        partial = self.path / f"partial-{MODEL_FILE}"
+        self.model.save(partial)
+        partial.replace(self.path / MODEL_FILE)
+
+    def evaluate(self, episodes: int) -> Numbers:
+        """Share of successes, and of episodes that ended within reach, on region layouts 0, 1, ... without noise."""
+        ends: list[dict[str, Any]] = []
+        lanes = self.env.num_envs
+        for first in range(0, episodes, lanes):
+            self.env.set_options([{"layout": f"region:{first + i}"} for i in range(lanes)])
+            observation, running = self.env.reset(), np.arange(lanes) < episodes - first
+            while running.any():
+                actions, _ = self.model.predict(observation, deterministic=True)
+                observation, _, dones, infos = self.env.step(actions)
+                ends += [infos[i] for i in np.flatnonzero(dones & running)]
+                running &= ~dones
+        names = {"success": "evaluation/success", "reached": "evaluation/reached"}
+        return {label: float(np.mean([end[name] for end in ends])) for name, label in names.items() if name in ends[0]}
+
+
+class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker
+    """Logs how episodes end, writes checkpoints, and stops in time."""
+
+    def __init__(self, training: StockTraining) -> None:
+        super().__init__()
+        self.training, self.saved = training, training.timesteps
+        self.reached: deque[bool] = deque(maxlen=100)
+
+    def _on_step(self) -> bool:
+        ends = [info for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True) if done]
+        self.reached.extend(info["reached"] for info in ends if "reached" in info)
+        if self.reached:
+            self.logger.record("rollout/reached", float(np.mean(self.reached)))
+        if self.num_timesteps - self.saved >= self.training.settings.save_every:
+            self.saved = self.num_timesteps
+            self.training.save()
+        return not self.training.stop()
