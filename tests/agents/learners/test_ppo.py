@@ -246,6 +246,46 @@ def test_micro_batches_give_the_gradient_of_the_whole(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+# ---------------------------------------------------------------------- adapters
+
+
+def test_adapters_learn_alone_and_go_on(tmp_path):
+    """LoRA on the expert: prefixes are kept, the stored policy has the adapters added in, a resumed run is exact."""
+    whole = make(tmp_path / "whole", lora=2, pull=0.1)
+    before = weights(whole)
+    assert whole.run()
+    assert whole.rollout_buffer.cache.capacity > 0
+    changed = {name for name, value in weights(whole).items() if not torch.equal(before[name], value)}
+    assert changed
+    assert all(".lora_" in name or name.startswith("value_head.") for name in changed)
+    first = make(tmp_path / "parts", lora=2, pull=0.1)
+    first.stop = lambda: True
+    assert not first.run()
+    second = make(tmp_path / "parts", lora=2, pull=0.1)
+    assert second.run()
+    a, b = weights(whole), weights(second)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    batch = next(batch for _, batch in whole._micro_batches(np.arange(8)))
+    stored = load_agent(str(tmp_path / "whole/checkpoint")).policy
+    velocities = []
+    for policy in (whole.policy.policy, stored, VlaserPolicy.initialise(tiny_config(), 1)):
+        with torch.no_grad():
+            prefix = policy.encode_proprio(batch.vision_language, batch.proprio)
+            velocities.append(policy.velocity(prefix, batch.chain[:, 1], torch.full((8,), 1 / 3)))
+    torch.testing.assert_close(velocities[0], velocities[1], rtol=0, atol=1e-5)
+    assert (velocities[0] - velocities[2]).abs().max() > 1e-3
+
+
+def test_adapters_on_language_leave_nothing_to_keep(tmp_path):
+    trainer = make(tmp_path, iterations=1, lora=2, freeze=["vision", "embedding"])
+    before = weights(trainer)
+    trainer.run()
+    assert trainer.rollout_buffer.cache.capacity == 0
+    changed = {name.split(".")[1] for name, v in weights(trainer).items() if not torch.equal(before[name], v)}
+    assert {"language", "expert"} <= changed
+    assert not changed & {"vision", "embed_tokens"}
+
+
 # ---------------------------------------------------------------------- the update
 
 

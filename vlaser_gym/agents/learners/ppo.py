@@ -31,8 +31,9 @@ from vlaser_gym.agents.learners.lanes import ChainVecEnv
 from vlaser_gym.agents.learners.ppo_settings import PpoSettings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, STATE_FILE, copy_policy
 from vlaser_gym.agents.learners.snapshots import pack, unpack
+from vlaser_gym.agents.vlaser.adapters import add_lora
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
-from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.errors import InvalidConfigError
 
@@ -95,6 +96,9 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         self._check_sizes(env.num_envs)
         policy.eval()
         policy.freeze(*settings.freeze)
+        if settings.lora:
+            parts = [part for part in PARTS if part not in (*settings.freeze, "embedding")]
+            add_lora(policy, parts, rank=settings.lora, seed=seed)
         cached = set(VISION_LANGUAGE) <= set(settings.freeze)
         super().__init__(
             self.networks,

@@ -40,6 +40,7 @@ class PpoSettings:
     pull: float
     reward: str
     freeze: list[str]
+    lora: int
     cache_mb: int
     cache_device: str | None
     precision: str
@@ -60,6 +61,8 @@ class PpoSettings:
         ):
             if getattr(self, key) not in valid:
                 raise UnknownNameError(f"algo.{key}", getattr(self, key), valid)
+        if self.lora < 0:
+            raise InvalidConfigError(f"algo.lora must be a rank of at least 1, or 0 for none; got {self.lora}.")
         if self.cache_mb < 0 or self.warmup < 0 or self.batch_size < 2:
             raise InvalidConfigError(
                 "algo.cache_mb and algo.warmup must be at least 0 and algo.batch_size 2; got "

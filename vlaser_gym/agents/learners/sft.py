@@ -26,6 +26,7 @@ from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.dataset import PLACES, Batch, Batches
 from vlaser_gym.agents.learners.distributed import Workers
 from vlaser_gym.agents.vlaser import flow
+from vlaser_gym.agents.vlaser.adapters import merged_state_dict
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
@@ -353,9 +354,9 @@ class SupervisedFineTuning:
 
 
 def copy_policy(policy: VlaserPolicy) -> VlaserPolicy:
-    """The same weights in another policy, constant and in evaluation mode."""
+    """The same weights in another policy, adapters added in, constant and in evaluation mode."""
     copy = VlaserPolicy.on_meta(policy.config)
-    copy.load_state_dict({name: value.detach().clone() for name, value in policy.state_dict().items()}, assign=True)
+    copy.load_state_dict({name: value.clone() for name, value in merged_state_dict(policy).items()}, assign=True)
     return copy.requires_grad_(False).eval()
 
 

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO, SAC
+
+from vlaser_gym.agents.learners.curves import read_metrics
+from vlaser_gym.agents.learners.sb3 import StockTraining, make_state_lanes
+from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
+from vlaser_gym.cli import group_config, load, typed
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.train import main
+
+TASK = "widowx_stack_cube"
+OPTIONS = {
+    "sb3_ppo": {"n_steps": 30, "batch_size": 30, "n_epochs": 1},
+    "sb3_sac": {"learning_starts": 60, "batch_size": 16, "buffer_size": 500, "gradient_steps": 1, "train_freq": 10},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("vlaser_gym.agents.learners.curves.draw_curves", lambda *_: None)
+
+
+def settings(name: str, **changes) -> Sb3Settings:
+    stock = typed(Sb3Settings, group_config("algo", name))
+    options = {**OPTIONS[name], "policy_kwargs": {"net_arch": [16]}}
+    return dataclasses.replace(stock, timesteps=120, options=options, **changes)
+
+
+def parameters(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.policy.state_dict().items()}
+
+
+@pytest.mark.parametrize(("name", "algorithm"), [("sb3_ppo", PPO), ("sb3_sac", SAC)])
+def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, name, algorithm):
+    torch.set_num_threads(1)
+    lanes = make_state_lanes([TASK], 2, settings(name))
+    try:
+        first = StockTraining(lanes, settings(name), tmp_path, stop=lambda: first.timesteps >= 80)
+        assert type(first.model) is algorithm
+        before = parameters(first.model)
+        assert not first.run()
+        after = parameters(first.model)
+        assert any(not torch.equal(before[key], after[key]) for key in after)
+        # The file is stock: the library itself reads it.
+        stored = parameters(algorithm.load(tmp_path / "model.zip"))
+        assert all(torch.equal(stored[key], after[key]) for key in after)
+        second = StockTraining(lanes, settings(name), tmp_path)
+        assert second.timesteps == first.timesteps == 80
+        assert all(torch.equal(value, after[key]) for key, value in parameters(second.model).items())
+        if algorithm is SAC:
+            assert second.model.replay_buffer.size() == 40
+            assert second.model.replay_buffer.n_envs == 2
+        assert second.run()
+        assert second.timesteps >= 120
+        assert read_metrics(tmp_path / "metrics.jsonl") or algorithm is SAC
+        scores = second.evaluate(3)
+        assert scores.keys() == {"evaluation/success", "evaluation/reached"}
+        assert scores["evaluation/success"] * 3 == pytest.approx(round(scores["evaluation/success"] * 3))
+    finally:
+        lanes.close()
+
+
+def test_rewards_and_discounts(tmp_path):
+    """Chunks: the algorithm discounts by what a whole chunk is worth."""
+    wanted = settings("sb3_ppo", horizon=4, gamma=0.9, reward="subgoals")
+    lanes = make_state_lanes([TASK], 2, wanted)
+    try:
+        assert StockTraining(lanes, wanted, tmp_path).model.gamma == pytest.approx(0.9**4)
+        assert lanes.action_space.shape == (4, 7)
+        assert "SubgoalReward" in str(lanes.venv.lanes)
+        lanes.reset()
+        infos = lanes.step(np.zeros((2, 4, 7)))[3]
+        assert "reached" not in infos[0]
+    finally:
+        lanes.close()
+
+
+def test_bad_settings_are_one_sentence(tmp_path):
+    with pytest.raises(UnknownNameError, match="reward"):
+        settings("sb3_ppo", reward="dense")
+    lanes = make_state_lanes([TASK], 2, settings("sb3_ppo"))
+    try:
+        wrong = dataclasses.replace(settings("sb3_ppo"), options={"steps": 3})
+        with pytest.raises(InvalidConfigError, match=r"keyword arguments of Stable-Baselines3's PPO: .*steps"):
+            StockTraining(lanes, wrong, tmp_path)
+    finally:
+        lanes.close()
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = ("algo=sb3_ppo", f"task={TASK}", f"run={tmp_path}/run", "num_envs=2", "threads=1")
+    small = ("algo.timesteps=60", "algo.options.n_steps=30", "algo.options.batch_size=30", "evaluate_episodes=2")
+    main(load("train", [*arguments, *small]))
+    output = capsys.readouterr().out
+    assert "sb3_ppo at 0 of 60 actions" in output
+    assert "evaluation/reached" in output
+    assert f"60 of 60 actions. Model: {tmp_path}/run/model.zip" in output
