@@ -17,7 +17,7 @@ from vlaser_gym.train import main
 TASK = "widowx_stack_cube"
 OPTIONS = {
     "sb3_ppo": {"n_steps": 30, "batch_size": 30, "n_epochs": 1},
-    "sb3_sac": {"learning_starts": 60, "batch_size": 16, "buffer_size": 500, "gradient_steps": 1, "train_freq": 10},
+    "sb3_sac": {"learning_starts": 20, "batch_size": 16, "buffer_size": 500, "gradient_steps": 1, "train_freq": 10},
 }
 
 

@@ -103,7 +103,8 @@ class SteppedSde(FlowSde):
 
     def evaluate(self, field: Field, chain: Tensor, stochastic: Tensor) -> Evaluation:
         """See :meth:`Density.evaluate`."""
-        parts = [super(SteppedSde, self).evaluate(field, chain, step) for step in stochastic.split(1, dim=1)]
+        one_by_one = (stochastic[:, k : k + 1] for k in range(stochastic.shape[1]))
+        parts = [super(SteppedSde, self).evaluate(field, chain, step) for step in one_by_one]
         entropy = torch.stack([part.entropy for part in parts]).mean(0)
         return Evaluation(torch.stack([part.log_prob for part in parts]).sum(0), entropy)
 
@@ -114,7 +115,7 @@ class TimedPPO(FlowPPO):
     def run(self) -> bool:
         """Roll out and update once."""
         self.set_logger(Logger(None, []))
-        self.learn(self.n_steps * self.env.num_envs, log_interval=None)  # type: ignore[union-attr]
+        self.learn(self.n_steps * self.env.num_envs, log_interval=None)
         return True
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,29 +51,6 @@ class Curves:
         """Draw a last time and close the files."""
         self.draw()
         self._events.close()
-
-
-class CurveWriter:
-    """Stable-Baselines3's logger into the curves of a run: one of its output formats, by its methods.
-
-    Args:
-        curves: of the run.
-        report: told each line of numbers.
-    """
-
-    def __init__(self, curves: Curves, report: Callable[[dict[str, float]], None]) -> None:
-        self.curves, self.report = curves, report
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
-        """One line of numbers."""
-        row = {name: float(value) for name, value in key_values.items() if name != "time/total_timesteps"}
-        # Not every number exists in every iteration; JSON has no word for those.
-        row = {name: value for name, value in row.items() if math.isfinite(value)}
-        self.curves.add(step, **row)
-        self.report({"step": float(step), **row})
-
-    def close(self) -> None:
-        """The curves are closed by the run."""
 
 
 def read_metrics(file: Path) -> list[Row]:

@@ -24,7 +24,8 @@ from torch import Tensor, distributed, nn
 
 from vlaser_gym.agents.learners.actor_critic import VISION_LANGUAGE, FlowActorCritic
 from vlaser_gym.agents.learners.buffer import Batch, ChainBuffer, Outcome
-from vlaser_gym.agents.learners.curves import Curves, CurveWriter
+from vlaser_gym.agents.learners.curve_writer import CurveWriter
+from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.densities import make_density
 from vlaser_gym.agents.learners.distributed import Workers
 from vlaser_gym.agents.learners.lanes import ChainVecEnv

@@ -19,7 +19,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from vlaser_gym.agents.learners.curves import Curves, CurveWriter
+from vlaser_gym.agents.learners.curve_writer import CurveWriter
+from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
