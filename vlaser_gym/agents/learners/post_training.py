@@ -72,7 +72,7 @@ def make_group_lanes(
     seed: int = 0,
     workers: Workers | None = None,
     engine: str = "mujoco",
-    look: str = "builtin",
+    look: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
 ) -> GroupVecEnv:
     """The same in groups, for GRPO; ``seed`` is not read, as rollouts have their own.

@@ -41,7 +41,7 @@ def make_state_lanes(
     *,
     seed: int = 0,
     engine: str = "mujoco",
-    look: str = "builtin",
+    look: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
 ) -> VecMonitor:
     """Lanes that observe ``state`` on region layouts, ended by success, with the reward that was asked for."""
