@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from vlaser_gym.cli import run
+from vlaser_gym.cli import run, words
+from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
+from vlaser_gym.envs.tasks.protocols import PROTOCOLS
 from vlaser_gym.errors import GymError, RenderingUnavailableError
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
-from vlaser_gym.evaluation.summary import episodes_per_minute, summarise
+from vlaser_gym.evaluation.summary import episodes_per_minute
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
 
 def main(config: DictConfig) -> None:
     """Run or continue the evaluation, print its table, render its videos."""
+    if "?" in words(config.task):
+        print(task_list())
+        return
     settings = EvalSettings.from_config(config)
     evaluation = _score(settings)
     telling = _seconds_of(_print_table, evaluation)
@@ -30,6 +36,23 @@ def main(config: DictConfig) -> None:
         telling += _seconds_of(_report, evaluation)
     if evaluation.episodes:
         print(pace_line(evaluation.episodes, evaluation.seconds, evaluation.store.seconds, telling))
+
+
+def task_list() -> str:
+    """All tasks with their number of layouts and their variants, presets and protocols."""
+    lines = [f"{name}: {get_task(name).num_layouts} layouts" for name in task_names()]
+    variants: dict[str, list[str]] = {}
+    for name in task_names():
+        variants.setdefault(", ".join(get_task(name).variants), []).append(name)
+    lines += [f"\nvariants of {', '.join(names)}: {of}" for of, names in variants.items()]
+    lines += [f"\npresets: {', '.join(f'{name} ({len(of)} tasks)' for name, of in PRESETS.items())}"]
+    return "\n".join([*lines, f"protocols: {', '.join(PROTOCOLS)}"])
+
+
+def score_line(protocol: str, score: Mapping[str, Any]) -> str:
+    """A published evaluation's number, and over what it is the mean."""
+    mean = f"mean over {score['groups']} groups" if score["groups"] > 1 else "plain mean"
+    return f"{protocol} {score['name']}: {100 * score['value']:.1f} % ({score['n']} episodes, {mean})"
 
 
 def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> str:
@@ -75,7 +98,7 @@ def _score(settings: EvalSettings) -> Evaluation:
 
 def _print_table(evaluation: Evaluation) -> None:
     console = make_console()
-    summary = summarise(read_records(evaluation.path), evaluation.settings.tasks)
+    summary = evaluation.summary()
     pace = episodes_per_minute(read_timing(evaluation.path))
     origin = evaluation.who.origin
     print(
@@ -87,6 +110,8 @@ def _print_table(evaluation: Evaluation) -> None:
     plain = not console.is_terminal
     console.print(result_table(summary, pace, plain))
     console.print(subgoal_table(summary, plain))
+    for score in summary.get("protocol", []):
+        print(score_line(str(evaluation.settings.protocol), score))
     for line in published_lines(summary, read_config(evaluation.path)):
         print(line)
     _print_verdict(evaluation)

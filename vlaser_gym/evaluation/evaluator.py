@@ -10,17 +10,18 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gymnasium.vector import AutoresetMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vlaser_gym import __version__
-from vlaser_gym.cli import check_least, typed, words
+from vlaser_gym.cli import CONFIG_DIR, check_least, typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
+from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
@@ -28,7 +29,7 @@ from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
-from vlaser_gym.evaluation.summary import summarise
+from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
 
 
 @dataclass
@@ -52,6 +53,7 @@ class EvalSettings:
     run: str | None
     video: int
     report: bool
+    protocol: str | None = None
     agent: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     launcher: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +66,8 @@ class EvalSettings:
             InvalidConfigError: with the key and what was expected.
         """
         settings = typed(cls, config)
+        if settings.protocol is not None:
+            _check_protocol(settings)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
         check_least(settings, num_envs=1, episodes=1, trials=1, video=0)
         for key in ("max_minutes", "agent_timeout"):
@@ -86,17 +90,37 @@ class EvalSettings:
             UnknownNameError: if there is no such task.
             InvalidConfigError: if tasks of several robots were listed.
         """
+        if self.protocol is not None:
+            return [get_task(name) for name in dict.fromkeys(address.task for address in self.plan)]
         tasks = [get_task(name) for name in resolve(words(self.task))]
         if len(words(self.task)) > 1 and len(by_robot(tasks)) > 1:
             names = "; ".join(f"{robot}: {', '.join(t.name for t in of)}" for robot, of in by_robot(tasks).items())
             raise InvalidConfigError(f"The tasks of one evaluation share a robot; got {names}: run them one by one.")
         return tasks
 
+    @property
+    def plan(self) -> list[Address]:
+        """The episodes, in order.
+
+        Raises:
+            UnknownNameError: for a task, a variant, a kind of layout or a protocol that does not exist.
+            InvalidConfigError: for numbers of episodes that make no sense, or a protocol without the tasks asked for.
+        """
+        if self.protocol is None:
+            return plan_episodes(self.tasks, self.variant, self.layouts, self.episodes, self.trials)
+        wanted = None if self.task == _defaults()["task"] else resolve(words(self.task))
+        episodes = [a for a in get_protocol(self.protocol).episodes if wanted is None or a.task in wanted]
+        if not episodes:
+            raise InvalidConfigError(
+                f"protocol={self.protocol} has none of the tasks task={self.task}: leave task= out."
+            )
+        return episodes
+
     def run_directory(self) -> Path:
         """``run``, or a new directory in ``runs/`` named after task, agent, engine and time."""
         if self.run is not None:
             return Path(self.run)
-        names = words(self.task)
+        names = words(self.task if self.protocol is None else self.protocol)
         task = names[0] if len(names) == 1 else f"{len(names)}-tasks"
         parts = [task, str(self.agent.get("name")), str(self.engine["name"]), f"{datetime.now():%Y%m%d-%H%M%S}"]
         return Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(parts))
@@ -160,7 +184,7 @@ def evaluate(
         GymError: for whatever is wrong with the settings; then nothing is left behind.
     """
     tasks = settings.tasks
-    plan = plan_episodes(tasks, settings.variant, settings.layouts, settings.episodes, settings.trials)
+    plan = settings.plan
     until = settings.until_decided(plan)
     check_engine(str(settings.engine["name"]), settings.look)
     path = settings.run_directory()
@@ -191,7 +215,7 @@ def _continue(
         evaluation.run([address for address in order if address not in store.records])
         evaluation.complete = evaluation.decided or all(address in store.records for address in plan)
         if evaluation.complete:
-            store.finish(summarise(store.sorted_records(), settings.tasks) | evaluation.verdict)
+            store.finish(evaluation.summary() | evaluation.verdict)
     evaluation.seconds = evaluation.elapsed()
     return evaluation
 
@@ -225,6 +249,14 @@ class Evaluation:
     def path(self) -> Path:
         """The run directory."""
         return self.store.path
+
+    def summary(self) -> Summary:
+        """Rates of the episodes that are there, and the protocol's scores whose episodes all are."""
+        records = self.store.sorted_records()
+        summary = summarise(records, self.settings.tasks)
+        if self.settings.protocol is not None:
+            summary["protocol"] = protocol_scores(get_protocol(self.settings.protocol), records)
+        return summary
 
     @property
     def decided(self) -> bool:
@@ -336,6 +368,21 @@ def _check_counts(engine: Mapping[str, Any]) -> None:
         unset = value is None and key == "render_processes"
         if not unset and (type(value) is not int or value < least):
             raise InvalidConfigError(f"engine.{key} must be a whole number from {least} on; got {value!r}.")
+
+
+def _defaults() -> DictConfig:
+    return cast(DictConfig, OmegaConf.load(CONFIG_DIR / "eval.yaml"))
+
+
+def _check_protocol(settings: EvalSettings) -> None:
+    """A protocol says itself what is run."""
+    get_protocol(str(settings.protocol))
+    for key in ("variant", "layouts", "episodes", "trials"):
+        if getattr(settings, key) != _defaults()[key]:
+            raise InvalidConfigError(
+                f"protocol={settings.protocol} fixes tasks, variants, layouts and trials; got {key}="
+                f"{getattr(settings, key)}: leave {key}= out."
+            )
 
 
 def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.envs.tasks.protocols import Protocol
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
+from vlaser_gym.evaluation.store import address_of
 
 Summary = dict[str, Any]
 
@@ -20,6 +22,20 @@ def summarise(records: Sequence[Mapping[str, Any]], tasks: Iterable[Task]) -> Su
     """
     rows = [_task_summary(task, mine) for task in tasks if (mine := [r for r in records if r["task"] == task.name])]
     return {"schema": 1, "tasks": rows, "mean": {key: _mean(rows, key) for key in ("success", "success_any")}}
+
+
+def protocol_scores(protocol: Protocol, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The numbers that a published evaluation reports, of those whose episodes have all been run.
+
+    Returns:
+        Per score ``name``, ``value`` (0 to 1), ``n`` (episodes) and ``groups`` (the value is the mean over them).
+    """
+    success = {address_of(record): bool(record["success"]) for record in records}
+    return [
+        {"name": s.name, "value": s.value(success), "n": len(s.episodes), "groups": len(s.groups)}
+        for s in protocol.scores
+        if all(address in success for address in s.episodes)
+    ]
 
 
 def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

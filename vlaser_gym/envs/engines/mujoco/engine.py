@@ -19,6 +19,8 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.errors import SimulationError
 
+#: Compiled scenes that are kept though no lane may show them.
+_MOST_IDLE_SCENES = 32
 _NO_FORWARD = int(mujoco.mjtStage.mjSTAGE_NONE)
 
 
@@ -54,9 +56,16 @@ class MujocoEngine:
 
     def _pool(self, key: SceneKey, task: Task) -> _Pool:
         if key not in self._pools:
+            self._forget_pools()
             scene = build_scene(task, key.variant, self.look, key.cast)
             self._pools[key] = _Pool(scene, self._num_lanes, self._threads)
         return self._pools[key]
+
+    def _forget_pools(self) -> None:
+        """Drop scenes that no lane shows, the oldest first, where there are many: protocols have hundreds."""
+        unused = [key for key in self._pools if key not in self._keys]
+        for key in unused[: max(0, len(self._pools) - _MOST_IDLE_SCENES)]:
+            del self._pools[key]
 
     def _groups(self, lanes: Ints) -> dict[SceneKey, list[int]]:
         """Scene -> rows of ``lanes`` that show it."""

@@ -17,6 +17,9 @@ from vlaser_gym.envs.engines.mujoco.scene import build_scene
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import GymError, RenderingUnavailableError
 
+#: Scenes that a process keeps ready to draw.
+_MOST_SCENES = 32
+
 
 class _Artist:
     """One scene's model, data and OpenGL context."""
@@ -42,6 +45,11 @@ class _Artist:
         self._renderer.update_scene(self.data, self.camera)
         self._renderer.render(out=out)
 
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        if self._renderer is not None:
+            self._renderer.close()
+
     def _open_context(self) -> Any:
         try:
             return mujoco.Renderer(self.model, *self.size, max_geom=1000)
@@ -60,9 +68,12 @@ class _Server:
         return handlers[command](*arguments)
 
     def _artist(self, key: SceneKey) -> _Artist:
-        if key not in self._artists:
-            self._artists[key] = _Artist(key, self._camera)
-        return self._artists[key]
+        """The scene's artist; of the many scenes of a protocol those used last are kept."""
+        if key not in self._artists and len(self._artists) >= _MOST_SCENES:
+            self._artists.pop(next(iter(self._artists))).close()
+        artist = self._artists.pop(key, None) or _Artist(key, self._camera)
+        self._artists[key] = artist
+        return artist
 
     def _size(self, key: SceneKey, camera: str | None) -> tuple[int, int]:
         self._camera = camera
