@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -8,16 +10,47 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
+from vlaser_gym.envs.engines.mujoco.rendering import Job, RenderPool
 from vlaser_gym.envs.registration import register_environments
+from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.single import SceneEnv
-from vlaser_gym.envs.tasks import task_names
+from vlaser_gym.envs.tasks import get_task, task_names
 from vlaser_gym.envs.vector import SceneVectorEnv
 
 IDS = [f"vlaser_gym/{name}" for name in task_names()]
 
 
+class SharedPool:
+    """Stands in for a render pool that each environment would start anew: one process per picture size serves all."""
+
+    pools: ClassVar[dict[tuple[int, int], RenderPool]] = {}
+
+    def __init__(self, num_slots: int, processes: int | None) -> None:
+        assert (num_slots, processes) == (1, 1)
+
+    def render(self, jobs: list[Job]) -> np.ndarray:
+        camera = get_setup(get_task(jobs[0][0].task).robot_setup).camera
+        size = (camera.width, camera.height)
+        if size not in self.pools:
+            self.pools[size] = RenderPool(1, 1)
+        return self.pools[size].render(jobs)
+
+    def close(self) -> None:
+        """The pools stay for the next environment."""
+
+
+@pytest.fixture(scope="module")
+def shared_pool() -> Iterator[type[SharedPool]]:
+    yield SharedPool
+    while SharedPool.pools:
+        SharedPool.pools.popitem()[1].close()
+
+
 @pytest.mark.parametrize("identifier", IDS)
-def test_gymnasium_s_check_passes(identifier: str) -> None:
+def test_gymnasium_s_check_passes(
+    identifier: str, shared_pool: type[SharedPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlaser_gym.envs.engines.mujoco.engine.RenderPool", shared_pool)
     env = gymnasium.make(identifier, engine_options={"render_processes": 1})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
