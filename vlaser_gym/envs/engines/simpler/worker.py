@@ -136,8 +136,9 @@ class Scene:
         return self.env.unwrapped
 
     def is_final(self) -> bool:
-        """The episode is in its last sub-task; most have one only."""
-        return bool(self.base.is_final_subtask())
+        """The episode is in its last sub-task; most have one only, and older releases do not ask."""
+        ask = getattr(self.base, "is_final_subtask", None)
+        return ask is None or bool(ask())
 
     def close(self) -> None:
         """Free the environment's memory before the next is built."""
@@ -221,7 +222,7 @@ def versions() -> dict[str, str]:
 
     return {
         "simpler_env": version("simpler_env", simpler_env),
-        "sapien": version("sapien", sys.modules.get("sapien")),
+        **{name: version(name, sys.modules.get(name)) for name in ("mani_skill2_real2sim", "sapien")},
     }
 
 
