@@ -1,4 +1,7 @@
-"""Record demonstrations: ``python -m vlaser_gym.collect agent=expert task=widowx``; ``--help`` lists the keys."""
+"""Record demonstrations: ``python -m vlaser_gym.collect agent=expert task=widowx``; ``--help`` lists the keys.
+
+``store=training trials=8`` makes a run directory for ``algo=dpo`` and ``algo=nft`` instead.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,19 @@ from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
-from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.evaluator import by_robot
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.evaluator import by_robot, evaluate
 from vlaser_gym.evaluation.lerobot import LeRobotWriter
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, Resize
 from vlaser_gym.evaluation.runner import Runner
+from vlaser_gym.evaluation.store import read_records
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console
 
 #: Settings that change how fast or how much is recorded, not what an episode holds.
-_FREE = ("episodes", "first", "group", "num_envs", "max_minutes", "output", "task", "engine")
+_FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
+#: What is made: a data set in LeRobot's layout, or a run directory with what learners need.
+STORES = ("demonstrations", "training")
 
 
 @dataclass
@@ -39,6 +45,8 @@ class CollectSettings:
     layouts: str
     episodes: int
     first: int
+    trials: int
+    store: str
     only_successful: bool
     every: int
     tail: int | None
@@ -63,7 +71,9 @@ class CollectSettings:
         """
         settings = typed(cls, config)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
-        check_least(settings, num_envs=1, episodes=1, every=1, group=1, first=0)
+        check_least(settings, num_envs=1, episodes=1, trials=1, every=1, group=1, first=0)
+        if settings.store not in STORES:
+            raise UnknownNameError("store", settings.store, STORES)
         check_least(settings, or_null=True, tail=1, image_size=1)
         return settings
 
@@ -78,7 +88,7 @@ class CollectSettings:
 
     def addresses(self) -> list[Address]:
         """Episodes to run, the tasks taking turns."""
-        plan = plan_episodes(self.tasks, self.variant, self.layouts, self.episodes)
+        plan = plan_episodes(self.tasks, self.variant, self.layouts, self.episodes, self.trials)
         begin = FIRST_TRAINING_REGION + self.first
         plan = [replace(a, layout=f"region:{begin + a.layout_index}") if a.layout_kind == "region" else a for a in plan]
         return sorted(plan, key=lambda a: (a.trial, a.layout_index))
@@ -91,6 +101,9 @@ class CollectSettings:
 def main(config: DictConfig) -> None:
     """Record what is missing of the data set."""
     settings = CollectSettings.from_config(config)
+    if settings.store == "training":
+        _store_training(settings)
+        return
     tasks = settings.tasks
     setup = get_setup(tasks[0].robot_setup)
     agent = make_agent({**settings.agent, **({"checkpoint": settings.checkpoint} if settings.checkpoint else {})})
@@ -109,6 +122,33 @@ def main(config: DictConfig) -> None:
         if waiting:
             _record(settings, agent, waiting, writer, progress)
     print(f"{writer.total_episodes} episodes, {writer.total_frames} pictures in {settings.output}")
+
+
+def _store_training(settings: CollectSettings) -> None:
+    """Run the episodes into a run directory, each until its first success."""
+    from vlaser_gym.agents.learners.collection import training_settings  # noqa: PLC0415  needs torch
+
+    wanted = training_settings(
+        settings.output,
+        [task.name for task in settings.tasks],
+        variant=settings.variant,
+        layouts=settings.layouts,
+        episodes=settings.episodes,
+        trials=settings.trials,
+        terminate_on_success=True,
+        checkpoint=settings.checkpoint,
+        look=settings.look,
+        num_envs=settings.num_envs,
+        max_minutes=settings.max_minutes,
+        agent=settings.agent,
+        engine=settings.engine,
+    )
+    with EpisodeProgress(make_console(stderr=True)) as progress:
+        found = evaluate(
+            wanted, lambda path, done, total: progress.start(done, total), progress.add, plan=settings.addresses()
+        )
+    hint = "" if found.complete else "; the time is up, the same command goes on"
+    print(f"{len(read_records(found.path))} episodes in {settings.output}{hint}")
 
 
 def _record(

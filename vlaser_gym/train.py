@@ -1,6 +1,7 @@
 """Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys.
 
-``algo=ppo init=FOLDER`` (or ``grpo``) goes on from a policy, in the environments; ``algo=sb3_ppo`` and ``sb3_sac`` are
+``algo=ppo init=FOLDER`` (or ``grpo``) goes on from a policy, in the environments; ``algo=dpo`` and ``algo=nft`` learn
+from stored episodes, given by ``data=RUNS`` or collected in rounds; ``algo=sb3_ppo`` and ``sb3_sac`` are
 Stable-Baselines3's own, from the privileged state.
 """
 
@@ -18,11 +19,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from vlaser_gym.agents.learners.collection import CollectRound
 from vlaser_gym.agents.learners.curves import draw_curves, read_metrics
 from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
 from vlaser_gym.agents.learners.distributed import Workers, joined_workers
+from vlaser_gym.agents.learners.dpo import DpoSettings, PreferenceTrainer
 from vlaser_gym.agents.learners.evaluation import run_episodes, success_rates
+from vlaser_gym.agents.learners.nft import NegativeAwareTrainer, NftSettings
 from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
+from vlaser_gym.agents.learners.rounds import RoundSettings, RoundTrainer, Source
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, SftSettings, SupervisedFineTuning
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, nano_processor
@@ -117,6 +122,9 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
         _claim(path, {**settings.stored(), "init": init})
     workers.barrier()
     algo = _algorithm(settings)
+    if isinstance(algo, RoundSettings):
+        _learn_in_rounds(settings, algo, init, path, workers, _clock(settings, begun))
+        return
     if isinstance(algo, PpoSettings):
         _post_train(settings, algo, init, path, workers, _clock(settings, begun))
         return
@@ -231,16 +239,67 @@ def _train_stock(
     print(f"{training.timesteps:,} of {algo.timesteps:,} actions. Model: {path / MODEL_FILE}{hint}")
 
 
-_ALGORITHMS: dict[str, type[SftSettings] | type[PpoSettings] | type[Sb3Settings]] = {
+def _learn_in_rounds(
+    settings: TrainSettings, algo: RoundSettings, init: str, path: Path, workers: Workers, stop: Callable[[], bool]
+) -> None:
+    """Preferences among stored episodes, or what succeeded in them."""
+    if workers.size > 1:
+        raise InvalidConfigError(f"algo={algo.name} trains in one process; start it without torchrun.")
+    policy, processor = _initial(settings, init)
+    kinds: dict[type[RoundSettings], type[RoundTrainer]] = {
+        DpoSettings: PreferenceTrainer,
+        NftSettings: NegativeAwareTrainer,
+    }
+    trainer = kinds[type(algo)](
+        policy,
+        processor,
+        _runs_of_a_round(settings, algo, init, path),
+        algo,
+        path,
+        seed=settings.seed,
+        save_every=settings.save_every,
+        log_every=settings.log_every,
+        evaluate=_evaluation(settings, processor) if settings.evaluate_episodes else None,
+        evaluate_every=settings.evaluate_every,
+        report=_print_row,
+        say=make_console().print,
+    )
+    print(f"Run directory: {path}\n{init}: {trainer.describe()}")
+    finished = trainer.train(stop)
+    hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
+    print(f"Round {trainer.round} of {trainer.rounds}, step {trainer.total}. Policy: {path / POLICY_FOLDER}{hint}")
+
+
+def _runs_of_a_round(settings: TrainSettings, algo: RoundSettings, init: str, path: Path) -> Source:
+    """Runs that are there, or, in iterated mode, those that the policy of the moment makes."""
+    if not algo.rounds:
+        return lambda number, agent: [Path(run) for run in settings.data_sets]
+    return CollectRound(
+        path / "rounds",
+        resolve(settings.task),
+        layouts=algo.layouts,
+        trials=algo.trials,
+        seed=settings.seed,
+        name=f"{algo.name} of {init}",
+        terminate_on_success=algo.terminate_on_success,
+        look=settings.look,
+        num_envs=settings.num_envs,
+        engine=settings.engine,
+    )
+
+
+_ALGORITHMS: dict[str, type[SftSettings] | type[PpoSettings] | type[Sb3Settings] | type[RoundSettings]] = {
     "sft": SftSettings,
     "ppo": PpoSettings,
     "grpo": GrpoSettings,
+    "dpo": DpoSettings,
+    "nft": NftSettings,
     "sb3_ppo": Sb3Settings,
     "sb3_sac": Sb3Settings,
 }
 
 
-def _algorithm(settings: TrainSettings) -> SftSettings | PpoSettings | Sb3Settings:
+def _algorithm(settings: TrainSettings) -> SftSettings | PpoSettings | Sb3Settings | RoundSettings:
     name = str(settings.algo.get("name"))
     if name not in _ALGORITHMS:
         raise UnknownNameError("algorithm", name, _ALGORITHMS)

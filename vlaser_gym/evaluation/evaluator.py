@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 from omegaconf import DictConfig, OmegaConf
 
 from vlaser_gym import __version__
+from vlaser_gym.agents import Agent
 from vlaser_gym.cli import CONFIG_DIR, check_least, typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
@@ -23,13 +24,16 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
+
+#: What a run keeps of its episodes besides their records.
+STORES = ("states", "training")
 
 
 @dataclass
@@ -54,6 +58,7 @@ class EvalSettings:
     video: int
     report: bool
     protocol: str | None = None
+    store: str = "states"
     agent: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     launcher: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +79,8 @@ class EvalSettings:
             value = getattr(settings, key)
             if value is not None and not value > 0:
                 raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
+        if settings.store not in STORES:
+            raise UnknownNameError("store", settings.store, STORES)
         if settings.until not in (None, "decided"):
             raise InvalidConfigError(f"until must be decided or null; got {settings.until!r}.")
         _check_counts(settings.engine)
@@ -139,8 +146,9 @@ class EvalSettings:
         return UntilDecided(plan, read_baseline(self.baseline), self.level)
 
     def stored(self) -> dict[str, Any]:
-        """What a run directory keeps of the settings: all but where it is."""
-        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}}
+        """What a run directory keeps of the settings: all but where it is; ``store`` where it is not the usual."""
+        absent = ("run",) if self.store != "states" else ("run", "store")
+        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k not in absent}}
 
 
 def make_scene_env(
@@ -167,6 +175,8 @@ def evaluate(
     on_start: Callable[[Path, int, int], None] = lambda path, done, total: None,
     on_episode: Callable[[Record], None] = lambda record: None,
     make_env: MakeEnv = make_scene_env,
+    plan: Sequence[Address] | None = None,
+    agent: Agent | None = None,
 ) -> Evaluation:
     """Run the episodes that the run directory does not hold yet.
 
@@ -175,6 +185,8 @@ def evaluate(
         on_start: told the run directory, how many episodes it holds already, and how many there will be.
         on_episode: told each finished episode's record.
         make_env: builds the environment.
+        plan: the episodes, where they are others than the settings say.
+        agent: acts, in place of one built from the settings; not with Ray.
 
     Returns:
         The evaluation, complete unless its time budget ran out. With ``until="decided"`` it is complete as soon as the
@@ -184,13 +196,13 @@ def evaluate(
         GymError: for whatever is wrong with the settings; then nothing is left behind.
     """
     tasks = settings.tasks
-    plan = settings.plan
+    plan = settings.plan if plan is None else plan
     until = settings.until_decided(plan)
     check_engine(str(settings.engine["name"]), settings.look)
     path = settings.run_directory()
     check_same(path, settings.stored())
     check_writable(path)
-    with closing(make_launcher(settings, make_env)) as launcher:
+    with closing(make_launcher(settings, make_env, agent)) as launcher:
         robot = next(iter(by_robot(tasks).values()))
         who = launcher.introduce([task.name for task in robot])
         return _continue(settings, plan, until, path, launcher, who, on_start, on_episode)
@@ -326,7 +338,7 @@ class Evaluation:
             "flags_any": result.flags_any,
             "error": None,
         }
-        self._store(record, result.trajectory)
+        self._store(record, result.trajectory, result.training)
         timing = {"event": "episode", **_where(result.address), "seconds": round(result.seconds, 4), "lanes": lanes}
         self.store.add_timing({**timing, "time": _now()})
 
@@ -349,8 +361,10 @@ class Evaluation:
         }
         self._store(record, None)
 
-    def _store(self, record: Record, states: Mapping[str, Any] | None) -> None:
-        record = self.store.add(record, states)
+    def _store(
+        self, record: Record, states: Mapping[str, Any] | None, training: Mapping[str, Any] | None = None
+    ) -> None:
+        record = self.store.add(record, states, training)
         self._outcomes[address_of(record)] = bool(record["success"])
         self.episodes += 1
         self.on_episode(record)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlaser_gym.agents import make_agent
+from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError, UnknownNameError
 from vlaser_gym.evaluation.patience import Patience
@@ -126,23 +126,32 @@ def check_launcher(options: Mapping[str, Any]) -> None:
             raise InvalidConfigError(f"launcher.{key} must be {meaning}; got {value!r}.")
 
 
-def make_launcher(settings: EvalSettings, make_env: MakeEnv) -> Launcher:
-    """The launcher that the settings name."""
+def make_launcher(settings: EvalSettings, make_env: MakeEnv, agent: Agent | None = None) -> Launcher:
+    """The launcher that the settings name; it runs ``agent``, or the agent that the settings name."""
     if settings.launcher.get("name", "local") == "local":
-        return LocalLauncher(settings, make_env)
+        return LocalLauncher(settings, make_env, agent)
     return RayLauncher(settings, make_env)
 
 
 class LocalLauncher:
-    """One agent and one engine in this process."""
+    """One agent and one engine in this process.
+
+    Raises:
+        InvalidConfigError: for ``store=training`` with an agent that does not tell what it decides by.
+    """
 
     sharing = 1
 
-    def __init__(self, settings: EvalSettings, make_env: MakeEnv) -> None:
+    def __init__(self, settings: EvalSettings, make_env: MakeEnv, agent: Agent | None = None) -> None:
         self.settings, self.make_env = settings, make_env
         self.name = str(settings.agent.get("name"))
         given = {} if settings.checkpoint is None else {"checkpoint": settings.checkpoint}
-        self.agent = make_agent({**settings.agent, **given})
+        self.agent = agent if agent is not None else make_agent({**settings.agent, **given})
+        if settings.store == "training" and not hasattr(self.agent, "decided"):
+            raise InvalidConfigError(
+                f"store=training needs an agent that learns (it has a method decided); {self.name} has none: choose "
+                "agent=vlaser, vlaser_nano or vlaser_explore."
+            )
         seconds = settings.agent_timeout
         self._patience = None if seconds is None else Patience(seconds, self.name)
         self._env: ClosableEnv | None = None
@@ -160,7 +169,8 @@ class LocalLauncher:
     def run(self, addresses: Sequence[Address], tasks: Sequence[str], lanes: int, enough: Enough) -> Iterator[Event]:
         """See :class:`Launcher`. The environment stays for a next call with the same tasks."""
         env, used = self._environment(tuple(tasks), min(lanes, len(addresses)))
-        runner = Runner(env, self.agent, addresses, enough, self.name, self._patience, used)
+        keep = self.settings.store == "training"
+        runner = Runner(env, self.agent, addresses, enough, self.name, self._patience, used, keep)
         try:
             yield from runner
         except SimulationError as error:

@@ -57,6 +57,7 @@ class EpisodeResult:
             decided), and the engine's states where the environment records them: ``action [T, 7]``, and with row 0
             for the initial state ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]``, ``joint/<name> [T + 1]``.
         seconds: wall time from reset to end.
+        training: what the agent decided by, one row per decision, where the runner was asked to keep it (``keep``).
     """
 
     address: Address
@@ -70,6 +71,7 @@ class EpisodeResult:
     flags_any: dict[str, bool]
     trajectory: dict[str, NDArray[Any]] = field(repr=False)
     seconds: float = 0.0
+    training: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
 
 class Runner:
@@ -83,6 +85,7 @@ class Runner:
         name: of the agent, for errors.
         patience: limits the time that the agent's methods may take.
         used: all lanes have run an episode before; then there may be fewer addresses than lanes.
+        keep: results hold what learners need; the agent has a method ``decided`` then.
 
     Attributes:
         running: address of the episode on each busy lane.
@@ -97,12 +100,14 @@ class Runner:
         name: str = "agent",
         patience: Patience | None = None,
         used: bool = False,
+        keep: bool = False,
     ) -> None:
         self.env = env
         self.agent = agent
         self.waiting = deque(addresses)
         self.stop = stop
         self.name = name
+        self.keep = keep
         self.call: Callable[..., Any] = _call if patience is None else patience
         self.running: dict[int, Address] = {}
         self._episodes: dict[int, _Recorder] = {}
@@ -168,6 +173,9 @@ class Runner:
         self._advance(lanes)
         actions = np.zeros((self.env.num_envs, *decided.shape[1:]))
         actions[lanes] = decided
+        if self.keep:
+            for lane, row in zip(lanes, self.agent.decided(lanes), strict=True):  # type: ignore[attr-defined]
+                self._episodes[int(lane)].keep(row)
         return actions
 
     def _advance(self, lanes: Lanes) -> None:
@@ -207,6 +215,12 @@ class _Recorder:
         self.begun = begun
         self.steps = 0
         self.parts: dict[str, list[NDArray[Any]]] = {k: [np.asarray(v)[None]] for k, v in initial.items()}
+        self.kept: dict[str, list[NDArray[Any]]] = {}
+
+    def keep(self, row: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what the agent decided by."""
+        for name, values in row.items():
+            self.kept.setdefault(name, []).append(values)
 
     def add(self, info: Mapping[str, Any], lane: int) -> None:
         """Take over what the last chunk did on this lane."""
@@ -237,6 +251,7 @@ class _Recorder:
             flags_any={name: bool(values.any()) for name, values in flags.items()},
             trajectory=arrays,
             seconds=time.perf_counter() - self.begun,
+            training={name: np.stack(rows) for name, rows in self.kept.items()},
         )
 
     def _append(self, name: str, values: NDArray[Any]) -> None:

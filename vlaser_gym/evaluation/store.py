@@ -53,10 +53,10 @@ def address_of(record: Mapping[str, Any]) -> Address:
     return Address(record["task"], record["variant"], record["layout"], record["trial"])
 
 
-def states_name(address: Address) -> str:
-    """Path of an episode's states inside its run directory."""
+def states_name(address: Address, folder: str = "states") -> str:
+    """Path of an episode's states (or of another folder's arrays) inside its run directory."""
     kind, index = address.layout_kind, address.layout_index
-    return f"states/{address.task}.{address.variant}.{kind}-{index:04d}.trial-{address.trial}.npz"
+    return f"{folder}/{address.task}.{address.variant}.{kind}-{index:04d}.trial-{address.trial}.npz"
 
 
 class RunStore:
@@ -96,27 +96,37 @@ class RunStore:
         _drop_cut_line(self.path / "timing.jsonl")
         found = _read_lines(self.path / "episodes.jsonl")
         whole: Callable[[Path], bool] = Path.is_file if (self.path / "summary.json").exists() else _is_intact
-        self.records = {address_of(r): r for r in found if r["states"] is None or whole(self.path / r["states"])}
+        self.records = {address_of(r): r for r in found if all(whole(self.path / name) for name in _files_of(r))}
         self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
         self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
         self._syncer = Syncer()
         self._seconds = 0.0
 
-    def add(self, record: Record, states: Mapping[str, NDArray[Any]] | None) -> Record:
+    def add(
+        self,
+        record: Record,
+        states: Mapping[str, NDArray[Any]] | None,
+        training: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Record:
         """Store a finished episode; when this returns it survives the death of the process, soon that of the machine.
 
         Returns:
-            The record with ``states``, the path of the states or ``None`` without any.
+            The record with ``states``, the path of the states or ``None`` without any, and with ``training``, the path
+            of what learners need, if there is such.
         """
         address = address_of(record)
         if address in self.records:
             raise ValueError(f"episode {address} is stored already")
         record = {**record, "states": states_name(address) if states else None}
+        if training:
+            record["training"] = states_name(address, "training")
         with self._clocked(), _sentences(self.path):
-            if states:
-                (self.path / record["states"]).write_bytes(pack_arrays(states))
+            for name, arrays in (("states", states), ("training", training)):
+                if arrays:
+                    (self.path / name).mkdir(exist_ok=True)
+                    (self.path / record[name]).write_bytes(pack_arrays(arrays))
             _append(self._episodes, record)
-            self._syncer.add(*[self.path / record["states"]] if states else [], self.path / "episodes.jsonl")
+            self._syncer.add(*(self.path / name for name in _files_of(record)), self.path / "episodes.jsonl")
         self.records[address] = record
         return record
 
@@ -233,11 +243,33 @@ def read_states(
     """
     if record["states"] is None:
         raise StorageError(f"The run {path} holds no states of episode {address_of(record)}.")
-    file = Path(path) / record["states"]
+    return _read_arrays(Path(path) / record["states"], "states", names)
+
+
+def read_training(path: str | Path, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """What learners need of a stored episode, one row per decision, by name.
+
+    Raises:
+        StorageError: if it was not stored, or the file is damaged.
+    """
+    if record.get("training") is None:
+        raise StorageError(
+            f"The run {path} holds nothing to learn from of episode {address_of(record)}: repeat it with "
+            "store=training in another run directory."
+        )
+    return _read_arrays(Path(path) / record["training"], "training arrays")
+
+
+def _read_arrays(file: Path, what: str, names: Container[str] | None = None) -> dict[str, NDArray[Any]]:
     try:
         return read_arrays(file, names)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise StorageError(f"Cannot read the states {file}: {error}; score the episode again.") from error
+        raise StorageError(f"Cannot read the {what} {file}: {error}; score the episode again.") from error
+
+
+def _files_of(record: Record) -> list[str]:
+    """Paths of an episode's arrays inside its run directory."""
+    return [record[name] for name in ("states", "training") if record.get(name) is not None]
 
 
 def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
@@ -250,7 +282,8 @@ def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     with _sentences(path):
-        if not path.exists() or not any(entry.suffix != ".tmp" for entry in path.iterdir() if entry.name != "states"):
+        entries = path.iterdir() if path.exists() else ()
+        if all(entry.suffix == ".tmp" or entry.name in ("states", "training") for entry in entries):
             return
     stored = _flat(read_config(path))
     wanted = _flat({**config, "schema": stored["schema"]})

@@ -70,15 +70,16 @@ class ValueHead(nn.Module):
         return values[:, 0]
 
 
-class _Field:
+class FlowField:
     """The velocity field at one prefix; notes the features for the value head on the way."""
 
-    def __init__(self, policy: VlaserPolicy, prefix: Prefix, *, with_value: bool) -> None:
+    def __init__(self, policy: VlaserPolicy, prefix: Prefix, *, with_value: bool = False) -> None:
         self.policy, self.prefix, self.with_value = policy, prefix, with_value
         self.value_features: Tensor | None = None
         self.velocity: Tensor | None = None
 
     def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """See :data:`~vlaser_gym.agents.learners.densities.Field`."""
         if self.with_value and self.value_features is None:
             x, t = torch.cat([x, torch.zeros_like(x[:, :1])], 1), torch.cat([t, torch.zeros_like(t[:, :1])], 1)
             features = self.policy.features(self.prefix, x, t)
@@ -165,7 +166,7 @@ class FlowActorCritic(nn.Module):
         draws = self.draws.to(self.policy.device)
         with self.autocast():
             prefix = self.policy.encode_proprio(vision_language, self._proprio(observation))
-            field = _Field(self.policy, prefix, with_value=self.value_head is not None)
+            field = FlowField(self.policy, prefix, with_value=self.value_head is not None)
             chain, log_prob = self.density.sample(field, draws)
         self.decision = Decision(vision_language, draws.stochastic)
         return chain, self._value(field, len(chain)), log_prob
@@ -191,12 +192,12 @@ class FlowActorCritic(nn.Module):
         """Likelihood and value of stored chains, in one pass of the action expert."""
         with self.autocast():
             prefix = self.policy.encode_proprio(vision_language, proprio)
-            field = _Field(self.policy, prefix, with_value=self.value_head is not None)
+            field = FlowField(self.policy, prefix, with_value=self.value_head is not None)
             evaluation = self.density.evaluate(field, chain, stochastic)
         assert field.velocity is not None
         return Judgement(evaluation, self._value(field, len(chain)), field.velocity)
 
-    def _value(self, field: _Field, count: int) -> Tensor:
+    def _value(self, field: FlowField, count: int) -> Tensor:
         if self.value_head is None:
             return torch.zeros(count, device=self.policy.device)
         assert field.value_features is not None

@@ -17,7 +17,7 @@ from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import MicroBatcher
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
-from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
+from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.envs.address import Address
@@ -71,6 +71,7 @@ class VlaserAgent:
         self.decide = MicroBatcher(policy, micro_batch, num_flow_steps, compile=compile)
         self.gripper = make_gripper(processor.robot)
         self._noise: dict[int, np.random.Generator] = {}
+        self._decided: dict[int, dict[str, NDArray[Any]]] = {}
 
     @property
     def robot(self) -> str:
@@ -97,12 +98,29 @@ class VlaserAgent:
             lanes: ``[N]``, each reset before.
         """
         lanes = np.asarray(lanes, np.int64)
-        inputs = self.processor.inputs(observations, self.policy.device)
-        normalised = self.decide(*inputs, self._draw(lanes))
-        chunk = self.processor.arm_actions(normalised.numpy())[:, : self.act_steps]
+        data = self.processor.transform(observations)
+        chosen = self._choose(self.processor.tensors(data, self.policy.device), lanes)
+        seen = {name: data[name] for name in ("pixels", "input_ids", "proprio")}
+        columns = {**seen, **{name: tensor.numpy() for name, tensor in chosen.items()}}
+        for row, lane in enumerate(lanes):
+            self._decided[int(lane)] = {name: values[row] for name, values in columns.items()}
+        chunk = self.processor.arm_actions(chosen["chunk"].clamp(-1, 1).numpy())[:, : self.act_steps]
         # All rows of the chunk are executed, in this order; an episode that ends inside it is reset, hold and all.
         chunk[..., 6] = self.gripper.commands(chunk[..., 6], lanes)
         return chunk
+
+    def decided(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
+        """What the last decision of each lane was made from, for learners.
+
+        ``pixels`` uint8 ``[S, S, 3]``, ``input_ids`` ``[L]`` and normalised ``proprio`` ``[P]`` as the policy read
+        them, ``noise`` and ``chunk`` ``[H, A]``: where the flow began and ended, neither clamped nor denormalised.
+        """
+        return [self._decided[int(lane)] for lane in lanes]
+
+    def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, torch.Tensor]:
+        """The lanes' next chunks and what else learners need of them, on the CPU."""
+        noise = self._draw(lanes)
+        return {"noise": noise, "chunk": self.decide(*inputs, noise, clamp=False)}
 
     def _draw(self, lanes: Lanes) -> torch.Tensor:
         """Noise ``[N, H, A]`` of the lanes' next decision."""

@@ -379,7 +379,10 @@ class Processor:
 
     def inputs(self, observations: Data, device: torch.device | str = "cpu") -> Inputs:
         """Observations of N lanes -> the policy's inputs; pictures travel to ``device`` as bytes."""
-        data = self.transform(observations)
+        return self.tensors(self.transform(observations), device)
+
+    def tensors(self, data: Data, device: torch.device | str = "cpu") -> Inputs:
+        """What :attr:`transform` gives, as tensors."""
         return Inputs(
             pixel_values=normalize_pixels(torch.from_numpy(data["pixels"]).to(device)),
             input_ids=torch.from_numpy(data["input_ids"]),

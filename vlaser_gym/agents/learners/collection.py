@@ -1,0 +1,100 @@
+"""The episodes of a round: several trials of fresh layouts by the policy of the moment, in a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlaser_gym.agents.base import Agent
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.vector import FIRST_TRAINING_REGION
+from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate, make_scene_env
+from vlaser_gym.evaluation.launchers import MakeEnv
+
+#: Layouts that a seed may use up before it comes to those of the next.
+_LAYOUTS_PER_SEED = 100_000
+
+
+class CollectRound:
+    """Runs a round's episodes that are not stored yet; region layouts that no evaluation draws, new in every round.
+
+    Args:
+        path: gets a run directory for each round.
+        tasks: of one robot.
+        layouts: of each task and round.
+        trials: of each layout.
+        seed: another one has other layouts.
+        name: of the agent, for the records.
+        terminate_on_success: an episode ends with its first success.
+        look, num_envs, engine: of the environment.
+        make_env: builds it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tasks: Sequence[str],
+        *,
+        layouts: int,
+        trials: int,
+        seed: int = 0,
+        name: str = "policy",
+        terminate_on_success: bool = True,
+        look: str = "builtin",
+        num_envs: int = 8,
+        engine: Mapping[str, Any],
+        make_env: MakeEnv = make_scene_env,
+    ) -> None:
+        self.path, self.tasks, self.layouts, self.trials, self.seed = path, list(tasks), layouts, trials, seed
+        self.name, self.terminate_on_success, self.look, self.num_envs = name, terminate_on_success, look, num_envs
+        self.engine, self.make_env = dict(engine), make_env
+
+    def __call__(self, number: int, agent: Agent) -> list[Path] | None:
+        """Run what is missing of a round; ``None`` if it could not be finished."""
+        plan = self.addresses(number)
+        evaluation = evaluate(self._settings(number), make_env=self.make_env, plan=plan, agent=agent)
+        return [evaluation.path] if evaluation.complete else None
+
+    def addresses(self, number: int) -> list[Address]:
+        """Episodes of a round, tasks and layouts taking turns."""
+        first = FIRST_TRAINING_REGION + self.seed * _LAYOUTS_PER_SEED + number * self.layouts
+        return [
+            Address(task, "default", f"region:{first + layout}", trial)
+            for trial in range(self.trials)
+            for layout in range(self.layouts)
+            for task in self.tasks
+        ]
+
+    def _settings(self, number: int) -> EvalSettings:
+        return training_settings(
+            self.path / f"{number:03d}",
+            self.tasks,
+            layouts="region",
+            episodes=self.layouts,
+            trials=self.trials,
+            terminate_on_success=self.terminate_on_success,
+            look=self.look,
+            num_envs=self.num_envs,
+            agent={"name": self.name},
+            engine=self.engine,
+        )
+
+
+def training_settings(path: str | Path, tasks: Sequence[str], **changes: Any) -> EvalSettings:
+    """Settings of a run that is collected to be learned from: no videos, no report, no early end."""
+    settings = {
+        "variant": "default",
+        "checkpoint": None,
+        "max_minutes": None,
+        "agent_timeout": None,
+        "until": None,
+        "baseline": None,
+        "level": 0.05,
+        "video": 0,
+        "report": False,
+        "store": "training",
+        "launcher": {"name": "local"},
+        **changes,
+    }
+    return EvalSettings(task=list(tasks), run=str(path), **settings)

@@ -1,0 +1,153 @@
+"""Negative-aware fine-tuning: towards what succeeded, away from what failed, without likelihoods or a critic.
+
+DiffusionNFT (arXiv 2509.16117): with the velocities v of the policy and v_old of the policy that acted,
+``(1 - beta) v_old + beta v`` is matched to the paths of chunks that did well and ``(1 + beta) v_old - beta v`` to those
+of chunks that did badly, weighted by how well the episode did among those of the same initial state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlaser_gym.agents.learners.decisions import is_frozen
+from vlaser_gym.agents.learners.dpo import velocities
+from vlaser_gym.agents.learners.rounds import Ints, RoundSettings, RoundTrainer
+from vlaser_gym.agents.vlaser import flow
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.episodes import StoredEpisode
+
+
+@dataclass
+class NftSettings(RoundSettings):
+    """What ``configs/algo/nft.yaml`` holds; the comments there say what each means."""
+
+    beta: float
+    negatives: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta > 0:
+            raise InvalidConfigError(f"algo.beta must be above 0; got {self.beta}.")
+
+
+class NegativeAwareTrainer(RoundTrainer):
+    """``algo=nft``; see :class:`RoundTrainer` for what it is given.
+
+    Attributes:
+        optimality: of every episode learned from, 0 to 1.
+    """
+
+    statistics = ("loss", "positive_error", "negative_error", "win_error_change", "lose_error_change", "distance")
+    copy_reference = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.optimality = np.zeros(0)
+        super().__init__(*args, **kwargs)
+        assert isinstance(self.config, NftSettings)
+        self.settings: NftSettings = self.config
+
+    def choose(self, episodes: Sequence[StoredEpisode], runs: Sequence[Path]) -> list[StoredEpisode]:
+        """Weigh the episodes; those that teach nothing are left out."""
+        values = episode_optimality(episodes) if self.settings.negatives else np.array([e.success for e in episodes])
+        useful = [i for i, value in enumerate(values) if value != (0.5 if self.settings.negatives else 0)]
+        successes = sum(episode.success for episode in episodes)
+        self.say(f"{len(useful)} of {len(episodes)} episodes to learn from; {successes} succeeded.")
+        if not useful:
+            reason = nothing_to_learn(episodes, runs)
+            if not self.settings.rounds:
+                raise reason
+            self.say(f"{reason} The round is over.")
+        self.optimality = np.asarray(values, np.float64)[useful]
+        return [episodes[i] for i in useful]
+
+    @property
+    def items(self) -> int:
+        """Decisions."""
+        return 0 if self.memory is None else len(self.memory.decisions)
+
+    def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :class:`RoundTrainer`."""
+        assert self.reference is not None
+        assert self.memory is not None
+        rows, device, decisions = torch.from_numpy(items), self.policy.device, self.memory.decisions
+        config, samples = self.policy.config, self.settings.flow_samples
+        noise = torch.randn(len(rows), samples, config.horizon, config.action_dim, generator=generator).to(device)
+        t = flow.sample_times(len(rows) * samples, config.time_distribution, generator).view(-1, samples).to(device)
+        proprio, chunk = decisions.proprio[rows].to(device), decisions.chunk[rows].to(device)
+        with self.autocast():
+            vision_language = self.memory.vision_language(rows)
+            velocity, target = velocities(self.policy, vision_language, proprio, chunk, noise, t)
+            with self.reference.active() as reference:
+                seen = vision_language if is_frozen(self.policy) else self.memory.encode(reference, rows)
+                old, _ = velocities(reference, seen, proprio, chunk, noise, t)
+        episode = np.searchsorted(decisions.starts, items, side="right") - 1
+        optimality = torch.from_numpy(self.optimality[episode]).to(device)
+        return negative_aware_objective(velocity, old, target, optimality, self.settings.beta)
+
+
+def negative_aware_objective(
+    velocity: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
+    """What is minimised, mean over B decisions, and the means of :attr:`NegativeAwareTrainer.statistics`.
+
+    Args:
+        velocity, old, target: of the policy, of the policy that acted, and of the paths; ``[B, K, H, A]``.
+        optimality: ``[B]``, 0 to 1.
+        beta: how far the policy stands from ``old`` on the way from there to the positive policy.
+    """
+
+    def error(guess: Tensor) -> Tensor:
+        return (guess - target).double().square().mean((1, 2, 3))
+
+    positive = error((1 - beta) * old + beta * velocity)
+    negative = error((1 + beta) * old - beta * velocity)
+    loss = (optimality * positive + (1 - optimality) * negative).mean()
+    change = (error(velocity) - error(old)).detach()
+    good, bad = optimality > 0.5, optimality < 0.5
+    columns = (
+        *(positive.mean(), negative.mean(), _mean(change, good), _mean(change, bad)),
+        (velocity - old).double().square().mean(),
+    )
+    return loss, torch.stack([value.detach().double().cpu() for value in (loss, *columns)])
+
+
+def episode_optimality(episodes: Sequence[StoredEpisode]) -> NDArray[np.float64]:
+    """How well each episode did among those of the same initial state: ``[E]``, 0.5 for as well as usual.
+
+    Success minus the success rate of its initial state, divided by the standard deviation of that over all episodes,
+    clipped to [-1, 1] and moved to [0, 1].
+    """
+    success = np.array([episode.success for episode in episodes], np.float64)
+    starts = [episode.start for episode in episodes]
+    number = {start: place for place, start in enumerate(dict.fromkeys(starts))}
+    group = np.array([number[start] for start in starts], np.int64)
+    rates = np.bincount(group, success) / np.bincount(group)
+    advantage = success - rates[group]
+    spread = advantage.std() if len(advantage) else 0.0
+    return np.asarray(0.5 + 0.5 * np.clip(advantage / (spread or 1.0), -1, 1))
+
+
+def nothing_to_learn(episodes: Sequence[StoredEpisode], runs: Sequence[Path]) -> InvalidConfigError:
+    """Why no episode teaches anything, and what to do, as an error."""
+    where = ", ".join(str(run) for run in runs)
+    repeated = len(episodes) - len({episode.start for episode in episodes})
+    if not episodes:
+        said = "there is no finished episode; collect some with store=training trials=8"
+    elif not repeated:
+        said = f"none of {len(episodes)} episodes shares its initial state with another; repeat layouts with trials=8"
+    else:
+        said = "in every initial state all episodes succeeded or all failed; more trials or more noise make them differ"
+    return InvalidConfigError(f"Nothing to learn from in {where or 'no run'}: {said}.")
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of some; 0 if there are none."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
