@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_env import STEPS, FakeVectorEnv, make_fake_env
+from fake_env import STEPS, FakeVectorEnv, Reacher, make_fake_env
 
 from vlaser_gym import cli
 from vlaser_gym.envs import robots, tasks
+from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation import evaluator
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.launchers import described
-from vlaser_gym.evaluation.store import read_config, read_records, read_states, read_timing
+from vlaser_gym.evaluation.store import read_config, read_records, read_states, read_timing, read_training
 
 HERE = Path(__file__).parent
 BASE = ("agent._target_=fake_env.Reacher", "task=widowx_carrot_on_plate,widowx_stack_cube", "episodes=6", "trials=2")
@@ -309,3 +310,65 @@ def test_what_an_agent_tells_of_itself_is_kept_with_the_run() -> None:
 
     assert described(Told()) == {"act_steps": 4}
     assert described(object()) == {}
+
+
+class Telling(Reacher):
+    """Keeps what it decided by."""
+
+    def act(self, observations: Any, lanes: np.ndarray) -> np.ndarray:
+        actions = super().act(observations, lanes)
+        self.rows = {
+            int(lane): {"chunk": chunk, "seen": o}
+            for lane, chunk, o in zip(lanes, actions, observations["proprio"], strict=True)
+        }
+        return actions
+
+    def decided(self, lanes: np.ndarray) -> list[dict[str, np.ndarray]]:
+        return [self.rows[int(lane)] for lane in lanes]
+
+
+def test_what_learners_need_is_stored_on_request(tmp_path: Path) -> None:
+    telling = ("agent._target_=test_evaluator.Telling", "store=training")
+    score(tmp_path / "whole", *telling)
+    run = tmp_path / "run"
+    score(run, *telling, "num_envs=3")
+    record = read_records(run)[5]
+    arrays, states = read_training(run, record), read_states(run, record)
+    steps = states["decision"]
+    assert arrays["chunk"].shape == (len(steps), 3, 7)
+    executed = arrays["chunk"].reshape(-1, 7)[:STEPS]
+    np.testing.assert_array_equal(executed, states["action"])
+    np.testing.assert_allclose(arrays["seen"][:, :3], states["qpos"][steps, :3], atol=1e-6)
+    trainings = {
+        name: (run / "training" / name).read_bytes() for name in sorted(p.name for p in run.glob("training/*"))
+    }
+    assert len(trainings) == 24
+    assert all((tmp_path / "whole/training" / name).read_bytes() == data for name, data in trainings.items())
+    # An episode whose arrays are gone is repeated.
+    (run / record["training"]).unlink()
+    again: list[Any] = []
+    score(run, *telling, on_episode=again.append)
+    assert [r["training"] for r in again] == [record["training"]]
+    assert (run / record["training"]).read_bytes() == trainings[Path(record["training"]).name]
+    with pytest.raises(StorageError, match="store was 'training', now 'states'"):
+        score(run, telling[0])
+    plain = tmp_path / "plain"
+    score(plain)
+    with pytest.raises(StorageError, match="repeat it with store=training"):
+        read_training(plain, read_records(plain)[0])
+
+
+def test_agents_that_do_not_learn_have_nothing_to_store(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfigError, match="needs an agent that learns"):
+        score(tmp_path / "run", "store=training")
+    with pytest.raises(UnknownNameError, match="training"):
+        settings(tmp_path / "run", "store=everything")
+    assert not list(tmp_path.iterdir())
+
+
+def test_episodes_and_agent_may_come_from_elsewhere(tmp_path: Path) -> None:
+    plan = [Address("widowx_stack_cube", layout=f"region:{k}", trial=k) for k in (5, 9)]
+    agent = Telling()
+    assert score(tmp_path / "run", "store=training", plan=plan, agent=agent).complete
+    assert [r["layout"] for r in read_records(tmp_path / "run")] == ["region:5", "region:9"]
+    assert agent.seen

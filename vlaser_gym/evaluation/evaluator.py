@@ -146,9 +146,8 @@ class EvalSettings:
         return UntilDecided(plan, read_baseline(self.baseline), self.level)
 
     def stored(self) -> dict[str, Any]:
-        """What a run directory keeps of the settings: all but where it is; ``store`` where it is not the usual."""
-        absent = ("run",) if self.store != "states" else ("run", "store")
-        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k not in absent}}
+        """What a run directory keeps of the settings: all but where it is."""
+        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}}
 
 
 def make_scene_env(

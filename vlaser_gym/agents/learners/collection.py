@@ -41,7 +41,7 @@ class CollectRound:
         seed: int = 0,
         name: str = "policy",
         terminate_on_success: bool = True,
-        look: str = "builtin",
+        look: str | None = None,
         num_envs: int = 8,
         engine: Mapping[str, Any],
         make_env: MakeEnv = make_scene_env,

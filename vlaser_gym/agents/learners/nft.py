@@ -90,11 +90,12 @@ class NegativeAwareTrainer(RoundTrainer):
                 old, _ = velocities(reference, seen, proprio, chunk, noise, t)
         episode = np.searchsorted(decisions.starts, items, side="right") - 1
         optimality = torch.from_numpy(self.optimality[episode]).to(device)
-        return negative_aware_objective(velocity, old, target, optimality, self.settings.beta)
+        weight = torch.from_numpy(equal_shares(decisions.starts)[items]).to(device)
+        return negative_aware_objective(velocity, old, target, optimality, self.settings.beta, weight)
 
 
 def negative_aware_objective(
-    velocity: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float
+    velocity: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What is minimised, mean over B decisions, and the means of :attr:`NegativeAwareTrainer.statistics`.
 
@@ -102,6 +103,7 @@ def negative_aware_objective(
         velocity, old, target: of the policy, of the policy that acted, and of the paths; ``[B, K, H, A]``.
         optimality: ``[B]``, 0 to 1.
         beta: how far the policy stands from ``old`` on the way from there to the positive policy.
+        weight: ``[B]``, of the decisions in the loss.
     """
 
     def error(guess: Tensor) -> Tensor:
@@ -109,7 +111,7 @@ def negative_aware_objective(
 
     positive = error((1 - beta) * old + beta * velocity)
     negative = error((1 + beta) * old - beta * velocity)
-    loss = (optimality * positive + (1 - optimality) * negative).mean()
+    loss = (weight * (optimality * positive + (1 - optimality) * negative)).mean()
     change = (error(velocity) - error(old)).detach()
     good, bad = optimality > 0.5, optimality < 0.5
     columns = (
@@ -122,8 +124,9 @@ def negative_aware_objective(
 def episode_optimality(episodes: Sequence[StoredEpisode]) -> NDArray[np.float64]:
     """How well each episode did among those of the same initial state: ``[E]``, 0.5 for as well as usual.
 
-    Success minus the success rate of its initial state, divided by the standard deviation of that over all episodes,
-    clipped to [-1, 1] and moved to [0, 1].
+    Success minus the success rate of its initial state, scaled so that the episode furthest from 0 stands at 0 or 1.
+    Within an initial state good and bad add up to nothing: more failures than successes do not push the policy away
+    from whatever it does.
     """
     success = np.array([episode.success for episode in episodes], np.float64)
     starts = [episode.start for episode in episodes]
@@ -131,8 +134,13 @@ def episode_optimality(episodes: Sequence[StoredEpisode]) -> NDArray[np.float64]
     group = np.array([number[start] for start in starts], np.int64)
     rates = np.bincount(group, success) / np.bincount(group)
     advantage = success - rates[group]
-    spread = advantage.std() if len(advantage) else 0.0
-    return np.asarray(0.5 + 0.5 * np.clip(advantage / (spread or 1.0), -1, 1))
+    return np.asarray(0.5 + 0.5 * advantage / (np.abs(advantage).max(initial=0.0) or 1.0))
+
+
+def equal_shares(starts: Ints) -> NDArray[np.float64]:
+    """Weights of decisions, mean 1, so that all episodes weigh the same whatever their length."""
+    lengths = np.diff(starts)
+    return np.asarray(np.repeat(lengths.mean() / lengths, lengths))
 
 
 def nothing_to_learn(episodes: Sequence[StoredEpisode], runs: Sequence[Path]) -> InvalidConfigError:

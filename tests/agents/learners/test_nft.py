@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from demonstrations import tiny_config
+from fabricate_episodes import CUBE, episode_of, write_run
+
+from vlaser_gym.agents.learners.nft import (
+    NegativeAwareTrainer,
+    NftSettings,
+    episode_optimality,
+    equal_shares,
+    negative_aware_objective,
+)
+from vlaser_gym.agents.vlaser.agent import nano_processor
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import normalize_pixels
+from vlaser_gym.cli import group_config, typed
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.episodes import read_episodes
+
+SETTINGS = dataclasses.replace(typed(NftSettings, group_config("algo", "nft")), batch_size=6, micro_batch=6)
+
+
+def at(layout: int, trial: int) -> Address:
+    return Address(CUBE, layout=f"region:{layout}", trial=trial)
+
+
+OUTCOMES = {at(k, t): o for k in (0, 1) for t, o in enumerate([(True, 8, 4), (False, 12, 1), (False, 16, 1)])}
+
+
+def make(path, outcomes=OUTCOMES, **changes) -> NegativeAwareTrainer:
+    torch.set_num_threads(1)
+    if not (path / "data").exists():
+        write_run(path / "data", outcomes, tiny_config(), density=None)
+    return NegativeAwareTrainer(
+        VlaserPolicy.initialise(tiny_config(), 1),
+        nano_processor(tiny_config()),
+        lambda number, agent: [path / "data"],
+        dataclasses.replace(SETTINGS, **changes),
+        path / "run",
+        seed=3,
+        save_every=1,
+    )
+
+
+def begin(trainer: NegativeAwareTrainer) -> NegativeAwareTrainer:
+    runs = trainer.source(0, None)
+    trainer._remember(trainer.choose(read_episodes(runs), runs))
+    return trainer
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Curves are drawn in seconds, and tested elsewhere."""
+    monkeypatch.setattr("vlaser_gym.agents.learners.curves.draw_curves", lambda *_: None)
+
+
+def test_two_chunks_by_hand():
+    """A good and a bad chunk of one number; loss, gradient, and the numbers that are logged."""
+    beta, v, old, weight = 0.5, [0.3, -0.2], [0.1, 0.4], [1.5, 0.5]
+    target, r = [1.0, -1.0], [0.9, 0.2]
+    positive = [((1 - beta) * o + beta * x - u) ** 2 for x, o, u in zip(v, old, target, strict=True)]
+    negative = [((1 + beta) * o - beta * x - u) ** 2 for x, o, u in zip(v, old, target, strict=True)]
+    by_hand = sum(k * (w * p + (1 - w) * n) for k, w, p, n in zip(weight, r, positive, negative, strict=True)) / 2
+    slopes = [
+        k * (w * ((1 - beta) * o + beta * x - u) - (1 - w) * ((1 + beta) * o - beta * x - u)) * 2 * beta / 2
+        for k, x, o, u, w in zip(weight, v, old, target, r, strict=True)
+    ]
+
+    def tensor(values, *shape):
+        return torch.tensor(values, dtype=torch.float64).view(2, *shape)
+
+    velocity = tensor(v, 1, 1, 1).requires_grad_()
+    others = tensor(old, 1, 1, 1), tensor(target, 1, 1, 1), tensor(r)
+    loss, means = negative_aware_objective(velocity, *others, beta, tensor(weight))
+    loss.backward()
+    assert loss.item() == pytest.approx(by_hand, abs=1e-12)
+    assert velocity.grad.flatten().tolist() == pytest.approx(slopes, abs=1e-12)
+    change = [(x - u) ** 2 - (o - u) ** 2 for x, o, u in zip(v, old, target, strict=True)]
+    expected = (by_hand, np.mean(positive), np.mean(negative), *change, np.mean([0.2**2, 0.6**2]))
+    assert means.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_at_the_start_good_chunks_pull_and_bad_ones_push_equally():
+    old, target = torch.randn(2, 2, 2, 4, 7, dtype=torch.float64)
+    gradients = []
+    for r in (1.0, 0.5, 0.0):
+        velocity, one = old.clone().requires_grad_(), torch.ones(2, dtype=torch.float64)
+        negative_aware_objective(velocity, old, target, r * one, 1.0, one)[0].backward()
+        gradients.append(velocity.grad)
+    torch.testing.assert_close(gradients[0], -gradients[2])
+    assert gradients[1].abs().max() < 1e-15
+    assert (gradients[0] * (target - old)).sum() < 0, "downhill is towards what was done"
+
+
+def test_without_failures_it_is_flow_matching_on_successes(tmp_path):
+    trainer = begin(make(tmp_path, negatives=False))
+    assert trainer.items == 4, "two successes of two decisions"
+    rows = np.arange(4)
+    loss, means = trainer.losses(rows, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    noise, u = torch.randn(4, 4, 4, 7, generator=generator), torch.rand(16, generator=generator)
+    t = (0.999 * (1 - u ** (1 / 1.5))).view(4, 4)
+    decisions = trainer.memory.decisions
+    batch = {
+        "actions": decisions.chunk,
+        "proprio": decisions.proprio,
+        "pixel_values": normalize_pixels(decisions.pixels),
+        "input_ids": decisions.input_ids,
+    }
+    with torch.no_grad():
+        parts = [trainer.policy.flow_loss(batch, noise[:, k], t[:, k]) for k in range(4)]
+    assert loss.item() == pytest.approx(float(torch.stack(parts).mean()), rel=1e-5)
+    assert means[1].item() == pytest.approx(loss.item())
+
+
+def test_optimality_by_hand():
+    """Rates 1/3, 1 and 0; advantages 2/3, -1/3, -1/3 and zeros."""
+    wins = {0: [True, False, False], 1: [True, True], 2: [False]}
+    episodes = [episode_of(at(k, t), (s, 9, 1)) for k, outcomes in wins.items() for t, s in enumerate(outcomes)]
+    assert episode_optimality(episodes).tolist() == pytest.approx([1, 0.25, 0.25, 0.5, 0.5, 0.5])
+    assert episode_optimality(episodes[3:]).tolist() == [0.5] * 3
+    assert not len(episode_optimality([]))
+    assert equal_shares(np.array([0, 2, 6])).tolist() == [1.5, 1.5, 0.75, 0.75, 0.75, 0.75]
+
+
+def test_it_learns_what_paid(tmp_path):
+    trainer = make(tmp_path, epochs=10, learning_rate=5e-3)
+    assert trainer.train()
+    start = VlaserPolicy.initialise(tiny_config(), 1)
+    trainer.reference = None
+    begin(trainer)
+    trainer.reference.load(start.state_dict())
+    _, means = trainer.losses(np.arange(trainer.items), torch.Generator().manual_seed(9))
+    named = dict(zip(trainer.statistics, means.tolist(), strict=True))
+    assert named["win_error_change"] < named["lose_error_change"] - 0.01
+
+
+def test_nothing_to_learn_is_explained(tmp_path):
+    for name, outcomes, word in (
+        ("alike", dict.fromkeys(OUTCOMES, (False, 8, 1)), "all episodes succeeded or all failed"),
+        ("once", {at(k, 0): (k == 0, 8, 1) for k in range(2)}, "none of 2 episodes shares its initial state"),
+    ):
+        with pytest.raises(InvalidConfigError, match=word):
+            make(tmp_path / name, outcomes).train()
+    trainer = make(tmp_path / "alike", rounds=2)
+    assert trainer.train()
+    assert trainer.total == 0
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    whole = make(tmp_path / "whole", rounds=2)
+    assert whole.train()
+    first = make(tmp_path / "parts", rounds=2)
+    assert not first.train(lambda: first.total >= 13)
+    second = make(tmp_path / "parts", rounds=2)
+    assert (second.round, second.total) == (1, 13)
+    assert second.train()
+    ends = [dict(trainer.policy.named_parameters()) for trainer in (whole, second)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
