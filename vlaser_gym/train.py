@@ -245,7 +245,7 @@ def _learn_in_rounds(
     """Preferences among stored episodes, or what succeeded in them."""
     if workers.size > 1:
         raise InvalidConfigError(f"algo={algo.name} trains in one process; start it without torchrun.")
-    policy, processor = _initial(settings, init)
+    policy, processor = initial_policy(settings, init)
     kinds: dict[type[RoundSettings], type[RoundTrainer]] = {
         DpoSettings: PreferenceTrainer,
         NftSettings: NegativeAwareTrainer,

@@ -152,7 +152,7 @@ class TestActions:
     def chunk(self, make, normalised: np.ndarray, robot: str, **options: object) -> np.ndarray:
         """The commands when the policy answers ``normalised``."""
         agent = make(robot, **options)
-        agent.decide = lambda *_: torch.from_numpy(normalised)
+        agent.decide = lambda *_, clamp: torch.from_numpy(normalised)
         agent.reset(np.array([0]), [address(0, robot)])
         return agent.act(batch([observation(0, 0)]), np.array([0]))[0]
 
@@ -183,7 +183,7 @@ class TestActions:
         for decision in range(9):
             normalised = torch.zeros(1, 4, 7)
             normalised[..., 6] = 1.0 if decision == 0 else 0.0
-            agent.decide = lambda *_, answer=normalised: answer
+            agent.decide = lambda *_, answer=normalised, clamp: answer
             commands += agent.act(batch([observation(0, 0)]), np.array([0]))[0, :, 6].tolist()
         assert commands == [-1.0] * 15 + [1.0] * 3
 
