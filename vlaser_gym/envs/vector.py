@@ -52,8 +52,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     Args:
         task: a task name, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``.
         num_envs: number of lanes.
-        engine: who simulates (``"mujoco"``).
-        look: what pictures look like (``"builtin"``); ``None`` for the engine's own.
+        engine: who simulates: one of :func:`~vlaser_gym.envs.engines.engine_names`.
+        look: what pictures look like; ``None`` for the engine's own.
         variant: named variant of the scenes.
         layouts: ``"grid"`` or ``"region"``: where layouts are drawn from when a reset names none.
         observe: which to compute: ``image`` (uint8 ``[H, W, 3]``), ``proprio`` (float32 ``[8]``: TCP position in m and

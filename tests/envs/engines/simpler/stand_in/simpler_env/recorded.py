@@ -2,18 +2,18 @@
 
 import json
 import os
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 
-@cache
+@lru_cache(maxsize=256)
 def read_index(path):
     return json.loads(path.read_text())
 
 
-@cache
+@lru_cache(maxsize=256)
 def read_arrays(path):
     return dict(np.load(path))
 
