@@ -1,8 +1,9 @@
 """Stable-Baselines3's own PPO and SAC on these environments, from the privileged state.
 
 For people who know these algorithms, and a yardstick: what they find from poses, without pictures, language or
-demonstrations. Checkpoints are Stable-Baselines3's: ``model.zip`` and, for SAC, ``replay_buffer.pkl``. A run that goes
-on has the same networks, optimizers and memory, and begins new episodes. Both files hold pickles: load your own only.
+demonstrations. Checkpoints are Stable-Baselines3's: ``model.zip``, ``normalization.pkl`` (its ``VecNormalize``: states
+are brought to mean 0 and spread 1) and, for SAC, ``replay_buffer.pkl``. A run that goes on has the same networks,
+optimizers and memory, and begins new episodes. The files hold pickles: load your own only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from vlaser_gym.agents.learners.curve_writer import CurveWriter
 from vlaser_gym.agents.learners.curves import Curves
@@ -28,7 +29,7 @@ from vlaser_gym.wrappers.reward import ReachReward, SubgoalReward
 from vlaser_gym.wrappers.sb3 import StableBaselines3VecEnv
 
 Numbers = dict[str, float]
-MODEL_FILE, REPLAY_FILE = "model.zip", "replay_buffer.pkl"
+MODEL_FILE, REPLAY_FILE, NORMALIZATION_FILE = "model.zip", "replay_buffer.pkl", "normalization.pkl"
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sb3_ppo": PPO, "sb3_sac": SAC}
 #: Iterations (PPO) or episodes (SAC) between two lines of numbers.
 _LOG_INTERVALS = {"sb3_ppo": 1, "sb3_sac": 48}
@@ -91,7 +92,9 @@ class StockTraining:
         stop: Callable[[], bool] = lambda: False,
         report: Callable[[Numbers], None] = lambda row: None,
     ) -> None:
-        self.env, self.settings, self.path = env, settings, Path(path)
+        self.settings, self.path = settings, Path(path)
+        stored = self.path / NORMALIZATION_FILE
+        self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
         self.stop, self.report = stop, report
         self.model = self._load(device) or self._make(seed, device)
 
@@ -144,6 +147,9 @@ class StockTraining:
             partial = self.path / f"partial-{REPLAY_FILE}"
             self.model.save_replay_buffer(partial)
             partial.replace(self.path / REPLAY_FILE)
+        partial = self.path / f"partial-{NORMALIZATION_FILE}"
+        self.env.save(str(partial))
+        partial.replace(self.path / NORMALIZATION_FILE)
         partial = self.path / f"partial-{MODEL_FILE}"
         self.model.save(partial)
         partial.replace(self.path / MODEL_FILE)
@@ -151,7 +157,7 @@ class StockTraining:
     def evaluate(self, episodes: int) -> Numbers:
         """Share of successes, and of episodes that ended within reach, on region layouts 0, 1, ... without noise."""
         ends: list[dict[str, Any]] = []
-        lanes = self.env.num_envs
+        lanes, self.env.training = self.env.num_envs, False
         for first in range(0, episodes, lanes):
             self.env.set_options([{"layout": f"region:{first + i}"} for i in range(lanes)])
             observation, running = self.env.reset(), np.arange(lanes) < episodes - first
