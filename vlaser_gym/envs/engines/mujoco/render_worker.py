@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, read_message, write_message
+from vlaser_gym.envs.engines.child import serve
+from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.errors import GymError, RenderingUnavailableError
+from vlaser_gym.errors import RenderingUnavailableError
 
 #: Scenes that a process keeps ready to draw.
 _MOST_SCENES = 32
@@ -89,20 +88,6 @@ class _Server:
             self._artist(job.key).draw(job, self._frames[slot])
 
 
-def _serve(inbox: IO[bytes], outbox: IO[bytes]) -> None:
-    server = _Server()
-    while True:
-        try:
-            message = read_message(inbox)
-        except EOFError:
-            return
-        try:
-            reply = (True, server.answer(*message))
-        except Exception as error:  # the parent raises it again
-            reply = (False, error if isinstance(error, GymError) else RuntimeError(traceback.format_exc()))
-        write_message(outbox, reply)
-
-
 def _no_context(error: Exception) -> str:
     backend = os.environ.get("MUJOCO_GL", "default")
     return (
@@ -113,7 +98,4 @@ def _no_context(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    # Anything that a driver prints must not reach the pipe of answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    _serve(sys.stdin.buffer, answers)
+    serve(_Server().answer)

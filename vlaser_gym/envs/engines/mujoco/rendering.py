@@ -8,18 +8,16 @@ map. The parent needs no OpenGL at all: where no driver is found, only asking fo
 from __future__ import annotations
 
 import os
-import pickle
-import struct
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
@@ -149,7 +147,7 @@ def _cast_of(task: str, variant: str, state: Mapping[str, ArrayLike]) -> str:
     return "+".join(name.removeprefix("object/") for name in state if name.startswith("object/"))
 
 
-class _Worker:
+class _Worker(Child):
     """The parent's end of one render process."""
 
     def __init__(self) -> None:
@@ -157,68 +155,11 @@ class _Worker:
         if sys.platform.startswith("linux") and not environment.get("DISPLAY"):
             # Without a display MuJoCo's own default (GLFW) cannot work; EGL can.
             environment.setdefault("MUJOCO_GL", "egl")
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (a pipe that nobody reads could fill up)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "vlaser_gym.envs.engines.mujoco.render_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=environment,
-        )
+        super().__init__("vlaser_gym.envs.engines.mujoco.render_worker", environment)
 
-    def send(self, message: tuple[Any, ...]) -> None:
-        try:
-            write_message(self._pipe(self._process.stdin), message)
-        except BrokenPipeError:
-            raise self._gone() from None
-
-    def receive(self) -> Any:
-        try:
-            ok, answer = read_message(self._pipe(self._process.stdout))
-        except EOFError:
-            raise self._gone() from None
-        if not ok:
-            raise answer
-        return answer
-
-    @staticmethod
-    def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-        assert pipe is not None
-        return pipe
-
-    def _gone(self) -> RenderingUnavailableError:
-        self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip().splitlines()
+    def gone(self, last_words: str) -> RenderingUnavailableError:
+        """What to raise when the process has ended."""
         return RenderingUnavailableError(
             "A render process ended unexpectedly; `python -m vlaser_gym.doctor` checks the OpenGL driver. "
-            f"Its last words: {said[-1] if said else 'none'}"
+            f"Its last words: {last_words}"
         )
-
-    def close(self) -> None:
-        self._pipe(self._process.stdin).close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._pipe(self._process.stdout).close()
-        self._stderr.close()
-
-
-def write_message(pipe: IO[bytes], message: Any) -> None:
-    """Length-prefixed pickle, between a parent and its own child only."""
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    pipe.write(struct.pack("<Q", len(data)) + data)
-    pipe.flush()
-
-
-def read_message(pipe: IO[bytes]) -> Any:
-    """The other end of :func:`write_message`.
-
-    Raises:
-        EOFError: if the pipe is closed.
-    """
-    header = pipe.read(8)
-    if len(header) < 8:
-        raise EOFError
-    return pickle.loads(pipe.read(struct.unpack("<Q", header)[0]))
