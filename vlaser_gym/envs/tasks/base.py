@@ -133,6 +133,8 @@ class Task(ABC):
     #: Number of layouts ``grid:0 .. grid:n-1``.
     num_layouts: int
     variants: tuple[str, ...] = ("default",)
+    #: Distance at which the original's physics begins to look for contacts, m.
+    contact_offset: float = 0.005
 
     def objects_of(self, cast: str) -> tuple[ObjectSpec, ...]:
         """The objects of a layout's cast. Layouts of one variant have equally many, and equally many contact queries.

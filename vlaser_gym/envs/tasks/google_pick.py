@@ -118,6 +118,7 @@ class PickTask(GoogleTask):
     robot_setup = "google_robot_pick"
     scenery = "google_table"
     max_steps = 80
+    contact_offset = 0.02
     target = -1
     flags = (
         "success",

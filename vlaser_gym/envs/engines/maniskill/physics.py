@@ -1,0 +1,161 @@
+"""One lane's simulation: a SAPIEN scene that is built anew for every episode.
+
+PhysX remembers contacts, sleeping bodies and the order in which things were made. A scene built anew forgets them, so
+that what happens depends on the placement and the targets since then alone; the original rebuilds its scene at every
+recorded reset too. Snapshots rest on the same: they hold the placement and all targets since, and are put back by
+running them again, because PhysX's own state cannot be read out whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.engines.base import Reading
+from vlaser_gym.envs.engines.maniskill.scene import (
+    Scene,
+    body_of,
+    build_scene,
+    joints_of,
+    links_of,
+    make_pose,
+    part_of,
+)
+from vlaser_gym.envs.engines.maniskill.start import Start, Targets
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks.base import ContactQuery
+
+
+class Simulation:
+    """The physics of one lane."""
+
+    def __init__(self, start: Start, pack: AssetPack) -> None:
+        self.start = start
+        scene = build_scene(start.key, pack)
+        setup = get_setup(scene.task.robot_setup)
+        self._scene, self._system, self._robot = scene, scene.scene.px, scene.robot
+        self._substeps = round(setup.physics_hz / setup.control_hz)
+        joints = joints_of(scene.robot)
+        self._drives = [joints[joint.name] for joint in setup.robot.moving_joints]
+        order = list(joints)
+        #: Column of SAPIEN's ``qpos`` of each joint of ours.
+        self._columns = np.array([order.index(joint.name) for joint in setup.robot.moving_joints])
+        self._queries = [_Query(query, scene) for query in scene.task.contacts_of(start.key.cast)]
+        self._cabinet = {} if scene.cabinet is None else joints_of(scene.cabinet)
+        self.put(start)
+
+    def put(self, start: Start) -> None:
+        """Everything to its place, at rest."""
+        place_bodies(self._scene, start, self._columns)
+        for drive, target in zip(self._drives, start.qpos, strict=True):
+            drive.set_drive_target(float(target))
+            drive.set_drive_velocity_target(0.0)
+
+    def step(self, targets: Targets) -> None:
+        """One control step."""
+        position, velocity = targets
+        picks = (np.arange(self._substeps) * len(position)) // self._substeps
+        sent = -1
+        for pick in picks.tolist():
+            if pick != sent:
+                self._drive(position[pick], None if velocity is None else velocity[pick])
+                sent = pick
+            # The original adds what gravity and Coriolis forces need as a generalised force, every substep.
+            self._robot.set_qf(self._robot.compute_passive_force(True, True))
+            self._system.step()
+
+    def _drive(self, position: NDArray[np.float32], velocity: NDArray[np.float32] | None) -> None:
+        for drive, target in zip(self._drives, position.tolist(), strict=True):
+            drive.set_drive_target(target)
+        if velocity is not None:
+            for drive, target in zip(self._drives, velocity.tolist(), strict=True):
+                drive.set_drive_velocity_target(target)
+
+    def read(self) -> Reading:
+        """The state now; impulses are those of the last substep."""
+        objects = [_numbers(entity.pose) for entity in self._scene.objects]
+        contacts = self._system.get_contacts() if self._queries else []
+        return Reading(
+            qpos=np.asarray(self._robot.get_qpos(), np.float64)[self._columns],
+            qvel=np.asarray(self._robot.get_qvel(), np.float64)[self._columns],
+            object_pose=np.array(objects, np.float64).reshape(-1, 7),
+            impulse=np.array([query.impulse(contacts) for query in self._queries]).reshape(-1, 3),
+            joints=self._joints(),
+        )
+
+    def state(self) -> Start:
+        """Where everything is now, for a picture."""
+        reading = self.read()
+        return self.start._replace(qpos=reading.qpos, object_pose=reading.object_pose, joints=reading.joints)
+
+    def _joints(self) -> dict[str, float]:
+        if self._scene.cabinet is None:
+            return {}
+        return dict(zip(self._cabinet, np.asarray(self._scene.cabinet.get_qpos(), np.float64).tolist(), strict=True))
+
+
+def place_bodies(scene: Scene, start: Start, columns: NDArray[np.int64]) -> None:
+    """Robot, objects and drawers of a scene to where they begin, at rest."""
+    scene.robot.set_root_pose(make_pose(start.base_pose))
+    qpos = np.zeros(len(columns), np.float32)
+    qpos[columns] = start.qpos
+    scene.robot.set_qpos(qpos)
+    scene.robot.set_qvel(np.zeros_like(qpos))
+    for entity, pose in zip(scene.objects, start.object_pose, strict=True):
+        entity.set_pose(make_pose(pose))
+    if scene.cabinet is not None:
+        names = list(joints_of(scene.cabinet))
+        scene.cabinet.set_qpos(np.array([start.joints[name] for name in names], np.float32))
+
+
+class _Query:
+    """A contact query with its subjects found in a scene."""
+
+    def __init__(self, query: ContactQuery, scene: Scene) -> None:
+        self._of, self._of_shape = _subject(query.of, scene)
+        self._by, self._by_shape = _subject(query.by, scene)
+
+    def impulse(self, contacts: list[Any]) -> NDArray[np.float64]:
+        """Vector sum over the contact points, ``[3]``, N s."""
+        total = np.zeros(3)
+        for contact in contacts:
+            sign = self._side(contact)
+            if sign:
+                for point in contact.points:
+                    total += sign * np.asarray(point.impulse, np.float64)
+        return total
+
+    def _side(self, contact: Any) -> int:
+        """1 where the contact's impulses act on ``of``, -1 where they act on ``by``, 0 where it is another contact."""
+        (first, second), (first_shape, second_shape) = contact.bodies, contact.shapes
+        if self._is_of(first, first_shape) and self._is_by(second, second_shape):
+            return 1
+        return -int(self._is_of(second, second_shape) and self._is_by(first, first_shape))
+
+    def _is_of(self, body: Any, shape: Any) -> bool:
+        return body in self._of and (self._of_shape is None or shape == self._of_shape)
+
+    def _is_by(self, body: Any, shape: Any) -> bool:
+        return body in self._by and (self._by_shape is None or shape == self._by_shape)
+
+
+def _subject(name: str, scene: Scene) -> tuple[list[Any], Any]:
+    """Bodies meant by a contact query's subject, and the one shape of theirs where it means a part."""
+    kind, _, own = name.partition(":")
+    if kind == "object":
+        index = [spec.name for spec in scene.objects_spec].index(own)
+        return [body_of(scene.objects[index])], None
+    if kind == "link":
+        return [links_of(scene.robot)[own]], None
+    if kind == "part":
+        link, shape = part_of(scene, own)
+        return [link], shape
+    cabinet = [] if scene.cabinet is None else list(scene.cabinet.links)
+    return [body_of(entity) for entity in scene.surroundings] + cabinet, None
+
+
+def _numbers(pose: Any) -> NDArray[np.float64]:
+    return np.concatenate([pose.p, pose.q])

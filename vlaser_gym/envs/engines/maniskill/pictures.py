@@ -1,0 +1,136 @@
+"""Pictures of SAPIEN scenes: a scene that is only drawn, and the photograph behind its foreground.
+
+Scenes that are simulated hold no visible shapes; the pictures come from one drawn scene per task, variant and cast,
+which is put into the state of a lane. In visual matching every pixel that is neither robot nor object nor cabinet is
+replaced by the photograph of the real scene, as the original does (hard mask, no shadows on the photograph).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import sapien
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.engines.maniskill.physics import place_bodies
+from vlaser_gym.envs.engines.maniskill.scene import build_scene, joints_of, links_of, make_pose
+from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks.variants import LIGHTS
+
+#: Objects that the photograph shows: their own pixels are replaced too.
+_IN_PHOTOGRAPH = ("sink", "dummy_sink_target_plane")
+_PHOTOGRAPHS = {"bridge_table": "bridge_real_eval_1.png", "bridge_sink": "bridge_sink.png"}
+#: Material of the robots' links where the variant leaves it shiny.
+_SPECULAR, _ROUGHNESS = 0.9, 0.3
+#: The version of move near whose objects are dull.
+_DULL = ("google_robot_move_near", "google_robot_move_near_v1")
+
+Picture = NDArray[np.uint8]
+
+
+class Artist:
+    """Draws the states of one scene.
+
+    Raises:
+        RenderingUnavailableError: if there is no Vulkan driver.
+    """
+
+    def __init__(self, key: SceneKey, pack: AssetPack) -> None:
+        self.scene = build_scene(key, pack, drawn=True)
+        self._pack = pack
+        setup = get_setup(self.scene.task.robot_setup)
+        joints = list(joints_of(self.scene.robot))
+        self._columns = np.array([joints.index(joint.name) for joint in setup.robot.moving_joints])
+        self._add_lights()
+        self._set_materials()
+        self._camera = self._add_camera()
+        self._foreground = self._foreground_ids()
+        self._photographs: dict[str, Picture] = {}
+
+    def draw(self, state: Start) -> Picture:
+        """``[H, W, 3]`` picture of a state of this scene."""
+        colour, foreground = self.layers(state)
+        if not self.scene.look.overlay:
+            return colour
+        behind = self._photograph(state.photograph or _PHOTOGRAPHS[self.scene.task.scenery], colour.shape)
+        return np.where(foreground[..., None], colour, behind)
+
+    def layers(self, state: Start) -> tuple[Picture, NDArray[np.bool_]]:
+        """What the simulator shows ``[H, W, 3]``, and where it shows the foreground ``[H, W]``."""
+        place_bodies(self.scene, state, self._columns)
+        self.scene.scene.sub_scenes[0].update_render()
+        self._camera.take_picture()
+        colour = np.asarray(self._camera.get_picture("Color"))[..., :3]
+        actor = np.asarray(self._camera.get_picture("Segmentation"))[..., 1]
+        return _to_uint8(colour), np.isin(actor, self._foreground)
+
+    def _photograph(self, name: str, shape: tuple[int, ...]) -> Picture:
+        if name not in self._photographs:
+            picture = cv2.imread(str(self._pack.photograph(name)))[..., ::-1] / 255.0
+            # Enlarged as numbers from 0 to 1 and then cut to whole ones, as the original does.
+            self._photographs[name] = _to_uint8(cv2.resize(picture, shape[1::-1]))
+        return self._photographs[name]
+
+    def _add_lights(self) -> None:
+        lighting, scene = LIGHTS[self._light()], self.scene.scene
+        scene.set_ambient_light([lighting.ambient] * 3)
+        for light in lighting.lights:
+            scene.add_directional_light(light.direction, [light.strength] * 3, shadow=light.shadow)
+
+    def _light(self) -> str:
+        return "sink" if self.scene.task.scenery == "bridge_sink" else self.scene.look.light
+
+    def _set_materials(self) -> None:
+        if self.scene.look.shiny_robot:
+            for link in self.scene.robot.links:
+                _set_material(link.entity, specular=_SPECULAR, roughness=_ROUGHNESS)
+        if self.scene.task.name in _DULL:
+            for entity in self.scene.objects:
+                _set_material(entity, specular=0.0, roughness=1.0, metallic=0.0)
+        for entity in self.scene.objects:
+            _light_up(entity)
+
+    def _add_camera(self) -> Any:
+        camera = get_setup(self.scene.task.robot_setup).camera
+        sapien.render.set_camera_shader_dir("default")
+        component = sapien.render.RenderCameraComponent(camera.width, camera.height)
+        component.set_focal_lengths(camera.focal, camera.focal)
+        component.set_principal_point(camera.cx, camera.cy)
+        component.near, component.far = camera.near, camera.far
+        links_of(self.scene.robot)[camera.link].entity.add_component(component)
+        component.local_pose = make_pose(camera.pose)
+        return component
+
+    def _foreground_ids(self) -> NDArray[np.int64]:
+        scene = self.scene
+        shown = [
+            e for spec, e in zip(scene.objects_spec, scene.objects, strict=True) if spec.name not in _IN_PHOTOGRAPH
+        ]
+        links = [*scene.robot.links, *(scene.cabinet.links if scene.cabinet is not None else ())]
+        return np.array([entity.per_scene_id for entity in [*shown, *(link.entity for link in links)]])
+
+
+def _set_material(entity: Any, **values: float) -> None:
+    for material in _materials(entity):
+        for name, value in values.items():
+            setattr(material, name, value)
+
+
+def _light_up(entity: Any) -> None:
+    """Models with baked light glow by a texture whose factor their files leave at zero; the original ignores it."""
+    for material in _materials(entity):
+        if material.emission_texture is not None:
+            material.emission = [1.0, 1.0, 1.0, 1.0]
+
+
+def _materials(entity: Any) -> list[Any]:
+    component = entity.find_component_by_type(sapien.render.RenderBodyComponent)
+    return [] if component is None else [part.material for shape in component.render_shapes for part in shape.parts]
+
+
+def _to_uint8(picture: NDArray[Any]) -> Picture:
+    return np.clip(255 * picture, 0, 255).astype(np.uint8)

@@ -1,0 +1,45 @@
+"""What parent and workers tell each other; neither SAPIEN nor ManiSkill is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.envs.engines.base import Floats
+
+
+class SceneKey(NamedTuple):
+    """What a scene is built from."""
+
+    task: str
+    variant: str
+    cast: str = ""
+
+
+class Start(NamedTuple):
+    """A state at rest, in which an episode begins or of which a picture is made.
+
+    Attributes:
+        qpos: robot joints, ``[J]``, order of ``Robot.moving_joints``.
+        object_pose: ``[n, 7]``, world, order of the cast.
+        joints: scenery joints by name.
+        base_pose: world pose of the robot's root link.
+        photograph: file name of the picture behind the foreground; empty for the scenery's own.
+    """
+
+    key: SceneKey
+    qpos: Floats
+    object_pose: Floats
+    joints: Mapping[str, float]
+    base_pose: tuple[float, ...]
+    photograph: str = ""
+
+
+class Targets(NamedTuple):
+    """Drive targets of one control step, ``[S, J]``, each held for an equal share of it; no velocity means zero."""
+
+    position: NDArray[np.float32]
+    velocity: NDArray[np.float32] | None

@@ -1,0 +1,68 @@
+"""The child's end: simulates its lanes one after another and draws them when asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.engines.base import Reading
+from vlaser_gym.envs.engines.child import serve
+from vlaser_gym.envs.engines.maniskill.physics import Simulation
+from vlaser_gym.envs.engines.maniskill.pictures import Artist, Picture
+from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
+
+#: Most drawn scenes that are kept; each holds meshes and textures.
+_KEPT_SCENES = 8
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self._pack: AssetPack
+        self._lanes: dict[int, Simulation] = {}
+        self._artists: dict[SceneKey, Artist] = {}
+
+    def answer(self, command: str, *arguments: Any) -> Any:
+        handlers: dict[str, Callable[..., Any]] = {
+            "open": self._open,
+            "run": self._run,
+            "step": self._step,
+            "draw": self._draw,
+        }
+        return handlers[command](*arguments)
+
+    def _open(self, directory: str) -> None:
+        self._pack = AssetPack(directory)
+
+    def _run(self, jobs: Sequence[tuple[int, Start, Sequence[Targets]]]) -> list[Reading]:
+        """Begin episodes, and repeat the control steps that they have behind them."""
+        for lane, start, history in jobs:
+            self._lanes.pop(lane, None)
+            self._lanes[lane] = Simulation(start, self._pack)
+            for targets in history:
+                self._lanes[lane].step(targets)
+        return [self._lanes[lane].read() for lane, _, _ in jobs]
+
+    def _step(self, jobs: Sequence[tuple[int, Targets]]) -> list[Reading]:
+        for lane, targets in jobs:
+            self._lanes[lane].step(targets)
+        return [self._lanes[lane].read() for lane, _ in jobs]
+
+    def _draw(self, jobs: Sequence[tuple[int]]) -> list[Picture]:
+        pictures = []
+        for (lane,) in jobs:
+            state = self._lanes[lane].state()
+            pictures.append(self._artist(state.key).draw(state))
+        return pictures
+
+    def _artist(self, key: SceneKey) -> Artist:
+        if key not in self._artists:
+            while len(self._artists) >= _KEPT_SCENES:
+                self._artists.pop(next(iter(self._artists)))
+            self._artists[key] = Artist(key, self._pack)
+        self._artists[key] = artist = self._artists.pop(key)
+        return artist
+
+
+if __name__ == "__main__":
+    serve(_Worker().answer)
