@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -34,18 +34,17 @@ class ManiskillEngine:
 
     Raises:
         MissingAssetError: if there is no asset pack.
-        InvalidConfigError: for fewer than one process.
+        InvalidConfigError: for fewer than one process, or if the extra ``maniskill`` is not installed.
     """
 
     name = "maniskill"
-    version = f"{version('mani-skill')} (SAPIEN {version('sapien')})"
 
     def __init__(
         self, num_lanes: int, look: str = "original", processes: int | None = None, assets: str | None = None
     ) -> None:
         if processes is not None and processes < 1:
             raise InvalidConfigError(f"engine.processes must be at least 1; got {processes}.")
-        self.look = look
+        self.version, self.look = installed_version(), look
         directory = str(AssetPack(assets).directory.resolve())
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._workers = [Child(_WORKER) for _ in range(min(processes or cores, num_lanes))]
@@ -132,6 +131,34 @@ class ManiskillEngine:
         for worker in self._workers:
             worker.close()
         self._workers = []
+
+
+def installed_version() -> str:
+    """Versions of ManiSkill and SAPIEN.
+
+    Raises:
+        InvalidConfigError: if the extra is not installed.
+    """
+    try:
+        return f"{version('mani-skill')} (SAPIEN {version('sapien')})"
+    except PackageNotFoundError as error:
+        raise InvalidConfigError(
+            "engine=maniskill needs ManiSkill 3: pip install -e '.[maniskill]' -c constraints.txt."
+        ) from error
+
+
+def probe() -> str:
+    """Name of the device that draws, tried out in a process of its own.
+
+    Raises:
+        GymError: if there is none, or its driver brings the process down.
+    """
+    worker = Child(_WORKER)
+    try:
+        worker.send(("probe",))
+        return str(worker.receive())
+    finally:
+        worker.close()
 
 
 def _start(placement: Placement) -> Start:

@@ -43,6 +43,8 @@ class Simulation:
         order = list(joints)
         #: Column of SAPIEN's ``qpos`` of each joint of ours.
         self._columns = np.array([order.index(joint.name) for joint in setup.robot.moving_joints])
+        # The original's PhysX clamps drive targets to the joint's limits; this one drives on until it meets them.
+        self._limits = np.array([(joint.lower, joint.upper) for joint in setup.robot.moving_joints], np.float32).T
         self._queries = [_Query(query, scene) for query in scene.task.contacts_of(start.key.cast)]
         self._cabinet = {} if scene.cabinet is None else joints_of(scene.cabinet)
         self.put(start)
@@ -56,7 +58,7 @@ class Simulation:
 
     def step(self, targets: Targets) -> None:
         """One control step."""
-        position, velocity = targets
+        position, velocity = np.clip(targets.position, *self._limits), targets.velocity
         picks = (np.arange(self._substeps) * len(position)) // self._substeps
         sent = -1
         for pick in picks.tolist():

@@ -20,6 +20,7 @@ from sapien import physx
 
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.maniskill.start import SceneKey
+from vlaser_gym.envs.engines.maniskill.vulkan import render_system
 from vlaser_gym.envs.robots import Robot, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import ObjectSpec, Task
@@ -112,8 +113,9 @@ def _empty_scene(task: Task, drawn: bool) -> ManiSkillScene:
     device = sapien.Device("cpu")
     systems: list[Any] = [physx.PhysxCpuSystem()]
     if drawn:
-        systems.append(sapien.render.RenderSystem(device))
-    backend = BackendInfo(torch.device("cpu"), device, "physx_cpu", device if drawn else None, "sapien_cpu")
+        systems.append(render_system())
+    # Without a render device ManiSkill's builders leave out everything that is only seen.
+    backend = BackendInfo(torch.device("cpu"), device, "physx_cpu", systems[-1].device if drawn else None, "sapien")
     scene = ManiSkillScene([sapien.Scene(systems)], device=torch.device("cpu"), backend=backend)
     scene.set_timestep(1.0 / get_setup(task.robot_setup).physics_hz)
     return scene

@@ -11,6 +11,7 @@ from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.maniskill.physics import Simulation
 from vlaser_gym.envs.engines.maniskill.pictures import Artist, Picture
 from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
+from vlaser_gym.envs.engines.maniskill.vulkan import render_system
 
 #: Most drawn scenes that are kept; each holds meshes and textures.
 _KEPT_SCENES = 8
@@ -25,6 +26,7 @@ class _Worker:
     def answer(self, command: str, *arguments: Any) -> Any:
         handlers: dict[str, Callable[..., Any]] = {
             "open": self._open,
+            "probe": lambda: str(render_system().device.name),
             "run": self._run,
             "step": self._step,
             "draw": self._draw,
