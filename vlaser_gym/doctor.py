@@ -22,6 +22,7 @@ from rich.text import Text
 from vlaser_gym import __version__
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import engine_names
+from vlaser_gym.envs.engines.maniskill.engine import probe
 from vlaser_gym.envs.tasks import task_names
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import GymError, RenderingUnavailableError, StorageError
@@ -90,6 +91,8 @@ def examine(output: str | None = None, simpler: str | None = None) -> Iterator[F
     yield Finding("engines", True, f"{', '.join(engine_names())} (the look builtin needs no files)")
     for module, title, purpose, command in _OPTIONAL:
         yield _optional(module, title, purpose, command)
+    if find_spec("mani_skill") is not None:
+        yield _sapien_pictures()
     yield examine_simpler(simpler)
 
 
@@ -188,6 +191,16 @@ def _probe() -> tuple[NDArray[np.uint8], float]:
         return observation["image"][0], time.perf_counter() - begun
     finally:
         env.close()
+
+
+def _sapien_pictures() -> Finding:
+    """Whether SAPIEN finds a Vulkan driver."""
+    try:
+        text = f"drawn by {probe()}, for the engine maniskill"
+        return Finding("SAPIEN pictures", True, text, needed=False)
+    except GymError as error:
+        found, _, advice = str(error).partition("). ")
+        return Finding("SAPIEN pictures", False, f"{found}).", advice or _REINSTALL, needed=False)
 
 
 def _save(picture: NDArray[np.uint8], output: str) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Reading
 from vlaser_gym.envs.engines.maniskill.scene import (
+    GRIPS,
     Scene,
     body_of,
     build_scene,
@@ -25,8 +26,12 @@ from vlaser_gym.envs.engines.maniskill.scene import (
     part_of,
 )
 from vlaser_gym.envs.engines.maniskill.start import Start, Targets
-from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots import Robot, get_setup
+from vlaser_gym.envs.robots.base import Joint
 from vlaser_gym.envs.tasks.base import ContactQuery
+
+#: Impulse above which a finger presses on something, N s.
+_PRESSING = 1e-6
 
 
 class Simulation:
@@ -45,6 +50,7 @@ class Simulation:
         self._columns = np.array([order.index(joint.name) for joint in setup.robot.moving_joints])
         # The original's PhysX clamps drive targets to the joint's limits; this one drives on until it meets them.
         self._limits = np.array([(joint.lower, joint.upper) for joint in setup.robot.moving_joints], np.float32).T
+        self._fingers = _Fingers(scene, setup.robot) if GRIPS[setup.robot.name].speed else None
         self._queries = [_Query(query, scene) for query in scene.task.contacts_of(start.key.cast)]
         self._cabinet = {} if scene.cabinet is None else joints_of(scene.cabinet)
         self.put(start)
@@ -79,10 +85,14 @@ class Simulation:
     def read(self) -> Reading:
         """The state now; impulses are those of the last substep."""
         objects = [_numbers(entity.pose) for entity in self._scene.objects]
-        contacts = self._system.get_contacts() if self._queries else []
+        contacts = self._system.get_contacts()
+        qpos = np.asarray(self._robot.get_qpos(), np.float64)[self._columns]
+        qvel = np.asarray(self._robot.get_qvel(), np.float64)[self._columns]
+        if self._fingers is not None:
+            self._fingers.correct(qvel, qpos, contacts)
         return Reading(
-            qpos=np.asarray(self._robot.get_qpos(), np.float64)[self._columns],
-            qvel=np.asarray(self._robot.get_qvel(), np.float64)[self._columns],
+            qpos=qpos,
+            qvel=qvel,
             object_pose=np.array(objects, np.float64).reshape(-1, 7),
             impulse=np.array([query.impulse(contacts) for query in self._queries]).reshape(-1, 3),
             joints=self._joints(),
@@ -111,6 +121,44 @@ def place_bodies(scene: Scene, start: Start, columns: NDArray[np.int64]) -> None
     if scene.cabinet is not None:
         names = list(joints_of(scene.cabinet))
         scene.cabinet.set_qpos(np.array([start.joints[name] for name in names], np.float32))
+
+
+class _Fingers:
+    """Speeds of fingers that press on something, as the original reports them (see :class:`.scene.Grip`)."""
+
+    def __init__(self, scene: Scene, robot: Robot) -> None:
+        links, joints = links_of(scene.robot), joints_of(scene.robot)
+        self._speed = GRIPS[robot.name].speed
+        self._robot = list(links.values())
+        self._joints = [
+            (column, joint, joints[joint.name], [links[name] for name in _carried(robot, joint)])
+            for column, joint in enumerate(robot.moving_joints)
+            if joint.name in robot.gripper_joints
+        ]
+
+    def correct(self, qvel: NDArray[np.float64], qpos: NDArray[np.float64], contacts: list[Any]) -> None:
+        """Put the speeds of pressing fingers into ``qvel [J]``."""
+        for column, joint, drive, links in self._joints:
+            if any(self._presses(contact, links) for contact in contacts):
+                force = joint.kp * (drive.drive_target[0] - qpos[column])
+                force += joint.kd * (drive.drive_velocity_target[0] - qvel[column])
+                qvel[column] = self._speed * float(np.clip(force, -joint.force, joint.force))
+
+    def _presses(self, contact: Any, links: list[Any]) -> bool:
+        first, second = contact.bodies
+        other = second if first in links else first if second in links else None
+        if other is None or other in self._robot:
+            return False
+        return any(np.linalg.norm(point.impulse) > _PRESSING for point in contact.points)
+
+
+def _carried(robot: Robot, joint: Joint) -> list[str]:
+    """Links that a joint moves, down to the next moving ones."""
+    names = [joint.child]
+    for other in robot.joints:
+        if other.kind == "fixed" and other.parent in names:
+            names.append(other.child)
+    return names
 
 
 class _Query:

@@ -70,7 +70,7 @@ class Artist:
 
     def _photograph(self, name: str, shape: tuple[int, ...]) -> Picture:
         if name not in self._photographs:
-            picture = cv2.imread(str(self._pack.photograph(name)))[..., ::-1] / 255.0
+            picture = np.asarray(cv2.imread(str(self._pack.photograph(name))))[..., ::-1] / 255.0
             # Enlarged as numbers from 0 to 1 and then cut to whole ones, as the original does.
             self._photographs[name] = _to_uint8(cv2.resize(picture, shape[1::-1]))
         return self._photographs[name]
@@ -133,4 +133,4 @@ def _materials(entity: Any) -> list[Any]:
 
 
 def _to_uint8(picture: NDArray[Any]) -> Picture:
-    return np.clip(255 * picture, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(255 * picture, 0, 255), np.uint8)

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import sapien
-
 from vlaser_gym.errors import RenderingUnavailableError
 
 _BACKPORTS = (
@@ -24,8 +22,10 @@ def render_system() -> Any:
     Raises:
         RenderingUnavailableError: if no Vulkan driver will do; it says what to install.
     """
+    import sapien  # noqa: PLC0415  (the remedy can be told without it)
+
     try:
-        return sapien.render.RenderSystem(_device())
+        return sapien.render.RenderSystem(_device(sapien))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise RenderingUnavailableError(
@@ -34,7 +34,7 @@ def render_system() -> Any:
         ) from error
 
 
-def _device() -> Any:
+def _device(sapien: Any) -> Any:
     try:
         return sapien.Device("cuda")
     except RuntimeError:
