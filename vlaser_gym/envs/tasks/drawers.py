@@ -112,6 +112,7 @@ class DrawerTask(GoogleTask):
     robot_setup = "google_robot_drawer"
     scenery = "google_cabinet"
     max_steps = 113
+    contact_offset = 0.02
     objects = ()
     contacts = ()
     source = target = -1

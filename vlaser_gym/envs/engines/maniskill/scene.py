@@ -250,11 +250,21 @@ def _add_cabinet(scene: ManiSkillScene, look: Variant, pack: AssetPack) -> Any:
     loader.name = "cabinet"
     builder = loader.parse(str(pack.station(look.station)))["articulation_builders"][0]
     builder.initial_pose = sapien.Pose(ORIGIN)
+    if look.solid_handles:
+        _make_handles_solid(builder)
     articulation = builder.build(name="cabinet")._objs[0]
     for joint in articulation.active_joints:
         joint.set_friction(JOINT_FRICTION)
         joint.set_drive_properties(0.0, JOINT_DAMPING)
     return articulation
+
+
+def _make_handles_solid(builder: Any) -> None:
+    for link in builder.link_builders:
+        if link.name != "body":
+            for box in DRAWER:
+                if not box.collides:
+                    link.add_box_collision(sapien.Pose(box.centre), np.array(box.size) / 2)
 
 
 def part_of(scene: Scene, name: str) -> tuple[Any, Any]:
