@@ -57,14 +57,17 @@ class Grip:
             without it light fingers on stiff drives make today's solver throw the arm about.
         speed: joint speed that the original reports per unit of blocked drive force (rad/s per N m). The Google
             Robot's finger motion is planned on from the measured speed, and so keeps pressing from step to step.
+        meet: joint position (rad) at which empty fingers stop each other in the middle; None where their joint limits
+            do so before. Here a limit stands for that contact: today's solver lets the tips slip past each other.
     """
 
     share: float
     rotor: float = 0.0
     speed: float = 0.0
+    meet: float | None = None
 
 
-GRIPS = {"widowx": Grip(0.64), "google_robot": Grip(0.265, rotor=0.0156, speed=0.035)}
+GRIPS = {"widowx": Grip(0.64), "google_robot": Grip(0.265, rotor=0.0156, speed=0.035, meet=1.0732)}
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,8 @@ def _set_drives(articulation: Any, robot: Robot) -> None:
         drive.set_friction(0.0)
         if is_finger:
             drive.set_armature(np.array([grip.rotor], np.float32))
+        if is_finger and grip.meet is not None:
+            drive.set_limits(np.array([[joint.lower, grip.meet]], np.float32))
 
 
 def _surfaces(robot: Robot) -> Iterator[tuple[str, float, float]]:
@@ -190,8 +195,11 @@ def _surfaces(robot: Robot) -> Iterator[tuple[str, float, float]]:
 
 def _ignore_collisions(builder: Any, robot: Robot) -> None:
     links = {link.name: link for link in builder.link_builders}
-    for bit, pair in enumerate(robot.collision_exclusions):
-        for name in pair:
+    groups: list[tuple[str, ...]] = list(robot.collision_exclusions)
+    if GRIPS[robot.name].meet is not None:
+        groups.append((*robot.finger_links, *(name for name, _, _ in robot.surfaces)))
+    for bit, names in enumerate(groups):
+        for name in names:
             links[name].collision_groups[_IGNORE_GROUP] |= 1 << bit
 
 
