@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import sapien
-import torch
 from mani_skill.envs.scene import ManiSkillScene
 from mani_skill.envs.utils.system.backend import BackendInfo
 from sapien import physx
@@ -142,8 +141,8 @@ def _empty_scene(task: Task, drawn: bool) -> ManiSkillScene:
     if drawn:
         systems.append(render_system())
     # Without a render device ManiSkill's builders leave out everything that is only seen.
-    backend = BackendInfo(torch.device("cpu"), device, "physx_cpu", systems[-1].device if drawn else None, "sapien")
-    scene = ManiSkillScene([sapien.Scene(systems)], device=torch.device("cpu"), backend=backend)
+    backend = BackendInfo("cpu", device, "physx_cpu", systems[-1].device if drawn else None, "sapien")
+    scene = ManiSkillScene([sapien.Scene(systems)], device="cpu", backend=backend)
     scene.set_timestep(1.0 / get_setup(task.robot_setup).physics_hz)
     return scene
 
