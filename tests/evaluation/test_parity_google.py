@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vlaser_gym.envs.tasks.cabinet import DRAWERS
 from vlaser_gym.evaluation.parity import Recordings, Simulator, robot_figures, task_figures
 
 pytestmark = pytest.mark.golden
@@ -45,3 +46,17 @@ def test_things_are_moved_as_recorded(golden: Path) -> None:
     check_initial_states(row)
     assert (row["successes"], row["failures"], row["false_successes"]) == (7, 2, 0)
     assert row["recalled"] >= 6
+
+
+@pytest.mark.slow
+def test_drawers_move_as_recorded(golden: Path) -> None:
+    """Of 23 recorded successes at least 80 % come out again, and none of the 14 failures turns into a success."""
+    names = [f"google_robot_{verb}_{drawer}_drawer" for verb in ("open", "close") for drawer in DRAWERS]
+    names.append("google_robot_place_apple_in_closed_top_drawer")
+    rows = [task_figures(Recordings(golden), name, Simulator("mujoco")) for name in names]
+    for row in rows:
+        check_initial_states(row)
+    assert sum(row["successes"] for row in rows) == 23
+    assert sum(row["recalled"] for row in rows) >= 19
+    assert sum(row["failures"] for row in rows) == 14
+    assert sum(row["false_successes"] for row in rows) == 0

@@ -100,6 +100,7 @@ def build_scene(task: Task, variant: str = "default", look: str = "builtin", cas
         if obj.fixed:
             body.pos, body.quat = first.object_pose[i, :3], first.object_pose[i, 3:]
     _set_contacts(spec, setup.robot)
+    _pair_fingers_with_cabinet(spec, setup.robot)
     _stop_fingers(spec, setup.robot)
     _add_camera(spec, setup.camera)
     for i, query in enumerate(task.contacts_of(cast)):
@@ -220,6 +221,19 @@ def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
         geom.condim = 6 if roll else 4 if twist else 3
         geom.solref = (2 * spec.option.timestep, 1.0)
         geom.solimp = (*_IMPEDANCE[robot.name], 0.001, 0.5, 2.0)
+
+
+def _pair_fingers_with_cabinet(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """Neither of the two is an object: their friction, the average of their own, is above the rule's larger one."""
+    links = {f"link:{name}" for name in robot.finger_links}
+    fingers = [geom for geom in spec.geoms if geom.contype and geom.parent.name in links]
+    cabinet = [geom for geom in spec.geoms if geom.contype and geom.name.startswith(("part:", "scene/cabinet"))]
+    slide = (robot.finger_friction + _DEFAULT_FRICTION) / 2
+    for finger in fingers:
+        for part in cabinet:
+            pair = spec.add_pair(geomname1=finger.name, geomname2=part.name, condim=4)
+            pair.friction = (slide, slide, robot.finger_patch_radius, 0.0, 0.0)
+            pair.solref, pair.solimp = finger.solref, finger.solimp
 
 
 def _stop_fingers(spec: mujoco.MjSpec, robot: Robot) -> None:
