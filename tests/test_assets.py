@@ -12,7 +12,7 @@ from vlaser_gym.cli import run
 from vlaser_gym.envs.assets import MANIFEST
 
 sys.path.insert(0, str(Path(__file__).parent / "envs" / "assets"))
-from served import serving
+from http_folder import serving
 
 
 def command(*words: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import Served, serving
+from http_folder import Served, serving
 
 from vlaser_gym.envs.assets.manifest import Entry, Manifest
 from vlaser_gym.envs.assets.transfer import PARTIAL, from_directory, importable, over_http, transfer
