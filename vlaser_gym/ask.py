@@ -113,7 +113,7 @@ def _read(path: str) -> NDArray[np.uint8]:
 
 def _frame(settings: AskSettings) -> NDArray[np.uint8]:
     """The picture of a stored episode's step."""
-    from vlaser_gym.envs.rendering import SceneRenderer, drawn_states  # noqa: PLC0415
+    from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look  # noqa: PLC0415
     from vlaser_gym.evaluation.store import address_of, read_states  # noqa: PLC0415
     from vlaser_gym.evaluation.video import select_episodes  # noqa: PLC0415
 
@@ -128,7 +128,7 @@ def _frame(settings: AskSettings) -> NDArray[np.uint8]:
     if not -count <= settings.step < count:
         raise InvalidConfigError(f"The episode has steps 0 to {count - 1} (or -1 for the last); got {settings.step}.")
     row = {k: v[settings.step] for k, v in drawn_states(states).items()}
-    renderer = SceneRenderer(settings.look or str(record["look"]))
+    renderer = SceneRenderer(settings.look or shown_look(str(record["look"])))
     try:
         return renderer.frame(record["task"], record["variant"], row)
     finally:

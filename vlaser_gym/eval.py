@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
     evaluation = _score(settings)
     telling = _seconds_of(_print_table, evaluation)
     if settings.video:
-        _film(evaluation, settings.video)
+        _film(evaluation, settings.video, settings.engine.get("assets"))
     if settings.report:
         telling += _seconds_of(_report, evaluation)
     if evaluation.episodes:
@@ -137,12 +137,12 @@ def _report(evaluation: Evaluation) -> None:
         print(f"No report: {error}")
 
 
-def _film(evaluation: Evaluation, per_task: int) -> None:
+def _film(evaluation: Evaluation, per_task: int, assets: str | None) -> None:
     """Videos of some episodes of each task. Where pictures cannot be made the scores stand without them."""
     chosen = choose_examples(read_records(evaluation.path), per_task)
     folder = video_folder(evaluation.path)
     try:
-        for path in render_videos(evaluation.path, chosen, folder):
+        for path in render_videos(evaluation.path, chosen, folder, assets=assets):
             print(f"Video: {path}")
     except RenderingUnavailableError as error:
         print(f"No videos: {error} The scores above do not need pictures.")

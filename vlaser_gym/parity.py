@@ -18,6 +18,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.parity import Recordings, Simulator, robot_figures, task_figures
+from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
 from vlaser_gym.evaluation.table import make_console
 
 
@@ -31,6 +32,7 @@ class ParitySettings:
     num_envs: int
     golden: str
     output: str | None
+    pictures: str | None
 
 
 def main(config: DictConfig) -> None:
@@ -50,10 +52,34 @@ def main(config: DictConfig) -> None:
     console = make_console()
     console.print(_task_table(tasks))
     console.print(_robot_table(robots))
+    report: dict[str, Any] = {"engine": engine, "look": look, "tasks": tasks, "robots": robots}
+    if look == "original":
+        rows = [_pictures(recordings, name, options.get("assets"), settings.pictures) for name in names]
+        console.print(_picture_table(rows))
+        report["pictures"] = rows
     if settings.output is not None:
-        Path(settings.output).write_text(
-            json.dumps({"engine": engine, "look": look, "tasks": tasks, "robots": robots}, indent=1) + "\n"
-        )
+        Path(settings.output).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _pictures(recordings: Recordings, task: str, assets: str | None, folder: str | None) -> dict[str, Any]:
+    """Figures of a task's pictures; the first pair of them goes into ``folder``."""
+    comparisons = list(compare_pictures(recordings, task, assets))
+    if folder is not None and comparisons:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        beside(comparisons[0]).save(Path(folder) / f"{task}.png", optimize=True)
+    return {"task": task, **(picture_figures(comparisons) if comparisons else {"pictures": []})}
+
+
+def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:
+    title = "Pictures: foreground against the recorded one; similarity (SSIM) inside the recorded foreground"
+    table = Table(title=title, box=box.ASCII)
+    table.add_column("task")
+    for name in ("pictures", "least IoU", "mean IoU", "SSIM", "bare photograph", "SSIM of the whole picture"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        names = ("least_iou", "iou", "ssim", "photograph_ssim", "whole_ssim")
+        table.add_row(row["task"], str(len(row["pictures"])), *(f"{row[n]:.4f}" if n in row else "-" for n in names))
+    return table
 
 
 def _task_table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -22,6 +22,7 @@ class RenderSettings:
     fps: float
     look: str | None
     processes: int | None
+    assets: str | None
 
 
 def main(config: DictConfig) -> None:
@@ -34,7 +35,13 @@ def main(config: DictConfig) -> None:
     folder = settings.output or video_folder(settings.run)
     print(f"{settings.run}: {len(records)} episodes chosen")
     videos = render_videos(
-        settings.run, records, folder, fps=settings.fps, look=settings.look, processes=settings.processes
+        settings.run,
+        records,
+        folder,
+        fps=settings.fps,
+        look=settings.look,
+        processes=settings.processes,
+        assets=settings.assets,
     )
     for path in videos:
         print(f"Video: {path}")

@@ -28,7 +28,7 @@ class FakeRenderer:
 
     made: list[str]
 
-    def __init__(self, look: str, batch: int, processes: int | None) -> None:
+    def __init__(self, look: str, batch: int, processes: int | None, assets: str | None = None) -> None:
         self.batch = batch
         FakeRenderer.made.append(look)
 

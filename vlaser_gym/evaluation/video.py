@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlaser_gym.envs.address import canonical_layout
 from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.rendering import SceneRenderer, drawn_states
+from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 
-_ENGINE, _DEFAULT_LOOK = "mujoco", "builtin"
+_ENGINE = "mujoco"
 _CAPTION_HEIGHT = 96  # px; with a picture of 480 a multiple of 16, as video codecs like it
 _BATCH = 16
 _BACKGROUND, _TEXT, _FAINT, _GOOD, _WARNING = "#14171a", "#f2f4f5", "#7d868d", "#5fd38d", "#ffc24d"
@@ -75,6 +75,7 @@ def render_videos(
     fps: float = 5,
     look: str | None = None,
     processes: int | None = None,
+    assets: str | None = None,
 ) -> Iterator[Path]:
     """Render episodes of a run to MP4 files (H.264, as browsers play it); yields each as it is ready.
 
@@ -85,8 +86,10 @@ def render_videos(
         fps: frames per second; a frame per control step.
         look: of the pictures; ``None`` for the simulated look, or the built-in one where this renderer lacks it.
         processes: that render; ``None`` for one per core.
+        assets: directory of the asset pack, for the look ``original``; ``None`` for the user's cache.
 
     Raises:
+        MissingAssetError: if ``look`` needs the asset pack and it is not there.
         RenderingUnavailableError: if no OpenGL driver can make pictures here.
         StorageError: if the folder cannot be written or states are missing.
         UnknownNameError: for a look that does not exist.
@@ -96,9 +99,9 @@ def render_videos(
     renderers: dict[str, SceneRenderer] = {}
     try:
         for record in records:
-            used = look or _own_look(record)
+            used = look or shown_look(str(record["look"]), assets)
             if used not in renderers:
-                renderers[used] = SceneRenderer(used, _BATCH, processes)
+                renderers[used] = SceneRenderer(used, _BATCH, processes, assets)
             frames = _frames(renderers[used], record, read_states(run, record), _note(record, used))
             yield _write(Path(folder) / _file_name(record), frames, fps)
     finally:
@@ -153,15 +156,6 @@ def _matches(word: str, record: Record) -> bool:
     if wanted.get("layout", "").isdigit():
         wanted["layout"] = canonical_layout(int(wanted["layout"]))
     return all(str(record[name]) == value for name, value in wanted.items())
-
-
-def _own_look(record: Record) -> str:
-    """The simulated look if this renderer has it."""
-    try:
-        check_engine(_ENGINE, record["look"])
-    except UnknownNameError:
-        return _DEFAULT_LOOK
-    return str(record["look"])
 
 
 def _note(record: Record, look: str) -> str:

@@ -112,6 +112,7 @@ def test_the_list_agrees_with_the_shared_packs_own(shared: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_the_shared_pack_is_whole(shared: Path) -> None:
     status = AssetPack(shared / "assets/simplerenv").status()
     assert status.complete

@@ -12,7 +12,7 @@ from vlaser_gym.errors import UnknownNameError
 
 #: Engine name -> (class, looks); the first look is the one that is meant where none is named.
 _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mujoco": ("vlaser_gym.envs.engines.mujoco.engine:MujocoEngine", ("builtin",)),
+    "mujoco": ("vlaser_gym.envs.engines.mujoco.engine:MujocoEngine", ("builtin", "original")),
     "maniskill": ("vlaser_gym.envs.engines.maniskill.engine:ManiskillEngine", ("original",)),
     "simpler": ("vlaser_gym.envs.engines.simpler.engine:SimplerEngine", ("original",)),
 }

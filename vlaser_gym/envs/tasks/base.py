@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import UnknownNameError
@@ -156,6 +156,15 @@ class Task(ABC):
         if variant not in self.variants:
             raise UnknownNameError(f"variant of {self.name}", variant, self.variants)
         return Variant(variant, scene=self.scenery)
+
+    def photograph(self, variant: str = "default", base_pose: ArrayLike | None = None) -> str:
+        """File name of the photograph behind the foreground; empty where the variant shows none.
+
+        Args:
+            variant: of the task.
+            base_pose: world pose of the robot's root link where layouts bring their own.
+        """
+        return self.layout("grid:0", variant).overlay
 
     @abstractmethod
     def layout(self, layout: str, variant: str = "default") -> Layout:

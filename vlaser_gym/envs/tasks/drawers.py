@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots.google_robot import base_pose
@@ -84,6 +85,13 @@ def nearest_photograph(pose: tuple[float, ...]) -> str:
     return f"open_drawer_{name}.png"
 
 
+def photograph_behind(look: Variant, base_pose: ArrayLike | None) -> str:
+    """The photograph of a variant with the cabinet, for a robot standing at ``base_pose`` (None: at the first)."""
+    if not look.overlay:
+        return ""
+    return nearest_photograph(robot_pose(0, look)[0] if base_pose is None else tuple(np.asarray(base_pose)))
+
+
 def stacked_joints(scene: Snapshot) -> Floats:
     """Positions of all drawers, ``[B, 3]``, top to bottom, m."""
     return np.stack([scene.joints[joint_name(drawer)] for drawer in DRAWERS], axis=1)
@@ -139,6 +147,10 @@ class DrawerTask(GoogleTask):
         drawer = self._draw(rng)
         pose = draw_robot_pose(rng, (0.644, -0.203, -0.06), (0.889, 0.224, 0.0))
         return self._state(drawer, pose, nearest_photograph(pose) if look.overlay else "")
+
+    def photograph(self, variant: str = "default", base_pose: ArrayLike | None = None) -> str:
+        """File name of the photograph that belongs to a base pose."""
+        return photograph_behind(self.look(variant), base_pose)
 
     def _draw(self, rng: np.random.Generator) -> str:
         return str(rng.choice(self._drawers))

@@ -17,7 +17,7 @@ robot poses a0, b0 and c0, variant aggregation x 0.65 m with y -0.2, 0 and 0.2 m
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Floats, Layout, Memory, Snapshot
@@ -29,6 +29,7 @@ from vlaser_gym.envs.tasks.drawers import (
     draw_robot_pose,
     goal_drawers,
     nearest_photograph,
+    photograph_behind,
     robot_pose,
     stacked_joints,
 )
@@ -136,6 +137,10 @@ class PlaceInDrawerTask(GoogleTask):
         pose = Region(grid=grid, bases=grid[:1], spots=(spot,), clearance=0.0).draw(rng)[0]
         base = draw_robot_pose(rng, (0.644, -0.2, -0.03), (0.665, 0.224, 0.0))
         return self._state(drawer, model, pose, base, nearest_photograph(base) if look.overlay else "")
+
+    def photograph(self, variant: str = "default", base_pose: ArrayLike | None = None) -> str:
+        """File name of the photograph that belongs to a base pose."""
+        return photograph_behind(self.look(variant), base_pose)
 
     def _draw(self, rng: np.random.Generator) -> tuple[str, str]:
         return str(rng.choice(self._drawers)), str(rng.choice(self._models))

@@ -34,6 +34,7 @@ from vlaser_gym.envs.tasks.base import (
 )
 from vlaser_gym.envs.tasks.geometry import rotation_matrix
 from vlaser_gym.envs.tasks.region import Region
+from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 #: WidowX finger links and the sign of their y axis along which a held object presses on them.
@@ -48,6 +49,8 @@ MOVED_DISTANCE = 0.03
 XY_MARGIN = 0.003
 #: Impulse above which the source touches something, N s.
 TOUCH_IMPULSE = 1e-6
+#: Scenery -> the photograph behind the foreground, and the light.
+_SCENES = {"bridge_table": ("bridge_real_eval_1.png", "default"), "bridge_sink": ("bridge_sink.png", "sink")}
 
 
 class PutOnTask(Task):
@@ -99,6 +102,7 @@ class PutOnTask(Task):
         self.z_margin = z_margin
         self.completely_on = completely_on
         self.contacts = self._queries()
+        self._photograph, self._light = _SCENES[scenery]
         self._instruction = instruction
         self._region = region
         self._others = [i for i, body in enumerate(objects) if i != self.source and not body.fixed]
@@ -130,13 +134,22 @@ class PutOnTask(Task):
         if address.layout_kind == "region":
             poses = self._region.draw(address.rng("layout"))
             poses.setflags(write=False)
-            return Layout(poses)
+            return Layout(poses, overlay=self._photograph)
         if address.layout_index >= self.num_layouts:
             raise InvalidConfigError(
                 f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
                 f"choose one of them or 'region:K'."
             )
-        return Layout(self._region.grid[address.layout_index])
+        return Layout(self._region.grid[address.layout_index], overlay=self._photograph)
+
+    def look(self, variant: str) -> Variant:
+        """The one look of these tasks: a photograph behind the foreground.
+
+        Raises:
+            UnknownNameError: if the task has no such variant.
+        """
+        self._check_variant(variant)
+        return Variant(variant, scene=self.scenery, light=self._light)
 
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """The original's sentence, the same in every layout."""

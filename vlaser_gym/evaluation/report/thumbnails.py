@@ -10,12 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.rendering import SceneRenderer, drawn_states
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
 from vlaser_gym.evaluation.store import Record, address_of, read_states
 
-_ENGINE, _DEFAULT_LOOK = "mujoco", "builtin"
 _BATCH = 16
 _SIZE = (208, 156)  # px
 
@@ -35,7 +32,7 @@ def render_thumbnails(run: str | Path, records: Iterable[Record], processes: int
     stored = [record for record in records if record["states"] is not None]
     if not stored:
         return {}
-    renderer = SceneRenderer(_look(stored[0]), _BATCH, processes)
+    renderer = SceneRenderer(shown_look(str(stored[0]["look"])), _BATCH, processes)
     try:
         return dict(_render(renderer, Path(run), stored))
     finally:
@@ -51,15 +48,6 @@ def _render(renderer: SceneRenderer, run: Path, records: list[Record]) -> Iterab
             last = [{name: values[-1] for name, values in of.items()} for of in states]
             for record, picture in zip(batch, renderer.frames(task, variant, last), strict=True):
                 yield address_of(record), _jpeg(Image.fromarray(picture))
-
-
-def _look(record: Record) -> str:
-    """The simulated look if this renderer has it."""
-    try:
-        check_engine(_ENGINE, record["look"])
-    except UnknownNameError:
-        return _DEFAULT_LOOK
-    return str(record["look"])
 
 
 def _jpeg(picture: Image.Image) -> bytes:

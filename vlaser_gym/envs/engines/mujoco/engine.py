@@ -11,6 +11,7 @@ from mujoco.batch import Batch
 from mujoco.batch import SimulationError as BatchError
 from numpy.typing import NDArray
 
+from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading
 from vlaser_gym.envs.engines.mujoco.rendering import Job, RenderPool, SceneKey
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
@@ -29,18 +30,29 @@ class MujocoEngine:
 
     Args:
         num_lanes: number of simulations.
-        look: ``"builtin"`` (generated shapes and textures).
+        look: of the pictures: ``"builtin"`` (generated shapes and textures) or ``"original"`` (SimplerEnv's meshes,
+            textures and photographs, from the asset pack). The physics is the same.
         threads: physics threads; 0 for one per core.
         render_processes: processes that make pictures; None for one per core, at most four.
+        assets: directory of the asset pack, for the look ``"original"``; None for the user's cache.
+
+    Raises:
+        MissingAssetError: if the look needs the asset pack and it is not there.
     """
 
     name = "mujoco"
     version = mujoco.__version__
 
     def __init__(
-        self, num_lanes: int, look: str = "builtin", threads: int = 0, render_processes: int | None = None
+        self,
+        num_lanes: int,
+        look: str = "builtin",
+        threads: int = 0,
+        render_processes: int | None = None,
+        assets: str | None = None,
     ) -> None:
         self.look = look
+        self._assets = None if look == "builtin" else str(AssetPack(assets).directory)
         self._num_lanes, self._threads = num_lanes, threads
         self._render_processes = render_processes
         self._pools: dict[SceneKey, _Pool] = {}
@@ -57,7 +69,7 @@ class MujocoEngine:
     def _pool(self, key: SceneKey, task: Task) -> _Pool:
         if key not in self._pools:
             self._forget_pools()
-            scene = build_scene(task, key.variant, self.look, key.cast)
+            scene = build_scene(task, key.variant, cast=key.cast)
             self._pools[key] = _Pool(scene, self._num_lanes, self._threads)
         return self._pools[key]
 
@@ -95,7 +107,7 @@ class MujocoEngine:
     def images(self, lanes: Ints) -> NDArray[np.uint8]:
         """Pictures of the robot's camera, ``[B, H, W, 3]``; the array is the caller's."""
         if self._renderer is None:
-            self._renderer = RenderPool(self._num_lanes, self._render_processes)
+            self._renderer = RenderPool(self._num_lanes, self._render_processes, assets=self._assets)
         jobs = []
         for lane in lanes:
             key = self._keys[lane]

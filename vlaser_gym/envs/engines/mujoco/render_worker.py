@@ -10,8 +10,10 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.child import serve
-from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey
+from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
+from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
@@ -23,13 +25,19 @@ _MOST_SCENES = 32
 class _Artist:
     """One scene's model, data and OpenGL context."""
 
-    def __init__(self, key: SceneKey, camera: str | None) -> None:
-        scene = build_scene(get_task(key.task), key.variant, key.look, key.cast)
+    def __init__(self, key: SceneKey, view: View) -> None:
+        task, own_camera = get_task(key.task), view.camera is None
+        pack = AssetPack(view.assets) if key.look == "original" else None
+        photograph = pack is not None and own_camera and bool(task.photograph(key.variant))
+        scene = build_scene(task, key.variant, key.look, key.cast, pack, photograph)
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
         self.base = scene.base
-        self.camera = scene.camera if camera is None else camera
+        self.camera = scene.camera if view.camera is None else view.camera
         width, height = self.model.cam_resolution[self.model.camera(self.camera).id]
         self.size = int(height), int(width)
+        self._backdrop: Backdrop | None = None
+        if photograph and pack is not None and not view.keyed:
+            self._backdrop = Backdrop(task, key.variant, pack, self.size)
         self._renderer: Any = None
 
     def draw(self, job: Job, out: NDArray[np.uint8]) -> None:
@@ -43,6 +51,8 @@ class _Artist:
         mujoco.mj_camlight(self.model, self.data)
         self._renderer.update_scene(self.data, self.camera)
         self._renderer.render(out=out)
+        if self._backdrop is not None:
+            self._backdrop.put_behind(out, job.base)
 
     def close(self) -> None:
         """Free the OpenGL context."""
@@ -59,7 +69,7 @@ class _Artist:
 class _Server:
     def __init__(self) -> None:
         self._artists: dict[SceneKey, _Artist] = {}
-        self._camera: str | None = None
+        self._view = View()
         self._frames: NDArray[np.uint8] | None = None
 
     def answer(self, command: str, *arguments: Any) -> Any:
@@ -70,16 +80,16 @@ class _Server:
         """The scene's artist; of the many scenes of a protocol those used last are kept."""
         if key not in self._artists and len(self._artists) >= _MOST_SCENES:
             self._artists.pop(next(iter(self._artists))).close()
-        artist = self._artists.pop(key, None) or _Artist(key, self._camera)
+        artist = self._artists.pop(key, None) or _Artist(key, self._view)
         self._artists[key] = artist
         return artist
 
-    def _size(self, key: SceneKey, camera: str | None) -> tuple[int, int]:
-        self._camera = camera
+    def _size(self, key: SceneKey, view: View) -> tuple[int, int]:
+        self._view = view
         return self._artist(key).size
 
-    def _open(self, path: str, shape: tuple[int, ...], camera: str | None) -> None:
-        self._camera = camera
+    def _open(self, path: str, shape: tuple[int, ...], view: View) -> None:
+        self._view = view
         self._frames = np.memmap(path, np.uint8, "r+", shape=shape)
 
     def _render(self, jobs: list[tuple[int, Job]]) -> None:

@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.child import Child
+from vlaser_gym.envs.engines.mujoco.original.backdrop import is_key
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
@@ -43,22 +45,45 @@ class Job(NamedTuple):
     base: NDArray[np.float64] | None = None
 
 
+class View(NamedTuple):
+    """What all pictures of a pool share.
+
+    Attributes:
+        camera: its name; None for the robot's own.
+        assets: directory of the asset pack; None for the user's cache.
+        keyed: the backdrop's key is left where a photograph would be put.
+    """
+
+    camera: str | None = None
+    assets: str | None = None
+    keyed: bool = False
+
+
 class RenderPool:
     """Processes that render up to ``num_slots`` pictures per call.
 
     Args:
         num_slots: most pictures per call.
         processes: None for one per usable core, at most four and no more than there are slots.
-        camera: camera name; None for the robot's own.
+        camera: camera name; None for the robot's own. Photographs stand behind the foreground in the robot's own only.
+        assets: directory of the asset pack, for the look ``"original"``; None for the user's cache.
+        keyed: leave the backdrop's key where a photograph would be put.
     """
 
-    def __init__(self, num_slots: int, processes: int | None = None, camera: str | None = None) -> None:
+    def __init__(
+        self,
+        num_slots: int,
+        processes: int | None = None,
+        camera: str | None = None,
+        assets: str | None = None,
+        keyed: bool = False,
+    ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = min(processes or min(cores, _MAX_PROCESSES), num_slots)
         folder = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
         self._file = tempfile.NamedTemporaryFile(prefix="vlaser_gym_", dir=folder)  # noqa: SIM115
         self._slots = num_slots
-        self._camera = camera
+        self._view = View(camera, assets, keyed)
         self._frames: NDArray[np.uint8] | None = None
         self._workers = [_Worker() for _ in range(count)]
 
@@ -80,12 +105,12 @@ class RenderPool:
 
     def _open(self, key: SceneKey) -> NDArray[np.uint8]:
         """Ask one process for the picture's size, map the memory, tell all processes."""
-        self._workers[0].send(("size", key, self._camera))
+        self._workers[0].send(("size", key, self._view))
         height, width = self._workers[0].receive()
         shape = (self._slots, height, width, 3)
         self._file.truncate(int(np.prod(shape)))
         for worker in self._workers:
-            worker.send(("open", self._file.name, shape, self._camera))
+            worker.send(("open", self._file.name, shape, self._view))
         for worker in self._workers:
             worker.receive()
         return np.memmap(self._file.name, np.uint8, "r+", shape=shape)
@@ -105,12 +130,19 @@ class SceneRenderer:
     Args:
         look: which look to render with.
         batch: most pictures per call of :meth:`frames`.
-        processes: as for :class:`RenderPool`.
+        processes, assets: as for :class:`RenderPool`.
+
+    Raises:
+        MissingAssetError: if the look needs the asset pack and it is not there.
     """
 
-    def __init__(self, look: str = "builtin", batch: int = 1, processes: int | None = None) -> None:
+    def __init__(
+        self, look: str = "builtin", batch: int = 1, processes: int | None = None, assets: str | None = None
+    ) -> None:
         self.look = look
-        self._pool = RenderPool(batch, processes)
+        self._assets = None if look == "builtin" else str(AssetPack(assets).directory)
+        self._pool = RenderPool(batch, processes, assets=self._assets)
+        self._keyed: RenderPool | None = None
         self._scenes: dict[SceneKey, Scene] = {}
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
@@ -122,10 +154,17 @@ class SceneRenderer:
         keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
         return self._pool.render([self._job(key, state) for key, state in zip(keys, states, strict=True)])
 
+    def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
+        """``[H, W]``: where :meth:`frame` shows robot, objects or cabinet, not the photograph (look ``"original"``)."""
+        if self._keyed is None:
+            self._keyed = RenderPool(1, 1, assets=self._assets, keyed=True)
+        key = SceneKey(task, variant, self.look, _cast_of(task, variant, state))
+        return ~is_key(self._keyed.render([self._job(key, state)])[0])
+
     def _job(self, key: SceneKey, state: Mapping[str, ArrayLike]) -> Job:
         task = get_task(key.task)
         if key not in self._scenes:
-            self._scenes[key] = build_scene(task, key.variant, key.look, key.cast)
+            self._scenes[key] = build_scene(task, key.variant, cast=key.cast)
         scene = self._scenes[key]
         poses = scene.object_pose.copy()
         for i, obj in enumerate(task.objects_of(key.cast)):
@@ -137,7 +176,9 @@ class SceneRenderer:
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.close()
+        for pool in (self._pool, self._keyed):
+            if pool is not None:
+                pool.close()
 
 
 def _cast_of(task: str, variant: str, state: Mapping[str, ArrayLike]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs import transforms
+from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.mujoco import google_geoms, robot_geoms
 from vlaser_gym.envs.engines.mujoco.objects import add_object
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
@@ -79,8 +80,22 @@ class Scene:
     substeps: int
 
 
-def build_scene(task: Task, variant: str = "default", look: str = "builtin", cast: str | None = None) -> Scene:
-    """Compile the scene of a task in one of its variants, with the objects of a cast (default: the first layout's).
+def build_scene(
+    task: Task,
+    variant: str = "default",
+    look: str = "builtin",
+    cast: str | None = None,
+    assets: AssetPack | None = None,
+    photograph: bool = False,
+) -> Scene:
+    """Compile the scene of a task in one of its variants.
+
+    Args:
+        task, variant: of the catalogue.
+        look: ``"builtin"``, or ``"original"``, which changes only what is seen.
+        cast: which objects play; None for the first layout's.
+        assets: the original's files; for the look ``"original"``.
+        photograph: a photograph will be put behind the foreground of pictures (look ``"original"``).
 
     Raises:
         MissingAssetError: if the look needs files that are not there.
@@ -93,10 +108,10 @@ def build_scene(task: Task, variant: str = "default", look: str = "builtin", cas
     _set_options(spec, 1.0 / (setup.control_hz * _SUBSTEPS[setup.robot.name]))
     spec.option.impratio = _FRICTION_WEIGHT[setup.robot.name]
     # Layouts that bring a base pose of their own share the scene: there the base is put in place at reset.
-    _add_robot(spec, setup, look, appearance, movable=first.base_pose is not None)
-    add_scenery(spec, task.scenery, look, appearance)
+    _add_robot(spec, setup, appearance, movable=first.base_pose is not None)
+    add_scenery(spec, task.scenery, appearance=appearance)
     for i, obj in enumerate(objects):
-        body = add_object(spec, obj, look)
+        body = add_object(spec, obj)
         if obj.fixed:
             body.pos, body.quat = first.object_pose[i, :3], first.object_pose[i, 3:]
     _set_contacts(spec, setup.robot)
@@ -105,9 +120,20 @@ def build_scene(task: Task, variant: str = "default", look: str = "builtin", cas
     _add_camera(spec, setup.camera)
     for i, query in enumerate(task.contacts_of(cast)):
         _add_contact_sensor(spec, f"contact{i}", query)
+    if look == "original":
+        _dress(spec, task, appearance, cast, assets, photograph)
     scene = _index(spec.compile(), setup, objects, first, len(task.contacts_of(cast)))
     _set_damping(scene, objects)
     return scene
+
+
+def _dress(
+    spec: mujoco.MjSpec, task: Task, appearance: Variant, cast: str, assets: AssetPack | None, photograph: bool
+) -> None:
+    # Reading meshes takes a library that nothing else here needs.
+    from vlaser_gym.envs.engines.mujoco.original.dress import dress  # noqa: PLC0415
+
+    dress(spec, task, appearance, cast, assets or AssetPack(), photograph=photograph)
 
 
 def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
@@ -127,7 +153,7 @@ def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
     spec.stat.extent, spec.stat.center = 1.0, (0.0, 0.0, 0.9)
 
 
-def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str, appearance: Variant, movable: bool) -> None:
+def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, appearance: Variant, movable: bool) -> None:
     robot = setup.robot
     joints = {joint.child: joint for joint in robot.joints}
     bodies: dict[str, mujoco.MjsBody] = {}
@@ -146,7 +172,7 @@ def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, look: str, appearance: Va
             body.pos, body.quat = setup.base_pose[:3], setup.base_pose[3:]
         else:
             _add_joint(spec, body, joint)
-        _LINK_GEOMS[robot.name](spec, body, link.name, look, appearance.robot_colour)
+        _LINK_GEOMS[robot.name](spec, body, link.name, colour=appearance.robot_colour)
         bodies[link.name] = body
     for a, b in _never_colliding(robot):
         spec.add_exclude(bodyname1=f"link:{a}", bodyname2=f"link:{b}")
@@ -267,7 +293,7 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
         resolution=(camera.width, camera.height),
         sensor_size=(1.0, camera.height / camera.width),
         focal_pixel=(camera.focal, camera.focal),
-        principal_pixel=(camera.width / 2 - camera.cx, camera.cy - camera.height / 2),
+        principal_pixel=(camera.width / 2 - camera.cx, camera.height / 2 - camera.cy),
     )
 
 

@@ -1,0 +1,157 @@
+"""How closely pictures resemble recorded ones of the original simulator: outlines of the foreground, and its look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.assets.photographs import read_photograph
+from vlaser_gym.envs.rendering import SceneRenderer
+from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.evaluation.parity import Recordings
+
+Picture = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded picture ``[H, W, 3]``, its foreground ``[H, W]``, and the state that it shows, by name."""
+
+    key: str
+    variant: str
+    state: dict[str, NDArray[Any]]
+    picture: Picture
+    foreground: Mask
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One recorded picture against ours.
+
+    Attributes:
+        iou: intersection over union of the two foregrounds.
+        ssim: mean structural similarity over the recorded foreground's pixels.
+        photograph_ssim: the same of the bare photograph, without any foreground.
+        whole_ssim: ours over the whole picture.
+        ours: our picture.
+    """
+
+    recorded: Recorded
+    iou: float
+    ssim: float
+    photograph_ssim: float
+    whole_ssim: float
+    ours: Picture
+
+
+def compare_pictures(
+    recordings: Recordings, task_name: str, assets: str | None = None, most: int | None = None
+) -> Iterator[Comparison]:
+    """Every recorded picture of a task (at most ``most``) against the look ``original``.
+
+    Raises:
+        MissingAssetError: if the asset pack is missing or damaged.
+    """
+    task, pack = get_task(task_name), AssetPack(assets)
+    renderer = SceneRenderer("original", processes=1, assets=assets)
+    try:
+        for recorded in list(_recorded(recordings, task_name))[:most]:
+            shown = (task_name, recorded.variant, recorded.state)
+            ours, foreground = renderer.frame(*shown), renderer.foreground(*shown)
+            name = task.photograph(recorded.variant, recorded.state.get("base_pose"))
+            photograph = read_photograph(pack, name, recorded.foreground.shape)
+            yield _compared(recorded, ours, foreground, photograph)
+    finally:
+        renderer.close()
+
+
+def picture_figures(comparisons: list[Comparison]) -> dict[str, Any]:
+    """Least and mean IoU, mean similarities, and each picture's own, for JSON."""
+    names = ("iou", "ssim", "photograph_ssim", "whole_ssim")
+    rows = [{"picture": c.recorded.key, **{name: getattr(c, name) for name in names}} for c in comparisons]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    return {"pictures": rows, "least_iou": min(c.iou for c in comparisons), **means}
+
+
+def beside(comparison: Comparison, scale: int = 2) -> Image.Image:
+    """The recorded picture and ours side by side, scaled down."""
+    image = Image.fromarray(np.hstack([comparison.recorded.picture, comparison.ours]))
+    return image.reduce(scale)
+
+
+def ssim(a: Picture, b: Picture, sigma: float = 1.5) -> NDArray[np.float64]:
+    """Structural similarity per pixel, ``[H, W]``, mean over the colours.
+
+    Wang et al. 2004: Gaussian window of 11 pixels (sigma 1.5), K1 0.01, K2 0.03, range 255.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(gaussian_filter(values, (sigma, sigma, 0), truncate=3.5))
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = mean(x), mean(y)
+    var_x, var_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+    covariance = mean(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return np.asarray((luminance * (2 * covariance + c2) / (var_x + var_y + c2)).mean(-1))
+
+
+def _compared(recorded: Recorded, ours: Picture, foreground: Mask, photograph: Picture) -> Comparison:
+    own, theirs = foreground, recorded.foreground
+    similarity = ssim(ours, recorded.picture)
+    return Comparison(
+        recorded,
+        iou=float((own & theirs).sum() / (own | theirs).sum()),
+        ssim=float(similarity[theirs].mean()),
+        photograph_ssim=float(ssim(photograph, recorded.picture)[theirs].mean()),
+        whole_ssim=float(similarity.mean()),
+        ours=ours,
+    )
+
+
+def _recorded(recordings: Recordings, task_name: str) -> Iterator[Recorded]:
+    for kind in ("reset", "replay_task"):
+        for key, meta, arrays in recordings.episodes(kind, task_name):
+            folder = recordings.folder / kind / meta["task"]
+            for row, stem in _pictures(key, meta, folder):
+                picture, mask = (Image.open(folder / f"{stem}{end}.png") for end in ("", "_mask"))
+                yield Recorded(
+                    f"{kind}/{stem}",
+                    meta.get("urdf_version") or "default",
+                    _state(meta, arrays, row),
+                    np.asarray(picture.convert("RGB")),
+                    np.asarray(mask.convert("L")) > 127,
+                )
+
+
+def _pictures(key: str, meta: Mapping[str, Any], folder: Path) -> Iterator[tuple[int | None, str]]:
+    """State index (None: the only one) and file stem of an episode's pictures."""
+    if meta.get("image"):
+        yield None, key
+    for shown in meta.get("images", {}).values():
+        yield int(shown["state_index"]), Path(shown["file"]).stem
+
+
+def _state(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], row: int | None) -> dict[str, NDArray[Any]]:
+    """The recorded state by the names that :class:`SceneRenderer` takes."""
+
+    def at(name: str) -> NDArray[np.float64]:
+        return np.asarray(arrays[name] if row is None else arrays[name][row], np.float64)
+
+    state = {"qpos": at("qpos")}
+    if len(meta["object_names"]):
+        state |= {f"object/{name}": pose for name, pose in zip(meta["object_names"], at("obj_pose"), strict=True)}
+    if "drawer_qpos" in arrays:
+        state |= dict(zip((f"joint/{n}" for n in meta["drawer_joint_names"]), at("drawer_qpos"), strict=True))
+        state["base_pose"] = np.asarray(meta["base_pose_world"], np.float64)
+    return state
