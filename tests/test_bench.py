@@ -116,3 +116,23 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
         run(f"output={tmp_path}/file/bench.json")
     assert stopped.value.code == 2
     assert "Cannot write output=" in capsys.readouterr().err
+
+
+def test_the_ratio_of_two_looks_is_that_of_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FakeEnv:
+        def __init__(self, task: str, num_envs: int, *, look: str, **_: object) -> None:
+            self.engine, self.pause = self, {"builtin": 0.004, "original": 0.012}[look]
+
+        def reset(self, seed: int) -> None:
+            pass
+
+        def images(self, lanes: np.ndarray) -> None:
+            assert len(lanes) == 3
+            time.sleep(self.pause)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(bench, "SceneVectorEnv", FakeEnv)
+    settings = bench.BenchSettings(CUBE, {"name": "mujoco"}, "original", 3, 1, 1.0, None)
+    assert 1.5 < bench.picture_time_ratio(settings, CUBE) < 4

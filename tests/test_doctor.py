@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vlaser_gym import cli, doctor
+from vlaser_gym.envs.assets import Status
 from vlaser_gym.envs.tasks import task_names
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import RenderingUnavailableError
@@ -89,6 +90,21 @@ def test_optional_parts_do_not_change_the_verdict(
     said = capsys.readouterr().out
     assert line_of(said, "Nothing").startswith("optional")
     assert "-> pip install nothing" in said
+
+
+def test_the_asset_pack_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Absent, incomplete, whole; never needed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    absent = doctor._assets()
+    assert (absent.works, absent.needed) == (False, False)
+    assert "not fetched" in absent.text
+    assert absent.remedy == "python -m vlaser_gym.assets fetch"
+    doctor.default_directory().mkdir(parents=True)
+    broken = doctor._assets()
+    assert "448 of 448 files" in broken.text
+    assert "first data/custom/info_bridge_custom_baked_tex_v0.json" in broken.text
+    monkeypatch.setattr(doctor, "check_assets", lambda directory: Status((), (), (), ()))
+    assert doctor._assets().works
 
 
 def test_a_picture_that_cannot_be_written(

@@ -101,8 +101,13 @@ def main(config: DictConfig) -> None:
         with console.status(f"Measuring {', '.join(tasks)}"):
             results += measure_tasks(settings, tasks)
     console.print(_table(settings, results))
+    told = report(settings, results)
+    if settings.look == "original" and settings.engine["name"] == "mujoco":
+        told["picture_time_ratio"] = {name: picture_time_ratio(settings, name) for name in names}
+        for name, ratio in told["picture_time_ratio"].items():
+            console.print(f"{name}: pictures take {ratio:.2f} times as long as the built-in look's")
     if settings.output is not None:
-        Path(settings.output).write_text(json.dumps(report(settings, results), indent=1) + "\n")
+        Path(settings.output).write_text(json.dumps(told, indent=1) + "\n")
 
 
 def measure_tasks(settings: BenchSettings, tasks: Sequence[str]) -> list[Measurement]:
@@ -124,6 +129,26 @@ def measure_tasks(settings: BenchSettings, tasks: Sequence[str]) -> list[Measure
         finally:
             env.close()
     return results
+
+
+def picture_time_ratio(settings: BenchSettings, task: str, rounds: int = 15) -> float:
+    """Time that pictures of the look take, over the built-in look's: medians of ``rounds`` calls, taken in turns."""
+    options = {key: value for key, value in settings.engine.items() if key != "name"}
+    lanes = np.arange(settings.num_envs)
+    envs = [
+        SceneVectorEnv(task, settings.num_envs, engine=settings.engine["name"], look=look, engine_options=options)
+        for look in ("builtin", settings.look)
+    ]
+    try:
+        watches = [_Stopwatch(env.engine.images) for env in envs]
+        for env in envs:
+            env.reset(seed=0)  # makes a picture of every lane: processes are started by now
+        times = np.array([[watch.timed(lanes) for watch in watches] for _ in range(rounds)])
+        builtin, other = np.median(times, 0)
+        return float(other / builtin)
+    finally:
+        for env in envs:
+            env.close()
 
 
 def measure(env: SceneVectorEnv, tasks: tuple[str, ...], pictures: str, horizon: int, seconds: float) -> Measurement:
@@ -160,6 +185,12 @@ class _Stopwatch:
             return self._function(*arguments)
         finally:
             self.seconds += time.perf_counter() - begun
+
+    def timed(self, *arguments: Any) -> float:
+        """Seconds that one call takes."""
+        before = self.seconds
+        self(*arguments)
+        return self.seconds - before
 
 
 def _actions(rng: np.random.Generator, num_envs: int, horizon: int) -> Any:

@@ -21,6 +21,8 @@ from rich.text import Text
 
 from vlaser_gym import __version__
 from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.assets import MANIFEST, default_directory
+from vlaser_gym.envs.assets.pack import examine as check_assets
 from vlaser_gym.envs.engines import engine_names
 from vlaser_gym.envs.engines.maniskill.engine import probe
 from vlaser_gym.envs.tasks import task_names
@@ -89,6 +91,7 @@ def examine(output: str | None = None, simpler: str | None = None) -> Iterator[F
     yield _guarded("videos", _videos)
     yield Finding("tasks", bool(task_names()), ", ".join(task_names()), _REINSTALL)
     yield Finding("engines", True, f"{', '.join(engine_names())} (the look builtin needs no files)")
+    yield _assets()
     for module, title, purpose, command in _OPTIONAL:
         yield _optional(module, title, purpose, command)
     if find_spec("mani_skill") is not None:
@@ -218,6 +221,21 @@ def _videos() -> str:
 
     imageio_ffmpeg.get_ffmpeg_exe()
     return f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
+
+
+def _assets() -> Finding:
+    """What the user's cache holds of the original's assets."""
+    directory, count = default_directory(), len(MANIFEST.files)
+    if not directory.is_dir():
+        text = "not fetched; only for look=original and for engines that show the original's scenes"
+        return Finding("asset pack", False, text, "python -m vlaser_gym.assets fetch", needed=False)
+    status = check_assets(directory)
+    if status.complete:
+        return Finding("asset pack", True, f"{count} files in {directory}, for look=original", needed=False)
+    absent = len(status.missing) + len(status.damaged)
+    first = next(iter((*status.damaged, *status.missing)))
+    text = f"{absent} of {count} files in {directory} are missing or damaged, first {first}"
+    return Finding("asset pack", False, text, "python -m vlaser_gym.assets fetch", needed=False)
 
 
 def _optional(module: str, title: str, purpose: str, command: str) -> Finding:

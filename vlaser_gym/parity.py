@@ -12,14 +12,17 @@ from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 
-from vlaser_gym.cli import run, typed
+from vlaser_gym.cli import run, typed, words
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.parity import Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
 from vlaser_gym.evaluation.table import make_console
+
+#: What can be measured.
+FIGURES = ("replays", "pictures")
 
 
 @dataclass
@@ -32,7 +35,8 @@ class ParitySettings:
     num_envs: int
     golden: str
     output: str | None
-    pictures: str | None
+    figures: Any
+    beside: str | None
 
 
 def main(config: DictConfig) -> None:
@@ -44,21 +48,34 @@ def main(config: DictConfig) -> None:
         raise InvalidConfigError(f"num_envs must be at least 1; got {settings.num_envs}.")
     options = {key: value for key, value in settings.engine.items() if key != "name"}
     simulator = Simulator(engine, look, options, settings.num_envs)
-    recordings = Recordings(settings.golden)
-    names = resolve(settings.task)
-    tasks = [task_figures(recordings, name, simulator) for name in names]
-    kinds = dict.fromkeys(get_setup(get_task(name).robot_setup).robot.name for name in names)
-    robots = [robot_figures(recordings, robot, simulator) for robot in kinds]
+    recordings, names, figures = Recordings(settings.golden), resolve(settings.task), _figures(settings, look)
+    report: dict[str, Any] = {"engine": engine, "look": look}
     console = make_console()
-    console.print(_task_table(tasks))
-    console.print(_robot_table(robots))
-    report: dict[str, Any] = {"engine": engine, "look": look, "tasks": tasks, "robots": robots}
-    if look == "original":
-        rows = [_pictures(recordings, name, options.get("assets"), settings.pictures) for name in names]
-        console.print(_picture_table(rows))
-        report["pictures"] = rows
+    if "replays" in figures:
+        report["tasks"] = [task_figures(recordings, name, simulator) for name in names]
+        console.print(_task_table(report["tasks"]))
+        kinds = dict.fromkeys(get_setup(get_task(name).robot_setup).robot.name for name in names)
+        report["robots"] = [robot_figures(recordings, robot, simulator) for robot in kinds]
+        console.print(_robot_table(report["robots"]))
+    if "pictures" in figures:
+        assets = options.get("assets")
+        report["pictures"] = [_pictures(recordings, name, assets, settings.beside) for name in names]
+        console.print(_picture_table(report["pictures"]))
     if settings.output is not None:
         Path(settings.output).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _figures(settings: ParitySettings, look: str) -> list[str]:
+    """Which figures are wanted: what is said, else the replays, and the pictures where the look has photographs."""
+    photographs = settings.engine["name"] == "mujoco" and look == "original"
+    if settings.figures is None:
+        return [*FIGURES] if photographs else ["replays"]
+    for name in words(settings.figures):
+        if name not in FIGURES:
+            raise UnknownNameError("figures", name, FIGURES)
+        if name == "pictures" and not photographs:
+            raise InvalidConfigError("figures=pictures compares the look original of engine=mujoco: add look=original.")
+    return words(settings.figures)
 
 
 def _pictures(recordings: Recordings, task: str, assets: str | None, folder: str | None) -> dict[str, Any]:

@@ -201,8 +201,3 @@ def test_unknown_object_names_the_nearest() -> None:
 
     with pytest.raises(UnknownNameError, match="eggplant"):
         add_object(mujoco.MjSpec(), replace(numbers.EGGPLANT, name="egplant"))
-
-
-def test_unknown_look() -> None:
-    with pytest.raises(UnknownNameError, match="builtin"):
-        add_object(mujoco.MjSpec(), numbers.EGGPLANT, look="buildin")

@@ -62,9 +62,7 @@ _LINKS: dict[str, tuple[tuple[Floats, ...], int]] = {
 _UNSEEN = ("link_head_tilt",)
 
 
-def add_link_geoms(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, look: str = "builtin", colour: str = ""
-) -> None:
+def add_link_geoms(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, colour: str = "") -> None:
     """Add the collision and visual geoms of a link to its body; links without a shape get none."""
     if link not in _LINKS:
         return

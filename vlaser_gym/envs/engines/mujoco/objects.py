@@ -19,22 +19,19 @@ from vlaser_gym.envs.tasks.google_objects import MODELS, shape_of
 from vlaser_gym.errors import UnknownNameError
 
 COLLISION_GROUP, VISUAL_GROUP = 3, 2
-LOOKS = ("builtin",)
 
 Builder = Callable[[mujoco.MjSpec, mujoco.MjsBody, str], None]
 
 
-def add_object(spec: mujoco.MjSpec, obj: ObjectSpec, look: str = "builtin") -> mujoco.MjsBody:
+def add_object(spec: mujoco.MjSpec, obj: ObjectSpec) -> mujoco.MjsBody:
     """Add the body ``object:<name>`` to the world: free joint unless fixed, inertia, contact shapes, looks.
 
     The body's frame is the original's actor frame.
 
     Raises:
-        UnknownNameError: if there is no shape for the object, or no such look.
+        UnknownNameError: if there is no shape for the object.
     """
     shape = _shape_key(obj.name)
-    if look not in LOOKS:
-        raise UnknownNameError("look", look, LOOKS)
     body = spec.worldbody.add_body(name=f"object:{obj.name}")
     if not obj.fixed:
         body.add_freejoint(name=f"object:{obj.name}")

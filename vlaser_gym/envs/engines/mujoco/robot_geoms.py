@@ -31,9 +31,7 @@ _HULLS: dict[str, Floats] = {
 }
 
 
-def add_link_geoms(
-    spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, look: str = "builtin", colour: str = ""
-) -> None:
+def add_link_geoms(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, colour: str = "") -> None:
     """Add the collision and visual geoms of a link to its body; links without a shape get none.
 
     There is one colouring of this robot only.

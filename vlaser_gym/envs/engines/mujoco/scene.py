@@ -109,7 +109,7 @@ def build_scene(
     spec.option.impratio = _FRICTION_WEIGHT[setup.robot.name]
     # Layouts that bring a base pose of their own share the scene: there the base is put in place at reset.
     _add_robot(spec, setup, appearance, movable=first.base_pose is not None)
-    add_scenery(spec, task.scenery, appearance=appearance)
+    add_scenery(spec, task.scenery, appearance)
     for i, obj in enumerate(objects):
         body = add_object(spec, obj)
         if obj.fixed:
@@ -172,7 +172,7 @@ def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, appearance: Variant, mova
             body.pos, body.quat = setup.base_pose[:3], setup.base_pose[3:]
         else:
             _add_joint(spec, body, joint)
-        _LINK_GEOMS[robot.name](spec, body, link.name, colour=appearance.robot_colour)
+        _LINK_GEOMS[robot.name](spec, body, link.name, appearance.robot_colour)
         bodies[link.name] = body
     for a, b in _never_colliding(robot):
         spec.add_exclude(bodyname1=f"link:{a}", bodyname2=f"link:{b}")

@@ -29,7 +29,7 @@ _Span = tuple[float, float]
 _Rgb = tuple[float, float, float]
 
 
-def add_scenery(spec: mujoco.MjSpec, scenery: str, look: str = "builtin", appearance: Variant | None = None) -> None:
+def add_scenery(spec: mujoco.MjSpec, scenery: str, appearance: Variant | None = None) -> None:
     """Add a table to the world with everything behind it, and the lights; ``appearance`` as in a task's variant.
 
     Raises:
