@@ -20,7 +20,7 @@ from PIL import Image
 from vlaser_gym.agents.scripted import ScriptedExpert
 from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.cli import load
-from vlaser_gym.collect import main
+from vlaser_gym.collect import CollectSettings, main
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import GymError, StorageError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
@@ -226,3 +226,16 @@ def test_wrong_settings_end_with_a_sentence(tmp_path):
     (tmp_path / "other/letter.txt").write_text("dear")
     with pytest.raises(StorageError, match="no data set"):
         collect(tmp_path / "other", "episodes=1")
+
+
+def test_repeats_of_a_layout_and_what_learners_need(tmp_path):
+    settings = CollectSettings.from_config(load("collect", [*SMALL, "episodes=2", "trials=3"]))
+    plan = settings.addresses()
+    assert len(plan) == len({*plan}) == 12
+    assert {a.trial for a in plan} == {0, 1, 2}
+    assert {a.layout for a in plan} == {"region:1000000", "region:1000001"}
+    with pytest.raises(GymError, match="needs an agent that learns"):
+        collect(tmp_path / "run", "store=training", "episodes=1", "agent=random")
+    with pytest.raises(GymError, match="store"):
+        collect(tmp_path / "run", "store=pairs")
+    assert not (tmp_path / "run").exists()
