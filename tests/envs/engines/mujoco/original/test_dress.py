@@ -54,7 +54,8 @@ def test_only_what_is_seen_differs(pack: AssetPack, task: str) -> None:
     plain = build_scene(get_task(task)).model
     dressed = build_scene(get_task(task), look="original", assets=pack, photograph=True).model
     for name in DYNAMICS:
-        np.testing.assert_array_equal(getattr(plain, name), getattr(dressed, name))
+        # The backdrop is a body more, the last.
+        np.testing.assert_array_equal(getattr(plain, name), getattr(dressed, name)[: len(getattr(plain, name))])
     ours, theirs = contact_shapes(plain), contact_shapes(dressed)
     assert list(ours) == list(theirs)
     for name, shape in ours.items():

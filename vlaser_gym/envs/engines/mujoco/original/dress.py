@@ -36,6 +36,8 @@ _ROBOTS = {
     "widowx": ("widowx_description", "wx250s.urdf"),
     "google_robot": ("googlerobot_description", "google_robot_meta_sim_fix_wheel_fix_fingertip{}.urdf"),
 }
+#: Links that the robot's own camera never sees.
+_UNSEEN = {"link_base", "link_wheel_left", "link_wheel_right", "link_head_pan", "link_head_tilt"}
 #: How much of the emitted light of a glowing surface is fixed; the rest follows the lamps.
 _GLOW = 9.0
 
@@ -54,6 +56,8 @@ def dress(spec: mujoco.MjSpec, task: Task, variant: Variant, cast: str, pack: As
     """
     _undress(spec, keep_scenery=not photograph)
     if photograph:
+        # Where the arm comes near, the original's camera looks into it.
+        spec.visual.map.znear = get_setup(task.robot_setup).camera.near
         _add_backdrop(spec)
     gain = set_lights(spec, variant)
     _brighten_cabinet(spec, gain)
@@ -91,7 +95,9 @@ def _add_backdrop(spec: mujoco.MjSpec) -> None:
     inside = meshes.Surface(box.vertices, box.faces[:, ::-1], box.uv)
     mesh = meshes.add_surface(spec, "scene/backdrop", inside)
     kind = mujoco.mjtGeom.mjGEOM_MESH
-    add_visual(spec.worldbody, mesh, type=kind, meshname=mesh, material="key")
+    # Bodies are drawn in their order: the last one's pixels are filled only where nothing else is.
+    body = spec.worldbody.add_body(name="scene/backdrop")
+    add_visual(body, mesh, type=kind, meshname=mesh, material="key")
     _paint_contacts(spec.worldbody)
 
 
@@ -109,7 +115,7 @@ def _dress_robot(spec: mujoco.MjSpec, task: Task, variant: Variant, pack: AssetP
     colour = f"_{variant.robot_colour}" if variant.robot_colour else ""
     links = {link.name for link in robot.links}
     for i, visual in enumerate(read_visuals(pack.robot(f"{folder}/{description.format(colour)}"))):
-        if visual.link in links:
+        if visual.link in links - _UNSEEN:
             parts = load_parts(pack, pack.robot(f"{folder}/{visual.mesh}"))
             body = spec.body(f"link:{visual.link}")
             shine = (0.5, 0.6) if variant.shiny_robot else (0.05, 0.1)
