@@ -14,6 +14,7 @@ from rich.table import Table
 
 from vlaser_gym.cli import run, typed, words
 from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.rendering import PICTURE_ENGINES
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -59,7 +60,7 @@ def main(config: DictConfig) -> None:
         console.print(_robot_table(report["robots"]))
     if "pictures" in figures:
         assets = options.get("assets")
-        report["pictures"] = [_pictures(recordings, name, assets, settings.beside) for name in names]
+        report["pictures"] = [_pictures(recordings, name, engine, assets, settings.beside) for name in names]
         console.print(_picture_table(report["pictures"]))
     if settings.output is not None:
         Path(settings.output).write_text(json.dumps(report, indent=1) + "\n")
@@ -67,20 +68,22 @@ def main(config: DictConfig) -> None:
 
 def _figures(settings: ParitySettings, look: str) -> list[str]:
     """Which figures are wanted: what is said, else the replays, and the pictures where the look has photographs."""
-    photographs = settings.engine["name"] == "mujoco" and look == "original"
+    photographs = settings.engine["name"] in PICTURE_ENGINES and look == "original"
     if settings.figures is None:
         return [*FIGURES] if photographs else ["replays"]
     for name in words(settings.figures):
         if name not in FIGURES:
             raise UnknownNameError("figures", name, FIGURES)
         if name == "pictures" and not photographs:
-            raise InvalidConfigError("figures=pictures compares the look original of engine=mujoco: add look=original.")
+            raise InvalidConfigError(
+                "figures=pictures compares the look original of engine=mujoco or maniskill: add look=original."
+            )
     return words(settings.figures)
 
 
-def _pictures(recordings: Recordings, task: str, assets: str | None, folder: str | None) -> dict[str, Any]:
+def _pictures(recordings: Recordings, task: str, engine: str, assets: str | None, folder: str | None) -> dict[str, Any]:
     """Figures of a task's pictures; the first pair of them goes into ``folder``."""
-    comparisons = list(compare_pictures(recordings, task, assets))
+    comparisons = list(compare_pictures(recordings, task, assets, engine=engine))
     if folder is not None and comparisons:
         Path(folder).mkdir(parents=True, exist_ok=True)
         beside(comparisons[0]).save(Path(folder) / f"{task}.png", optimize=True)

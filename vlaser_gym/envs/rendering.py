@@ -6,16 +6,49 @@ States are stored by name, so that any engine's can be shown. The built-in engin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines.maniskill.rendering import SapienRenderer
 from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
 from vlaser_gym.errors import MissingAssetError, UnknownNameError
 
-__all__ = ["SceneRenderer", "drawn_states", "shown_look"]
+__all__ = ["PICTURE_ENGINES", "SceneRenderer", "StateRenderer", "drawn_states", "original_renderer", "shown_look"]
 
 T = TypeVar("T")
+
+
+class StateRenderer(Protocol):
+    """Draws a task's states in the look ``original``."""
+
+    def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
+        """``[H, W, 3]`` picture."""
+
+    def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
+        """``[H, W]``: where the picture shows robot, objects or cabinet, not the photograph."""
+
+    def close(self) -> None:
+        """End the processes."""
+
+
+#: Engines whose look ``original`` can be compared with recorded pictures.
+PICTURE_ENGINES = ("mujoco", "maniskill")
+
+
+def original_renderer(engine: str, assets: str | None = None) -> StateRenderer:
+    """Draws as one of :data:`PICTURE_ENGINES` does in the look ``original``.
+
+    Raises:
+        MissingAssetError: if the asset pack is missing.
+        UnknownNameError: for another engine.
+    """
+    if engine not in PICTURE_ENGINES:
+        raise UnknownNameError("engine with pictures to compare", engine, PICTURE_ENGINES)
+    return SapienRenderer(assets) if engine == "maniskill" else SceneRenderer("original", processes=1, assets=assets)
 
 
 def drawn_states(states: Mapping[str, T]) -> dict[str, T]:

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.assets.photographs import read_photograph
-from vlaser_gym.envs.rendering import SceneRenderer
+from vlaser_gym.envs.rendering import original_renderer
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.evaluation.parity import Recordings
 
@@ -54,15 +54,15 @@ class Comparison:
 
 
 def compare_pictures(
-    recordings: Recordings, task_name: str, assets: str | None = None, most: int | None = None
+    recordings: Recordings, task_name: str, assets: str | None = None, most: int | None = None, engine: str = "mujoco"
 ) -> Iterator[Comparison]:
-    """Every recorded picture of a task (at most ``most``) against the look ``original``.
+    """Every recorded picture of a task (at most ``most``) against the look ``original`` of an engine.
 
     Raises:
         MissingAssetError: if the asset pack is missing or damaged.
     """
     task, pack = get_task(task_name), AssetPack(assets)
-    renderer = SceneRenderer("original", processes=1, assets=assets)
+    renderer = original_renderer(engine, assets)
     try:
         for recorded in list(_recorded(recordings, task_name))[:most]:
             shown = (task_name, recorded.variant, recorded.state)
@@ -143,7 +143,7 @@ def _pictures(key: str, meta: Mapping[str, Any], folder: Path) -> Iterator[tuple
 
 
 def _state(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], row: int | None) -> dict[str, NDArray[Any]]:
-    """The recorded state by the names that :class:`SceneRenderer` takes."""
+    """The recorded state by the names that :class:`StateRenderer` takes."""
 
     def at(name: str) -> NDArray[np.float64]:
         return np.asarray(arrays[name] if row is None else arrays[name][row], np.float64)

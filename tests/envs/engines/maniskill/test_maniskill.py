@@ -79,7 +79,6 @@ def recorded(golden: Path, folder: str, key: str) -> tuple[dict, Start, np.ndarr
         np.array(rows, np.float64).reshape(-1, 7),
         dict(zip(joints, arrays["drawer_qpos"].ravel().tolist(), strict=True)) if joints else {},
         tuple(arrays["base_pose_world"]),
-        meta["overlay"],
     )
     picture = np.array(Image.open(place / meta["image"]).convert("RGB"))
     mask = np.array(Image.open(place / f"{key}_mask.png").convert("L")) > 127
@@ -97,7 +96,7 @@ def recorded(golden: Path, folder: str, key: str) -> tuple[dict, Start, np.ndarr
     ],
 )
 def test_pictures_are_those_of_the_original(golden: Path, assets: str, folder: str, key: str) -> None:
-    _, start, expected, mask = recorded(golden, folder, key)
+    meta, start, expected, mask = recorded(golden, folder, key)
     artist = Artist(start.key, AssetPack(assets))
     _, foreground = artist.layers(start)
     ours = artist.draw(start)
@@ -106,7 +105,7 @@ def test_pictures_are_those_of_the_original(golden: Path, assets: str, folder: s
     assert structural_similarity(ours, expected, mask) > 0.98
     # Outside the foreground the photograph alone is to be seen, to the last bit but for rounding.
     assert np.abs(ours.astype(int) - expected)[~(mask | foreground)].mean() < 0.05
-    photograph = cv2.imread(f"{assets}/data/real_inpainting/{start.photograph}")
+    photograph = cv2.imread(f"{assets}/data/real_inpainting/{meta['overlay']}")
     bare = cv2.resize(photograph, expected.shape[1::-1])[..., ::-1]
     assert structural_similarity(bare, expected, mask) < 0.6
 

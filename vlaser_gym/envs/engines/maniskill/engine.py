@@ -17,7 +17,8 @@ from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
 from vlaser_gym.envs.robots import DriveTargets, get_setup
 from vlaser_gym.errors import InvalidConfigError, SimulationError
 
-_WORKER = "vlaser_gym.envs.engines.maniskill.worker"
+#: Module of the worker processes.
+WORKER = "vlaser_gym.envs.engines.maniskill.worker"
 
 
 class ManiskillEngine:
@@ -47,7 +48,7 @@ class ManiskillEngine:
         self.version, self.look = installed_version(), look
         directory = str(AssetPack(assets).directory.resolve())
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._workers = [Child(_WORKER) for _ in range(min(processes or cores, num_lanes))]
+        self._workers = [Child(WORKER) for _ in range(min(processes or cores, num_lanes))]
         for worker in self._workers:
             worker.send(("open", directory))
         self._opened = False
@@ -153,7 +154,7 @@ def probe() -> str:
     Raises:
         GymError: if there is none, or its driver brings the process down.
     """
-    worker = Child(_WORKER)
+    worker = Child(WORKER)
     try:
         worker.send(("probe",))
         return str(worker.receive())
@@ -169,7 +170,6 @@ def _start(placement: Placement) -> Start:
         np.array(layout.object_pose, np.float64),
         dict(layout.joints),
         tuple(layout.base_pose or get_setup(task.robot_setup).base_pose),
-        layout.overlay,
     )
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import sapien
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.assets.photographs import read_photograph
 from vlaser_gym.envs.engines.maniskill.physics import place_bodies
 from vlaser_gym.envs.engines.maniskill.scene import build_scene, joints_of, links_of, make_pose
 from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start
@@ -23,7 +23,6 @@ from vlaser_gym.envs.tasks.variants import LIGHTS
 
 #: Objects that the photograph shows: their own pixels are replaced too.
 _IN_PHOTOGRAPH = ("sink", "dummy_sink_target_plane")
-_PHOTOGRAPHS = {"bridge_table": "bridge_real_eval_1.png", "bridge_sink": "bridge_sink.png"}
 #: Material of the robots' links where the variant leaves it shiny.
 _SPECULAR, _ROUGHNESS = 0.9, 0.3
 #: The version of move near whose objects are dull.
@@ -56,7 +55,8 @@ class Artist:
         colour, foreground = self.layers(state)
         if not self.scene.look.overlay:
             return colour
-        behind = self._photograph(state.photograph or _PHOTOGRAPHS[self.scene.task.scenery], colour.shape)
+        name = self.scene.task.photograph(state.key.variant, state.base_pose)
+        behind = self._photograph(name, foreground.shape)
         return np.where(foreground[..., None], colour, behind)
 
     def layers(self, state: Start) -> tuple[Picture, NDArray[np.bool_]]:
@@ -68,21 +68,16 @@ class Artist:
         actor = np.asarray(self._camera.get_picture("Segmentation"))[..., 1]
         return _to_uint8(colour), np.isin(actor, self._foreground)
 
-    def _photograph(self, name: str, shape: tuple[int, ...]) -> Picture:
+    def _photograph(self, name: str, size: tuple[int, int]) -> Picture:
         if name not in self._photographs:
-            picture = np.asarray(cv2.imread(str(self._pack.photograph(name))))[..., ::-1] / 255.0
-            # Enlarged as numbers from 0 to 1 and then cut to whole ones, as the original does.
-            self._photographs[name] = _to_uint8(cv2.resize(picture, shape[1::-1]))
+            self._photographs[name] = read_photograph(self._pack, name, size)
         return self._photographs[name]
 
     def _add_lights(self) -> None:
-        lighting, scene = LIGHTS[self._light()], self.scene.scene
+        lighting, scene = LIGHTS[self.scene.look.light], self.scene.scene
         scene.set_ambient_light([lighting.ambient] * 3)
         for light in lighting.lights:
             scene.add_directional_light(light.direction, [light.strength] * 3, shadow=light.shadow)
-
-    def _light(self) -> str:
-        return "sink" if self.scene.task.scenery == "bridge_sink" else self.scene.look.light
 
     def _set_materials(self) -> None:
         if self.scene.look.shiny_robot:

@@ -27,7 +27,6 @@ class Start(NamedTuple):
         object_pose: ``[n, 7]``, world, order of the cast.
         joints: scenery joints by name.
         base_pose: world pose of the robot's root link.
-        photograph: file name of the picture behind the foreground; empty for the scenery's own.
     """
 
     key: SceneKey
@@ -35,7 +34,6 @@ class Start(NamedTuple):
     object_pose: Floats
     joints: Mapping[str, float]
     base_pose: tuple[float, ...]
-    photograph: str = ""
 
 
 class Targets(NamedTuple):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Reading
 from vlaser_gym.envs.engines.child import serve
@@ -30,6 +33,7 @@ class _Worker:
             "run": self._run,
             "step": self._step,
             "draw": self._draw,
+            "show": self._show,
         }
         return handlers[command](*arguments)
 
@@ -56,6 +60,11 @@ class _Worker:
             state = self._lanes[lane].state()
             pictures.append(self._artist(state.key).draw(state))
         return pictures
+
+    def _show(self, state: Start) -> tuple[Picture, NDArray[np.bool_]]:
+        """The picture of a state, and where it shows the foreground."""
+        artist = self._artist(state.key)
+        return artist.draw(state), artist.layers(state)[1]
 
     def _artist(self, key: SceneKey) -> Artist:
         if key not in self._artists:
