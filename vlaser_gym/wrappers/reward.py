@@ -124,7 +124,7 @@ class ReachReward(SceneWrapper):
         >>> env.close()
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], scale: float = 0.1, radius: float = 0.04) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any], scale: float = 0.25, radius: float = 0.04) -> None:
         super().__init__(env)
         space = env.single_observation_space
         if not isinstance(space, spaces.Dict) or "state" not in space.spaces:

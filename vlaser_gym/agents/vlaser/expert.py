@@ -9,6 +9,7 @@ from torch.nn import functional
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.flow import time_embedding
 from vlaser_gym.agents.vlaser.language import DecoderStack
+from vlaser_gym.agents.vlaser.linear import PaddedLinear
 
 
 class ActionEncoder(nn.Module):
@@ -18,7 +19,7 @@ class ActionEncoder(nn.Module):
         super().__init__()
         width = config.expert_width
         self.max_period = config.time_max_period
-        self.linear_1 = nn.Linear(config.action_dim, width)
+        self.linear_1 = PaddedLinear(config.action_dim, width)
         self.linear_2 = nn.Linear(2 * width, width)
         self.linear_3 = nn.Linear(width, width)
 

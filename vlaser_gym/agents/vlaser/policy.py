@@ -23,6 +23,7 @@ from vlaser_gym.agents.vlaser.language import (
     fold_mask,
     rotary,
 )
+from vlaser_gym.agents.vlaser.linear import PaddedLinear
 from vlaser_gym.agents.vlaser.vision import VisionEmbeddings, VisionEncoder, VisionLayer, make_projector
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -149,7 +150,7 @@ class VlaserPolicy(nn.Module):
         self.language = make_language(config)
         self.expert = make_expert(config)
         self.action_encoder = ActionEncoder(config)
-        self.proprio_encoder = nn.Linear(config.proprio_dim, config.expert_width)
+        self.proprio_encoder = PaddedLinear(config.proprio_dim, config.expert_width)
         self.action_decoder = nn.Linear(config.expert_width, config.action_dim)
 
     @classmethod
