@@ -56,7 +56,7 @@ def test_a_chunk_is_measured_at_its_end() -> None:
     env = ReachReward(ChunkActions(SceneVectorEnv(CUBE, 1, observe=("state",)), horizon=4, gamma=0.9))
     env.reset(seed=0)
     _, reward, *_ = env.step(np.zeros((1, 4, 7)))
-    np.testing.assert_allclose(reward, 1 - np.tanh(world_distances(env.unwrapped) / 0.1), atol=1e-5)
+    np.testing.assert_allclose(reward, 1 - np.tanh(world_distances(env.unwrapped) / 0.25), atol=1e-5)
     env.close()
 
 
@@ -66,6 +66,6 @@ def test_bad_settings_are_refused() -> None:
         ReachReward(env)
     env.close()
     env = SceneVectorEnv(CUBE, observe=("state",))
-    with pytest.raises(InvalidConfigError, match=r"above 0; got 0\.1 and 0"):
+    with pytest.raises(InvalidConfigError, match=r"above 0; got 0\.25 and 0"):
         ReachReward(env, radius=0)
     env.close()
