@@ -59,9 +59,9 @@ def test_without_a_gpu_it_says_so():
 def test_every_way_is_timed(monkeypatch, capsys):
     """On nano, where the ratio means little: all rows are there, for the expert and for adapters."""
     monkeypatch.setattr(benchmark, "shapes", lambda device: VlaserConfig.preset("nano"))
-    benchmark.main(["device=cpu", "lanes=1", "n_steps=1", "micro_batch=1", "epochs=1", "ways=[kept,plain]"])
+    benchmark.main(["device=cpu", "lanes=1", "n_steps=2", "micro_batch=1", "epochs=1", "ways=[kept,plain]"])
     benchmark.main(
-        ["device=cpu", "lanes=1", "n_steps=1", "micro_batch=1", "epochs=1", "ways=[plain]", "trained=[lora]"]
+        ["device=cpu", "lanes=1", "n_steps=2", "micro_batch=1", "epochs=1", "ways=[plain]", "trained=[lora]"]
     )
     output = capsys.readouterr().out
     assert [word in output for word in ("kept", "plain", "lora", "MB in fp32")] == [True] * 4
