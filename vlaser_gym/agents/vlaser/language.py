@@ -8,11 +8,13 @@ The tests hold it against them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 #: Keys (after rotation) and values of one layer, each ``[B, kv_heads, T, head_dim]``.
@@ -67,8 +69,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """
     batch, heads, length, head_dim = q.shape
     folded = q.reshape(batch, k.shape[1], -1, head_dim)
-    out = functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
+    with _attention_kernel(length, q.device):
+        out = functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
     return out.view(batch, heads, length, head_dim).transpose(1, 2).reshape(batch, length, heads * head_dim)
+
+
+def _attention_kernel(length: int, device: torch.device) -> AbstractContextManager[None]:
+    """Plain products for one token on several threads of a CPU.
+
+    PyTorch's faster kernel shares such a token's keys out among the threads, at places that depend on the row.
+    """
+    alone = length == 1 and device.type == "cpu" and torch.get_num_threads() > 1
+    return sdpa_kernel(SDPBackend.MATH) if alone else nullcontext()
 
 
 class RMSNorm(nn.Module):
