@@ -79,7 +79,8 @@ def _attention_kernel(length: int, device: torch.device) -> AbstractContextManag
 
     PyTorch's faster kernel shares such a token's keys out among the threads, at places that depend on the row.
     """
-    alone = length == 1 and device.type == "cpu" and torch.get_num_threads() > 1
+    eager = device.type == "cpu" and not torch.compiler.is_compiling()
+    alone = length == 1 and eager and torch.get_num_threads() > 1
     return sdpa_kernel(SDPBackend.MATH) if alone else nullcontext()
 
 
