@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -25,8 +25,9 @@ class SharedPool:
 
     pools: ClassVar[dict[tuple[int, int], RenderPool]] = {}
 
-    def __init__(self, num_slots: int, processes: int | None) -> None:
+    def __init__(self, num_slots: int, processes: int | None, **look: Any) -> None:
         assert (num_slots, processes) == (1, 1)
+        assert not any(look.values()), "the built-in look"
 
     def render(self, jobs: list[Job]) -> np.ndarray:
         camera = get_setup(get_task(jobs[0][0].task).robot_setup).camera
