@@ -23,7 +23,7 @@ def run(*overrides: str) -> int:
 
 
 def line_of(text: str, name: str) -> str:
-    (line,) = (line for line in text.splitlines() if f"{name}: " in line)
+    (line,) = (line for line in text.splitlines() if line[9:].startswith(f"{name}: "))
     return line
 
 

@@ -48,7 +48,7 @@ class ManiskillEngine:
         self.version, self.look = installed_version(), look
         directory = str(AssetPack(assets).directory.resolve())
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._workers = [Child(WORKER) for _ in range(min(processes or cores, num_lanes))]
+        self._workers = [start_worker() for _ in range(min(processes or cores, num_lanes))]
         for worker in self._workers:
             worker.send(("open", directory))
         self._opened = False
@@ -148,13 +148,18 @@ def installed_version() -> str:
         ) from error
 
 
+def start_worker() -> Child:
+    """A worker process. ManiSkill imports MuJoCo, whose import fails for a wrong ``MUJOCO_GL``: it is kept from it."""
+    return Child(WORKER, {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"})
+
+
 def probe() -> str:
     """Name of the device that draws, tried out in a process of its own.
 
     Raises:
         GymError: if there is none, or its driver brings the process down.
     """
-    worker = Child(WORKER)
+    worker = start_worker()
     try:
         worker.send(("probe",))
         return str(worker.receive())

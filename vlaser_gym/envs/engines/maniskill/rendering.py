@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.child import Child
-from vlaser_gym.envs.engines.maniskill.engine import WORKER, installed_version
+from vlaser_gym.envs.engines.maniskill.engine import installed_version, start_worker
 from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
@@ -30,7 +29,7 @@ class SapienRenderer:
     def __init__(self, assets: str | None = None) -> None:
         installed_version()
         directory = AssetPack(assets).directory.resolve()
-        self._worker = Child(WORKER)
+        self._worker = start_worker()
         self._ask("open", str(directory))
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
