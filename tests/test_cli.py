@@ -17,7 +17,7 @@ from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 def test_defaults_are_those_of_the_file() -> None:
     config = cli.load("eval")
     assert (config.task, config.num_envs, config.run, config.agent.name, config.engine.name) == (
-        "widowx",
+        None,
         8,
         None,
         "vlaser_nano",
@@ -100,7 +100,7 @@ def test_any_text_is_read_or_refused_in_a_sentence(key: str, value: str) -> None
 def test_help_names_every_key_with_its_default_and_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
     cli.run("eval", lambda config: pytest.fail("ran"), ["--help"])
     out = capsys.readouterr().out
-    for key, value in (("num_envs", "8"), ("run", "null"), ("task", "widowx"), ("engine", "mujoco")):
+    for key, value in (("num_envs", "8"), ("run", "null"), ("task", "null"), ("engine", "mujoco")):
         assert f"\n  {key}={value}" in out
     assert "Episodes that run at the same time" in out
     assert "random: Small random motions" in out

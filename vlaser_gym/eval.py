@@ -13,6 +13,7 @@ from vlaser_gym.cli import run, words
 from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
 from vlaser_gym.envs.tasks.protocols import PROTOCOLS
 from vlaser_gym.errors import GymError, RenderingUnavailableError
+from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
@@ -24,7 +25,7 @@ from vlaser_gym.evaluation.video import choose_examples, render_videos, video_fo
 
 def main(config: DictConfig) -> None:
     """Run or continue the evaluation, print its table, render its videos."""
-    if "?" in words(config.task):
+    if config.task is not None and "?" in words(config.task):
         print(task_list())
         return
     settings = EvalSettings.from_config(config)
@@ -52,7 +53,8 @@ def task_list() -> str:
 def score_line(protocol: str, score: Mapping[str, Any]) -> str:
     """A published evaluation's number, and over what it is the mean."""
     mean = f"mean over {score['groups']} groups" if score["groups"] > 1 else "plain mean"
-    return f"{protocol} {score['name']}: {100 * score['value']:.1f} % ({score['n']} episodes, {mean})"
+    rate, low, high = (100 * score[key] for key in ("value", "low", "high"))
+    return f"{protocol} {score['name']}: {rate:.1f} [{low:.1f}, {high:.1f}] % ({score['n']} episodes, {mean})"
 
 
 def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> str:
@@ -127,6 +129,13 @@ def _print_verdict(evaluation: Evaluation) -> None:
     what = "share of won among the episodes that differ" if Path(test["baseline"]).is_dir() else "success"
     print(f"{test['reason'].capitalize()}.")
     print(f"The interval that holds whenever one stops: {what} {100 * test['low']:.1f} to {100 * test['high']:.1f} %.")
+    for warning in _differences_from(test["baseline"], evaluation.path):
+        print(f"Warning: {warning}")
+
+
+def _differences_from(baseline: str, path: Path) -> tuple[str, ...]:
+    """In what a baseline run differs from a run besides the agent."""
+    return differing_protocols(*load_runs([baseline, path])) if Path(baseline).is_dir() else ()
 
 
 def _report(evaluation: Evaluation) -> None:

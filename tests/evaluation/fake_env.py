@@ -131,6 +131,12 @@ class Reacher:
         return actions
 
 
+class Bound(Reacher):
+    """Acts for one robot only."""
+
+    robot = "widowx"
+
+
 def make_fake_env(settings: Any, tasks: Sequence[str], num_envs: int, observe: Sequence[str]) -> FakeVectorEnv:
     """Stands in for make_scene_env; ``engine.crash_on`` lists addresses that crash."""
     return FakeVectorEnv(tasks, num_envs, observe, settings.engine.get("crash_on", ()), settings.terminate_on_success)

@@ -23,6 +23,7 @@ from vlaser_gym.evaluation.comparison import (
     p_text,
     sign_flip,
     tango,
+    task_weights,
 )
 
 Z = norm.isf(0.025)
@@ -134,6 +135,40 @@ def test_one_trial_per_layout(tmp_path: Path) -> None:
     assert (two.overall.n, two.overall.layouts, two.unpaired, two.warnings) == (48, 48, (0, 0), ())
     below = sqrt(sum((r.difference - r.interval[0]) ** 2 for r in (carrot, cube))) / 2
     assert two.overall.interval[0] == pytest.approx(5 / 48 - below)
+
+
+def test_the_overall_test_is_one_of_the_mean_over_tasks(tmp_path: Path) -> None:
+    """24 episodes of one task, 60 of another: of all episodes A wins 26 and B 12, yet the mean speaks for B."""
+    carrot = addresses(TASKS[:1])
+    cube = [Address(TASKS[1], "default", f"region:{k}", 0) for k in range(60)]
+    a = dict.fromkeys(carrot, False) | {x: k < 26 for k, x in enumerate(cube)}
+    b = {x: k < 12 for k, x in enumerate(carrot)} | dict.fromkeys(cube, False)
+    overall = (
+        compare_runs(load_runs([fabricate_run(tmp_path / n, run) for n, run in (("a", a), ("b", b))]))
+        .against[0]
+        .overall
+    )
+    assert overall.difference == pytest.approx((12 / 24 - 26 / 60) / 2)
+    wins, losses = np.arange(13), np.arange(27)
+    swapped = (2 * wins - 12)[:, None] / 24 - (2 * losses - 26)[None] / 60
+    chances = binom.pmf(wins, 12, 0.5)[:, None] * binom.pmf(losses, 26, 0.5)[None]
+    assert overall.p == pytest.approx(chances[np.abs(swapped) >= 12 / 24 - 26 / 60 - 1e-9].sum())
+    assert overall.p > 0.5
+    assert mcnemar(26, 12) < 0.05
+
+
+def test_weights_of_tasks_stay_small() -> None:
+    weights = task_weights([97, 89, 83, 300])
+    assert np.allclose(np.array(weights) * [97, 89, 83, 300] / (weights[0] * 97), 1, atol=0.01)
+    assert sum(w * n for w, n in zip(weights, (97, 89, 83, 300), strict=True)) < 250_000
+
+
+def test_a_run_that_chose_its_end_is_told(tmp_path: Path) -> None:
+    where = addresses(TASKS[:1])
+    paths = [fabricate_run(tmp_path / "a", dict.fromkeys(where, True))]
+    paths.append(fabricate_run(tmp_path / "b", dict.fromkeys(where, False), until="decided"))
+    (warning,) = compare_runs(load_runs(paths)).against[0].warnings
+    assert warning.startswith("b stopped when its question was decided")
 
 
 def test_several_trials_are_grouped_by_layout(tmp_path: Path) -> None:

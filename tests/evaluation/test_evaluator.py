@@ -234,7 +234,6 @@ def test_environments_are_closed(tmp_path: Path) -> None:
         (["max_minutes=nan"], InvalidConfigError, "max_minutes must be above 0"),
         (["task=widowx_carot_on_plate"], UnknownNameError, "nearest: widowx_carrot_on_plate"),
         (["task=[]"], UnknownNameError, "task"),
-        (["task=null"], UnknownNameError, "task"),
         (["task=3"], UnknownNameError, "task"),
         (["++task={a:1}"], InvalidConfigError, "task={a:1}"),
         (["task=widowx,widowx_stack_cub"], UnknownNameError, "widowx_stack_cube"),

@@ -14,6 +14,7 @@ from vlaser_gym.envs.tasks.protocols import Protocol, Score
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.eval import task_list
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
+from vlaser_gym.evaluation.statistics import mean_of_rates
 from vlaser_gym.evaluation.store import read_records
 from vlaser_gym.evaluation.summary import protocol_scores
 
@@ -70,7 +71,24 @@ def test_a_score_is_the_mean_over_its_groups() -> None:
         "mine", (Score("both", ((a,), (b, c))), Score("later", ((Address("widowx_stack_cube", trial=9),),)))
     )
     records = [{**_record(a), "success": True}, {**_record(b), "success": True}, {**_record(c), "success": False}]
-    assert protocol_scores(protocol, records) == [{"name": "both", "value": 0.75, "n": 3, "groups": 2}]
+    (score,) = protocol_scores(protocol, records)
+    low, high = mean_of_rates([(1, 1), (1, 2)])[1]
+    assert score == {"name": "both", "value": 0.75, "low": low, "high": high, "n": 3, "groups": 2}
+
+
+def test_an_agent_of_one_robot_is_told_before_the_first_episode(tmp_path: Path) -> None:
+    names = "widowx_stack_cube,google_robot_close_top_drawer"
+    run = settings(
+        "protocol=visual_matching", f"task={names}", f"run={tmp_path / 'run'}", "agent._target_=fake_env.Bound"
+    )
+    with pytest.raises(InvalidConfigError, match=r"is for widowx; the tasks are of widowx and google_robot: choose"):
+        evaluate(run, make_env=make_fake_env)
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_widowx_is_a_part_of_a_protocol() -> None:
+    assert {address.task for address in settings("protocol=vlaser_paper", "task=widowx").plan} == set(WIDOWX)
+    assert set(settings().plan) == set(settings("task=widowx").plan)
 
 
 def _record(address: Address) -> dict[str, object]:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks.protocols import get_protocol
+from vlaser_gym.envs.tasks.variants import ROBOT_COLOURS
 from vlaser_gym.errors import UnknownNameError
 from vlaser_gym.evaluation.published import published_lines, published_table, published_tables
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
+from vlaser_gym.evaluation.summary import protocol_scores
 
 WIDOWX = {
     "widowx_carrot_on_plate": 134,
@@ -152,3 +157,37 @@ def test_numbers_against_the_specification(shared: Path) -> None:
                 assert [100 * v for v in (*row.values.values(), row.average)] == pytest.approx([float(c) for c in part])
             checked += 1
     assert checked >= 24
+
+
+def protocol_run(name: str, success: Callable[[Address], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Summary and settings of a whole protocol."""
+    protocol = get_protocol(name)
+    records = [
+        {"task": a.task, "variant": a.variant, "layout": a.layout, "trial": a.trial, "success": success(a)}
+        for a in protocol.episodes
+    ]
+    rows = [{"task": "google_robot_move_near_v0", "n": 840, "success": {"count": 240}}]
+    return {"tasks": rows, "protocol": protocol_scores(protocol, records)}, {**PAPER, "protocol": name}
+
+
+def test_a_protocols_scores_stand_beside_their_own_tables() -> None:
+    """Matching all solved, aggregation not at all: neither may be mixed with the other."""
+    lines = published_lines(*protocol_run("vlaser_paper", lambda a: a.variant in ("default", *map(str, ROBOT_COLOURS))))
+    text = dict(line.split(" - ") for line in lines)
+    yours = {what.split(":")[0]: what.split("yours ")[1].split()[0] for what in text}
+    assert yours["visual_matching/move_near"] == yours["visual_matching/pick_coke_can"] == "100.0"
+    assert yours["variant_aggregation/move_near"] == yours["variant_aggregation/drawer"] == "0.0"
+    near = {what.split(":")[0]: theirs for what, theirs in text.items()}
+    assert near["visual_matching/move_near"].startswith("Vlaser-QA (paper) 84.2")
+    assert near["variant_aggregation/move_near"].startswith("Vlaser-QA (paper) 78.2")
+    assert len(lines) == 4 + 3 + 3, "all episodes of the paper: no warning"
+
+
+def test_simplerenvs_aggregation_has_fewer_cameras_than_the_papers() -> None:
+    lines = published_lines(*protocol_run("variant_aggregation", lambda a: True))
+    assert [line.split(":")[0] for line in lines[:-1]] == ["pick_coke_can", "move_near", "drawer"]
+    assert "675 episodes of coke here, 825 there; 480 episodes of near here, 600 there" in lines[-1]
+
+
+def test_a_run_that_chose_its_end_says_so() -> None:
+    assert "stopped when decided here" in published_lines(summary(WIDOWX), {**PAPER, "until": "decided"})[-1]

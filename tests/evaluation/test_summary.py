@@ -18,6 +18,7 @@ def record(task: str, success: bool, first: int | None, error: str | None = None
         "success_any": first is not None,
         "first_success_step": first,
         "steps": 0 if error else 60,
+        "ending": "error" if error else "truncated",
         "flags_any": flags,
         "error": error,
     }
@@ -45,6 +46,7 @@ def test_counts_by_hand() -> None:
         "ever_grasped": 2,
     }
     assert carrot["mean_first_success_step"] == 25
+    assert not carrot["stopped"]
     assert carrot["mean_steps"] == 45
     assert summary["mean"]["success"]["rate"] == pytest.approx((0.25 + 1) / 2)
     assert summary["mean"]["success_any"]["rate"] == pytest.approx((0.5 + 1) / 2)

@@ -11,9 +11,9 @@ from vlaser_gym.evaluation.summary import summarise
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
 
 
-def text(make: Any = result_table, width: int = 160, plain: bool = True) -> str:
+def text(make: Any = result_table, width: int = 160, plain: bool = True, ending: str = "truncated") -> str:
     console = Console(file=io.StringIO(), width=width)
-    summary = summarise(RECORDS, [CARROT, CUBE])
+    summary = summarise([record | {"ending": ending} for record in RECORDS], [CARROT, CUBE])
     console.print(make(summary, {CARROT.name: 41.26}, plain) if make is result_table else make(summary, plain))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -21,6 +21,12 @@ def text(make: Any = result_table, width: int = 160, plain: bool = True) -> str:
 def rows(printed: str) -> dict[str, list[str]]:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if "|" in line]
     return {cells[0]: cells[1:] for cells in lines}
+
+
+def test_episodes_stopped_at_success_do_not_tell_the_last_step() -> None:
+    printed = rows(text(ending="terminated"))
+    assert printed[CUBE.name][1] == printed["mean over tasks"][1] == "-"
+    assert printed[CUBE.name][2] == "100.0 [20.7, 100.0]"
 
 
 def test_a_row_per_task_and_their_mean() -> None:

@@ -151,6 +151,20 @@ def test_the_command_says_it_and_leaves_a_report(
     assert not (tmp_path / "none" / "report.html").exists()
 
 
+def test_a_baseline_made_otherwise_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        eval_command, "evaluate", lambda settings, *hooks: evaluate(settings, *hooks, make_env=make_fake_env)
+    )
+    base = ["agent._target_=fake_env.Reacher", "video=0", "episodes=2", "report=false"]
+    cli.run("eval", eval_command.main, [*base, "terminate_on_success=true", f"run={tmp_path / 'first'}"])
+    capsys.readouterr()
+    until = ["until=decided", f"baseline={tmp_path / 'first'}", f"run={tmp_path / 'second'}"]
+    cli.run("eval", eval_command.main, [*base, *until])
+    assert "Warning: terminate_on_success differs: True in first, False in second." in capsys.readouterr().out
+
+
 def test_a_report_that_fails_leaves_the_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

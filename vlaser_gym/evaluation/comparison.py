@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from math import sqrt
+from math import lcm, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ LayoutKey = tuple[str, str, str]
 #: Fields of records and settings in which runs should agree before their rates are compared.
 _SAME_FIELDS = ("engine", "engine_version", "look")
 _SAME_SETTINGS = ("terminate_on_success", "vlaser_gym")
+#: Sum of the weights of all layouts, up to which weights are exact; beyond, they are rounded.
+_FINE = 200_000
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ def sign_flip(totals: Sequence[int]) -> float:
     layout, totals are -1, 0 and 1, and the test is McNemar's.
 
     Args:
-        totals: per layout, successes of B minus successes of A.
+        totals: per layout, successes of B minus successes of A, all times the same weight or each times its own.
     """
     distribution = np.ones(1)
     for size in (abs(int(total)) for total in totals if total):
@@ -325,7 +327,7 @@ def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunCompa
     groups = [
         _Pairs.of(task, list(addresses), a, b, key) for task, addresses in groupby(common, lambda address: address.task)
     ]
-    warnings = list(differing_protocols(a, b))
+    warnings = [*differing_protocols(a, b), *_stopped_early(a, b)]
     unpaired = len(a.records) - len(common), len(b.records) - len(common)
     if any(unpaired):
         warnings.append(
@@ -333,6 +335,15 @@ def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunCompa
         )
     rows = tuple(_task_difference(pairs, level) for pairs in groups)
     return RunComparison(a.label, b.label, unpaired, tuple(warnings), rows, _overall(groups, rows, level))
+
+
+def _stopped_early(*runs: StoredRun) -> list[str]:
+    """Runs that chose their own end."""
+    return [
+        f"{run.label} stopped when its question was decided (until=decided): p-values and intervals do not hold for it."
+        for run in runs
+        if run.config.get("until") == "decided"
+    ]
 
 
 def _task_difference(pairs: _Pairs, level: float) -> TaskDifference:
@@ -359,7 +370,7 @@ def _task_difference(pairs: _Pairs, level: float) -> TaskDifference:
 
 
 def _overall(groups: Sequence[_Pairs], rows: Sequence[TaskDifference], level: float) -> TaskDifference:
-    """Mean over tasks. The test pools the layouts of all tasks."""
+    """Mean over tasks."""
     a, a_interval = mean_of_rates([(row.both + row.only_a, row.n) for row in rows], level)
     b, b_interval = mean_of_rates([(row.both + row.only_b, row.n) for row in rows], level)
     difference = float(np.mean([row.difference for row in rows]))
@@ -393,9 +404,27 @@ def _combined(rows: Sequence[TaskDifference], difference: float) -> Interval:
 
 
 def _p_value(groups: Sequence[_Pairs]) -> float:
-    if any(pairs.clustered for pairs in groups):
-        return sign_flip([int(total) for pairs in groups for total in pairs.layouts.totals])
+    """Tests the mean over tasks: layouts count as they do there, more in a task of few episodes."""
+    weights = task_weights([pairs.n for pairs in groups])
+    if len(set(weights)) > 1 or any(pairs.clustered for pairs in groups):
+        weighted = zip(weights, groups, strict=True)
+        return sign_flip([weight * int(total) for weight, pairs in weighted for total in pairs.layouts.totals])
     return mcnemar(sum(p.count(True, False) for p in groups), sum(p.count(False, True) for p in groups))
+
+
+def task_weights(counts: Sequence[int]) -> list[int]:
+    """Whole numbers in proportion to ``1 / count``: what one episode of each task counts in the mean over tasks.
+
+    They are rounded where exact ones would be huge. The test is exact for whatever weights are fixed beforehand.
+
+    Example:
+        >>> task_weights([24, 24]), task_weights([24, 60])
+        ([1, 1], [5, 2])
+    """
+    common = lcm(*counts)
+    if len(counts) * common > _FINE:
+        common = _FINE // len(counts)
+    return [max(1, round(common / count)) for count in counts] if len(set(counts)) > 1 else [1] * len(counts)
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:

@@ -32,6 +32,8 @@ from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
 
+#: What is run where neither task nor protocol is given.
+DEFAULT_TASK = "widowx"
 #: What a run keeps of its episodes besides their records.
 STORES = ("states", "training")
 
@@ -73,6 +75,8 @@ class EvalSettings:
         settings = typed(cls, config)
         if settings.protocol is not None:
             _check_protocol(settings)
+        elif settings.task is None:
+            settings.task = DEFAULT_TASK
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
         check_least(settings, num_envs=1, episodes=1, trials=1, video=0)
         for key in ("max_minutes", "agent_timeout"):
@@ -115,7 +119,7 @@ class EvalSettings:
         """
         if self.protocol is None:
             return plan_episodes(self.tasks, self.variant, self.layouts, self.episodes, self.trials)
-        wanted = None if self.task == _defaults()["task"] else resolve(words(self.task))
+        wanted = None if self.task is None else resolve(words(self.task))
         episodes = [a for a in get_protocol(self.protocol).episodes if wanted is None or a.task in wanted]
         if not episodes:
             raise InvalidConfigError(
@@ -204,6 +208,7 @@ def evaluate(
     with closing(make_launcher(settings, make_env, agent)) as launcher:
         robot = next(iter(by_robot(tasks).values()))
         who = launcher.introduce([task.name for task in robot])
+        _check_robots(who, tasks)
         return _continue(settings, plan, until, path, launcher, who, on_start, on_episode)
 
 
@@ -404,6 +409,16 @@ def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
     for task in tasks:
         groups.setdefault(get_setup(task.robot_setup).robot.name, []).append(task)
     return groups
+
+
+def _check_robots(who: Introduction, tasks: Sequence[Task]) -> None:
+    """An agent of one robot would get through that robot's episodes and fail at the next robot's first."""
+    robots = list(by_robot(tasks))
+    if who.robot is not None and robots != [who.robot]:
+        raise InvalidConfigError(
+            f"The agent {who.origin['agent']} is for {who.robot}; the tasks are of {' and '.join(robots)}: "
+            f"choose those of {who.robot} with task=."
+        )
 
 
 def _where(address: Address) -> dict[str, Any]:

@@ -53,10 +53,12 @@ class Introduction:
     Attributes:
         origin: fields of every record that name agent, engine and look.
         agent_settings: what the agent tells of itself.
+        robot: the only robot that it acts for; None if it is for any, or does not say.
     """
 
     origin: Mapping[str, Any]
     agent_settings: Mapping[str, Any]
+    robot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class LocalLauncher:
             engine = {"engine": env.engine.name, "engine_version": env.engine.version, "look": env.engine.look}
         finally:
             env.close()
-        return Introduction({"agent": self.name, **engine}, described(self.agent))
+        return Introduction({"agent": self.name, **engine}, described(self.agent), getattr(self.agent, "robot", None))
 
     def run(self, addresses: Sequence[Address], tasks: Sequence[str], lanes: int, enough: Enough) -> Iterator[Event]:
         """See :class:`Launcher`. The environment stays for a next call with the same tasks."""

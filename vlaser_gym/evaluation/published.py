@@ -21,8 +21,18 @@ REFERENCES = {
     "vlaser-widowx": ("Vlaser-QA", "Vlaser-All"),
     "open-pi-zero-widowx": ("pi0 Beta bf16",),
     "vlaser-google-matching": ("Vlaser-QA", "Vlaser-All"),
+    "vlaser-google-aggregation": ("Vlaser-QA", "Vlaser-All"),
 }
-_ORIGIN = {"vlaser-widowx": "paper", "vlaser-google-matching": "paper", "open-pi-zero-widowx": "open-pi-zero"}
+_ORIGIN = {
+    "vlaser-widowx": "paper",
+    "vlaser-google-matching": "paper",
+    "vlaser-google-aggregation": "paper",
+    "open-pi-zero-widowx": "open-pi-zero",
+}
+#: Settings in which a run and a table may differ.
+_SETTINGS = ("engine", "look", "variant", "layouts", "terminate_on_success")
+#: Those of them that a protocol decides.
+_FIXED_BY_PROTOCOL = ("variant", "layouts")
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class PublishedTable:
         sources: where the numbers stand, in words.
         columns: column -> tasks that it pools.
         protocol: settings of this gym that come nearest to how the numbers were made.
+        scores: protocol of this gym -> column -> the name of its score there.
     """
 
     id: str
@@ -57,6 +68,7 @@ class PublishedTable:
     rows: tuple[PublishedRow, ...]
     protocol: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    scores: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def row(self, model: str) -> PublishedRow:
         """The row of a model.
@@ -107,44 +119,81 @@ def published_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> li
     Example:
         ``"mean over 4 tasks: yours 63.5 [53.6, 72.5] - Vlaser-QA (paper) 62.6, Vlaser-All (paper) 65.1"``
     """
-    rows = {row["task"]: row for row in summary["tasks"]}
     lines: dict[str, list[str]] = {}
-    protocols: dict[str, PublishedTable] = {}
+    differences: dict[str, None] = {}
     for table, models in ((published_table(name), models) for name, models in REFERENCES.items()):
-        for what, yours, column in _comparable(table, rows):
+        found = list(_comparable(table, summary, config))
+        for what, yours, column in found:
             values = [(m, _published_value(table, m, column)) for m in models]
             said = lines.setdefault(f"{what}: yours {yours}", [])
             said += [f"{model} ({_ORIGIN[table.id]}) {100 * v:.1f}" for model, v in values if v is not None]
-            protocols[str(sorted(table.protocol.items(), key=str))] = table
-    differences = [line for table in protocols.values() for line in protocol_differences(summary, config, table)]
+        if found:
+            differences |= dict.fromkeys(protocol_differences(summary, config, table))
     text = [f"{yours} - {', '.join(others)}" for yours, others in lines.items() if others]
-    warning = f"Not the same protocol: {'; '.join(dict.fromkeys(differences))}." if text and differences else ""
+    warning = f"Not the same protocol: {'; '.join(differences)}." if text and differences else ""
     return text + ([warning] if warning else [])
 
 
 def protocol_differences(summary: Mapping[str, Any], config: Mapping[str, Any], table: PublishedTable) -> list[str]:
     """In what a run differs from how a table's numbers were made, a phrase each."""
     yours = {**config, "engine": _engine(config)}
+    fixed = _FIXED_BY_PROTOCOL if config.get("protocol") else ()
     differences = [
         f"{name.replace('_', ' ')} {_word(yours[name])} here, {_word(published)} there"
         for name, published in table.protocol.items()
-        if name in ("engine", "look", "variant", "layouts", "terminate_on_success")
-        and name in yours
-        and yours[name] != published
+        if name in _SETTINGS and name not in fixed and name in yours and yours[name] != published
     ]
-    counts = sorted({row["n"] for row in summary["tasks"] if any(row["task"] in t for t in table.columns.values())})
+    if config.get("until") == "decided":
+        differences.append("stopped when decided here, all episodes there")
+    return [*differences, *_count_differences(_counts(table, summary, config), table)]
+
+
+def _count_differences(counts: Mapping[str, int], table: PublishedTable) -> Iterator[str]:
+    """Where other numbers of episodes (by column) were run."""
+    each = sorted(set(counts.values()))
     wanted = table.protocol.get("episodes")
-    if wanted is not None and counts != [wanted]:
-        differences.append(f"{' or '.join(map(str, counts))} episodes per task here, {wanted} there")
+    if wanted is not None and each != [wanted]:
+        yield f"{' or '.join(map(str, each))} episodes per task here, {wanted} there"
     for column, total in table.protocol.get("totals", {}).items():
-        played = sum(row["n"] for row in summary["tasks"] if row["task"] in table.columns[column])
-        if played not in (0, total):
-            differences.append(f"{played} episodes of {column} here, {total} there")
-    return differences
+        if counts.get(column, total) != total:
+            yield f"{counts[column]} episodes of {column} here, {total} there"
 
 
-def _comparable(table: PublishedTable, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str | None]]:
-    """What of a run a table has numbers for: ``(what, the run's rate in words, column or None for the average)``."""
+def _counts(table: PublishedTable, summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
+    """Episodes of each column of a table that a run has any of."""
+    if config.get("protocol"):
+        return {column: score["n"] for column, score in _scores(table, summary, config)}
+    played = {row["task"]: row["n"] for row in summary["tasks"]}
+    counts = {column: sum(played.get(task, 0) for task in tasks) for column, tasks in table.columns.items()}
+    return {column: count for column, count in counts.items() if count}
+
+
+def _comparable(
+    table: PublishedTable, summary: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str | None]]:
+    """What of a run a table has numbers for: ``(what, the run's rate in words, column or None for the average)``.
+
+    A protocol says itself which of its scores stands for which column; without one, the column's tasks are pooled.
+    """
+    if config.get("protocol"):
+        for column, score in _scores(table, summary, config):
+            yield score["name"], _rate(score["value"], (score["low"], score["high"])), column
+    elif table.protocol.get("variant", config.get("variant")) == "aggregation" != config.get("variant"):
+        return  # a table of many variants says nothing of one
+    else:
+        yield from _pooled(table, {row["task"]: row for row in summary["tasks"]})
+
+
+def _scores(
+    table: PublishedTable, summary: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """The scores of a run's protocol that have a column in a table."""
+    named = {score["name"]: score for score in summary.get("protocol", [])}
+    columns = table.scores.get(config["protocol"], {})
+    return [(column, named[name]) for column, name in columns.items() if name in named]
+
+
+def _pooled(table: PublishedTable, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str | None]]:
     pooled: dict[str, tuple[int, int]] = {}
     for column, tasks in table.columns.items():
         if tasks and all(task in rows for task in tasks):
@@ -191,6 +240,7 @@ def _table(entry: Mapping[str, Any], sources: Mapping[str, str]) -> PublishedTab
         rows=tuple(_row(row, tuple(columns), scale) for row in entry["rows"]),
         protocol=entry.get("protocol", {}),
         note=entry.get("note", ""),
+        scores=entry.get("scores", {}),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import Task
-from vlaser_gym.envs.tasks.protocols import Protocol
+from vlaser_gym.envs.tasks.protocols import Protocol, Score
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import address_of
 
@@ -28,14 +29,18 @@ def protocol_scores(protocol: Protocol, records: Sequence[Mapping[str, Any]]) ->
     """The numbers that a published evaluation reports, of those whose episodes have all been run.
 
     Returns:
-        Per score ``name``, ``value`` (0 to 1), ``n`` (episodes) and ``groups`` (the value is the mean over them).
+        Per score ``name``, ``value`` (0 to 1) with its 95 % interval ``low`` and ``high``, ``n`` (episodes) and
+        ``groups`` (the value is the mean over them).
     """
     success = {address_of(record): bool(record["success"]) for record in records}
-    return [
-        {"name": s.name, "value": s.value(success), "n": len(s.episodes), "groups": len(s.groups)}
-        for s in protocol.scores
-        if all(address in success for address in s.episodes)
-    ]
+    return [_score(s, success) for s in protocol.scores if all(address in success for address in s.episodes)]
+
+
+def _score(score: Score, success: Mapping[Address, bool]) -> dict[str, Any]:
+    groups = [(sum(success[address] for address in group), len(group)) for group in score.groups]
+    _, (low, high) = mean_of_rates(groups)
+    numbers = {"value": score.value(success), "low": low, "high": high}
+    return {"name": score.name, **numbers, "n": len(score.episodes), "groups": len(score.groups)}
 
 
 def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -44,6 +49,7 @@ def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str,
         "task": task.name,
         "n": len(records),
         "errors": sum(r["error"] is not None for r in records),
+        "stopped": any(r["ending"] == "terminated" for r in records),
         "success": _rate(sum(r["success"] for r in records), len(records)),
         "success_any": _rate(sum(r["success_any"] for r in records), len(records)),
         "subgoals": {

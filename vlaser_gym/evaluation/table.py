@@ -36,7 +36,8 @@ def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: b
     if len(summary["tasks"]) > 1:
         table.add_section()
         total = str(sum(row["n"] for row in summary["tasks"]))
-        means = [_percent(summary["mean"][key]) for key in ("success", "success_any")]
+        stopped = any(map(_stopped, summary["tasks"]))
+        means = ["-" if stopped else _percent(summary["mean"]["success"]), _percent(summary["mean"]["success_any"])]
         table.add_row("mean over tasks", total, *means, "", "", "")
     return table
 
@@ -66,12 +67,17 @@ def _cells(row: Mapping[str, Any], pace: float | None) -> list[str]:
     return [
         row["task"],
         str(row["n"]) + (f" ({row['errors']} errors)" if row["errors"] else ""),
-        _percent(row["success"]),
+        "-" if _stopped(row) else _percent(row["success"]),
         _percent(row["success_any"]),
         f"{row['mean_steps']:.1f}",
         "-" if first is None else f"{first:.1f}",
         "-" if pace is None else f"{pace:.1f}",
     ]
+
+
+def _stopped(row: Mapping[str, Any]) -> bool:
+    """Episodes ended at their first success: nobody knows what their last step would have shown."""
+    return bool(row.get("stopped", False))
 
 
 def _percent(rate: Mapping[str, float]) -> str:
