@@ -210,6 +210,16 @@ def test_settings_that_change_no_result_may_differ(tmp_path: Path) -> None:
         assert len(store.records) == 3
 
 
+@pytest.mark.parametrize("key", ["threads", "render_processes", "processes", "timeout"])
+def test_how_many_share_the_work_of_an_engine_may_differ(tmp_path: Path, key: str) -> None:
+    engine = {"name": "some", "assets": "here"}
+    with RunStore(tmp_path / "run", {**CONFIG, "engine": {**engine, key: 1}}) as store:
+        store.add(record(ADDRESSES[0]), states())
+    check_same(tmp_path / "run", {**CONFIG, "engine": {**engine, key: 2}})
+    with pytest.raises(StorageError, match=r"engine\.assets was 'here', now 'there'"):
+        check_same(tmp_path / "run", {**CONFIG, "engine": {**engine, key: 1, "assets": "there"}})
+
+
 def test_a_check_at_the_door_looks_at_the_keys_it_knows(tmp_path: Path) -> None:
     run = filled(tmp_path / "run")
     check_same(run, {"task": "widowx"})

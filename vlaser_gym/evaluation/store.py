@@ -40,6 +40,7 @@ FREE_SETTINGS = (
     "report",
     "engine.threads",
     "engine.render_processes",
+    "engine.processes",
     "engine.python",
     "engine.timeout",
     "launcher",
