@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,11 @@ def test_episodes_are_refilled_and_only_executed_steps_count() -> None:
         (["look=bultin"], "builtin"),
         (["num_env=3"], "num_envs"),
         (["num_envs=many"], "num_envs has a wrong value"),
+        (["engine.threads=x"], "engine.threads must be a whole number from 0 on; got 'x'"),
+        (["engine.threads=-1"], "engine.threads must be a whole number from 0 on; got -1"),
+        (["engine.render_processes=0"], "engine.render_processes must be a whole number from 1 on; got 0"),
+        (["engine=maniskill", "engine.processes=x"], "engine.processes must be a whole number from 1 on; got 'x'"),
+        (["engine.thread=1"], "Unknown option of engine 'mujoco' 'thread'"),
     ],
 )
 def test_bad_settings_are_one_sentence(
@@ -110,12 +116,37 @@ def test_bad_settings_are_one_sentence(
     assert not (tmp_path / "bench.json").exists()
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("output", ["file/bench.json", "folder"])
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(bench, "measure_tasks", lambda *_: pytest.fail("measured"))
     with pytest.raises(SystemExit) as stopped:
-        run(f"output={tmp_path}/file/bench.json")
+        run(f"output={tmp_path}/{output}")
     assert stopped.value.code == 2
-    assert "Cannot write output=" in capsys.readouterr().err
+    assert f"Cannot write output={tmp_path}/{output}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_tasks_of_several_robots_are_mixed_robot_by_robot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pick, near = "google_robot_pick_coke_can", "google_robot_move_near"
+
+    def measured(settings: bench.BenchSettings, tasks: Sequence[str]) -> list[bench.Measurement]:
+        SceneVectorEnv(tasks, len(tasks), observe=()).close()  # a batch that the environments take
+        return [bench.Measurement(tuple(tasks), "none", 10, 1.0, 1.0, 0.5, 0.0)]
+
+    monkeypatch.setattr(bench, "measure_tasks", measured)
+    run(f"task={CUBE},{pick},{CARROT},{near}", f"output={tmp_path / 'bench.json'}")
+    rows = json.loads((tmp_path / "bench.json").read_text())["measurements"]
+    assert [row["tasks"] for row in rows[:4]] == [[CUBE], [pick], [CARROT], [near]]
+    assert [row["tasks"] for row in rows[4:]] == [[CUBE, CARROT], [pick, near]]
+    said = capsys.readouterr().out
+    assert "2 mixed (widowx)" in said
+    assert "2 mixed (google_robot)" in said
 
 
 def test_the_ratio_of_two_looks_is_that_of_their_times(monkeypatch: pytest.MonkeyPatch) -> None:

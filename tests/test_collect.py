@@ -219,6 +219,7 @@ def test_wrong_settings_end_with_a_sentence(tmp_path):
         ("images=gif", "png"),
         ("task=widowx_fly", "widowx"),
         ("resize=x", "area"),
+        ("engine.threads=-1", "engine.threads must be a whole number"),
     ):
         with pytest.raises(GymError, match=word):
             collect(tmp_path / "set", "episodes=1", wrong)

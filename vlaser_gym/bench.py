@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,12 @@ from rich.table import Table
 
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import ActingEngine, check_engine
-from vlaser_gym.envs.tasks import resolve
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.evaluator import by_robot, check_counts
+from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.table import make_console
 
 _WITHOUT, _WITH = ("proprio", "instruction"), ("image", "proprio", "instruction")
@@ -94,10 +96,9 @@ def main(config: DictConfig) -> None:
     settings = typed(BenchSettings, config)
     names = resolve(settings.task)
     _check(settings)
-    batches = [(name,) for name in names] + ([names] if len(names) > 1 else [])
     console = make_console()
     results = []
-    for tasks in batches:
+    for tasks in batches(names):
         with console.status(f"Measuring {', '.join(tasks)}"):
             results += measure_tasks(settings, tasks)
     console.print(_table(settings, results))
@@ -107,7 +108,18 @@ def main(config: DictConfig) -> None:
         for name, ratio in told["picture_time_ratio"].items():
             console.print(f"{name}: pictures take {ratio:.2f} times as long as the built-in look's")
     if settings.output is not None:
-        Path(settings.output).write_text(json.dumps(told, indent=1) + "\n")
+        write_output("output", settings.output, (json.dumps(told, indent=1) + "\n").encode())
+
+
+def batches(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Which tasks are measured together: each by itself, then all of a robot, as a batch has one robot only.
+
+    Example:
+        >>> batches(["widowx_stack_cube", "widowx_carrot_on_plate", "google_robot_move_near"])[3:]
+        [('widowx_stack_cube', 'widowx_carrot_on_plate')]
+    """
+    groups = by_robot(get_task(name) for name in names).values()
+    return [(name,) for name in names] + [tuple(task.name for task in group) for group in groups if len(group) > 1]
 
 
 def measure_tasks(settings: BenchSettings, tasks: Sequence[str]) -> list[Measurement]:
@@ -200,17 +212,13 @@ def _actions(rng: np.random.Generator, num_envs: int, horizon: int) -> Any:
 def _check(settings: BenchSettings) -> None:
     """Complain before minutes are spent."""
     settings.look = check_engine(str(settings.engine["name"]), settings.look)
+    check_counts(settings.engine)
     if settings.num_envs < 1 or settings.chunk < 1 or not settings.seconds > 0:
         raise InvalidConfigError(
             "bench needs num_envs and chunk of at least 1 and seconds above 0; got "
             f"num_envs={settings.num_envs}, chunk={settings.chunk}, seconds={settings.seconds}."
         )
-    if settings.output is not None:
-        try:
-            Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-            Path(settings.output).touch()
-        except OSError as error:
-            raise StorageError(f"Cannot write output={settings.output}: {error.strerror}; choose another.") from error
+    check_output("output", settings.output)
 
 
 def report(settings: BenchSettings, results: Sequence[Measurement]) -> dict[str, Any]:
@@ -234,7 +242,8 @@ def _table(settings: BenchSettings, results: Sequence[Measurement]) -> Table:
     for name in ("control steps / s", "CPU ms / step", "physics", "images", "other"):
         table.add_column(name, justify="right")
     for result in results:
-        task = result.tasks[0] if len(result.tasks) == 1 else f"{len(result.tasks)} mixed"
+        robot = get_setup(get_task(result.tasks[0]).robot_setup).robot.name
+        task = result.tasks[0] if len(result.tasks) == 1 else f"{len(result.tasks)} mixed ({robot})"
         shares = (f"{100 * share:.1f}" for share in (result.physics, result.images, result.other))
         cpu = f"{1000 * result.cpu_seconds / result.control_steps:.2f}"
         table.add_row(task, result.pictures, f"{result.rate:.0f}", cpu, *shares)

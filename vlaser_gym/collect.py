@@ -22,7 +22,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.evaluation.evaluator import by_robot, evaluate
+from vlaser_gym.evaluation.evaluator import by_robot, check_counts, evaluate
 from vlaser_gym.evaluation.lerobot import LeRobotWriter
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, Resize
@@ -71,6 +71,7 @@ class CollectSettings:
         """
         settings = typed(cls, config)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
+        check_counts(settings.engine)
         check_least(settings, num_envs=1, episodes=1, trials=1, every=1, group=1, first=0)
         if settings.store not in STORES:
             raise UnknownNameError("store", settings.store, STORES)

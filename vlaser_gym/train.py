@@ -41,6 +41,7 @@ from vlaser_gym.cli import check_least, run, typed
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.evaluation.evaluator import check_counts
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.evaluation.table import make_console
 
@@ -81,6 +82,7 @@ class TrainSettings:
         """
         settings = typed(cls, config)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
+        check_counts(settings.engine)
         check_least(settings, log_every=1, save_every=1, evaluate_every=0, evaluate_episodes=0)
         return settings
 

@@ -87,7 +87,7 @@ class EvalSettings:
             raise UnknownNameError("store", settings.store, STORES)
         if settings.until not in (None, "decided"):
             raise InvalidConfigError(f"until must be decided or null; got {settings.until!r}.")
-        _check_counts(settings.engine)
+        check_counts(settings.engine)
         check_launcher(settings.launcher)
         if (settings.until is None) != (settings.baseline is None):
             raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
@@ -379,11 +379,15 @@ class Evaluation:
         return self.decided or (minutes is not None and self.elapsed() > 60 * minutes)
 
 
-def _check_counts(engine: Mapping[str, Any]) -> None:
-    """Engines look at these only when they build what they count, and then not kindly."""
-    for key, least in (("threads", 0), ("render_processes", 1)):
+def check_counts(engine: Mapping[str, Any]) -> None:
+    """Engines look at these settings only when they build what they count, and then not kindly.
+
+    Raises:
+        InvalidConfigError: for what is no number of threads or processes.
+    """
+    for key, least in (("threads", 0), ("render_processes", 1), ("processes", 1)):
         value = engine.get(key, least)
-        unset = value is None and key == "render_processes"
+        unset = value is None and key != "threads"
         if not unset and (type(value) is not int or value < least):
             raise InvalidConfigError(f"engine.{key} must be a whole number from {least} on; got {value!r}.")
 

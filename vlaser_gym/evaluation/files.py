@@ -40,6 +40,63 @@ def write_whole(file: Path, data: bytes, sync: bool = True) -> None:
         partial.write_bytes(data)
 
 
+def probe(folder: Path) -> None:
+    """Find out whether a folder can be made or written, and leave no trace.
+
+    Raises:
+        OSError: if not.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / f"probe-{os.getpid()}.tmp"
+        trial.write_bytes(b"")
+        trial.unlink()
+    finally:
+        for path in new:
+            if path.is_dir():
+                path.rmdir()
+
+
+def check_output(key: str, path: str | None, folder: bool = False) -> None:
+    """Find out whether a command's output can be written, before the work that it is about; leave no trace.
+
+    Args:
+        key: the command's key for it.
+        path: of the file; ``None`` if there is to be none.
+        folder: it is to be a folder.
+
+    Raises:
+        StorageError: if it cannot.
+    """
+    if path is None:
+        return
+    place = Path(path)
+    with _refusing(key, path):
+        if not folder and place.exists() and not place.is_file():
+            raise StorageError(f"Cannot write {key}={path}: expected a file, found a folder or device; choose another.")
+        probe(place if folder else place.parent)
+
+
+def write_output(key: str, path: str, data: bytes) -> None:
+    """Write a command's output as a whole, in a new folder if need be.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    with _refusing(key, path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(path), data)
+
+
+@contextmanager
+def _refusing(key: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"Cannot write {key}={path}: {error.strerror or error}; choose another.") from error
+
+
 def bring_to_disk(file: Path) -> None:
     """Wait until a file's content is on the disk."""
     descriptor = os.open(file, os.O_RDONLY)

@@ -27,7 +27,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
-from vlaser_gym.evaluation.files import Syncer, claim, write_whole
+from vlaser_gym.evaluation.files import Syncer, claim, probe, write_whole
 
 #: Version of the layout of run directories and of the fields of records. Older versions stay readable.
 SCHEMA = 1
@@ -306,18 +306,8 @@ def check_writable(path: str | Path) -> None:
     Raises:
         StorageError: if not.
     """
-    path = Path(path)
-    new = [folder for folder in (path, *path.parents) if not folder.exists()]
-    with _sentences(path):
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / f"probe-{os.getpid()}.tmp"
-            probe.write_bytes(b"")
-            probe.unlink()
-        finally:
-            for folder in new:
-                if folder.is_dir():
-                    folder.rmdir()
+    with _sentences(Path(path)):
+        probe(Path(path))
 
 
 _ABSENT = object()
