@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from vlaser_gym import cli
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
@@ -95,6 +97,19 @@ KEYS = st.sampled_from(
 def test_any_text_is_read_or_refused_in_a_sentence(key: str, value: str) -> None:
     with suppress(GymError):
         cli.load("eval", [f"{key}={value}"])
+
+
+@dataclass
+class Lists:
+    names: list[str] = field(default_factory=list)
+    rates: list[float] | None = None
+
+
+@pytest.mark.parametrize(("key", "value"), [("names", "x"), ("names", None), ("rates", 65), ("rates", {"a": 1})])
+def test_what_is_no_list_is_one_plain_sentence(key: str, value: Any) -> None:
+    with pytest.raises(InvalidConfigError, match=rf"{key} must be a list such as {key}=\[A,B\]; got .*\.$"):
+        cli.typed(Lists, OmegaConf.create({key: value}))
+    assert cli.typed(Lists, OmegaConf.create({"names": ["x"], "rates": None})) == Lists(["x"])
 
 
 def test_help_names_every_key_with_its_default_and_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ def command(*words: str) -> None:
 def test_words_become_settings() -> None:
     assert overrides(["a", "b c", "it's", "count=any"]) == [r"runs=['a','b c','it\'s']", "count=any"]
     assert overrides(["--plan", "65", "70", "power=0.9"]) == ["plan=[65,70]", "power=0.9"]
+    assert overrides(["--plan", "65", "70", "85", "--help"]) == ["plan=[65,70,85]", "--help"]
     assert overrides(["--help"]) == ["--help"]
 
 
@@ -85,9 +86,34 @@ def test_warnings_are_printed(runs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "Warning: Left out for want of a partner: 43 episodes of weak, 0 of other." in out
 
 
-def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    command("--plan", "65", "85")
+def test_the_page_says_what_was_printed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Intervals of the level asked for, and p-values corrected for all runs, not for the two on the page."""
+    command("runs/weak", "runs/strong", "runs/its copy, or so", "level=0.5", "report=out/half.html")
+    row = next(line for line in capsys.readouterr().out.splitlines() if TASKS[0] in line)
+    *_, difference, _, _, p, p_holm = (cell.strip() for cell in row.strip("|").split("|"))
+    page = (runs / "out" / "half.html").read_text()
+    found = re.search(r"carrot on plate</th>(.*?)</tr>", page, re.DOTALL)
+    assert found
+    cells = " ".join(re.sub(r"<[^>]+>", " ", found[1]).split())
+    assert difference in cells
+    assert cells.endswith(f"{p} {p_holm}")
+    assert p_holm == f"{4 * mcnemar(0, 8):.3f}", "two tasks of two pairs of runs"
+    assert "Brackets are 50 % intervals" in page
+    assert "with 50 % interval" in page
+    assert "95 %" not in page
+    assert "Two of 3 compared runs are shown; p (Holm) is corrected for all." in page
+
+
+def test_help_says_what_level_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    command("--help")
+    assert "p (Holm) up to 1 - level" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rates", [("65", "85"), ("0.65", "0.85")])
+def test_a_plan(rates: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    command("--plan", *rates)
     out = capsys.readouterr().out
+    assert "tell 65 % from 85 %" in out
     assert re.search(r"unpaired\s*\|\s*-\s*\|\s*73\s*\|", out)
     assert re.search(r"paired, correlation 0\.4\s*\|\s*25\.9 %\s*\|\s*5\d\s*\|", out)
 
@@ -109,7 +135,22 @@ def test_ranking_against_real_rates(runs: Path, capsys: pytest.CaptureFixture[st
         (["runs/weak", "runs/strong", "count=never"], "Unknown way to count 'never'"),
         (["runs/weak", "runs/strong", "level=95"], "level must lie between 0 and 1; got 95"),
         (["runs/weak", "runs/strong", "levle=0.9"], "Unknown key 'levle'"),
-        (["runs/weak", "runs/strong", "json=runs"], "Cannot write runs"),
+        (["runs/weak", "runs/strong", "json=runs"], "Cannot write json=runs: expected a file"),
+        (["runs/weak", "runs/strong", "report=real.yaml/page"], "Cannot write report=real.yaml/page"),
+        (
+            ["runs/weak", "runs/strong", "power=0.9"],
+            "reads only runs, count, level, json, report; got power=0.9: leave it",
+        ),
+        (["runs/weak", "runs/strong", "policies=[p,q]"], "got policies=['p', 'q']: leave it out"),
+        (["runs/weak", "runs/strong", "real=real.yaml", "json=x.json"], "real= reads only runs, real, policies, count"),
+        (["runs/weak", "runs/strong", "real=real.yaml", "report=x"], "got report=x: leave it out"),
+        (["runs=x"], "runs must be a list such as runs=[A,B]; got x."),
+        (["plan=65"], "plan must be a list such as plan=[A,B]; got 65."),
+        (["--plan", "65", "85", "json=plan.json"], "--plan reads only plan, power, alpha; got json=plan.json"),
+        (["--plan", "65", "85", "report=page.html"], "got report=page.html: leave it out"),
+        (["runs/weak", "--plan", "65", "85"], "got runs=['runs/weak']: leave it out"),
+        (["--plan", "65", "85", "90"], "--plan takes two success rates"),
+        (["--plan", "0.65", "85"], "both as shares (--plan 0.65 0.7); got 0.65 85."),
         (["runs/weak", "runs/strong", "real=simplerenv-real"], "got 0 names for 2 runs"),
         (["--plan", "65"], "--plan takes two success rates"),
         (["--plan"], "--plan takes two success rates"),

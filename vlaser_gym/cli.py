@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import NoneType, UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
@@ -78,10 +79,23 @@ def typed(cls: type[T], config: DictConfig) -> T:
     Raises:
         InvalidConfigError: with the key and what was expected.
     """
+    _check_lists(cls, config)
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config)))
     except OmegaConfBaseException as error:
         raise InvalidConfigError(f"{error.full_key} has a wrong value: {str(error.msg).splitlines()[0]}.") from error
+
+
+def _check_lists(cls: type, config: DictConfig) -> None:
+    """Refuse what is no list of plain values where a field wants one: OmegaConf's own words name its classes."""
+    hints = get_type_hints(cls)
+    for key, value in config.items():
+        hint = hints.get(str(key))
+        options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if not any(get_origin(option) is list for option in options) or (value is None and NoneType in options):
+            continue
+        if not isinstance(value, ListConfig) or any(isinstance(item, ListConfig | DictConfig) for item in value):
+            raise InvalidConfigError(f"{key} must be a list such as {key}=[A,B]; got {value}.")
 
 
 def check_least(settings: object, *, or_null: bool = False, **least: int) -> None:

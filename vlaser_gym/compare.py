@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 
-from vlaser_gym.cli import run, typed
-from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.cli import load, run, typed
+from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.comparison import (
     Comparison,
     RunComparison,
@@ -24,10 +24,18 @@ from vlaser_gym.evaluation.comparison import (
     load_runs,
     p_text,
 )
+from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.power import PlanRow, plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.table import make_console
+
+#: The command's questions, and the settings that each of them reads.
+_READ = {
+    "--plan": ("plan", "power", "alpha"),
+    "real=": ("runs", "real", "policies", "count"),
+    "a comparison": ("runs", "count", "level", "json", "report"),
+}
 
 
 @dataclass
@@ -49,9 +57,12 @@ class CompareSettings:
 def main(config: DictConfig) -> None:
     """Print a plan, or compare runs."""
     settings = typed(CompareSettings, config)
+    _check_unread(settings)
     if settings.plan is not None:
         _print_plan(settings)
         return
+    check_output("json", settings.json)
+    check_output("report", settings.report)
     runs = load_runs(settings.runs)
     if settings.real is not None:
         _print_ranking(runs, settings)
@@ -60,13 +71,14 @@ def main(config: DictConfig) -> None:
     for two in comparison.against:
         _print_comparison(two, comparison)
     if settings.json is not None:
-        _write_json(Path(settings.json), comparison)
+        write_output("json", settings.json, (json.dumps(comparison.as_dict(), indent=2) + "\n").encode())
+        print(f"JSON: {settings.json}")
     if settings.report is not None:
-        _write_page(runs, settings)
+        _write_page(runs, comparison, settings.report)
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
-    """Command line words as ``key=value``: folders become ``runs=``, ``--plan A B`` becomes ``plan=``.
+    """Command line words as ``key=value``: folders become ``runs=``, the words after ``--plan`` become ``plan=``.
 
     Example:
         >>> overrides(["runs/a", "runs/b", "level=0.9"])
@@ -77,11 +89,21 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     words = list(arguments)
     if "--plan" in words:
         at = words.index("--plan")
-        words[at : at + 3] = [f"plan=[{','.join(words[at + 1 : at + 3])}]"]
+        rates = [*takewhile(lambda word: "=" not in word and not word.startswith("-"), words[at + 1 :])]
+        words[at : at + 1 + len(rates)] = [f"plan=[{','.join(rates)}]"]
     folders = [w for w in words if not w.startswith("-") and ("=" not in w or Path(w).is_dir())]
     others = [w for w in words if w not in folders]
     quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
     return ([f"runs=[{quoted}]"] if folders else []) + others
+
+
+def _check_unread(settings: CompareSettings) -> None:
+    """Refuse settings that the question does not read, rather than leave them without effect."""
+    asked = "--plan" if settings.plan is not None else "real=" if settings.real is not None else "a comparison"
+    defaults = typed(CompareSettings, load("compare"))
+    for key in (entry.name for entry in fields(settings) if entry.name not in _READ[asked]):
+        if (value := getattr(settings, key)) != getattr(defaults, key):
+            raise InvalidConfigError(f"{asked} reads only {', '.join(_READ[asked])}; got {key}={value}: leave it out.")
 
 
 def _print_comparison(two: RunComparison, comparison: Comparison) -> None:
@@ -123,13 +145,11 @@ def _relation(p: float) -> str:
 
 
 def _print_plan(settings: CompareSettings) -> None:
-    rates = settings.plan or []
-    if len(rates) != 2:
-        raise InvalidConfigError(f"--plan takes two success rates in percent, as in --plan 65 70; got {rates}.")
-    rows = plan(rates[0] / 100, rates[1] / 100, settings.power, settings.alpha)
+    a, b = _rates(settings.plan or [])
+    rows = plan(a, b, settings.power, settings.alpha)
     console = make_console()
     print(
-        f"Episodes of each run that tell {rates[0]:g} % from {rates[1]:g} % "
+        f"Episodes of each run that tell {100 * a:g} % from {100 * b:g} % "
         f"(power {settings.power:g}, two-sided alpha {settings.alpha:g}):"
     )
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
@@ -142,6 +162,17 @@ def _print_plan(settings: CompareSettings) -> None:
         "Paired runs share their addresses; the correlation is that of their outcomes there. compare prints how often\n"
         "two runs' outcomes differ. until=decided counts the second run only."
     )
+
+
+def _rates(numbers: Sequence[float]) -> tuple[float, float]:
+    """Rates between 0 and 1; as in ``baseline=`` of the evaluation, numbers above 1 are percent."""
+    if len(numbers) != 2 or (numbers[0] > 1) != (numbers[1] > 1):
+        raise InvalidConfigError(
+            "--plan takes two success rates, both in percent (--plan 65 70) or both as shares (--plan 0.65 0.7); got "
+            f"{' '.join(f'{number:g}' for number in numbers) or 'none'}."
+        )
+    a, b = (number / 100 if number > 1 else number for number in numbers)
+    return a, b
 
 
 def _plan_cells(row: PlanRow) -> list[str]:
@@ -162,20 +193,10 @@ def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None
     console.print(table)
 
 
-def _write_json(path: Path, comparison: Comparison) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(comparison.as_dict(), indent=2) + "\n")
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error.strerror}; choose another json=.") from error
-    print(f"JSON: {path}")
-
-
-def _write_page(runs: Sequence[StoredRun], settings: CompareSettings) -> None:
-    videos: list[Any] = [find_videos(stored.path) for stored in runs[:2]]
-    page = write_report(
-        runs[0].path, videos[0], runs[1].path, compare_videos=videos[1], path=settings.report, count=settings.count
-    )
+def _write_page(runs: Sequence[StoredRun], comparison: Comparison, path: str) -> None:
+    a, b = runs[:2]
+    videos = find_videos(a.path), find_videos(b.path)
+    page = write_report(a.path, videos[0], b.path, compare_videos=videos[1], path=path, comparison=comparison)
     others = f" (of {runs[0].label} and {runs[1].label} only)" if len(runs) > 2 else ""
     print(f"Report: {page}{others}")
 

@@ -44,7 +44,7 @@ def write_report(
     thumbnails: Pictures | None = None,
     compare_thumbnails: Pictures | None = None,
     path: str | Path | None = None,
-    count: str = "last",
+    comparison: Comparison | None = None,
 ) -> Path:
     """Write the report of a run, or of two side by side. It works offline and needs no other file.
 
@@ -57,7 +57,8 @@ def write_report(
         thumbnails: JPEG pictures of :func:`render_thumbnails`, shown on the tiles.
         compare_thumbnails: those of the second run.
         path: the page; ``report.html`` in the run directory, or ``compare.html`` in that of the second run.
-        count: convention of the comparison, ``"last"`` or ``"any"``.
+        comparison: of these two and perhaps of further runs, for which its p-values are then corrected; ``None`` for
+            one of these two by the benchmark's rule.
 
     Returns:
         Path of the page.
@@ -76,7 +77,8 @@ def write_report(
             runs, (videos, compare_videos), (thumbnails, compare_thumbnails), strict=False
         )
     ]
-    comparison = compare_runs(runs, count) if len(runs) > 1 else None
+    if comparison is None and len(runs) > 1:
+        comparison = compare_runs(runs)
     context = _context(sides, comparison)
     _write(page, _environment().get_template("report.html").render(**context, media=media.embedded))
     return page
@@ -262,7 +264,7 @@ def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _compared(comparison: Comparison) -> dict[str, Any]:
-    (two,) = comparison.against
+    two, level = comparison.against[0], f"{100 * comparison.level:g} %"
     rows = [*two.tasks, *([two.overall] if len(two.tasks) > 1 else [])]
     labels = ["mean over tasks" if row.task == "all" else _short(row.task) for row in rows]
     rates = [
@@ -282,8 +284,10 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
     return {
         "rule": {"last": "last step", "any": "any step"}[comparison.count],
         "rows": [{"label": label, "row": row} for label, row in zip(labels, rows, strict=True)],
-        "rates": interval_chart(rates, "Success rates of A and B with 95 % intervals"),
-        "differences": interval_chart(differences, "Difference B minus A with 95 % interval", -end, end),
+        "level": level,
+        "runs": len(comparison.runs),
+        "rates": interval_chart(rates, f"Success rates of A and B with {level} intervals"),
+        "differences": interval_chart(differences, f"Difference B minus A with {level} interval", -end, end),
         "warnings": two.warnings,
         "p_text": p_text,
     }
