@@ -15,7 +15,8 @@ from demonstrations import SIZE, TINY, tiny_config, write_set
 
 from vlaser_gym import cli
 from vlaser_gym.agents.learners.curves import read_metrics
-from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
+from vlaser_gym.agents.learners.dataset import Batch, Batches, Demonstrations
+from vlaser_gym.agents.learners.distributed import Workers
 from vlaser_gym.agents.learners.sft import FlowLoss, SftSettings, SupervisedFineTuning
 from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
@@ -58,7 +59,7 @@ def data(path):
 
 @pytest.fixture
 def make(data, tmp_path):
-    def trainer(name: str = "run", **changes) -> SupervisedFineTuning:
+    def trainer(name: str = "run", workers=None, **changes) -> SupervisedFineTuning:
         processor = nano_processor(tiny_config(), data.statistics())
         return SupervisedFineTuning(
             VlaserPolicy.initialise(tiny_config(), seed=1),
@@ -67,6 +68,7 @@ def make(data, tmp_path):
             dataclasses.replace(SETTINGS, **changes),
             tmp_path / name,
             seed=5,
+            workers=workers,
             save_every=3,
             log_every=2,
         )
@@ -110,6 +112,31 @@ def test_the_places_are_a_second_loss_from_the_image_features(data):
     expected = (module.places(features) - batch.places).square().mean()
     torch.testing.assert_close(misplaced, expected.detach())
     torch.testing.assert_close(loss.detach(), error + 0.5 * misplaced)
+
+
+def test_all_that_the_loss_gives_is_on_the_policys_device():
+    """The meta device stands in for a GPU: a tensor of the CPU could not be stacked with the others."""
+    policy = VlaserPolicy.on_meta(tiny_config())
+    batch = Batch(
+        pixels=torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8, device="meta"),
+        input_ids=torch.zeros(2, policy.config.max_length, dtype=torch.long, device="meta"),
+        proprio=torch.zeros(2, policy.config.proprio_dim, device="meta"),
+        actions=torch.zeros(2, 4, 7, device="meta"),
+        places=torch.zeros(2, 10, device="meta"),
+    )
+    found = FlowLoss(policy)(batch, torch.zeros(2, 1, 4, 7, device="meta"), torch.zeros(2, 1, device="meta"))
+    assert {value.device.type for value in found} == {"meta"}
+
+
+def test_the_first_process_says_when_the_time_is_up(make):
+    """A process with its own clock would stop alone, and the others would wait for it."""
+
+    class Follower(Workers):
+        def agree(self, value):
+            return False
+
+    trainer = make(workers=Follower())
+    assert trainer.train(stop=lambda: True)
 
 
 def test_a_continued_run_ends_with_the_same_bits(make):

@@ -118,7 +118,7 @@ class FlowLoss(nn.Module):
         velocity = policy.decode(policy.joint_features(vision_language, batch.proprio, x, t))
         error = (velocity - flow.target_velocity(noise, actions, policy.config.sigma_min)).square().mean()
         if not self.weight:
-            return error, error.detach(), torch.zeros(())
+            return error, error.detach(), error.new_zeros(())
         assert self._features is not None
         found = self.places(self._features.flatten(1))
         misplaced = functional.mse_loss(found.float(), batch.places)
@@ -215,7 +215,8 @@ class SupervisedFineTuning:
         curves = Curves(self.path, self.step) if self.workers.leads else None
         losses: list[Tensor] = []
         begun, counted = time.perf_counter(), self.step
-        while self.step < self.settings.steps and not stop():
+        # One process's clock decides for all: a process that went on alone would wait for the others forever.
+        while self.step < self.settings.steps and not self.workers.agree(stop()):
             losses.append(self.take_step())
             last = self.step == self.settings.steps
             if self.step % self.log_every == 0 or last:
