@@ -44,7 +44,8 @@ def write_run(
     seed: int = 0,
 ) -> Path:
     """A run of random numbers; an episode has a decision for every four steps."""
-    settings = {} if density is None else {"density": density, "noise_level": noise_level}
+    settings: dict[str, Any] = {"num_flow_steps": config.num_flow_steps}
+    settings |= {} if density is None else {"density": density, "noise_level": noise_level}
     with RunStore(path, {"agent_settings": settings}) as store:
         for number, (address, outcome) in enumerate(outcomes.items()):
             count = -(-outcome[1] // 4)

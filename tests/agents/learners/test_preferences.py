@@ -305,6 +305,12 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     noisy = write_run(tmp_path / "noisy", OUTCOMES, tiny_config(), noise_level=0.9)
     with pytest.raises(InvalidConfigError, match=r"noise_level=0\.9"):
         begin(make(tmp_path, data=[noisy]))
+    other = tiny_config(num_flow_steps=tiny_config().num_flow_steps + 2)
+    longer = write_run(tmp_path / "longer", OUTCOMES, other)
+    with pytest.raises(InvalidConfigError, match=f"num_flow_steps={other.num_flow_steps}: collect"):
+        begin(make(tmp_path, data=[longer]))
+    with pytest.raises(InvalidConfigError, match="another number of flow steps"):
+        begin(make(tmp_path, loss="flow_dpo", data=[noisy, longer]))
     with pytest.raises(InvalidConfigError, match="stored with chains and some without"):
         begin(make(tmp_path, loss="flow_dpo", data=[run, noisy]))
     large = write_run(tmp_path / "large", OUTCOMES, tiny_config(image_size=36))

@@ -53,22 +53,22 @@ class Decisions:
 
         Raises:
             StorageError: if an episode was stored without it.
-            InvalidConfigError: if another policy's was stored, or chains of some episodes only.
+            InvalidConfigError: if another policy's was stored, or chains of some episodes only, or of different lengths.
         """
         parts = [episode.training() for episode in episodes]
         for episode, part in zip(episodes, parts, strict=True):
             _check(episode, part, config)
-        names = {"chain" in part for part in parts}
-        if len(names) > 1:
+        chains = {part["chain"].shape[1:] if "chain" in part else None for part in parts}
+        if len(chains) > 1:
             raise InvalidConfigError(
-                "Some of these episodes were stored with chains and some without: give runs of agent=vlaser_explore "
-                "only, or none of it."
+                "Some of these episodes were stored with chains and some without, or with chains of another number of "
+                "flow steps: give runs of agent=vlaser_explore with one setting only, or none of it."
             )
 
         def joined(name: str) -> Tensor:
             return torch.from_numpy(np.concatenate([part[name] for part in parts]))
 
-        has_chains = names == {True}
+        has_chains = chains != {None}
         return cls(
             pixels=joined("pixels"),
             input_ids=joined("input_ids"),

@@ -307,10 +307,10 @@ def check_density(run: Path, density: Density) -> None:
     told = read_config(run).get("agent_settings") or {}
     wanted = describe_density(density)
     found = {name: told.get(name) for name in wanted}
-    same = found["density"] == wanted["density"] and np.isclose(found["noise_level"] or 0, wanted["noise_level"])
-    if not same:
+    same = all(found[name] == wanted[name] for name in ("density", "num_flow_steps"))
+    if not same or not np.isclose(found["noise_level"] or 0, wanted["noise_level"]):
+        needed, got = (" ".join(f"{name}={value}" for name, value in values.items()) for values in (wanted, found))
         raise InvalidConfigError(
-            f"algo.loss=tpo needs chains of density={wanted['density']} with noise_level={wanted['noise_level']}; the "
-            f"run {run} has density={found['density']} and noise_level={found['noise_level']}: collect with "
-            "agent=vlaser_explore and these settings, or change algo.density and algo.noise_level."
+            f"algo.loss=tpo needs chains of {needed}; the run {run} has {got}: collect with agent=vlaser_explore and "
+            "these settings, or change algo.density and algo.noise_level."
         )

@@ -93,9 +93,10 @@ class ExploringAgent(VlaserAgent):
 
 
 def describe_density(density: Density) -> dict[str, Any]:
-    """Name and noise of a density, as runs keep them."""
+    """Name, noise and steps of a density, as runs keep them."""
     assert isinstance(density, FlowSde)
-    return {"density": EXPLORATIONS[int(density.one_step)], "noise_level": density.noise_level}
+    name = EXPLORATIONS[int(density.one_step)]
+    return {"density": name, "noise_level": density.noise_level, "num_flow_steps": density.num_steps}
 
 
 def make_exploration(name: str, num_steps: int, noise_level: float) -> Density:
