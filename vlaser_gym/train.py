@@ -30,7 +30,7 @@ from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
 from vlaser_gym.agents.learners.rounds import RoundSettings, RoundTrainer, Source
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, SftSettings, SupervisedFineTuning
-from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, nano_processor
+from vlaser_gym.agents.vlaser.agent import SHIPPED, VlaserAgent, choose_device, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.config import PRESETS, VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
@@ -41,7 +41,7 @@ from vlaser_gym.cli import check_least, run, typed
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
-from vlaser_gym.evaluation.evaluator import check_counts
+from vlaser_gym.evaluation.evaluator import by_robot, check_counts
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.evaluation.table import make_console
 
@@ -55,7 +55,7 @@ class TrainSettings:
 
     data: Any
     init: Any
-    robot: str
+    robot: str | None
     run: str | None
     seed: int
     device: str | None
@@ -98,7 +98,8 @@ class TrainSettings:
 
     def stored(self) -> dict[str, Any]:
         """What a run keeps of its settings, and what must agree to continue it."""
-        return {name: value for name, value in asdict(self).items() if name not in _FREE}
+        kept = {name: value for name, value in asdict(self).items() if name not in _FREE}
+        return {**kept, "robot": self.robot or "widowx"}
 
 
 def main(config: DictConfig) -> None:
@@ -120,10 +121,12 @@ def main(config: DictConfig) -> None:
 def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> None:
     """One run."""
     begun = time.monotonic()
+    algo = _algorithm(settings)
+    if isinstance(algo, PpoSettings | RoundSettings):
+        _check_init(init, algo.name)
     if workers.leads:
         _claim(path, {**settings.stored(), "init": init})
     workers.barrier()
-    algo = _algorithm(settings)
     if isinstance(algo, RoundSettings):
         _learn_in_rounds(settings, algo, init, path, workers, _clock(settings, begun))
         return
@@ -174,6 +177,7 @@ def _post_train(
     make: Callable[..., Any] = make_group_lanes if in_groups else make_chain_lanes
     learner: type[FlowPPO] = FlowGRPO if in_groups else FlowPPO
     policy, processor = initial_policy(settings, init)
+    _check_robot(settings, init, processor)
     lanes = make(
         resolve(settings.task),
         settings.num_envs,
@@ -248,6 +252,8 @@ def _learn_in_rounds(
     if workers.size > 1:
         raise InvalidConfigError(f"algo={algo.name} trains in one process; start it without torchrun.")
     policy, processor = initial_policy(settings, init)
+    if algo.rounds or settings.evaluate_episodes:
+        _check_robot(settings, init, processor)
     kinds: dict[type[RoundSettings], type[RoundTrainer]] = {
         DpoSettings: PreferenceTrainer,
         NftSettings: NegativeAwareTrainer,
@@ -316,6 +322,8 @@ def _prepare(
     A run that is continued keeps the statistics that it began with.
     """
     policy, processor = initial_policy(settings, init)
+    if settings.evaluate_episodes:
+        _check_robot(settings, init, processor)
     data = _demonstrations(settings.data_sets, policy.config.horizon, processor, workers)
     stored = path / POLICY_FOLDER
     statistics = Statistics.load(stored) if (stored / "statistics.json").is_file() else data.statistics()
@@ -338,19 +346,43 @@ def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Pr
     """The policy that a run starts from, and its processor."""
     device = choose_device(settings.device)
     if init in PRESETS:
-        config = VlaserConfig.preset(init, settings.robot, **settings.settings)
+        config = VlaserConfig.preset(init, settings.robot or "widowx", **settings.settings)
         if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
             raise InvalidConfigError(f"init={init} needs a tokenizer; give the folder of a VLM instead.")
         return VlaserPolicy.initialise(config, settings.seed, device=device), nano_processor(config)
     if not Path(init).exists():
         raise UnknownNameError("init (a preset or an existing folder)", init, PRESETS)
     policy, report = load_policy(
-        init, dtype=torch.float32, device=device, seed=settings.seed, settings=settings.settings
+        init,
+        robot=settings.robot,
+        dtype=torch.float32,
+        device=device,
+        seed=settings.seed,
+        settings=settings.settings,
     )
     if report.layout == "vlm":
         print(f"{init} is a vision-language model: the action expert starts with random weights")
     policy.reset_parameters(settings.seed, settings.fresh)
     return policy, Processor.load(init, policy.config)
+
+
+def _check_init(init: str, name: str) -> None:
+    """Raise :class:`InvalidConfigError` where an algorithm that improves a policy would begin with random weights."""
+    if init in PRESETS:
+        raise InvalidConfigError(
+            f"algo={name} goes on from a policy, but init={init} is a preset with random weights; give the folder of a "
+            f"policy, such as init={SHIPPED / 'nano'}, which came with this package."
+        )
+
+
+def _check_robot(settings: TrainSettings, init: str, processor: Processor) -> None:
+    """Raise :class:`InvalidConfigError` if the tasks are not of the policy's robot."""
+    robots = by_robot(get_task(name) for name in resolve(settings.task))
+    if set(robots) != {processor.robot}:
+        raise InvalidConfigError(
+            f"The policy {init} is for {processor.robot}, but task={settings.task} is of {', '.join(robots)}; choose "
+            "tasks of the policy's robot with task=, or another init."
+        )
 
 
 def _with_statistics(processor: Processor, statistics: Statistics) -> Processor:
@@ -363,7 +395,8 @@ def _evaluation(settings: TrainSettings, processor: Processor) -> Callable[[Vlas
 
     def evaluate(policy: VlaserPolicy) -> dict[str, float]:
         results = run_episodes(
-            VlaserAgent(policy, processor),
+            # Compiling would wrap the layers that are being trained.
+            VlaserAgent(policy, processor, compile=False),
             tasks,
             settings.evaluate_episodes,
             num_envs=settings.num_envs,
@@ -382,6 +415,9 @@ def _claim(path: Path, stored: dict[str, Any]) -> None:
     if file.is_file():
         before = json.loads(file.read_text())
         differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
+        name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
+        if name != wanted:
+            raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")
         # Another schedule and more data are decisions that may be taken on the way; they go on record.
         differing = [name for name in differing if name not in ("algo", "data")]
         if differing:

@@ -292,7 +292,14 @@ def test_two_processes_train_as_one_with_the_same_groups(tmp_path):
 
 
 COMMAND = (
-    *("task=widowx_stack_cube", "num_envs=2", "threads=1", "init=nano", "algo=grpo", "evaluate_episodes=0"),
+    *(
+        "task=widowx_stack_cube",
+        "num_envs=2",
+        "threads=1",
+        f"init={SHIPPED / 'nano'}",
+        "algo=grpo",
+        "evaluate_episodes=0",
+    ),
     *("algo.group_size=2", "algo.rounds=1", "algo.epochs=1", "algo.save_every=1"),
 )
 
@@ -305,7 +312,7 @@ def train(*arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_a_killed_run_goes_on_exactly(tmp_path):
     """SIGKILL in the middle of an iteration, on real environments, from the shipped policy: it fails and succeeds."""
-    options = ("algo.iterations=8", f"init={SHIPPED / 'nano'}")
+    options = ("algo.iterations=8",)
     whole = train(*options, f"run={tmp_path}/whole")
     assert whole.wait(900) == 0
     killed = train(*options, f"run={tmp_path}/killed")

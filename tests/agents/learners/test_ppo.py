@@ -19,7 +19,7 @@ from vlaser_gym.agents.learners.densities import DENSITIES
 from vlaser_gym.agents.learners.lanes import ChainLanes, ChainVecEnv
 from vlaser_gym.agents.learners.ppo import FlowPPO
 from vlaser_gym.agents.learners.ppo_settings import PpoSettings
-from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
+from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.cli import group_config, typed
@@ -454,7 +454,14 @@ def test_two_processes_train_as_one_with_the_same_lanes(tmp_path):
 # ---------------------------------------------------------------------- the command
 
 COMMAND = (
-    *("task=widowx_stack_cube", "num_envs=2", "threads=1", "init=nano", "algo=ppo", "evaluate_episodes=0"),
+    *(
+        "task=widowx_stack_cube",
+        "num_envs=2",
+        "threads=1",
+        f"init={SHIPPED / 'nano'}",
+        "algo=ppo",
+        "evaluate_episodes=0",
+    ),
     *("algo.n_steps=3", "algo.batch_size=6", "algo.epochs=1", "algo.critic_warmup=0", "algo.reward=subgoals"),
 )
 
@@ -472,10 +479,10 @@ def test_train_command_on_real_environments(tmp_path):
     assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl")] == [6, 12]
     assert all(row["train/first_ratio_error"] < 1e-5 for row in read_metrics(tmp_path / "run/metrics.jsonl"))
     agent = load_agent(str(tmp_path / "run/checkpoint"))
-    fresh = VlaserPolicy.initialise(VlaserConfig.preset("nano"), 0)
+    before = load_agent(str(SHIPPED / "nano")).policy
     assert torch.equal(
         agent.policy.vision.state_dict()["embeddings.position_embedding"],
-        fresh.vision.state_dict()["embeddings.position_embedding"],
+        before.vision.state_dict()["embeddings.position_embedding"],
     )
 
 

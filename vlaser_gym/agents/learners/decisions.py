@@ -53,7 +53,7 @@ class Decisions:
 
         Raises:
             StorageError: if an episode was stored without it.
-            InvalidConfigError: if another policy's was stored, or chains of some episodes only, or of different lengths.
+            InvalidConfigError: if another policy's was stored, or chains of some episodes only, or of several lengths.
         """
         parts = [episode.training() for episode in episodes]
         for episode, part in zip(episodes, parts, strict=True):

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vlaser_gym import train
+from vlaser_gym.agents.vlaser.agent import SHIPPED, nano_processor
+from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
+from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.cli import load
+from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
+from vlaser_gym.train import TrainSettings, initial_policy, main
+
+NANO = f"init={SHIPPED / 'nano'}"
+#: Few parameters; a byte tokenizer fits.
+SMALL = {"vision_layers": 1, "layers": 2, "vision_width": 16, "vision_heads": 2, "vision_mlp": 32, "max_length": 48}
+
+
+def settings(*arguments: str) -> TrainSettings:
+    return TrainSettings.from_config(load("train", arguments))
+
+
+def refused(error: type[GymError], match: str, *arguments: str) -> None:
+    with pytest.raises(error, match=match) as caught:
+        main(load("train", ["device=cpu", *arguments]))
+    assert "\n" not in str(caught.value)
+
+
+def stored_policy(folder: Path, robot: str) -> Path:
+    config = VlaserConfig.preset("nano", robot, **SMALL)
+    save_pretrained(VlaserPolicy.initialise(config), folder)
+    nano_processor(config).save(folder)
+    return folder
+
+
+# ---------------------------------------------------------------------- what to start from
+
+
+@pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo", "nft"])
+def test_what_improves_a_policy_does_not_begin_with_random_weights(tmp_path, algo):
+    match = rf"algo={algo} goes on from a policy, but init=nano is a preset .* init=.*weights/nano"
+    refused(InvalidConfigError, match, f"algo={algo}", f"run={tmp_path}/run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_robot_is_that_of_the_policy_and_of_the_tasks(tmp_path):
+    folder = stored_policy(tmp_path / "google", "google_robot")
+    assert initial_policy(settings(f"init={folder}"), str(folder))[1].robot == "google_robot"
+    with pytest.raises(GymError, match="widowx"):
+        initial_policy(settings("robot=widowx"), str(folder))
+    for algo in ("ppo", "grpo", "sft", "dpo", "nft"):
+        match = rf"policy {folder} is for google_robot, but task=widowx is of widowx; choose tasks"
+        refused(InvalidConfigError, match, f"algo={algo}", f"init={folder}", f"run={tmp_path}/{algo}", "task=widowx")
+
+
+def test_a_vision_language_model_gets_an_expert_for_the_robot_that_was_named(tmp_path, monkeypatch):
+    seen = []
+
+    def load_policy(init, **options):
+        seen.append(options["robot"])
+        raise InvalidConfigError("enough")
+
+    monkeypatch.setattr(train, "load_policy", load_policy)
+    for given, robot in (("robot=google_robot", "google_robot"), ("robot=null", None)):
+        with pytest.raises(InvalidConfigError, match="enough"):
+            initial_policy(settings(given), str(tmp_path))
+        assert seen.pop() == robot
+
+
+# ---------------------------------------------------------------------- going on
+
+
+def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
+    kept = {**settings("algo=sft").stored(), "init": "nano"}
+    train._claim(tmp_path, kept)
+    before = (tmp_path / "settings.json").read_text()
+    refused(StorageError, "holds a run of algo=sft, not dpo", "algo=dpo", NANO, f"run={tmp_path}")
+    assert (tmp_path / "settings.json").read_text() == before
+    train._claim(tmp_path, {**kept, "algo": {**kept["algo"], "steps": 7}})
+    assert json.loads((tmp_path / "settings.json").read_text())["algo"]["steps"] == 7
+
+
+def test_a_run_from_before_the_robot_had_no_default_goes_on(tmp_path):
+    train._claim(tmp_path, {**settings("robot=widowx").stored(), "init": "nano"})
+    train._claim(tmp_path, {**settings().stored(), "init": "nano"})
+
+
+# ---------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_does_not_compile_the_policy_in_training(monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "VlaserAgent", lambda *_, **options: asked.append(options))
+    monkeypatch.setattr(train, "run_episodes", lambda *_, **options: [])
+    monkeypatch.setattr(train, "success_rates", lambda results: {})
+    train._evaluation(settings(), None)(None)
+    assert asked == [{"compile": False}]
