@@ -30,6 +30,10 @@ class InvalidConfigError(GymError):
     """A setting outside its range, or settings that contradict each other."""
 
 
+class ClosedError(GymError):
+    """An environment that is used after it was closed."""
+
+
 class RenderingUnavailableError(GymError):
     """No OpenGL driver can make pictures here; everything that needs none still works."""
 

@@ -21,6 +21,10 @@ class Minimal:
         return np.zeros((len(lanes), 1, 7))
 
 
+class Modest(Minimal):
+    observes = "proprio"
+
+
 class Picky(Minimal):
     def __init__(self, weights: str, temperature: float = 1.0) -> None:
         if weights == "none":
@@ -51,6 +55,10 @@ def test_the_name_may_refer_to_the_class() -> None:
 
 def test_what_it_does_not_say_it_observes_is_everything_public() -> None:
     assert make_agent({"_target_": HERE + "Minimal"}).observes == DEFAULT_OBSERVES
+
+
+def test_a_lone_observation_is_one_name() -> None:
+    assert make_agent({"_target_": HERE + "Modest"}).observes == ("proprio",)
 
 
 def test_options_of_any_name_are_handed_to_classes_that_take_them() -> None:

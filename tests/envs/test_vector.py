@@ -17,6 +17,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.envs.vector import STATE_FIELDS, SceneVectorEnv
 from vlaser_gym.errors import (
+    ClosedError,
     GymError,
     InvalidActionError,
     InvalidConfigError,
@@ -484,6 +485,8 @@ def test_snapshot_of_another_environment_is_refused_before_anything_changes() ->
         ({"layouts": "girds"}, "Unknown kind of layouts 'girds'"),
         ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "SAME_STEP.*DISABLED.*got NEXT_STEP"),
         ({"task": []}, "at least one task"),
+        ({"render_mode": "human"}, "Unknown render_mode 'human'.*rgb_array"),
+        ({"observe": "images"}, "Unknown observation 'images'.*nearest: image"),
         ({"num_envs": 2.5}, "num_envs must be at least 1, a whole number; got 2.5"),
         ({"engine_options": {"thread": 2}}, "Unknown option of engine 'mujoco' 'thread'.*nearest: threads"),
     ],
@@ -518,6 +521,13 @@ def test_robots_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"variant": "noon"}, "Unknown variant"),
         ({"lay_out": 3}, "Unknown reset option 'lay_out'.*layout"),
         ({"reset_mask": [True]}, "reset_mask needs 2 booleans"),
+        ({"layout": 1.5}, "'grid:K' or 'region:K'; got 1.5"),
+        ({"layout": True}, "'grid:K' or 'region:K'; got True"),
+        ({"layout": np.array(1.5)}, "'grid:K' or 'region:K'; got"),
+        ({"trial": "x"}, "'trial' must be a whole number from 0 on; got 'x'"),
+        ({"trial": [0, -1]}, "'trial' must be a whole number from 0 on; got -1"),
+        ({"trial": 1.5}, "'trial' must be a whole number from 0 on; got 1.5"),
+        ({"task": 5}, "Unknown task of this environment 5"),
     ],
 )
 def test_reset_options_that_mean_nothing(options: dict[str, Any], sentence: str) -> None:
@@ -531,11 +541,43 @@ def test_reset_options_that_mean_nothing(options: dict[str, Any], sentence: str)
     env.close()
 
 
-def test_seeds_of_the_wrong_length() -> None:
+@pytest.mark.parametrize(
+    ("seed", "sentence"),
+    [
+        ([1, 2, 3], "seed needs one number or 2; got 3"),
+        (1.5, "seed must be a whole number from 0 on; got 1.5"),
+        (-1, "seed must be a whole number from 0 on; got -1"),
+        ("12", "seed must be a whole number from 0 on; got '12'"),
+        ([3, -4], "seed must be a whole number from 0 on; got -4"),
+    ],
+)
+def test_seeds_that_are_none(seed: Any, sentence: str) -> None:
     env = make(2)
-    with pytest.raises(InvalidConfigError, match="seed needs one number or 2; got 3"):
-        env.reset(seed=[1, 2, 3])
+    with pytest.raises(InvalidConfigError, match=sentence):
+        env.reset(seed=seed)
     env.close()
+
+
+def test_a_lone_observation_is_one_name() -> None:
+    env = make(1, observe="proprio")
+    assert list(env.reset(seed=0)[0]) == ["proprio"]
+    env.close()
+
+
+def test_nothing_happens_after_the_end() -> None:
+    env = make(2)
+    env.reset(seed=0)
+    state = env.get_state()
+    env.close()
+    for call in (
+        lambda: env.step(rest(2, 1)[:, 0]),
+        env.reset,
+        env.render,
+        env.get_state,
+        lambda: env.set_state(state),
+    ):
+        with pytest.raises(ClosedError, match="was closed: make a new one"):
+            call()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

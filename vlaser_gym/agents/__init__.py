@@ -25,7 +25,7 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
 
     Returns:
         An object with ``observes``, ``reset`` and ``act``; an agent without ``observes`` gets images, proprioception
-        and instruction.
+        and instruction, one whose ``observes`` is a single name gets that.
 
     Raises:
         UnknownNameError: for a name without a file, or an argument that the class does not take.
@@ -99,4 +99,6 @@ def _as_agent(path: str, agent: Any) -> Agent:
         )
     if not hasattr(agent, "observes"):
         agent.observes = DEFAULT_OBSERVES
+    elif isinstance(agent.observes, str):
+        agent.observes = (agent.observes,)
     return agent  # type: ignore[no-any-return]

@@ -67,7 +67,7 @@ def canonical_layout(layout: int | str) -> str:
     Raises:
         InvalidConfigError: for anything else.
     """
-    if isinstance(layout, int | np.integer) and layout >= 0:
+    if isinstance(layout, int | np.integer) and not isinstance(layout, bool) and layout >= 0:
         return f"grid:{layout}"
     match = _LAYOUT.fullmatch(str(layout))
     if match is None:

@@ -58,8 +58,9 @@ class SingleLane(gymnasium.Env[dict[str, Any], NDArray[Any]]):
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], Info]:
         """Start an episode; ``options`` as for the vector environment, one value each."""
-        super().reset(seed=seed)
+        # The lanes first: they say in the project's words what is wrong with a seed.
         observation, info = self.lanes.reset(seed=seed, options=options)
+        super().reset(seed=seed)
         return _row(observation), _row(info)
 
     def step(self, action: ArrayLike) -> tuple[dict[str, Any], float, bool, bool, Info]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Snapshot, Task
-from vlaser_gym.errors import InvalidActionError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import ClosedError, InvalidActionError, InvalidConfigError, UnknownNameError
 
 Ints = NDArray[np.int64]
 Info = dict[str, Any]
@@ -56,9 +56,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         look: what pictures look like; ``None`` for the engine's own.
         variant: named variant of the scenes.
         layouts: ``"grid"`` or ``"region"``: where layouts are drawn from when a reset names none.
-        observe: which to compute: ``image`` (uint8 ``[H, W, 3]``), ``proprio`` (float32 ``[8]``: TCP position in m and
-            quaternion wxyz with w >= 0 in the base frame, gripper openness), ``instruction`` (text), ``state`` (float32
-            ``[26]``, privileged, see :data:`STATE_FIELDS`).
+        observe: which to compute, one name or several: ``image`` (uint8 ``[H, W, 3]``), ``proprio`` (float32 ``[8]``:
+            TCP position in m and quaternion wxyz with w >= 0 in the base frame, gripper openness), ``instruction``
+            (text), ``state`` (float32 ``[26]``, privileged, see :data:`STATE_FIELDS`).
         terminate_on_success: end an episode at its first success. The benchmark does not: it runs to the step limit
             and counts the last step.
         autoreset_mode: ``SAME_STEP`` (learners) or ``DISABLED`` (a lane that ended stands still until it is reset).
@@ -88,21 +88,21 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         look: str | None = None,
         variant: str = "default",
         layouts: str = "grid",
-        observe: Sequence[str] = ("image", "proprio", "instruction"),
+        observe: str | Sequence[str] = ("image", "proprio", "instruction"),
         terminate_on_success: bool = False,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
         record_states: bool = False,
         engine_options: Mapping[str, Any] | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
-        _check_choices(num_envs, layouts, observe, autoreset_mode)
+        self.observe = (observe,) if isinstance(observe, str) else tuple(observe)
+        _check_choices(num_envs, layouts, self.observe, autoreset_mode, render_mode)
         names = [task] if isinstance(task, str) else list(task)
         self.tasks = tuple(get_task(name) for name in names)
         _check_tasks(self.tasks, variant)
         setups = [get_setup(t.robot_setup) for t in self.tasks]
         self.robot = _only_robot(self.tasks)
         self.num_envs, self.render_mode = num_envs, render_mode
-        self.observe = tuple(observe)
         self.terminate_on_success, self.autoreset_mode = terminate_on_success, AutoresetMode(autoreset_mode)
         self.record_states = record_states
         self._variant, self._layouts = variant, layouts
@@ -157,9 +157,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
         Raises:
             UnknownNameError: for a task that this environment does not hold, or a variant the task does not have.
-            InvalidConfigError: for a layout that does not exist, options of the wrong length, or a first reset that
-                leaves lanes out.
+            InvalidConfigError: for a layout that does not exist, options of the wrong length, numbers that are not
+                whole or below 0, or a first reset that leaves lanes out.
+            ClosedError: after :meth:`close`.
         """
+        self._check_open()
         options = dict(options or {})
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
         if mask.shape != (self.num_envs,):
@@ -176,13 +178,19 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return self._observe(), info
 
     def _seed(self, seed: int | Sequence[int] | None, mask: NDArray[np.bool_]) -> None:
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + i for i in range(self.num_envs)]
-        if seed is not None and len(seed) != self.num_envs:
-            raise InvalidConfigError(f"seed needs one number or {self.num_envs}; got {len(seed)}.")
+        seeds = self._seeds(seed)
         for i, lane in enumerate(self.lanes):
             if mask[i] and (seed is not None or lane.rng is None):
-                lane.rng = np.random.default_rng(None if seed is None else seed[i])
+                lane.rng = np.random.default_rng(seeds[i])
+
+    def _seeds(self, seed: int | Sequence[int] | None) -> list[int | None]:
+        """One per lane; ``None`` is a fresh one."""
+        if not _is_column(seed):
+            return [None if seed is None else _whole("seed", seed) + i for i in range(self.num_envs)]
+        seeds: list[Any] = list(cast(Sequence[int], seed))
+        if len(seeds) != self.num_envs:
+            raise InvalidConfigError(f"seed needs one number or {self.num_envs}; got {len(seeds)}.")
+        return [None if value is None else _whole("seed", value) for value in seeds]
 
     def _chosen_addresses(self, lanes: Ints, options: dict[str, Any]) -> list[Address]:
         columns = {
@@ -193,7 +201,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return [self._chosen_address(self.lanes[i], {k: v[i] for k, v in columns.items()}) for i in lanes]
 
     def _per_lane(self, name: str, value: Any) -> list[Any]:
-        if value is None or isinstance(value, str | int | np.integer):
+        if not _is_column(value):
             return [value] * self.num_envs
         values = list(value)
         if len(values) != self.num_envs:
@@ -206,9 +214,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         if variant not in task.variants:
             raise UnknownNameError(f"variant of {task.name}", variant, task.variants)
         layout = self._draw_layout(lane, task) if chosen["layout"] is None else canonical_layout(chosen["layout"])
-        return Address(task.name, variant, layout, int(chosen["trial"] or 0))
+        trial = 0 if chosen["trial"] is None else _whole("Option 'trial'", chosen["trial"])
+        return Address(task.name, variant, layout, trial)
 
-    def _task(self, name: str) -> Task:
+    def _task(self, name: Any) -> Task:
         for task in self.tasks:
             if task.name == name:
                 return task
@@ -260,6 +269,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
         Raises:
             InvalidActionError: if the shape is wrong or a running lane's action is not finite.
+            ClosedError: after :meth:`close`.
             gymnasium.error.ResetNeeded: before the first reset.
         """
         array = self._checked(actions)
@@ -316,7 +326,12 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             )
         return array
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("Expected an open environment; this one was closed: make a new one.")
+
     def _check_started(self) -> None:
+        self._check_open()
         if not all(lane.started for lane in self.lanes):
             raise ResetNeeded("Call reset() before the first step and the first picture.")
 
@@ -476,6 +491,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on; :meth:`set_state` puts it back bit for bit."""
+        self._check_open()
         return {
             "engine": self.engine.get_state(),
             "controller": self.controller.get_state(),
@@ -484,6 +500,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a snapshot of an environment with the same tasks and number of lanes."""
+        self._check_open()
         if len(state["lanes"]) != self.num_envs:
             raise InvalidConfigError(f"The snapshot has {len(state['lanes'])} lanes; this environment {self.num_envs}.")
         tasks = [self._task(saved["address"].task) for saved in state["lanes"]]
@@ -501,7 +518,23 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 _COLUMNS = ("task", "variant", "layout", "trial")
 
 
-def _check_choices(num_envs: int, layouts: str, observe: Sequence[str], mode: AutoresetMode) -> None:
+def _is_column(value: Any) -> bool:
+    """Whether this is one value per lane and not one for all."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Iterable) and not isinstance(value, str)
+
+
+def _whole(name: str, value: Any) -> int:
+    """A whole number from 0 on."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise InvalidConfigError(f"{name} must be a whole number from 0 on; got {value!r}.")
+    return int(value)
+
+
+def _check_choices(
+    num_envs: int, layouts: str, observe: Sequence[str], mode: AutoresetMode, render_mode: str | None
+) -> None:
     if not isinstance(num_envs, int | np.integer) or num_envs < 1:
         raise InvalidConfigError(f"num_envs must be at least 1, a whole number; got {num_envs}.")
     if layouts not in ("grid", "region"):
@@ -509,6 +542,8 @@ def _check_choices(num_envs: int, layouts: str, observe: Sequence[str], mode: Au
     for name in observe:
         if name not in OBSERVATIONS:
             raise UnknownNameError("observation", name, OBSERVATIONS)
+    if render_mode not in (None, "rgb_array"):
+        raise UnknownNameError("render_mode", render_mode, ("rgb_array",))
     if AutoresetMode(mode) is AutoresetMode.NEXT_STEP:
         raise InvalidConfigError("autoreset_mode must be SAME_STEP (learners) or DISABLED (runners); got NEXT_STEP.")
 
