@@ -61,6 +61,10 @@ def test_a_failed_fetch_names_the_files_and_ends_with_1(tmp_path: Path, capsys: 
     [
         (("import",), "assets import needs the folder"),
         (("import", "nowhere"), "holds none of the original's files"),
+        (("fetch", "source=notaurl"), "source must be a URL such as https://host/folder; got 'notaurl'"),
+        (("fetch", "source='http://['"), "source must be a URL"),
+        (("fetch", "source='http://host:port/'"), "source must be a URL"),
+        (("fetch", "source=/some/folder"), "source must be a URL"),
         (("action=steal",), "Unknown action 'steal'"),
         (("steal",), "Cannot read 'steal'"),
     ],

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 from vlaser_gym.envs.assets.manifest import MANIFEST, Manifest
-from vlaser_gym.errors import MissingAssetError, StorageError
+from vlaser_gym.errors import InvalidConfigError, MissingAssetError, StorageError
 
 _BLOCK, _CONNECTIONS, _PATIENCE = 1 << 16, 8, 60.0
 #: A file on its way has this ending, and its own name only when it is whole and right.
@@ -34,7 +34,13 @@ class Outcome:
 
 
 def over_http(address: str) -> Source:
-    """Files below a URL. A broken download goes on where it stopped, if the server lets it."""
+    """Files below a URL. A broken download goes on where it stopped, if the server lets it.
+
+    Raises:
+        InvalidConfigError: if ``address`` is no URL of a web server.
+    """
+    if not _is_web_address(address):
+        raise InvalidConfigError(f"source must be a URL such as https://host/folder; got {address!r}.")
 
     def get(path: str, partial: Path) -> None:
         begun = partial.stat().st_size if partial.exists() else 0
@@ -51,6 +57,14 @@ def over_http(address: str) -> Source:
                 raise ConnectionError(f"{answer.length} of {expected} bytes did not arrive")
 
     return get
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that make no sense
+        return False
 
 
 def from_directory(directory: Path) -> Source:
