@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from vlaser_gym.errors import GymError, SimulationError
@@ -21,9 +21,12 @@ class Child:
     Args:
         module: run with ``python -m``; it calls :func:`serve`.
         environment: of the process; None for this one's.
+        descriptors: files that the process inherits, under the same numbers.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, module: str, environment: Mapping[str, str] | None = None, descriptors: Sequence[int] = ()
+    ) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (a pipe that nobody reads could fill up)
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
@@ -31,6 +34,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=environment,
+            pass_fds=descriptors,
         )
 
     def send(self, message: tuple[Any, ...]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
-from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View
+from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View, mapped
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
@@ -88,9 +88,9 @@ class _Server:
         self._view = view
         return self._artist(key).size
 
-    def _open(self, path: str, shape: tuple[int, ...], view: View) -> None:
+    def _open(self, memory: int, shape: tuple[int, ...], view: View) -> None:
         self._view = view
-        self._frames = np.memmap(path, np.uint8, "r+", shape=shape)
+        self._frames = mapped(memory, shape)
 
     def _render(self, jobs: list[tuple[int, Job]]) -> None:
         assert self._frames is not None

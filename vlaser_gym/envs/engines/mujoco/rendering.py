@@ -7,11 +7,10 @@ map. The parent needs no OpenGL at all: where no driver is found, only asking fo
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
 
 _MAX_PROCESSES = 4
-_SHARED_MEMORY = Path("/dev/shm")
 
 
 class SceneKey(NamedTuple):
@@ -80,12 +78,12 @@ class RenderPool:
     ) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = min(processes or min(cores, _MAX_PROCESSES), num_slots)
-        folder = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
-        self._file = tempfile.NamedTemporaryFile(prefix="vlaser_gym_", dir=folder)  # noqa: SIM115
+        # Memory without a name: whatever happens to the processes, nothing stays behind.
+        self._memory = os.memfd_create("vlaser_gym")
         self._slots = num_slots
         self._view = View(camera, assets, keyed)
         self._frames: NDArray[np.uint8] | None = None
-        self._workers = [_Worker() for _ in range(count)]
+        self._workers = [_Worker(self._memory) for _ in range(count)]
 
     def render(self, jobs: Sequence[Job]) -> NDArray[np.uint8]:
         """One picture ``[H, W, 3]`` per job, stacked; a fresh array.
@@ -108,12 +106,12 @@ class RenderPool:
         self._workers[0].send(("size", key, self._view))
         height, width = self._workers[0].receive()
         shape = (self._slots, height, width, 3)
-        self._file.truncate(int(np.prod(shape)))
+        os.ftruncate(self._memory, int(np.prod(shape)))
         for worker in self._workers:
-            worker.send(("open", self._file.name, shape, self._view))
+            worker.send(("open", self._memory, shape, self._view))
         for worker in self._workers:
             worker.receive()
-        return np.memmap(self._file.name, np.uint8, "r+", shape=shape)
+        return mapped(self._memory, shape)
 
     def close(self) -> None:
         """End the processes and free the memory."""
@@ -121,7 +119,14 @@ class RenderPool:
             worker.close()
         self._workers = []
         self._frames = None
-        self._file.close()
+        if self._memory >= 0:
+            os.close(self._memory)
+        self._memory = -1
+
+
+def mapped(memory: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The memory behind a descriptor as an array; it stays mapped as long as the array lives."""
+    return np.frombuffer(mmap.mmap(memory, int(np.prod(shape))), np.uint8).reshape(shape)
 
 
 class SceneRenderer:
@@ -191,12 +196,12 @@ def _cast_of(task: str, variant: str, state: Mapping[str, ArrayLike]) -> str:
 class _Worker(Child):
     """The parent's end of one render process."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int) -> None:
         environment = dict(os.environ)
         if sys.platform.startswith("linux") and not environment.get("DISPLAY"):
             # Without a display MuJoCo's own default (GLFW) cannot work; EGL can.
             environment.setdefault("MUJOCO_GL", "egl")
-        super().__init__("vlaser_gym.envs.engines.mujoco.render_worker", environment)
+        super().__init__("vlaser_gym.envs.engines.mujoco.render_worker", environment, [memory])
 
     def gone(self, last_words: str) -> RenderingUnavailableError:
         """What to raise when the process has ended."""
