@@ -398,6 +398,31 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
         make(path, rounds=2, freeze=[])
 
 
+def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
+    def fail(policy):
+        raise StorageError("no pictures here")
+
+    scored = []
+
+    def score(policy):
+        scored.append(trainer.round)
+        return {"success/mean": 1.0}
+
+    trainer = make(tmp_path, rounds=2, epochs=1)
+    trainer.evaluate, trainer.evaluate_every = fail, 1
+    with pytest.raises(StorageError, match="no pictures"):
+        trainer.train()
+    for _ in range(2):
+        trainer = make(tmp_path, rounds=2, epochs=1)
+        trainer.evaluate, trainer.evaluate_every = score, 1
+        assert trainer.round == (2 if scored else 1)
+        assert trainer.train()
+    assert scored == [1, 2]
+    (tmp_path / "run/trainer.pt").write_bytes(b"PK")
+    with pytest.raises(StorageError, match=r"trainer\.pt should hold"):
+        make(tmp_path, rounds=2)
+
+
 COMMAND = (
     *("task=widowx_carrot_on_plate", "num_envs=6", "threads=1", "algo=dpo", "evaluate_episodes=0", "log_every=1"),
     *("init=vlaser_gym/agents/vlaser/weights/nano", "algo.rounds=2", "algo.layouts=2", "algo.trials=3"),

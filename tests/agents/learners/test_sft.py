@@ -22,7 +22,7 @@ from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.train import TrainSettings, initial_policy
 
@@ -59,10 +59,12 @@ def data(path):
 
 @pytest.fixture
 def make(data, tmp_path):
-    def trainer(name: str = "run", workers=None, **changes) -> SupervisedFineTuning:
+    def trainer(
+        name: str = "run", workers=None, config=None, evaluate=None, evaluate_every=0, **changes
+    ) -> SupervisedFineTuning:
         processor = nano_processor(tiny_config(), data.statistics())
         return SupervisedFineTuning(
-            VlaserPolicy.initialise(tiny_config(), seed=1),
+            VlaserPolicy.initialise(config or tiny_config(), seed=1),
             processor,
             Batches(data, processor, seed=5),
             dataclasses.replace(SETTINGS, **changes),
@@ -71,6 +73,8 @@ def make(data, tmp_path):
             workers=workers,
             save_every=3,
             log_every=2,
+            evaluate=evaluate,
+            evaluate_every=evaluate_every,
         )
 
     return trainer
@@ -78,6 +82,12 @@ def make(data, tmp_path):
 
 def weights(trainer: SupervisedFineTuning) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.module.state_dict().items()}
+
+
+def after(steps: int):
+    """Says when so many steps were taken."""
+    count = iter(range(100))
+    return lambda: next(count) >= steps
 
 
 def same(a, b) -> bool:
@@ -143,8 +153,7 @@ def test_a_continued_run_ends_with_the_same_bits(make):
     whole = make("whole")
     assert whole.train()
     first = make("parts")
-    count = iter(range(100))
-    assert not first.train(stop=lambda: next(count) >= 3)
+    assert not first.train(after(3))
     second = make("parts")
     assert second.step == 3
     assert second.train()
@@ -154,6 +163,74 @@ def test_a_continued_run_ends_with_the_same_bits(make):
     assert all(
         torch.equal(a, state["exp_avg_sq"]) for a, state in zip(moments, second.optimizer.state.values(), strict=True)
     )
+
+
+def test_stochastic_depth_goes_on_with_the_same_bits_too(make):
+    config = tiny_config(drop_path=0.5, vision_layers=3)
+    whole = make("whole", config=config)
+    plain = make("plain", config=tiny_config(vision_layers=3))
+    before = torch.get_rng_state()
+    assert not torch.equal(whole.take_step(), plain.take_step()), "something is left out"
+    assert torch.equal(torch.get_rng_state(), before)
+    assert whole.train()
+    make("parts", config=config).train(after(3))
+    torch.rand(5)  # a new process's global stream stands elsewhere
+    second = make("parts", config=config)
+    assert second.train()
+    assert same(weights(whole), weights(second))
+
+
+def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(make, tmp_path):
+    def fail(policy):
+        raise StorageError("no pictures here")
+
+    with pytest.raises(StorageError, match="no pictures"):
+        make(evaluate=fail, evaluate_every=2).train()
+    scored = []
+
+    def score(policy):
+        scored.append(trainer.step)
+        return {"success/mean": 0.5}
+
+    for _ in range(2):
+        trainer = make(evaluate=score, evaluate_every=2)
+        assert trainer.step == (6 if scored else 2)
+        assert trainer.train()
+    assert scored == [2, 4, 6]
+    rows = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert [row["step"] for row in rows if "success/mean" in row] == [2, 4, 6]
+
+
+def test_a_continued_run_has_the_settings_of_now(make):
+    make().train(after(3))
+    second = make(weight_decay=0.3, betas=(0.8, 0.95), learning_rate=1e-4)
+    assert {group["weight_decay"] for group in second.optimizer.param_groups} == {0.0, 0.3}
+    assert {tuple(group["betas"]) for group in second.optimizer.param_groups} == {(0.8, 0.95)}
+    assert second.optimizer.param_groups[0]["peak"] == 1e-4
+    for changes in ({"freeze": ["vision"]}, {"places": 0.0}):
+        with pytest.raises(InvalidConfigError, match=r"same algo\.freeze and algo\.places"):
+            make(**changes)
+
+
+def test_a_cut_state_is_one_sentence(make, tmp_path):
+    make().save()
+    file = tmp_path / "run/trainer.pt"
+    for size in (file.stat().st_size // 2, 0):
+        file.write_bytes(file.read_bytes()[:size])
+        with pytest.raises(StorageError, match=r"trainer\.pt should hold the state .* put back") as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_rates_that_are_logged_are_those_of_the_step(make, tmp_path):
+    trainer = make(expert_learning_rate=1e-3)
+    rates = []
+    take_step = trainer.take_step
+    trainer.take_step = lambda: (take_step(), rates.append([g["lr"] for g in trainer.optimizer.param_groups]))[0]
+    trainer.train()
+    for row in read_metrics(tmp_path / "run/metrics.jsonl"):
+        lr = rates[row["step"] - 1]
+        assert [row["learning_rate"], row["expert_learning_rate"]] == pytest.approx([lr[0], lr[-1]])
 
 
 def test_parts_of_a_batch_add_up_to_the_batch(make):

@@ -39,6 +39,10 @@ class Curves:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
+    def scored(self, step: int) -> bool:
+        """Whether an evaluation's numbers (``success/...``) are there for a step."""
+        return any(row["step"] == step and any(name.startswith("success/") for name in row) for row in self.rows)
+
     def draw(self, every: float = 0.0) -> None:
         """Write ``curves.png``, one panel per metric, unless it was done in the last ``every`` seconds."""
         if time.monotonic() - self._drawn < every:

@@ -24,6 +24,7 @@ from vlaser_gym.agents.learners.decisions import DecisionMemory, Decisions
 from vlaser_gym.agents.learners.exploration import EXPLORATIONS, ExploringAgent, make_exploration
 from vlaser_gym.agents.learners.reference import Reference
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, PRECISIONS, STATE_FILE
+from vlaser_gym.agents.learners.trainer_state import read_state
 from vlaser_gym.agents.vlaser.adapters import add_lora
 from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
@@ -177,6 +178,7 @@ class RoundTrainer(ABC):
         """Take the rounds that are left, or as many as go before ``stop`` says yes; returns whether all are taken."""
         curves = Curves(self.path, self.total)
         try:
+            self._evaluate(curves)
             while self.round < self.rounds and self._take_round(curves, stop):
                 pass
         finally:
@@ -278,19 +280,23 @@ class RoundTrainer(ABC):
             self.report({"step": self.total, **row})
 
     def _finish_round(self, curves: Curves, episodes: Sequence[StoredEpisode]) -> None:
-        """Log, evaluation, checkpoint."""
+        """Log, checkpoint, evaluation: what fails there costs no training."""
         self.env_steps += sum(int(episode.record["steps"]) for episode in episodes)
         success = float(np.mean([episode.success for episode in episodes])) if episodes else 0.0
         self.round += 1
         self._log(curves, round=self.round, **{"rollout/success": success, "rollout/env_steps": self.env_steps})
         self.step, self.ended, self.reference = 0, False, None
         self.begin_round()
-        last = self.round == self.rounds
-        if self.evaluate is not None and (last or (self.evaluate_every and self.round % self.evaluate_every == 0)):
+        self.save(curves)
+        self._evaluate(curves)
+
+    def _evaluate(self, curves: Curves) -> None:
+        """Score the stored policy after a round, where that is due and was not done before an interruption."""
+        due = self.round == self.rounds or (self.evaluate_every and self.round % self.evaluate_every == 0)
+        if self.evaluate is not None and self.round and not self.step and due and not curves.scored(self.total):
             row = self.evaluate(self.policy)
             curves.add(self.total, **row)
             self.report({"step": self.total, **row})
-        self.save(curves)
 
     def save(self, curves: Curves | None = None) -> None:
         """Write the policy for use, and the state that the next step depends on; each file whole or not at all."""
@@ -320,7 +326,7 @@ class RoundTrainer(ABC):
         file = self.path / STATE_FILE
         if not file.is_file():
             return
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_state(file)
         trained = self._trained()
         if trained.keys() != state["trained"].keys():
             raise InvalidConfigError(

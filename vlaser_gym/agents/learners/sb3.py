@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from vlaser_gym.agents.learners.curve_writer import CurveWriter
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
+from vlaser_gym.agents.learners.trainer_state import reading
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.wrappers.reward import ReachReward, SubgoalReward
@@ -94,7 +95,8 @@ class StockTraining:
     ) -> None:
         self.settings, self.path = settings, Path(path)
         stored = self.path / NORMALIZATION_FILE
-        self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
+        with reading(stored):
+            self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
         self.stop, self.report = stop, report
         self.model = self._load(device) or self._make(seed, device)
 
@@ -114,9 +116,11 @@ class StockTraining:
         file = self.path / MODEL_FILE
         if not file.is_file():
             return None
-        model = ALGORITHMS[self.settings.name].load(file, env=self.env, device=device)
+        with reading(file):
+            model = ALGORITHMS[self.settings.name].load(file, env=self.env, device=device)
         if isinstance(model, SAC):
-            model.load_replay_buffer(self.path / REPLAY_FILE)
+            with reading(self.path / REPLAY_FILE):
+                model.load_replay_buffer(self.path / REPLAY_FILE)
         return model
 
     @property

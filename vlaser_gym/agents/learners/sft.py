@@ -2,7 +2,7 @@
 
 Everything random in a step (rows, augmentation, noise, flow times) is a function of the seed and the step's number,
 drawn for the whole batch and cut into the processes' shares: a resumed run and a run on several processes take the
-same steps as an uninterrupted one on a single process.
+same steps as an uninterrupted one on a single process. Stochastic depth alone is drawn part by part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from vlaser_gym.agents.learners.augment import Augmentation
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.dataset import PLACES, Batch, Batches
 from vlaser_gym.agents.learners.distributed import Workers
+from vlaser_gym.agents.learners.trainer_state import read_state
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.adapters import merged_state_dict
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
-from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor, normalize_pixels
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -214,6 +214,7 @@ class SupervisedFineTuning:
         """
         curves = Curves(self.path, self.step) if self.workers.leads else None
         losses: list[Tensor] = []
+        self._evaluate(curves)
         begun, counted = time.perf_counter(), self.step
         # One process's clock decides for all: a process that went on alone would wait for the others forever.
         while self.step < self.settings.steps and not self.workers.agree(stop()):
@@ -223,12 +224,11 @@ class SupervisedFineTuning:
                 seconds, steps = time.perf_counter() - begun, self.step - counted
                 self._log(curves, torch.stack(losses).mean(0), steps * self.settings.batch_size / seconds)
                 losses, begun, counted = [], time.perf_counter(), self.step
-            if self.evaluate_every and (self.step % self.evaluate_every == 0 or last):
-                paused = time.perf_counter()
-                self._evaluate(curves)
-                begun += time.perf_counter() - paused
-            if self.step % self.save_every == 0 or last:
+            if self.step % self.save_every == 0 or last or self._is_evaluated:
                 self.save(curves)
+            paused = time.perf_counter()
+            self._evaluate(curves)
+            begun += time.perf_counter() - paused
         if self.step < self.settings.steps:
             self.save(curves)
         if curves is not None:
@@ -243,7 +243,7 @@ class SupervisedFineTuning:
         losses = []
         parts = list(self._micro_batches())
         for number, (batch, noise, t) in enumerate(parts):
-            with self._no_sync(number < len(parts) - 1), self._autocast():
+            with self._no_sync(number < len(parts) - 1), self._autocast(), self._depth(number):
                 loss, error, misplaced = self._parallel(batch, noise, t)
                 (loss / len(parts)).backward()
             losses.append(torch.stack([error, misplaced]))
@@ -291,6 +291,18 @@ class SupervisedFineTuning:
             return self._parallel.no_sync()
         return nullcontext()
 
+    @contextmanager
+    def _depth(self, number: int) -> Iterator[None]:
+        """Stochastic depth draws from torch's global stream: seeded here by step and part, as all else is."""
+        if not self.policy.config.drop_path:
+            yield
+            return
+        device = self.policy.device
+        part = number * self.workers.size + self.workers.rank
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(_seed(self.seed, self.step, part, 1))
+            yield
+
     def _autocast(self) -> AbstractContextManager[Any]:
         enabled = self.settings.precision == "bfloat16"
         return torch.autocast(self.policy.device.type, torch.bfloat16, enabled=enabled)
@@ -307,15 +319,26 @@ class SupervisedFineTuning:
 
     def _log(self, curves: Curves | None, losses: Tensor, pace: float) -> None:
         flow_error, misplaced = self.workers.mean(losses).tolist()
-        row = {"loss/flow": flow_error, "learning_rate": self.rate(self.step), "samples_per_second": pace}
+        settings, share = self.settings, self.rate(self.step - 1)
+        row = {"loss/flow": flow_error, "samples_per_second": pace}
+        row |= {name: share * getattr(settings, name) for name in ("learning_rate", "expert_learning_rate")}
         if self.settings.places:
             row["loss/places"] = misplaced
         if curves is not None:
             curves.add(self.step, **row)
             self.report({"step": self.step, **row})
 
+    @property
+    def _is_evaluated(self) -> bool:
+        """Whether the policy of this step is."""
+        last = self.step == self.settings.steps
+        return bool(self.step and self.evaluate_every) and (self.step % self.evaluate_every == 0 or last)
+
     def _evaluate(self, curves: Curves | None) -> None:
-        if curves is not None and self.evaluate is not None:
+        """Score the stored policy, where that is due and was not done before an interruption."""
+        if not self._is_evaluated:
+            return
+        if curves is not None and self.evaluate is not None and not curves.scored(self.step):
             row = self.evaluate(self.average)
             curves.add(self.step, **row)
             self.report({"step": self.step, **row})
@@ -344,14 +367,30 @@ class SupervisedFineTuning:
         file = self.path / STATE_FILE
         if not file.is_file():
             return
-        state = torch.load(file, map_location=self.policy.device, weights_only=True)
+        state = read_state(file, self.policy.device)
+        self._check_state(state)
         self.module.load_state_dict(state["module"])
         self.average.load_state_dict(state["average"])
-        peaks = [group["peak"] for group in self.optimizer.param_groups]
+        # Rates, decay and betas are those of the settings, which may have changed on the way.
+        chosen = [{name: group[name] for name in _CHOSEN} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
-            group["peak"] = peak
+        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
+            group.update(values)
         self.step = int(state["step"])
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Raise :class:`InvalidConfigError` for a state of other weights than are trained here."""
+        groups = (self.optimizer.param_groups, state["optimizer"]["param_groups"])
+        ours, theirs = ([len(group["params"]) for group in some] for some in groups)
+        if ours != theirs or self.module.state_dict().keys() != state["module"].keys():
+            raise InvalidConfigError(
+                f"{self.path} trained other weights than these settings would: continue it with the same algo.freeze "
+                "and algo.places, or choose another run=."
+            )
+
+
+#: Of a group of parameters: what the settings say and the optimizer's state does not.
+_CHOSEN = ("peak", "weight_decay", "betas")
 
 
 def copy_policy(policy: VlaserPolicy) -> VlaserPolicy:
@@ -374,11 +413,6 @@ def parameter_groups(module: FlowLoss, settings: SftSettings) -> list[dict[str, 
             if chosen:
                 groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
     return groups
-
-
-def fresh_config(preset: str, robot: str, changes: dict[str, Any]) -> VlaserConfig:
-    """A preset with some settings changed."""
-    return VlaserConfig.preset(preset, robot, **changes)
 
 
 def _seed(*numbers: int) -> int:
