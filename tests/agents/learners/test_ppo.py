@@ -13,9 +13,11 @@ import pytest
 import torch
 from demonstrations import tiny_config
 from fake_lanes import FakeLanes
+from torch import distributed
 
 from vlaser_gym.agents.learners.curves import read_metrics
 from vlaser_gym.agents.learners.densities import DENSITIES
+from vlaser_gym.agents.learners.distributed import Workers
 from vlaser_gym.agents.learners.lanes import ChainLanes, ChainVecEnv
 from vlaser_gym.agents.learners.ppo import FlowPPO
 from vlaser_gym.agents.learners.ppo_settings import PpoSettings
@@ -23,7 +25,7 @@ from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.cli import group_config, typed
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 
 SETTINGS = dataclasses.replace(
     typed(PpoSettings, group_config("algo", "ppo")),
@@ -40,7 +42,9 @@ SETTINGS = dataclasses.replace(
 )
 
 
-def make(path, config=None, lanes=4, seed=3, policy_seed=1, workers=None, **changes) -> FlowPPO:
+def make(
+    path, config=None, lanes=4, seed=3, policy_seed=1, workers=None, evaluate=None, evaluate_every=0, **changes
+) -> FlowPPO:
     torch.set_num_threads(1)
     config = config or tiny_config()
     settings = dataclasses.replace(SETTINGS, **changes)
@@ -49,7 +53,8 @@ def make(path, config=None, lanes=4, seed=3, policy_seed=1, workers=None, **chan
     env = ChainVecEnv(ChainLanes(FakeLanes(lanes), processor, config, num_steps, settings.gamma))
     env.seed(seed + (workers.rank * lanes if workers else 0))
     policy = VlaserPolicy.initialise(config, policy_seed)
-    return FlowPPO(policy, processor, env, settings, path, seed=seed, workers=workers)
+    options = {"seed": seed, "workers": workers, "evaluate": evaluate, "evaluate_every": evaluate_every}
+    return FlowPPO(policy, processor, env, settings, path, **options)
 
 
 def weights(trainer: FlowPPO) -> dict[str, torch.Tensor]:
@@ -286,6 +291,13 @@ def test_adapters_on_language_leave_nothing_to_keep(tmp_path):
     assert not changed & {"vision", "embed_tokens"}
 
 
+def test_with_adapters_an_embedding_that_is_not_frozen_stays(tmp_path):
+    trainer = make(tmp_path, iterations=1, lora=2, freeze=["vision", "language"])
+    assert all(".lora_" in name for name in trainer._trained() if name.startswith("policy."))
+    trainer.run()
+    assert trainer.rollout_buffer.cache.capacity > 0, "keys and values do not change"
+
+
 # ---------------------------------------------------------------------- the update
 
 
@@ -363,6 +375,13 @@ def test_pull_keeps_the_policy_near_its_start(tmp_path):
     assert distances[1] < 0.5 * distances[0]
 
 
+def test_pull_needs_the_encoders_of_the_start(tmp_path):
+    """The first policy would be asked about keys and values that it never made."""
+    for changes in ({"freeze": []}, {"freeze": ["vision", "embedding"], "lora": 2}):
+        with pytest.raises(InvalidConfigError, match=r"algo\.pull=0\.1 needs vision, embedding and language"):
+            make(tmp_path, pull=0.1, **changes)
+
+
 def test_learning_rates_follow_the_schedule(tmp_path):
     trainer = make(tmp_path, iterations=4, schedule="linear", learning_rate=1e-3, critic_learning_rate=1e-2)
     trainer.run()
@@ -396,6 +415,53 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     for one, other in zip(*rows, strict=True):
         assert {k: v for k, v in one.items() if "time" not in k} == {k: v for k, v in other.items() if "time" not in k}
     assert rows[0][0]["rollout/reward"] > 0
+
+
+def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
+    def fail(policy):
+        raise StorageError("no pictures here")
+
+    with pytest.raises(StorageError, match="no pictures"):
+        make(tmp_path, evaluate=fail, evaluate_every=1).run()
+    scored = []
+
+    def score(policy):
+        scored.append(trainer.iteration)
+        return {"success/mean": 1.0}
+
+    for _ in range(2):
+        trainer = make(tmp_path, evaluate=score, evaluate_every=1)
+        assert trainer.iteration == (2 if scored else 1)
+        assert trainer.run()
+    assert scored == [1, 2]
+    (tmp_path / "trainer.pt").write_bytes(b"PK")
+    with pytest.raises(StorageError, match=r"trainer\.pt should hold"):
+        make(tmp_path)
+
+
+def test_numbers_are_those_of_all_processes(tmp_path, monkeypatch):
+    """A second process that is a copy of this one, but whose rewards are 1 and whose episodes all succeed."""
+    monkeypatch.setattr(distributed, "all_reduce", lambda value: None)
+    monkeypatch.setattr(Workers, "barrier", lambda self: None)
+    monkeypatch.setattr(Workers, "agree", lambda self, value: value)
+    monkeypatch.setattr(FlowPPO, "_share_gradients", lambda self: None)
+
+    def gather(self, value):
+        if isinstance(value, tuple):
+            return [value, (*value[:2], np.ones_like(value[2]), value[3])]
+        return [value, [True] * 3 * len(value)] if isinstance(value, list) else [value, value]
+
+    monkeypatch.setattr(FlowPPO, "_gather", gather)
+    trainer = make(tmp_path, iterations=1, workers=Workers(0, 2))
+    rollout(trainer)
+    buffer, successes = trainer.rollout_buffer, list(trainer.ep_success_buffer)
+    trainer.train()
+    row = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert row["step"] == 2 * 6 * 4
+    assert row["rollout/reward"] == pytest.approx((buffer.rewards.mean() + 1) / 2)
+    assert row["rollout/episodes"] == 2 * buffer.dones.sum()
+    assert row["rollout/success_rate"] == pytest.approx((sum(successes) + 3 * len(successes)) / (4 * len(successes)))
+    assert list(trainer.ep_success_buffer) == successes
 
 
 def test_the_stored_policy_acts_and_the_run_keeps_its_density(tmp_path):

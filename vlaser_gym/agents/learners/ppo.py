@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,18 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor, update_learning_rate
 from torch import Tensor, distributed, nn
 
-from vlaser_gym.agents.learners.actor_critic import VISION_LANGUAGE, FlowActorCritic
+from vlaser_gym.agents.learners.actor_critic import FlowActorCritic
 from vlaser_gym.agents.learners.buffer import Batch, ChainBuffer, Outcome
 from vlaser_gym.agents.learners.curve_writer import CurveWriter
 from vlaser_gym.agents.learners.curves import Curves
+from vlaser_gym.agents.learners.decisions import is_frozen
 from vlaser_gym.agents.learners.densities import make_density
 from vlaser_gym.agents.learners.distributed import Workers
 from vlaser_gym.agents.learners.lanes import ChainVecEnv
 from vlaser_gym.agents.learners.ppo_settings import PpoSettings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, STATE_FILE, copy_policy
 from vlaser_gym.agents.learners.snapshots import pack, unpack
+from vlaser_gym.agents.learners.trainer_state import read_state
 from vlaser_gym.agents.vlaser.adapters import add_lora
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
@@ -71,6 +74,7 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
 
     policy: FlowActorCritic
     rollout_buffer: ChainBuffer
+    ep_success_buffer: deque[bool]
     #: What acts, and where its decisions are kept.
     networks: type[FlowActorCritic] = FlowActorCritic
     buffer: type[ChainBuffer] = ChainBuffer
@@ -98,9 +102,17 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         policy.eval()
         policy.freeze(*settings.freeze)
         if settings.lora:
+            # With adapters only these are trained.
             parts = [part for part in PARTS if part not in (*settings.freeze, "embedding")]
+            policy.requires_grad_(False)
             add_lora(policy, parts, rank=settings.lora, seed=seed)
-        cached = set(VISION_LANGUAGE) <= set(settings.freeze)
+        cached = is_frozen(policy)
+        if settings.pull and not cached:
+            # The first policy is compared on the keys and values at hand; of another encoder it knows nothing.
+            raise InvalidConfigError(
+                f"algo.pull={settings.pull} needs vision, embedding and language as they were; they are trained with "
+                f"algo.freeze={list(settings.freeze)}: freeze all three, or use algo.pull=0."
+            )
         super().__init__(
             self.networks,
             env,
@@ -162,8 +174,12 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
 
     def run(self) -> bool:
         """Take the iterations that are left, or as many as go before ``stop`` says yes; returns whether all are."""
-        self._curves = curves = Curves(self.path, self.num_timesteps) if self.workers.leads else None
-        self.set_logger(Logger(None, [CurveWriter(curves, self.report)] if curves is not None else []))
+        self._curves = curves = (
+            Curves(self.path, self.num_timesteps * self.workers.size) if self.workers.leads else None
+        )
+        writers = [] if curves is None else [CurveWriter(curves, self.report, self.workers.size)]
+        self.set_logger(Logger(None, writers))
+        self._evaluate()
         left = self.settings.iterations - self.iteration
         if left > 0:
             # Its own log lines come before the update whose numbers they should show: dump_logs is called in train().
@@ -383,6 +399,11 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)
 
+    @property
+    def _steps(self) -> int:
+        """Decisions of all processes; Stable-Baselines3 counts this one's."""
+        return int(self.num_timesteps) * self.workers.size
+
     def _gather(self, value: Any) -> list[Any]:
         """What every process gives, on all of them."""
         values: list[Any] = [value]
@@ -399,29 +420,44 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         buffer = self.rollout_buffer
         self.logger.record("train/updates", updates)
         self.logger.record("train/first_ratio_error", first_error)
-        self.logger.record(
-            "train/explained_variance", explained_variance(buffer.values.ravel(), buffer.returns.ravel())
-        )
-        self.logger.record("rollout/reward", float(buffer.rewards.mean()))
-        self.logger.record("rollout/episodes", int(buffer.dones.sum()))
+        mine = (buffer.values, buffer.returns, buffer.rewards, buffer.dones)
+        everyone = self._gather(tuple(array.ravel() for array in mine))
+        values, returns, rewards, dones = (np.concatenate(parts) for parts in zip(*everyone, strict=True))
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
+        self.logger.record("rollout/reward", float(rewards.mean()))
+        self.logger.record("rollout/episodes", int(dones.sum()))
 
     def _finish_iteration(self) -> None:
         self.iteration += 1
-        self.dump_logs(self.iteration)
+        self._dump()
         last = self.iteration == self.settings.iterations
         # One process's clock decides for all: a process that went on alone would wait for the others forever.
         self.stopping = bool(self.workers.agree(self.stop()))
-        if self.evaluate_every and (self.iteration % self.evaluate_every == 0 or last):
-            self._evaluate()
-        if last or self.stopping or self.iteration % self.settings.save_every == 0:
+        if last or self.stopping or self._is_evaluated or self.iteration % self.settings.save_every == 0:
             self.save_checkpoint()
+        self._evaluate()
+
+    def _dump(self) -> None:
+        """The iteration's line, with the last episodes of all processes."""
+        mine = self.ep_success_buffer
+        self.ep_success_buffer = deque(chain.from_iterable(self._gather(list(mine))))
+        self.dump_logs(self.iteration)
+        self.ep_success_buffer = mine
+
+    @property
+    def _is_evaluated(self) -> bool:
+        """Whether the policy of this iteration is."""
+        last = self.iteration == self.settings.iterations
+        return bool(self.iteration and self.evaluate_every) and (self.iteration % self.evaluate_every == 0 or last)
 
     def _evaluate(self) -> None:
-        """Scores of the plain flow, without the noise of training."""
-        if self._curves is not None and self.evaluate is not None:
+        """Scores of the plain flow, without the noise of training, where due and not done before an interruption."""
+        if not self._is_evaluated:
+            return
+        if self._curves is not None and self.evaluate is not None and not self._curves.scored(self._steps):
             row = self.evaluate(self.policy.policy)
-            self._curves.add(self.num_timesteps, **row)
-            self.report({"step": self.num_timesteps, **row})
+            self._curves.add(self._steps, **row)
+            self.report({"step": self._steps, **row})
         self.workers.barrier()
 
     def save_checkpoint(self) -> None:
@@ -463,7 +499,7 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         file = self.path / STATE_FILE
         if not file.is_file():
             return
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_state(file)
         if len(state["lanes"]) != self.workers.size:
             raise InvalidConfigError(
                 f"{self.path} was trained by {len(state['lanes'])} processes; continue it with as many, not "
