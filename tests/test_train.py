@@ -15,6 +15,7 @@ from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
 from vlaser_gym.train import TrainSettings, initial_policy, main
 
 NANO = f"init={SHIPPED / 'nano'}"
+EVERYTHING = "[vision,embedding,language,expert]"
 #: Few parameters; a byte tokenizer fits.
 SMALL = {"vision_layers": 1, "layers": 2, "vision_width": 16, "vision_heads": 2, "vision_mlp": 32, "max_length": 48}
 
@@ -86,6 +87,57 @@ def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
 def test_a_run_from_before_the_robot_had_no_default_goes_on(tmp_path):
     train._claim(tmp_path, {**settings("robot=widowx").stored(), "init": "nano"})
     train._claim(tmp_path, {**settings().stored(), "init": "nano"})
+
+
+# ---------------------------------------------------------------------- ranges
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["threads=0"], r"^threads must be at least 1 or null; got 0\.$"),
+        (["seed=-1"], r"^seed must be at least 0; got -1\.$"),
+        (["num_envs=0"], r"^num_envs must be at least 1"),
+        (["algo=sft", "algo.betas=[0.9]"], r"^algo\.betas must be two numbers in \[0, 1\); got \[0\.9\]\.$"),
+        (["algo=sft", "algo.learning_rate=-1"], r"^algo\.learning_rate must be at least 0; got -1\.0\.$"),
+        (["algo=sft", "algo.clip=0"], r"^algo\.clip must be above 0; got 0\.0\.$"),
+        (["algo=sft", f"algo.freeze={EVERYTHING}"], r"^algo\.freeze=\[.*\] leaves nothing to train; take a part"),
+        (["algo=ppo", f"algo.freeze={EVERYTHING}"], r"leaves nothing to train; take a part"),
+        (["algo=ppo", "algo.freeze=[vision,language,expert]", "algo.lora=2"], r"nothing to train with adapters"),
+        (["algo=dpo", f"algo.freeze={EVERYTHING}"], r"leaves nothing to train; take a part"),
+        (["algo=ppo", "algo.cache_device=gpu"], r"^algo\.cache_device is one of: .*; got 'gpu'\.$"),
+        (["algo=nft", "algo.cache_device=cuda"], r"^algo\.cache_device is one of: cpu only"),
+        (["algo=ppo", "algo.noise_bounds=[0.1,0.2,0.3]"], r"^algo\.noise_bounds must be two rising numbers above 0"),
+        (["algo=ppo", "algo.learning_rate=-1"], r"^algo\.learning_rate must be at least 0"),
+        (["algo=grpo", "algo.learning_rate=-1"], r"^algo\.learning_rate must be at least 0"),
+        (["algo=dpo", "algo.learning_rate=-1"], r"^algo\.learning_rate must be at least 0"),
+        (["algo=ppo", "algo.clip=-1"], r"^algo\.clip must be above 0"),
+        (["algo=ppo", "algo.clip_range=2"], r"^algo\.clip_range must be above 0 and at most 1; got 2\.0\.$"),
+        (["algo=ppo", "algo.target_kl=-1"], r"^algo\.target_kl must be above 0"),
+        (["algo=ppo", "algo.flow_steps=0"], r"^algo\.flow_steps must be at least 1 or null; got 0\.$"),
+        (["algo=dpo", "algo.faster_by=-3"], r"^algo\.faster_by must be at least 1; got -3\.$"),
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_one_sentence(tmp_path, monkeypatch, arguments, match):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused(InvalidConfigError, match, NANO, f"run={tmp_path}/run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "grpo", "sb3_ppo"])
+def test_fewer_places_than_tasks_are_refused(tmp_path, algo):
+    """Lanes and initial states go round the tasks: with two places the last two of four would never come."""
+    more = ("num_envs=2",) if algo != "grpo" else ("num_envs=8", "algo.group_size=8", "algo.rounds=2")
+    match = r"^4 tasks need as many lanes.* got 2: raise num_envs to a multiple of 4"
+    refused(InvalidConfigError, match, f"algo={algo}", NANO, f"run={tmp_path}/run", "task=widowx", *more)
+
+
+def test_unequal_shares_are_said(capsys):
+    train._say_shares(3, 8)
+    assert "the first 2 have one more" in capsys.readouterr().out
+    train._say_shares(4, 8)
+    assert not capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------- evaluation

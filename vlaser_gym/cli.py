@@ -98,8 +98,14 @@ def _check_lists(cls: type, config: DictConfig) -> None:
             raise InvalidConfigError(f"{key} must be a list such as {key}=[A,B]; got {value}.")
 
 
-def check_least(settings: object, *, or_null: bool = False, **least: int) -> None:
+def check_least(settings: object, *, or_null: bool = False, prefix: str = "", **least: int) -> None:
     """Look whether fields of a command's settings are large enough, such as ``check_least(settings, num_envs=1)``.
+
+    Args:
+        settings: with the fields as attributes.
+        or_null: ``None`` is right too.
+        prefix: what to put before their names, such as ``algo.``.
+        least: of each field.
 
     Raises:
         InvalidConfigError: with the first that is not.
@@ -107,7 +113,8 @@ def check_least(settings: object, *, or_null: bool = False, **least: int) -> Non
     for key, limit in least.items():
         value = getattr(settings, key)
         if not (or_null and value is None) and not value >= limit:
-            raise InvalidConfigError(f"{key} must be at least {limit}{' or null' if or_null else ''}; got {value}.")
+            wanted = f"{limit} or null" if or_null else str(limit)
+            raise InvalidConfigError(f"{prefix}{key} must be at least {wanted}; got {value}.")
 
 
 def words(value: Any) -> list[str]:

@@ -83,7 +83,8 @@ class TrainSettings:
         settings = typed(cls, config)
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
         check_counts(settings.engine)
-        check_least(settings, log_every=1, save_every=1, evaluate_every=0, evaluate_episodes=0)
+        check_least(settings, seed=0, log_every=1, save_every=1, num_envs=1, evaluate_every=0, evaluate_episodes=0)
+        check_least(settings, or_null=True, threads=1, max_minutes=0)
         return settings
 
     @property
@@ -170,7 +171,11 @@ def _post_train(
     """Reinforcement learning in the environments."""
     # Imported here: Stable-Baselines3 takes seconds that the other algorithms need not wait.
     from vlaser_gym.agents.learners.grpo import FlowGRPO  # noqa: PLC0415
-    from vlaser_gym.agents.learners.post_training import make_chain_lanes, make_group_lanes  # noqa: PLC0415
+    from vlaser_gym.agents.learners.post_training import (  # noqa: PLC0415
+        make_chain_lanes,
+        make_group_lanes,
+        task_slots,
+    )
     from vlaser_gym.agents.learners.ppo import FlowPPO  # noqa: PLC0415
 
     in_groups = isinstance(algo, GrpoSettings)
@@ -206,6 +211,7 @@ def _post_train(
         )
         if workers.leads:
             print(f"Run directory: {path}\n{init}: " + trainer.describe())
+            _say_shares(len(resolve(settings.task)), task_slots(settings.num_envs, algo, workers))
         finished = trainer.run()
     finally:
         lanes.close()
@@ -236,6 +242,7 @@ def _train_stock(
             lanes, algo, path, seed=settings.seed, device=settings.device or "cpu", stop=stop, report=_print_row
         )
         print(f"Run directory: {path}; {algo.name} at {training.timesteps:,} of {algo.timesteps:,} actions")
+        _say_shares(len(resolve(settings.task)), settings.num_envs)
         finished = training.run()
         if finished and settings.evaluate_episodes:
             _print_row(training.evaluate(settings.evaluate_episodes))
@@ -440,6 +447,15 @@ def _record_start(path: Path, step: int, stored: dict[str, Any]) -> None:
 def _clock(settings: TrainSettings, begun: float) -> Callable[[], bool]:
     limit = settings.max_minutes
     return lambda: limit is not None and time.monotonic() - begun > 60 * limit
+
+
+def _say_shares(tasks: int, slots: int) -> None:
+    """Say which tasks come more often, where they do not come equally often."""
+    if slots % tasks:
+        print(
+            f"{tasks} tasks take turns in {slots} places: the first {slots % tasks} have one more than the others; a "
+            f"multiple of {tasks} would be fair."
+        )
 
 
 def _print_row(row: dict[str, float]) -> None:

@@ -7,6 +7,7 @@ means over an episode's decisions, so that long episodes do not count more. Deri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from vlaser_gym.agents.learners.decisions import is_frozen
 from vlaser_gym.agents.learners.densities import Density
 from vlaser_gym.agents.learners.exploration import describe_density, make_exploration
 from vlaser_gym.agents.learners.pairs import KINDS, Pair, explain_nothing, mine_pairs
+from vlaser_gym.agents.learners.ranges import check_above
 from vlaser_gym.agents.learners.rounds import Ints, RoundSettings, RoundTrainer, seed_of
 from vlaser_gym.agents.learners.sft import path_point
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.policy import VisionLanguage, VlaserPolicy
+from vlaser_gym.cli import check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.episodes import StoredEpisode
 from vlaser_gym.evaluation.store import read_config
@@ -53,15 +56,13 @@ class DpoSettings(RoundSettings):
         super().__post_init__()
         if self.loss not in LOSSES:
             raise UnknownNameError("algo.loss", self.loss, LOSSES)
-        for key in ("per_layout", "patience", "pairs", "decisions"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise InvalidConfigError(f"algo.{key} must be at least 1; got {value}.")
+        # Two successes that came at the same step are no pair.
+        check_least(self, prefix="algo.", per_layout=1, patience=1, faster_by=1, proximal=0, supervised=0)
+        check_least(self, prefix="algo.", or_null=True, pairs=1, decisions=1)
         for kind in self.kinds:
             if kind not in KINDS:
                 raise UnknownNameError("algo.kinds", kind, KINDS)
-        if not self.beta > 0:
-            raise InvalidConfigError(f"algo.beta must be above 0; got {self.beta}.")
+        check_above(self, beta=math.inf)
         if self.loss == "tpo" and self.density is None:
             raise InvalidConfigError(
                 "algo.loss=tpo weighs chains by their likelihood and needs algo.density=flow_sde or flow_sde_one_step."

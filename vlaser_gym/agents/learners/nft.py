@@ -7,6 +7,7 @@ of chunks that did badly, weighted by how well the episode did among those of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from vlaser_gym.agents.learners.decisions import is_frozen
 from vlaser_gym.agents.learners.dpo import velocities
+from vlaser_gym.agents.learners.ranges import check_above
 from vlaser_gym.agents.learners.rounds import Ints, RoundSettings, RoundTrainer
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.errors import InvalidConfigError
@@ -34,8 +36,7 @@ class NftSettings(RoundSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta > 0:
-            raise InvalidConfigError(f"algo.beta must be above 0; got {self.beta}.")
+        check_above(self, beta=math.inf)
 
 
 class NegativeAwareTrainer(RoundTrainer):

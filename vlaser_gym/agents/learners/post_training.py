@@ -11,11 +11,19 @@ from vlaser_gym.agents.learners.distributed import Workers
 from vlaser_gym.agents.learners.grpo import GroupVecEnv
 from vlaser_gym.agents.learners.lanes import ChainLanes, ChainVecEnv
 from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
+from vlaser_gym.agents.learners.ranges import check_shares
 from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.wrappers.reward import SubgoalReward
+
+
+def task_slots(num_envs: int, settings: PpoSettings, workers: Workers) -> int:
+    """Places in which tasks take turns: lanes of all processes, or, for GRPO, their initial states in a rollout."""
+    if isinstance(settings, GrpoSettings):
+        return workers.size * (num_envs // settings.group_size) * settings.rounds
+    return workers.size * num_envs
 
 
 def make_chain_lanes(
@@ -41,8 +49,13 @@ def make_chain_lanes(
         seed: lane i of all processes draws its layouts from ``seed + i``.
         workers: the processes that train together.
         engine, look, engine_options: of the environment.
+
+    Raises:
+        InvalidConfigError: if there are fewer lanes than tasks.
     """
-    first = (workers or Workers()).rank * num_envs
+    workers = workers or Workers()
+    check_shares(tasks, task_slots(num_envs, settings, workers))
+    first = workers.rank * num_envs
     env: Any = SceneVectorEnv(
         [tasks[(first + i) % len(tasks)] for i in range(max(num_envs, len(tasks)))],
         num_envs,
@@ -78,9 +91,11 @@ def make_group_lanes(
     """The same in groups, for GRPO; ``seed`` is not read, as rollouts have their own.
 
     Raises:
-        InvalidConfigError: if groups do not fill the lanes.
+        InvalidConfigError: if groups do not fill the lanes, or a rollout has fewer initial states than tasks.
     """
     settings.check(num_envs)
+    workers = workers or Workers()
+    check_shares(tasks, task_slots(num_envs, settings, workers))
     env = SceneVectorEnv(
         list(tasks),
         num_envs,
@@ -94,5 +109,5 @@ def make_group_lanes(
     )
     lanes = ChainLanes(env, processor, config, settings.flow_steps or config.num_flow_steps, settings.gamma)
     longest = max(-(-task.max_steps // lanes.act_steps) for task in env.tasks)
-    first = (workers or Workers()).rank * num_envs // settings.group_size
+    first = workers.rank * num_envs // settings.group_size
     return GroupVecEnv(lanes, tasks, settings.group_size, settings.rounds, longest, first)

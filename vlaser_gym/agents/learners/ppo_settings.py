@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from vlaser_gym.agents.learners.densities import DENSITIES
+from vlaser_gym.agents.learners.ranges import check_above, check_cache, check_rising, check_trained
 from vlaser_gym.agents.learners.sft import PRECISIONS
+from vlaser_gym.cli import check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 SCHEDULES = ("constant", "linear")
@@ -47,9 +50,14 @@ class PpoSettings:
     save_every: int
 
     def __post_init__(self) -> None:
-        for key in ("iterations", "n_steps", "micro_batch", "epochs", "save_every"):
-            if getattr(self, key) < 1:
-                raise InvalidConfigError(f"algo.{key} must be at least 1; got {getattr(self, key)}.")
+        check_least(self, prefix="algo.", iterations=1, n_steps=1, batch_size=2, micro_batch=1, epochs=1, save_every=1)
+        check_least(self, prefix="algo.", learning_rate=0, critic_learning_rate=0, warmup=0, critic_warmup=0)
+        check_least(self, prefix="algo.", pull=0, lora=0, cache_mb=0)
+        check_least(self, prefix="algo.", or_null=True, flow_steps=1)
+        check_above(self, clip=math.inf, clip_range=1, target_kl=math.inf, noise_level=math.inf)
+        check_rising("noise_bounds", self.noise_bounds)
+        check_trained(self.freeze, self.lora)
+        check_cache(self.cache_device)
         for key in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, key) <= 1:
                 raise InvalidConfigError(f"algo.{key} must be in [0, 1]; got {getattr(self, key)}.")
@@ -61,13 +69,6 @@ class PpoSettings:
         ):
             if getattr(self, key) not in valid:
                 raise UnknownNameError(f"algo.{key}", getattr(self, key), valid)
-        if self.lora < 0:
-            raise InvalidConfigError(f"algo.lora must be a rank of at least 1, or 0 for none; got {self.lora}.")
-        if self.cache_mb < 0 or self.warmup < 0 or self.batch_size < 2:
-            raise InvalidConfigError(
-                "algo.cache_mb and algo.warmup must be at least 0 and algo.batch_size 2; got "
-                f"{self.cache_mb}, {self.warmup} and {self.batch_size}."
-            )
 
 
 @dataclass(kw_only=True)
@@ -89,9 +90,7 @@ class GrpoSettings(PpoSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, least in (("group_size", 2), ("rounds", 1)):
-            if getattr(self, key) < least:
-                raise InvalidConfigError(f"algo.{key} must be at least {least}; got {getattr(self, key)}.")
+        check_least(self, prefix="algo.", group_size=2, rounds=1)
 
     def check(self, num_envs: int) -> None:
         """Raise :class:`InvalidConfigError` if ``num_envs`` lanes cannot be cut into groups."""

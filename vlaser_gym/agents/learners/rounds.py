@@ -7,6 +7,7 @@ on as if nothing had happened.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.decisions import DecisionMemory, Decisions
 from vlaser_gym.agents.learners.exploration import EXPLORATIONS, ExploringAgent, make_exploration
+from vlaser_gym.agents.learners.ranges import check_above, check_cache, check_trained
 from vlaser_gym.agents.learners.reference import Reference
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, PRECISIONS, STATE_FILE
 from vlaser_gym.agents.learners.trainer_state import read_state
@@ -30,6 +32,7 @@ from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.cli import check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.episodes import StoredEpisode, read_episodes
 
@@ -63,10 +66,11 @@ class RoundSettings:
     precision: str
 
     def __post_init__(self) -> None:
-        least = {"rounds": 0, "layouts": 1, "trials": 1, "epochs": 1, "batch_size": 1, "micro_batch": 1}
-        for key, value in {**least, "flow_samples": 1, "lora": 0, "cache_mb": 0}.items():
-            if getattr(self, key) < value:
-                raise InvalidConfigError(f"algo.{key} must be at least {value}; got {getattr(self, key)}.")
+        check_least(self, prefix="algo.", rounds=0, layouts=1, trials=1, epochs=1, batch_size=1, micro_batch=1)
+        check_least(self, prefix="algo.", flow_samples=1, learning_rate=0, lora=0, cache_mb=0)
+        check_above(self, clip=math.inf, noise_level=math.inf)
+        check_trained(self.freeze, self.lora)
+        check_cache(self.cache_device)
         if self.density is not None and self.density not in EXPLORATIONS:
             raise UnknownNameError("algo.density", self.density, EXPLORATIONS)
         if self.precision not in PRECISIONS:

@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from vlaser_gym.agents.learners.curve_writer import CurveWriter
 from vlaser_gym.agents.learners.curves import Curves
+from vlaser_gym.agents.learners.ranges import check_shares
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.agents.learners.trainer_state import reading
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -47,6 +48,7 @@ def make_state_lanes(
     engine_options: Mapping[str, Any] | None = None,
 ) -> VecMonitor:
     """Lanes that observe ``state`` on region layouts, ended by success, with the reward that was asked for."""
+    check_shares(tasks, num_envs)
     env: Any = SceneVectorEnv(
         list(tasks),
         num_envs,

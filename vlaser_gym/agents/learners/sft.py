@@ -25,12 +25,14 @@ from vlaser_gym.agents.learners.augment import Augmentation
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.dataset import PLACES, Batch, Batches
 from vlaser_gym.agents.learners.distributed import Workers
+from vlaser_gym.agents.learners.ranges import check_above, check_trained
 from vlaser_gym.agents.learners.trainer_state import read_state
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.adapters import merged_state_dict
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor, normalize_pixels
+from vlaser_gym.cli import check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 STATE_FILE = "trainer.pt"
@@ -63,9 +65,14 @@ class SftSettings:
     precision: str
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_size", "accumulate", "flow_samples"):
-            if getattr(self, key) < 1:
-                raise InvalidConfigError(f"algo.{key} must be at least 1; got {getattr(self, key)}.")
+        check_least(self, prefix="algo.", steps=1, batch_size=1, accumulate=1, flow_samples=1, warmup=0)
+        check_least(
+            self, prefix="algo.", learning_rate=0, expert_learning_rate=0, weight_decay=0, final_rate=0, places=0
+        )
+        check_above(self, clip=math.inf)
+        check_trained(self.freeze)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InvalidConfigError(f"algo.betas must be two numbers in [0, 1); got {list(self.betas)}.")
         if self.batch_size % self.accumulate:
             raise InvalidConfigError(
                 f"algo.batch_size must be a multiple of algo.accumulate; got {self.batch_size} and {self.accumulate}."

@@ -287,8 +287,8 @@ def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -
     return Processor.build(config, ByteTokenizer(), statistics=statistics, template=SHORT_TEMPLATE, resize="area")
 
 
-def choose_device(name: str | None) -> str:
-    """A torch device by name; ``None`` is the GPU where there is one.
+def choose_device(name: str | None, key: str = "device") -> str:
+    """A torch device by name; ``None`` is the GPU where there is one. ``key`` is the setting that an error is about.
 
     Raises:
         InvalidConfigError: for a name that torch does not know, or a GPU that is not there.
@@ -302,7 +302,7 @@ def choose_device(name: str | None) -> str:
         kind = ""
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not has_gpu):
         here = "cpu and cuda" if has_gpu else "cpu only, as torch finds no GPU"
-        raise InvalidConfigError(f"device is one of: {here}; got {name!r}.")
+        raise InvalidConfigError(f"{key} is one of: {here}; got {name!r}.")
     return name
 
 
