@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from vlaser_gym import cli
+from vlaser_gym.agents.base import agent_code
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 
 
@@ -158,6 +159,21 @@ def test_errors_of_the_command_end_with_status_2(capsys: pytest.CaptureFixture[s
         raise InvalidConfigError("This will not do.")
 
     assert ending(main, [], capsys) == (2, "Error: This will not do.\n")
+
+
+def test_what_an_agent_raised_stands_above_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Any) -> None:
+        with agent_code("mine.Agent.act"):
+            int("seven")
+
+    code, said = ending(main, [], capsys)
+    assert code == 2
+    assert said.startswith("Traceback (most recent call last):")
+    assert 'int("seven")' in said
+    *_, cause, sentence = said.splitlines()
+    assert cause.startswith("ValueError: invalid literal")
+    assert sentence.startswith("Error: mine.Agent.act raised ValueError (invalid literal")
+    assert said.count("Traceback") == 1
 
 
 def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,8 @@ class Still:
         actions = np.zeros((len(lanes), self.horizon, 7))
         if self.spoil == "number":
             actions[0, 0, 0] = np.nan
+        if self.spoil == "raise":
+            raise KeyError("image")
         return actions[0] if self.spoil == "shape" else actions
 """
 
@@ -127,6 +129,18 @@ def test_a_class_in_the_current_folder_is_an_agent(tmp_path: Path) -> None:
     records = read_records(tmp_path / "scored")
     assert [r["agent"] for r in records] == ["mine.Still"] * 2
     assert not any(r["success"] for r in records)
+
+
+def test_an_agent_that_raises_ends_the_command_with_traceback_and_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MY_AGENT)
+    done = command(tmp_path, *SHORT, "agent._target_=mine.Still", "agent.spoil=raise", "run=scored")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback")
+    assert 'raise KeyError("image")' in done.stderr
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("Error: mine.Still.act raised KeyError ('image'); its traceback says where. ")
+    assert "scored" in sentence
+    assert not (tmp_path / "scored").exists()
 
 
 @pytest.mark.parametrize(

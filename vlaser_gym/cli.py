@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import AgentError, GymError, InvalidConfigError, UnknownNameError
 
 CONFIG_DIR = Path(__file__).parent / "configs"
 T = TypeVar("T")
@@ -32,7 +32,8 @@ def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str
     """Compose the config of a command from the command line and call ``main`` with it.
 
     A :class:`~vlaser_gym.errors.GymError` ends the process with its sentence on stderr and status 2, Ctrl-C with
-    status 130. Any other exception is a defect and keeps its traceback.
+    status 130. What an agent's own code raised stands above the sentence with its traceback: somebody has to debug it.
+    Any other exception is a defect and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -41,7 +42,8 @@ def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str
             return
         main(load(config_name, arguments))
     except GymError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        trace = error.trace if isinstance(error, AgentError) else ""
+        print(f"{trace}Error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)

@@ -9,7 +9,8 @@ from difflib import get_close_matches
 class GymError(Exception):
     """Base of every error that bad input or a missing part of the machine can cause.
 
-    Commands print its text as one sentence and exit with status 2; nothing else of it is shown.
+    Commands print its text as one sentence and exit with status 2; nothing else of it is shown, but for
+    :class:`AgentError`.
     """
 
 
@@ -58,6 +59,19 @@ class StorageError(GymError):
 
 class AgentTimeoutError(GymError):
     """An agent that took longer to decide than it was allowed."""
+
+
+class AgentError(GymError):
+    """An agent's own code raised an exception.
+
+    Attributes:
+        trace: the exception's traceback, which commands print above the sentence; text, so that it survives the way
+            between processes.
+    """
+
+    def __init__(self, sentence: str, trace: str = "") -> None:
+        super().__init__(sentence)
+        self.trace = trace
 
 
 class RemoteError(GymError):

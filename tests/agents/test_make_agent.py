@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from vlaser_gym.agents import DEFAULT_OBSERVES, make_agent
 from vlaser_gym.agents.random import RandomAgent
-from vlaser_gym.errors import InvalidConfigError, MissingAssetError, UnknownNameError
+from vlaser_gym.errors import AgentError, InvalidConfigError, MissingAssetError, UnknownNameError
 
 HERE = f"{__name__}."
 
@@ -91,9 +92,17 @@ def test_mistakes_are_one_sentence(config: Any, error: type[Exception], message:
 
 
 def test_an_error_of_the_class_itself_keeps_its_traceback_and_says_where() -> None:
-    with pytest.raises(ValueError, match="invalid literal") as caught:
+    with pytest.raises(AgentError, match=rf"^Building the agent {HERE}Broken .* raised ValueError \(invalid") as caught:
         make_agent({"_target_": HERE + "Broken"})
-    assert any(f"building the agent {HERE}Broken" in note for note in caught.value.__notes__)
+    assert 'int("x")' in caught.value.trace
+
+
+def test_so_does_one_of_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unfinished_agent.py").write_text("class Agent:\n    def act(self)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AgentError, match=r"Importing the agent unfinished_agent\.Agent raised SyntaxError") as caught:
+        make_agent({"_target_": "unfinished_agent.Agent"})
+    assert "def act(self)" in caught.value.trace
 
 
 class Broken(Minimal):

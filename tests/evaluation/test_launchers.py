@@ -12,7 +12,7 @@ from fake_env import FakeVectorEnv, make_fake_env
 from test_evaluator import CRASHING, files, score, settings
 
 from vlaser_gym import cli
-from vlaser_gym.errors import GymError, InvalidConfigError
+from vlaser_gym.errors import AgentError, GymError, InvalidConfigError
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
 from vlaser_gym.evaluation.launchers import Interruption, LocalLauncher, RayLauncher, _import_ray
 from vlaser_gym.evaluation.plan import plan_episodes
@@ -114,6 +114,14 @@ def test_a_failing_agent_is_one_sentence(tmp_path: Path, cluster: Any) -> None:
             tmp_path / "run", "agent=random", "agent._target_=vlaser_gym.agents.random.RandomAgent", "agent.horizon=0"
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_an_agent_raises_there_comes_back_with_its_traceback(tmp_path: Path, cluster: Any) -> None:
+    with pytest.raises(AgentError, match=r"fake_env\.Reacher\.act raised TypeError") as caught:
+        with_ray(tmp_path / "run", "agent.noise=null")
+    assert "in act" in caught.value.trace
+    assert "\n" not in str(caught.value)
 
 
 def make_slow_env(*args: Any) -> FakeVectorEnv:

@@ -9,7 +9,7 @@ from fake_env import NEAR, STEPS, FakeVectorEnv, Reacher
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.errors import InvalidActionError
+from vlaser_gym.errors import AgentError, InvalidActionError
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner
 
@@ -138,6 +138,13 @@ def test_an_agent_that_raises_is_named() -> None:
         def act(self, observations: Any, lanes: Any) -> Any:
             raise KeyError("image")
 
-    with pytest.raises(KeyError) as caught:
+    with pytest.raises(AgentError, match=r"agent\.act raised KeyError \('image'\); its traceback") as caught:
         run(agent=Broken())
-    assert any("act(observations, lanes)" in note for note in caught.value.__notes__)
+    assert 'raise KeyError("image")' in caught.value.trace
+
+
+@pytest.mark.parametrize("method", ["reset", "subtask_done"])
+def test_so_is_one_that_raises_elsewhere(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reacher, method, lambda *_: {}["x"], raising=False)
+    with pytest.raises(AgentError, match=rf"agent\.{method} raised KeyError"):
+        run()

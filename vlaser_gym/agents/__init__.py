@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from vlaser_gym.agents.base import Agent
-from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+from vlaser_gym.agents.base import Agent, agent_code
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 __all__ = ["Agent", "make_agent"]
 
@@ -29,7 +29,8 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
 
     Raises:
         UnknownNameError: for a name without a file, or an argument that the class does not take.
-        InvalidConfigError: if the class cannot be imported or built, or is no agent.
+        InvalidConfigError: if the class cannot be imported, or is no agent.
+        AgentError: if its code raises something while it is imported or built.
 
     Example:
         >>> make_agent({"_target_": "vlaser_gym.agents.random.RandomAgent", "horizon": 2}).observes
@@ -46,18 +47,21 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
     settings.pop("name", None)
     target = _import(path)
     _check_arguments(path, target, settings)
-    return _as_agent(path, _build(path, target, settings))
+    with agent_code(f"Building the agent {path} with {settings}"):
+        agent = target(**settings)
+    return _as_agent(path, agent)
 
 
 def _import(path: str) -> Any:
     module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidConfigError(
-            f"agent._target_ must be an importable class such as my_package.MyAgent; got {path!r} ({error}); "
-            "modules of the current folder and of installed packages are found."
-        ) from error
+    with agent_code(f"Importing the agent {path}"):
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InvalidConfigError(
+                f"agent._target_ must be an importable class such as my_package.MyAgent; got {path!r} ({error}); "
+                "modules of the current folder and of installed packages are found."
+            ) from error
 
 
 def _check_arguments(path: str, target: Any, settings: Mapping[str, Any]) -> None:
@@ -79,16 +83,6 @@ def _check_arguments(path: str, target: Any, settings: Mapping[str, Any]) -> Non
     absent = [name for name in needed if name not in settings]
     if absent:
         raise InvalidConfigError(f"The agent {path} needs {absent[0]!r}: give agent.{absent[0]}=VALUE.")
-
-
-def _build(path: str, target: Any, settings: Mapping[str, Any]) -> Any:
-    try:
-        return target(**settings)
-    except GymError:
-        raise
-    except Exception as error:
-        error.add_note(f"Raised while building the agent {path} with {dict(settings)}.")
-        raise
 
 
 def _as_agent(path: str, agent: Any) -> Agent:

@@ -5,13 +5,16 @@ Any class with :meth:`Agent.reset` and :meth:`Agent.act` is an agent; nothing ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import AgentError, GymError
 
 Observations = Mapping[str, Any]
 
@@ -46,3 +49,23 @@ class Agent(Protocol):
             ``[N, H, 7]`` actions in environment units: translation (m), axis-angle (rad), gripper. All H are executed
             before the next decision.
         """
+
+
+@contextmanager
+def agent_code(what: str) -> Iterator[None]:
+    """Run code of an agent, in which anything may happen.
+
+    Args:
+        what: is run, for the error's sentence.
+
+    Raises:
+        AgentError: for any exception but errors that say themselves what is wrong.
+    """
+    try:
+        yield
+    except GymError:
+        raise
+    except Exception as error:
+        said = (str(error).splitlines() or ["without a word"])[0]
+        trace = "".join(traceback.format_exception(error))
+        raise AgentError(f"{what} raised {type(error).__name__} ({said}); its traceback says where.", trace) from error

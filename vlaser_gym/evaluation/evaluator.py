@@ -24,7 +24,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import AgentError, InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
@@ -228,12 +228,24 @@ def _continue(
         on_start(path, len(store.records), len(plan))
         evaluation = Evaluation(settings, who, store, launcher, on_episode, until)
         order = plan if until is None else until.plan
-        evaluation.run([address for address in order if address not in store.records])
+        try:
+            evaluation.run([address for address in order if address not in store.records])
+        except AgentError as error:
+            raise AgentError(f"{error} {_kept(store)}", error.trace) from error
         evaluation.complete = evaluation.decided or all(address in store.records for address in plan)
         if evaluation.complete:
             store.finish(evaluation.summary() | evaluation.verdict)
     evaluation.seconds = evaluation.elapsed()
     return evaluation
+
+
+def _kept(store: RunStore) -> str:
+    """What is left of an evaluation that its agent has ended."""
+    count = len(store.records)
+    if not count:
+        return f"No episode had ended: nothing is stored in {store.path}, and the same command begins again."
+    what = f"{count} finished episode{'s are' if count > 1 else ' is'} stored"
+    return f"{what}: the same command with run={store.path} goes on after them."
 
 
 @dataclass

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vlaser_gym.agents import Agent, make_agent
+from vlaser_gym.agents.base import agent_code
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError, UnknownNameError
+from vlaser_gym.errors import AgentError, GymError, InvalidConfigError, SimulationError, UnknownNameError
 from vlaser_gym.evaluation.patience import Patience
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
 
@@ -166,7 +167,9 @@ class LocalLauncher:
             engine = {"engine": env.engine.name, "engine_version": env.engine.version, "look": env.engine.look}
         finally:
             env.close()
-        return Introduction({"agent": self.name, **engine}, described(self.agent), getattr(self.agent, "robot", None))
+        with agent_code(f"{self.name}.describe"):
+            told = described(self.agent)
+        return Introduction({"agent": self.name, **engine}, told, getattr(self.agent, "robot", None))
 
     def run(self, addresses: Sequence[Address], tasks: Sequence[str], lanes: int, enough: Enough) -> Iterator[Event]:
         """See :class:`Launcher`. The environment stays for a next call with the same tasks."""
@@ -188,7 +191,8 @@ class LocalLauncher:
         self._close_env()
         if self._patience is not None:
             self._patience.close()
-        getattr(self.agent, "close", lambda: None)()
+        with agent_code(f"{self.name}.close"):
+            getattr(self.agent, "close", lambda: None)()
 
     def _environment(self, tasks: tuple[str, ...], lanes: int) -> tuple[ClosableEnv, bool]:
         """An environment of at least so many lanes, and whether all its lanes have been in use before."""
@@ -216,6 +220,15 @@ class _Refusal:
     """A worker's :class:`GymError`, in words: exceptions do not all survive the way between processes."""
 
     sentence: str
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: GymError) -> _Refusal:
+        return cls(str(error), error.trace if isinstance(error, AgentError) else "")
+
+    @property
+    def error(self) -> GymError:
+        return AgentError(self.sentence, self.trace) if self.trace else GymError(self.sentence)
 
 
 class _Worker:
@@ -235,7 +248,7 @@ class _Worker:
             self.launcher = LocalLauncher(self.settings, self.make_env)
             return self.launcher.introduce(tasks)
         except GymError as error:
-            return _Refusal(str(error))
+            return _Refusal.of(error)
 
     def run(self, addresses: Sequence[Address], tasks: Sequence[str], lanes: int) -> Iterator[Event | _Refusal]:
         """A shard's episodes as they end."""
@@ -243,7 +256,7 @@ class _Worker:
         try:
             yield from self.launcher.run(addresses, tasks, lanes, lambda: False)
         except GymError as error:
-            yield _Refusal(str(error))
+            yield _Refusal.of(error)
 
 
 @dataclass
@@ -380,14 +393,14 @@ class RayLauncher:
         member = by_reference[ready[0]]
         try:
             answer = self._answer(member)
-        except self.ray.exceptions.RayTaskError:  # the agent's or engine's own failure, with its traceback
+        except self.ray.exceptions.RayTaskError:  # a defect, with its traceback
             raise
         except self.ray.exceptions.RayError as error:
             self._replace(member, error)
             yield member, None
             return
         if isinstance(answer, _Refusal):
-            raise GymError(answer.sentence)
+            raise answer.error
         if answer is not None:
             yield member, answer
 

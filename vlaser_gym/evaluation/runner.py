@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.agents.base import Agent
+from vlaser_gym.agents.base import Agent, agent_code
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import GymError, InvalidActionError
+from vlaser_gym.errors import InvalidActionError
 from vlaser_gym.evaluation.patience import Patience
 
 Bools = NDArray[np.bool_]
@@ -144,7 +144,7 @@ class Runner:
             self._episodes[int(lane)] = _Recorder(
                 self.running[int(lane)], now, _of_lane(info, "initial_states", int(lane))
             )
-        self.call(self.agent.reset, lanes, [self.running[int(lane)] for lane in lanes])
+        self._ask("reset", lanes, [self.running[int(lane)] for lane in lanes])
 
     def _reset_options(self, lanes: Lanes) -> dict[str, Any]:
         mask = np.zeros(self.env.num_envs, bool)
@@ -162,27 +162,25 @@ class Runner:
 
     def _decide(self, lanes: Lanes) -> NDArray[np.float64]:
         """Actions ``[N, H, 7]`` of all lanes, zero where none runs."""
-        try:
-            chunk = self.call(self.agent.act, _rows(self._observations, lanes), lanes)
-        except GymError:  # says itself what is wrong
-            raise
-        except Exception as error:
-            error.add_note(f"Raised by {self.name}.act(observations, lanes) for {len(lanes)} lanes.")
-            raise
-        decided = self._checked(chunk, lanes)
+        decided = self._checked(self._ask("act", _rows(self._observations, lanes), lanes), lanes)
         self._advance(lanes)
         actions = np.zeros((self.env.num_envs, *decided.shape[1:]))
         actions[lanes] = decided
         if self.keep:
-            for lane, row in zip(lanes, self.agent.decided(lanes), strict=True):  # type: ignore[attr-defined]
+            for lane, row in zip(lanes, self._ask("decided", lanes), strict=True):
                 self._episodes[int(lane)].keep(row)
         return actions
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """What a method of the agent answers."""
+        with agent_code(f"{self.name}.{method}"):
+            return self.call(getattr(self.agent, method), *arguments)
 
     def _advance(self, lanes: Lanes) -> None:
         """Tell the environment of sub-tasks that the agent has just declared done."""
         if not hasattr(self.agent, "subtask_done"):
             return
-        done = lanes[np.asarray(self.call(self.agent.subtask_done, lanes), bool)]
+        done = lanes[np.asarray(self._ask("subtask_done", lanes), bool)]
         if len(done):
             self.env.advance_to_next_subtask(done)
 
