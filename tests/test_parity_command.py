@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,44 @@ def test_bad_settings_get_one_sentence(
 ) -> None:
     assert run(f"golden={golden}", *words) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("output=file/parity.json",), "Cannot write output=file/parity.json"),
+        (("output=folder",), "Cannot write output=folder: expected a file"),
+        (("beside=file",), "Cannot write beside=file"),
+        (("engine.threads=x",), "engine.threads must be a whole number from 0 on; got 'x'"),
+        (("engine=maniskill", "engine.processes=0"), "engine.processes must be a whole number from 1 on; got 0"),
+    ],
+)
+def test_what_would_fail_after_all_the_work_is_refused_at_the_door(
+    words: tuple[str, ...],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parity, "Recordings", lambda *_: pytest.fail("went on"))
+    Path("file").touch()
+    Path("folder").mkdir()
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_task_without_recordings_is_a_row_of_dashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "golden" / "reset").mkdir(parents=True)
+    output = tmp_path / "new" / "parity.json"
+    assert run("task=google_robot_pick_object", f"golden={tmp_path / 'golden'}", f"output={output}") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "google_robot_pick_object" in line)
+    assert [cell.strip() for cell in row.strip("| ").split("|")[1:]] == ["-"] * 8
+    (task,) = json.loads(output.read_text())["tasks"]
+    assert (task["object_mm"], task["successes"], task["replays"]) == (None, 0, [])
 
 
 @pytest.mark.golden

@@ -18,7 +18,9 @@ from vlaser_gym.envs.rendering import PICTURE_ENGINES
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.evaluation.parity import Recordings, Simulator, robot_figures, task_figures
+from vlaser_gym.evaluation.evaluator import check_counts
+from vlaser_gym.evaluation.files import check_output, write_output
+from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
 from vlaser_gym.evaluation.table import make_console
 
@@ -47,6 +49,9 @@ def main(config: DictConfig) -> None:
     look = check_engine(engine, settings.look)
     if settings.num_envs < 1:
         raise InvalidConfigError(f"num_envs must be at least 1; got {settings.num_envs}.")
+    check_counts(settings.engine)
+    check_output("output", settings.output)
+    check_output("beside", settings.beside, folder=True)
     options = {key: value for key, value in settings.engine.items() if key != "name"}
     simulator = Simulator(engine, look, options, settings.num_envs)
     recordings, names, figures = Recordings(settings.golden), resolve(settings.task), _figures(settings, look)
@@ -63,7 +68,7 @@ def main(config: DictConfig) -> None:
         report["pictures"] = [_pictures(recordings, name, engine, assets, settings.beside) for name in names]
         console.print(_picture_table(report["pictures"]))
     if settings.output is not None:
-        Path(settings.output).write_text(json.dumps(report, indent=1) + "\n")
+        write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
 
 
 def _figures(settings: ParitySettings, look: str) -> list[str]:
@@ -112,9 +117,9 @@ def _task_table(rows: Sequence[dict[str, Any]]) -> Table:
         deviations = [replay["source_max_mm"] for replay in row["replays"] if replay["original"]]
         table.add_row(
             row["task"],
-            *(f"{row[key]:.3f}" for key in ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")),
-            f"{row['recalled']}/{row['successes']}",
-            f"{row['false_successes']}/{row['failures']}",
+            *("-" if row[key] is None else f"{row[key]:.3f}" for key in INITIAL),
+            f"{row['recalled']}/{row['successes']}" if row["replays"] else "-",
+            f"{row['false_successes']}/{row['failures']}" if row["replays"] else "-",
             f"{max(deviations):.1f}" if deviations else "-",
         )
     return table

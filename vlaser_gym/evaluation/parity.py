@@ -30,6 +30,8 @@ from vlaser_gym.errors import MissingAssetError
 Floats = NDArray[np.float64]
 T = TypeVar("T")
 
+#: What is compared of an initial state: lengths in mm, angles in degrees, pixels.
+INITIAL = ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")
 #: Where objects are while the robot moves in free space: out of reach of everything.
 _AWAY = np.array([3.0, 0.0, 0.0])
 #: Recorded and our initial states this close (m) are meant to be the same.
@@ -127,7 +129,10 @@ class Simulator:
 
 
 def task_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, Any]:
-    """Initial poses, projections and task replays of one task; lengths in mm, angles in degrees, pixels."""
+    """Initial poses, projections and task replays of one task; lengths in mm, angles in degrees, pixels.
+
+    Figures of initial states are ``None`` where none was recorded.
+    """
     figures: dict[str, Any] = {"task": task_name}
     figures.update(_initial_figures(recordings, task_name, simulator))
     figures.update(_replay_figures(recordings, task_name, simulator))
@@ -164,10 +169,12 @@ def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> d
     return figures
 
 
-def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, float]:
+def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, float | None]:
     task = get_task(task_name)
     found = [(episode, _layout_of(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)]
     episodes = [(episode, layout) for episode, layout in found if layout is not None]
+    if not episodes:
+        return dict.fromkeys(INITIAL)
     errors = []
     for env, batch in simulator.batches(task_name, episodes):
         indices = [_grid_index(task, meta, arrays) for (_, meta, arrays), _ in batch]
@@ -180,8 +187,7 @@ def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulato
             _initial_errors(task, meta, arrays, state, base)
             for ((_, meta, arrays), _), state, base in zip(batch, states, bases, strict=True)
         ]
-    names = ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")
-    return dict(zip(names, np.max(errors, 0).tolist(), strict=True))
+    return dict(zip(INITIAL, np.max(errors, 0).tolist(), strict=True))
 
 
 def _start(env: SceneVectorEnv, lane: int, layout: Layout, qpos: Floats) -> None:
