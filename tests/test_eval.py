@@ -20,6 +20,7 @@ from vlaser_gym import cli
 from vlaser_gym import eval as eval_command
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.evaluation.store import read_records, read_states, read_timing
+from vlaser_gym.evaluation.video import video_folder
 
 SHORT = ("task=widowx_stack_cube,widowx_carrot_on_plate", "episodes=3", "video=0")
 
@@ -213,7 +214,8 @@ def test_without_a_driver_scores_stand_and_pictures_are_refused(
 def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     score(tmp_path / "scored", "task=widowx_stack_cube", "episodes=1", "video=1", "agent=random")
-    (video,) = (tmp_path / "videos" / "scored").iterdir()
+    (video,) = video_folder(tmp_path / "scored").resolve().iterdir()
+    assert video.parent.parent == tmp_path / "videos"
     assert video.name == "widowx_stack_cube.default.grid-0000.trial-0.failure.mp4"
     assert str(video.relative_to(tmp_path)) in capsys.readouterr().out
 

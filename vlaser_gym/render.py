@@ -19,7 +19,7 @@ class RenderSettings:
     run: str
     episodes: Any
     output: str | None
-    fps: float
+    fps: float | None
     look: str | None
     processes: int | None
     assets: str | None
@@ -28,8 +28,8 @@ class RenderSettings:
 def main(config: DictConfig) -> None:
     """Render the chosen episodes."""
     settings = typed(RenderSettings, config)
-    if not 0 < settings.fps <= 240:
-        raise InvalidConfigError(f"fps must lie above 0 and up to 240; got {settings.fps}.")
+    if settings.fps is not None and not 0 < settings.fps <= 240:
+        raise InvalidConfigError(f"fps must lie above 0 and up to 240, or be null; got {settings.fps}.")
     check_least(settings, or_null=True, processes=1)
     records = select_episodes(settings.run, words(settings.episodes))
     folder = settings.output or video_folder(settings.run)

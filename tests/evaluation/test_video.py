@@ -81,6 +81,13 @@ def test_a_video_shows_every_step_in_the_format_that_browsers_play(run: Path, tm
     assert FakeRenderer.made == ["builtin", "closed"]
 
 
+@pytest.mark.parametrize(("task", "hertz"), [("widowx_carrot_on_plate", 5), ("google_robot_move_near", 3)])
+def test_a_video_plays_as_fast_as_the_robot_moved(task: str, hertz: int, tmp_path: Path) -> None:
+    score(tmp_path / "run", f"task={task}", "episodes=1", "trials=1")
+    (path,) = render_videos(tmp_path / "run", read_records(tmp_path / "run"), tmp_path / "videos")
+    assert read_video(path)[0]["fps"] == hertz
+
+
 def test_the_caption_is_below_and_leaves_the_picture_alone() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     drawn = draw_caption(picture, CAPTION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vlaser_gym.envs.address import canonical_layout
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
+from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.files import appearing
@@ -26,8 +28,24 @@ _BACKGROUND, _TEXT, _FAINT, _GOOD, _WARNING = "#14171a", "#f2f4f5", "#7d868d", "
 
 
 def video_folder(run: str | Path) -> Path:
-    """``videos/<name of the run>``."""
-    return Path("videos") / Path(run).resolve().name
+    """``videos/NAME`` of the run ``runs/NAME``; of a run elsewhere ``videos/NAME-XXXXXX``, X from its whole path.
+
+    So no two runs share a folder, and the same run has the same one every time.
+    """
+    path = Path(run).resolve()
+    if path.parent == Path("runs").resolve():
+        return Path("videos") / path.name
+    return Path("videos") / f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+
+
+def find_video(run: str | Path, record: Record) -> Path | None:
+    """The video of an episode in :func:`video_folder`, if there is one that was made from the states of this run."""
+    file = video_folder(run) / video_name(record)
+    states = Path(run) / record["states"]
+    if not file.is_file() or not states.is_file():
+        return None
+    # An older one shows an episode of an earlier run in this place.
+    return file if file.stat().st_mtime_ns >= states.stat().st_mtime_ns else None
 
 
 def choose_examples(records: Sequence[Record], per_task: int) -> list[Record]:
@@ -72,7 +90,7 @@ def render_videos(
     records: Iterable[Record],
     folder: str | Path,
     *,
-    fps: float = 5,
+    fps: float | None = None,
     look: str | None = None,
     processes: int | None = None,
     assets: str | None = None,
@@ -83,7 +101,7 @@ def render_videos(
         run: the run directory.
         records: which episodes.
         folder: where to put the files; created if need be.
-        fps: frames per second; a frame per control step.
+        fps: frames per second, a frame per control step; ``None`` for the robot's control rate, which is real time.
         look: of the pictures; ``None`` for the simulated look, or the built-in one where this renderer lacks it.
         processes: that render; ``None`` for one per core.
         assets: directory of the asset pack, for the look ``original``; ``None`` for the user's cache.
@@ -103,7 +121,7 @@ def render_videos(
             if used not in renderers:
                 renderers[used] = SceneRenderer(used, _BATCH, processes, assets)
             frames = _frames(renderers[used], record, read_states(run, record), _note(record, used))
-            yield _write(Path(folder) / _file_name(record), frames, fps)
+            yield _write(Path(folder) / video_name(record), frames, fps or _control_hz(record))
     finally:
         for renderer in renderers.values():
             renderer.close()
@@ -190,7 +208,12 @@ def _caption(record: Record, states: Mapping[str, NDArray[Any]], t: int, note: s
     }
 
 
-def _file_name(record: Record) -> str:
+def _control_hz(record: Record) -> float:
+    return get_setup(get_task(record["task"]).robot_setup).control_hz
+
+
+def video_name(record: Record) -> str:
+    """Name of an episode's video, from its address and its outcome."""
     outcome = "success" if record["success"] else "failure"
     return f"{Path(record['states']).stem}.{outcome}.mp4"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,9 @@ from fabricate_run import TASKS, addresses, fabricate_run
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation import video as video_module
 from vlaser_gym.evaluation.report import builder, find_videos, write_report
 from vlaser_gym.evaluation.store import read_records
-from vlaser_gym.evaluation.video import video_folder
+from vlaser_gym.evaluation.video import video_folder, video_name
 
 WHERE = addresses(layouts=6)
 
@@ -89,13 +89,31 @@ def test_other_episodes_name_the_command_and_its_file(tmp_path: Path, monkeypatc
         "python -m vlaser_gym.render run='runs/my run' episodes=widowx_carrot_on_plate/default/grid:3/0"
     )
     record = read_records("runs/my run")[3]
-    name = video_module._file_name(record)
+    name = video_name(record)
     assert side["file"] == f"../../videos/my%20run/{name}"
     file = video_folder("runs/my run") / name
     assert find_videos("runs/my run") == {}
     file.parent.mkdir(parents=True)
     file.touch()
     assert find_videos("runs/my run") == {WHERE[3]: file}
+
+
+def test_a_video_belongs_to_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of one name in different places, and a run that took the place of an earlier one."""
+    monkeypatch.chdir(tmp_path)
+    runs = [a_run(Path(parent) / "test") for parent in ("runs", "A", "B")]
+    record = read_records(runs[0])[3]
+    folders = [video_folder(run) for run in runs]
+    assert folders[0] == Path("videos/test")
+    assert len({*folders}) == 3
+    assert video_folder(tmp_path / "A" / "test") == folders[1]
+    for k, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / video_name(record)).touch()
+        assert [len(find_videos(run)) for run in runs] == [1] * (k + 1) + [0] * (2 - k)
+    states = (runs[1] / record["states"]).stat()
+    os.utime(folders[1] / video_name(record), ns=(0, states.st_mtime_ns - 1))
+    assert find_videos(runs[1]) == {}
 
 
 def test_episodes_without_states(tmp_path: Path) -> None:

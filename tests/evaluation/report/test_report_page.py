@@ -14,6 +14,7 @@ from browser import NAMES, Browser, find_chromium
 from fabricate_run import addresses, fabricate_run
 
 from vlaser_gym.evaluation.report import write_report
+from vlaser_gym.evaluation.video import video_folder
 
 WHERE = addresses(layouts=24, trials=2)
 LOST = WHERE[:3]
@@ -174,9 +175,10 @@ def test_a_video_rendered_later_is_found(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     page = write_report(fabricate_run(tmp_path / "run", dict.fromkeys(WHERE[:2], True), states=True))
-    (tmp_path / "videos" / "run").mkdir(parents=True)
+    folder = video_folder(tmp_path / "run")
+    folder.mkdir(parents=True)
     name = "widowx_carrot_on_plate.default.grid-0000.trial-0.success.mp4"
-    (tmp_path / "videos" / "run" / name).write_bytes(pages["clip"].read_bytes())
+    (folder / name).write_bytes(pages["clip"].read_bytes())
     browser.open(page)
     browser.evaluate("document.querySelector('.tile').click()")
     browser.wait("document.querySelector('video')?.readyState >= 2")

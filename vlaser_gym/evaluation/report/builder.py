@@ -27,7 +27,7 @@ from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_states
 from vlaser_gym.evaluation.summary import summarise
-from vlaser_gym.evaluation.video import video_folder
+from vlaser_gym.evaluation.video import find_video, video_folder, video_name
 
 #: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
 EMBED_LIMIT = 48 * 2**20
@@ -86,10 +86,9 @@ def write_report(
 
 def find_videos(run_dir: str | Path) -> dict[Address, Path]:
     """Videos of a run that ``python -m vlaser_gym.render`` has left in its default folder, by address."""
-    folder = video_folder(run_dir)
     (stored,) = load_runs([run_dir])
-    files = {address: folder / _video_name(record) for address, record in stored.records.items() if record["states"]}
-    return {address: file for address, file in files.items() if file.is_file()}
+    files = {a: find_video(run_dir, record) for a, record in stored.records.items() if record["states"]}
+    return {address: file for address, file in files.items() if file is not None}
 
 
 class _Media:
@@ -152,7 +151,7 @@ class _Side:
         return self.videos.get(address)
 
     def _file(self, record: Record) -> Path:
-        return self.videos.get(address_of(record), video_folder(self.stored.path) / _video_name(record))
+        return self.videos.get(address_of(record), video_folder(self.stored.path) / video_name(record))
 
     def _command(self, address: Address) -> str:
         return f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={address}"
@@ -345,11 +344,6 @@ def _spans(flags: Sequence[NDArray[np.bool_]]) -> list[list[list[int]]]:
 def _short(task: str) -> str:
     """A task's name without its robot, for narrow places."""
     return task.removeprefix("widowx_").removeprefix("google_robot_").replace("_", " ")
-
-
-def _video_name(record: Record) -> str:
-    """As :func:`~vlaser_gym.evaluation.video.render_videos` names it."""
-    return f"{Path(record['states']).stem}.{'success' if record['success'] else 'failure'}.mp4"
 
 
 def _embed(data: Any) -> Markup:
