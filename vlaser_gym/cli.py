@@ -119,6 +119,18 @@ def check_least(settings: object, *, or_null: bool = False, prefix: str = "", **
             raise InvalidConfigError(f"{prefix}{key} must be at least {wanted}; got {value}.")
 
 
+def check_above_zero(settings: object, *keys: str) -> None:
+    """Look whether fields of a command's settings are above 0 or null.
+
+    Raises:
+        InvalidConfigError: with the first that is not.
+    """
+    for key in keys:
+        value = getattr(settings, key)
+        if value is not None and not value > 0:
+            raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
+
+
 def words(value: Any) -> list[str]:
     """The names in a value that may be one, several with commas between them, or a list; ``[""]`` if there is none."""
     values = list(value) if isinstance(value, list | tuple) else str("" if value is None else value).split(",")

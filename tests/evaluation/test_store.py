@@ -83,7 +83,7 @@ def test_the_line_comes_after_its_states(tmp_path: Path, monkeypatch: pytest.Mon
 
     with RunStore(tmp_path / "run", CONFIG) as store:
         store.add(record(ADDRESSES[0]), states())
-        monkeypatch.setattr(store_module, "_append", crash)
+        monkeypatch.setattr(store_module, "append_line", crash)
         with pytest.raises(SystemExit):
             store.add(record(ADDRESSES[1]), states())
     assert len(list((tmp_path / "run" / "states").iterdir())) == 2
@@ -300,7 +300,7 @@ def test_a_full_disk_is_one_sentence_and_costs_one_episode(tmp_path: Path, monke
 
     run = filled(tmp_path / "run", ADDRESSES[:2])
     with RunStore(run, CONFIG) as store:
-        monkeypatch.setattr(store_module, "_append", full)
+        monkeypatch.setattr(store_module, "append_line", full)
         with pytest.raises(StorageError, match="No space left on device"):
             store.add(record(ADDRESSES[2]), states(2))
         monkeypatch.undo()

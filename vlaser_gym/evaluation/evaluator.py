@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
-from vlaser_gym.cli import CONFIG_DIR, check_least, typed, words
+from vlaser_gym.cli import CONFIG_DIR, check_above_zero, check_least, typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -79,10 +79,7 @@ class EvalSettings:
             settings.task = DEFAULT_TASK
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
         check_least(settings, num_envs=1, episodes=1, trials=1, video=0)
-        for key in ("max_minutes", "agent_timeout"):
-            value = getattr(settings, key)
-            if value is not None and not value > 0:
-                raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
+        check_above_zero(settings, "max_minutes", "agent_timeout")
         if settings.store not in STORES:
             raise UnknownNameError("store", settings.store, STORES)
         if settings.until not in (None, "decided"):

@@ -1,15 +1,18 @@
-"""Files that are there whole or not at all, folders that one process writes, and what reaches the disk when."""
+"""Files that are whole or not there, or grow by lines; folders that one process writes; what is on the disk when."""
 
 from __future__ import annotations
 
 import fcntl
+import io
+import json
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from vlaser_gym.errors import StorageError
 
@@ -89,12 +92,8 @@ def write_output(key: str, path: str, data: bytes) -> None:
         write_whole(Path(path), data)
 
 
-@contextmanager
-def _refusing(key: str, path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"Cannot write {key}={path}: {error.strerror or error}; choose another.") from error
+def _refusing(key: str, path: str) -> AbstractContextManager[None]:
+    return storage_errors(f"Cannot write {key}={path}", "choose another")
 
 
 def bring_to_disk(file: Path) -> None:
@@ -119,6 +118,64 @@ def claim(folder: Path, remedy: str) -> int:
         os.close(descriptor)
         raise StorageError(f"Another process is writing to {folder}: wait for it or choose {remedy}.") from error
     return descriptor
+
+
+@contextmanager
+def storage_errors(what: str, remedy: str) -> Iterator[None]:
+    """Turn what the file system dislikes into one sentence.
+
+    Raises:
+        StorageError: in place of an :class:`OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{what}: {error.strerror or error}; {remedy}.") from error
+
+
+def line_of(entry: Mapping[str, Any]) -> bytes:
+    """An entry as a line of JSON."""
+    return (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def append_line(file: io.FileIO, entry: Mapping[str, Any]) -> None:
+    """One line, in as few writes as the system allows."""
+    data = line_of(entry)
+    while data:
+        data = data[file.write(data) or 0 :]
+
+
+def drop_cut_line(file: Path) -> None:
+    """Forget a last line that was not written to its end."""
+    if not file.exists():
+        return
+    data = file.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if end and not _is_json(data[data.rfind(b"\n", 0, end - 1) + 1 : end]):
+        end = data.rfind(b"\n", 0, end - 1) + 1
+    if end < len(data):
+        os.truncate(file, end)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Entries of a file of JSON lines; a cut last line is left out."""
+    if not file.exists():
+        return []
+    lines = file.read_bytes().split(b"\n")
+    complete = lines[:-1]
+    if complete and not _is_json(complete[-1]):
+        complete.pop()
+    for number, line in enumerate(complete, 1):
+        if not _is_json(line):
+            raise StorageError(f"Line {number} of {file} is damaged: restore the file or use another run directory.")
+    return [json.loads(line) for line in complete]
 
 
 class Syncer:

@@ -8,14 +8,13 @@ Nothing in a record depends on the clock, the host or on what ran beside the epi
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import time
 import zipfile
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +26,17 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
-from vlaser_gym.evaluation.files import Syncer, claim, probe, write_whole
+from vlaser_gym.evaluation.files import (
+    Syncer,
+    append_line,
+    claim,
+    drop_cut_line,
+    line_of,
+    probe,
+    read_lines,
+    storage_errors,
+    write_whole,
+)
 
 #: Version of the layout of run directories and of the fields of records. Older versions stay readable.
 SCHEMA = 1
@@ -93,9 +102,9 @@ class RunStore:
             leftover.unlink()
         if not (self.path / "config.yaml").exists():
             write_whole(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
-        _drop_cut_line(self.path / "episodes.jsonl")
-        _drop_cut_line(self.path / "timing.jsonl")
-        found = _read_lines(self.path / "episodes.jsonl")
+        drop_cut_line(self.path / "episodes.jsonl")
+        drop_cut_line(self.path / "timing.jsonl")
+        found = read_lines(self.path / "episodes.jsonl")
         whole: Callable[[Path], bool] = Path.is_file if (self.path / "summary.json").exists() else _is_intact
         self.records = {address_of(r): r for r in found if all(whole(self.path / name) for name in _files_of(r))}
         self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
@@ -126,7 +135,7 @@ class RunStore:
                 if arrays:
                     (self.path / name).mkdir(exist_ok=True)
                     (self.path / record[name]).write_bytes(pack_arrays(arrays))
-            _append(self._episodes, record)
+            append_line(self._episodes, record)
             self._syncer.add(*(self.path / name for name in _files_of(record)), self.path / "episodes.jsonl")
         self.records[address] = record
         return record
@@ -138,13 +147,13 @@ class RunStore:
     def add_timing(self, entry: Mapping[str, Any]) -> None:
         """Note something about clocks or hosts; none of it is needed to read the results."""
         with self._clocked(), _sentences(self.path):
-            _append(self._timing, entry)
+            append_line(self._timing, entry)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """All episodes are there: sort the records by address and write the summary."""
         with self._clocked(), _sentences(self.path):
             self._syncer.wait()
-            write_whole(self.path / "episodes.jsonl", b"".join(_line(record) for record in self.sorted_records()))
+            write_whole(self.path / "episodes.jsonl", b"".join(line_of(record) for record in self.sorted_records()))
             self._episodes.close()
             self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
             write_whole(self.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
@@ -219,14 +228,14 @@ def read_records(path: str | Path) -> list[Record]:
     """Records of the finished episodes of a run, sorted by address; a run in progress can be read too."""
     read_config(path)
     with _sentences(Path(path)):
-        records = {address_of(record): record for record in _read_lines(Path(path) / "episodes.jsonl")}
+        records = {address_of(record): record for record in read_lines(Path(path) / "episodes.jsonl")}
     return [records[address] for address in sorted(records, key=_sort_key)]
 
 
 def read_timing(path: str | Path) -> list[dict[str, Any]]:
     """What the run noted about time; in the order in which it happened."""
     with _sentences(Path(path)):
-        return _read_lines(Path(path) / "timing.jsonl")
+        return read_lines(Path(path) / "timing.jsonl")
 
 
 def read_states(
@@ -286,14 +295,9 @@ def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
         entries = path.iterdir() if path.exists() else ()
         if all(entry.suffix == ".tmp" or entry.name in ("states", "training") for entry in entries):
             return
-    stored = _flat(read_config(path))
-    wanted = _flat({**config, "schema": stored["schema"]})
-    known = {key: value for key, value in stored.items() if key.split(".")[0] in {"schema", *config}}
-    differences = [
-        f"{key} was {_shown(known, key)}, now {_shown(wanted, key)}"
-        for key in sorted(known.keys() | wanted.keys())
-        if not {key, key.split(".")[0]} & {*FREE_SETTINGS} and known.get(key, _ABSENT) != wanted.get(key, _ABSENT)
-    ]
+    stored = read_config(path)
+    known = {key: value for key, value in stored.items() if key in {"schema", *config}}
+    differences = setting_differences(known, {**config, "schema": stored["schema"]}, FREE_SETTINGS)
     if differences:
         raise StorageError(
             f"{path} holds another evaluation ({'; '.join(differences)}): choose another run= or repeat its settings."
@@ -313,6 +317,22 @@ def check_writable(path: str | Path) -> None:
 _ABSENT = object()
 
 
+def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str] = ()) -> list[str]:
+    """In which settings two differ: each by its dotted key, the old value and the new one.
+
+    Args:
+        stored: the old ones.
+        wanted: the new ones.
+        free: keys that may differ, dotted, or whole groups by their first part.
+    """
+    old, new = _flat(stored), _flat(wanted)
+    return [
+        f"{key} was {_shown(old, key)}, now {_shown(new, key)}"
+        for key in sorted(old.keys() | new.keys())
+        if key not in free and key.split(".")[0] not in free and old.get(key, _ABSENT) != new.get(key, _ABSENT)
+    ]
+
+
 def _shown(flat: Mapping[str, Any], key: str) -> str:
     return repr(flat[key]) if key in flat else "not set"
 
@@ -329,50 +349,6 @@ def _sort_key(address: Address) -> tuple[Any, ...]:
     return address.sort_key
 
 
-def _line(entry: Mapping[str, Any]) -> bytes:
-    return (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _append(file: io.FileIO, entry: Mapping[str, Any]) -> None:
-    """One line, in as few writes as the system allows."""
-    data = _line(entry)
-    while data:
-        data = data[file.write(data) or 0 :]
-
-
-def _drop_cut_line(file: Path) -> None:
-    """Forget a last line that was not written to its end."""
-    if not file.exists():
-        return
-    data = file.read_bytes()
-    end = data.rfind(b"\n") + 1
-    if end and not _is_json(data[data.rfind(b"\n", 0, end - 1) + 1 : end]):
-        end = data.rfind(b"\n", 0, end - 1) + 1
-    if end < len(data):
-        os.truncate(file, end)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    """Entries of a file of JSON lines; a cut last line is left out."""
-    if not file.exists():
-        return []
-    lines = file.read_bytes().split(b"\n")
-    complete = lines[:-1]
-    if complete and not _is_json(complete[-1]):
-        complete.pop()
-    for number, line in enumerate(complete, 1):
-        if not _is_json(line):
-            raise StorageError(f"Line {number} of {file} is damaged: restore the file or use another run directory.")
-    return [json.loads(line) for line in complete]
-
-
 def _is_intact(file: Path) -> bool:
     """Whether an archive is there whole: a power failure can leave it empty or with holes."""
     try:
@@ -382,13 +358,8 @@ def _is_intact(file: Path) -> bool:
         return False
 
 
-@contextmanager
-def _sentences(path: Path) -> Iterator[None]:
-    """Turn what the file system dislikes into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"Cannot use the run directory {path}: {error.strerror or error}; "
-            "choose a writable place with enough space by run=DIR (finished episodes are kept)."
-        ) from error
+def _sentences(path: Path) -> AbstractContextManager[None]:
+    return storage_errors(
+        f"Cannot use the run directory {path}",
+        "choose a writable place with enough space by run=DIR (finished episodes are kept)",
+    )
