@@ -164,7 +164,7 @@ def test_more_episodes_are_appended(recorded, tmp_path, monkeypatch):
     np.testing.assert_array_equal(columns["index"], np.arange(info["total_frames"]))
     _, first, _ = read(recorded)
     assert [e["address/layout"] for e in episodes[:2]] == [e["address/layout"] for e in first]
-    with pytest.raises(StorageError, match="other settings"):
+    with pytest.raises(StorageError, match=r"\(every was 4, now 2; fps was 1.25, now 2.5\)"):
         collect(path, "episodes=3", "every=2")
 
 
@@ -213,16 +213,47 @@ def test_a_killed_command_leaves_a_readable_set_and_goes_on(tmp_path):
     assert actions[0] == actions[1]
 
 
-def test_wrong_settings_end_with_a_sentence(tmp_path):
-    for wrong, word in (
-        ("every=0", "every"),
-        ("images=gif", "png"),
-        ("task=widowx_fly", "widowx"),
-        ("resize=x", "area"),
-        ("engine.threads=-1", "engine.threads must be a whole number"),
-    ):
-        with pytest.raises(GymError, match=word):
-            collect(tmp_path / "set", "episodes=1", wrong)
+WRONG = (
+    ("every=0", "every"),
+    ("images=gif", "png"),
+    ("task=widowx_fly", "widowx"),
+    ("resize=x", "Unknown resize 'x'.*area"),
+    ("image_size=null resize=x", "Unknown resize 'x'.*area"),
+    ("engine.threads=-1", "engine.threads must be a whole number"),
+    ("max_minutes=-1", "max_minutes must be above 0 or null; got -1"),
+    ("max_minutes=nan", "max_minutes must be above 0 or null; got nan"),
+    ("max_minutes=0", "max_minutes must be above 0 or null; got 0"),
+    ("layouts=foo", "Unknown kind of layouts 'foo'"),
+    ("engine.foo=1", "Unknown option of engine 'mujoco' 'foo'"),
+    ("look=original engine.assets=nowhere", "nowhere"),
+    ("agent=vlaser_nano task=google_robot_pick_coke_can", "robot"),
+)
+
+
+@pytest.mark.parametrize(("wrong", "word"), WRONG)
+def test_wrong_settings_end_with_a_sentence_and_leave_nothing(wrong, word, tmp_path):
+    with pytest.raises(GymError, match=word) as caught:
+        collect(tmp_path / "new" / "set", "episodes=1", *wrong.split())
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_episodes_that_failed_are_not_run_again(tmp_path, capsys, monkeypatch):
+    settings = ("episodes=1", "agent=random", "every=60", "tail=null")
+    collect(tmp_path / "set", *settings)
+    assert "0 episodes and 2 failed ones that are not kept" in capsys.readouterr().out
+    monkeypatch.setattr("vlaser_gym.collect._record", lambda *_: pytest.fail("nothing is missing"))
+    collect(tmp_path / "set", *settings)
+    with pytest.raises(StorageError, match=r"\(only_successful was True, now False\)"):
+        collect(tmp_path / "set", *settings, "only_successful=false")
+
+
+def test_when_the_time_is_up_the_command_says_that_it_goes_on(tmp_path, capsys):
+    collect(tmp_path / "set", "episodes=1", "max_minutes=1e-9")
+    assert "the time is up, the same command goes on" in capsys.readouterr().out
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
     with pytest.raises(StorageError, match="no data set"):

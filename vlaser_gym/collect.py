@@ -14,8 +14,8 @@ from gymnasium.vector import AutoresetMode
 from omegaconf import DictConfig
 
 from vlaser_gym.agents import Agent, make_agent
-from vlaser_gym.agents.vlaser.processor import ResizeImage
-from vlaser_gym.cli import check_least, run, typed
+from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
+from vlaser_gym.cli import check_above_zero, check_least, run, typed
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -23,7 +23,7 @@ from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.evaluator import by_robot, check_counts, evaluate
-from vlaser_gym.evaluation.lerobot import LeRobotWriter
+from vlaser_gym.evaluation.lerobot import LeRobotWriter, check_images
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, Resize
 from vlaser_gym.evaluation.runner import Runner
@@ -34,6 +34,7 @@ from vlaser_gym.evaluation.table import EpisodeProgress, make_console
 _FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
 #: What is made: a data set in LeRobot's layout, or a run directory with what learners need.
 STORES = ("demonstrations", "training")
+_TIME_UP = "; the time is up, the same command goes on"
 
 
 @dataclass
@@ -76,6 +77,10 @@ class CollectSettings:
         if settings.store not in STORES:
             raise UnknownNameError("store", settings.store, STORES)
         check_least(settings, or_null=True, tail=1, image_size=1)
+        check_above_zero(settings, "max_minutes")
+        check_images(settings.images)
+        if settings.resize not in FILTERS:
+            raise UnknownNameError("resize", settings.resize, FILTERS)
         return settings
 
     @property
@@ -105,8 +110,7 @@ def main(config: DictConfig) -> None:
     if settings.store == "training":
         _store_training(settings)
         return
-    tasks = settings.tasks
-    setup = get_setup(tasks[0].robot_setup)
+    plan, setup = settings.addresses(), get_setup(settings.tasks[0].robot_setup)
     agent = make_agent({**settings.agent, **({"checkpoint": settings.checkpoint} if settings.checkpoint else {})})
     writer = LeRobotWriter(
         settings.output,
@@ -116,13 +120,19 @@ def main(config: DictConfig) -> None:
         group=settings.group,
         settings=settings.stored(),
     )
-    waiting = [address for address in settings.addresses() if address not in writer.addresses]
-    print(f"Data set: {settings.output} ({writer.total_episodes} episodes are there already)")
     with writer, EpisodeProgress(make_console(stderr=True)) as progress:
+        waiting = [address for address in plan if address not in writer.addresses]
+        print(f"Data set: {settings.output} ({_count(writer)} are there already)")
         progress.start(0, len(waiting))
         if waiting:
             _record(settings, agent, waiting, writer, progress)
-    print(f"{writer.total_episodes} episodes, {writer.total_frames} pictures in {settings.output}")
+    hint = "" if writer.addresses.issuperset(plan) else _TIME_UP
+    print(f"{_count(writer)}, {writer.total_frames} pictures in {settings.output}{hint}")
+
+
+def _count(writer: LeRobotWriter) -> str:
+    dropped = f" and {len(writer.dropped)} failed ones that are not kept" if writer.dropped else ""
+    return f"{writer.total_episodes} episodes{dropped}"
 
 
 def _store_training(settings: CollectSettings) -> None:
@@ -148,7 +158,7 @@ def _store_training(settings: CollectSettings) -> None:
         found = evaluate(
             wanted, lambda path, done, total: progress.start(done, total), progress.add, plan=settings.addresses()
         )
-    hint = "" if found.complete else "; the time is up, the same command goes on"
+    hint = "" if found.complete else _TIME_UP
     print(f"{len(read_records(found.path))} episodes in {settings.output}{hint}")
 
 
@@ -167,9 +177,10 @@ def _record(
     recorder = Recorder(camera, tap)
     try:
         for result in Runner(camera, tap, waiting, out_of_time, str(settings.agent.get("name"))):
-            episode = recorder.episode(result, env.addresses.index(result.address))
-            if episode.success or not settings.only_successful:
-                writer.add(episode)
+            if result.success or not settings.only_successful:
+                writer.add(recorder.episode(result, env.addresses.index(result.address)))
+            else:
+                writer.drop(result.address)
             progress.add({"success": result.success})
     finally:
         env.close()

@@ -6,10 +6,12 @@
     videos/<camera>/chunk-000/file-000.mp4       their pictures (images="mp4"; with "png" they are inside the rows)
     meta/episodes/chunk-000/file-000.parquet     one row per episode: length, place in the files, address, statistics
     meta/info.json, stats.json, tasks.parquet    features, statistics over everything, instructions
+    meta/collection.json, dropped.jsonl          what made the data set; episodes that were run and not kept
 
 Every group of episodes gets files of its own with the same number in all three folders. The file in ``meta/episodes``
 is written after the other two, so whoever follows it finds everything it names, whenever the writer was killed; a
-later writer removes what has no such file and goes on.
+later writer removes what has no such file and goes on. ``meta/collection.json`` is written before everything else: a
+folder without it (or without ``info.json``, in older data sets) is somebody else's, and is left alone.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,17 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.files import appearing, claim, write_whole
+from vlaser_gym.evaluation.files import (
+    appearing,
+    append_line,
+    claim,
+    drop_cut_line,
+    read_lines,
+    storage_errors,
+    write_whole,
+)
 from vlaser_gym.evaluation.recording import RecordedEpisode
+from vlaser_gym.evaluation.store import address_of, setting_differences
 from vlaser_gym.evaluation.video import encode
 
 VERSION = "v3.0"
@@ -39,6 +51,7 @@ CAMERA = "observation.images.main"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+INFO_PATH, COLLECTION_PATH, DROPPED_PATH = "meta/info.json", "meta/collection.json", "meta/dropped.jsonl"
 #: LeRobot's limit of files per folder.
 CHUNK_SIZE = 1000
 IMAGE_FORMATS = ("png", "mp4")
@@ -48,8 +61,18 @@ _ACTION = ["x", "y", "z", "rx", "ry", "rz", "gripper"]
 Columns = dict[str, NDArray[Any]]
 
 
+def check_images(images: str) -> None:
+    """Look whether there is such a format of pictures.
+
+    Raises:
+        InvalidConfigError: if not.
+    """
+    if images not in IMAGE_FORMATS:
+        raise InvalidConfigError(f"images is one of {', '.join(IMAGE_FORMATS)}; got {images!r}.")
+
+
 class LeRobotWriter:
-    """Appends episodes to a data set.
+    """Appends episodes to a data set; one process at a time. Use as a context manager: nothing happens before.
 
     Args:
         path: folder; an existing data set of the same settings is continued.
@@ -57,10 +80,15 @@ class LeRobotWriter:
         robot: robot type.
         images: ``"png"`` (exact) or ``"mp4"`` (small; H.264).
         group: episodes per file; a killed writer loses at most so many.
-        settings: what made the episodes, kept in ``meta/info.json``; a data set of other settings is refused.
+        settings: what made the episodes, kept with them; a data set of other settings is refused.
 
     Attributes:
-        addresses: of all episodes stored so far.
+        addresses: of all episodes stored or dropped so far.
+        dropped: those of them that were run and are not kept.
+
+    Raises:
+        InvalidConfigError: for a format of pictures that does not exist.
+        StorageError: on entering, if the folder cannot be written, belongs to something else or is being written.
     """
 
     def __init__(
@@ -73,38 +101,116 @@ class LeRobotWriter:
         group: int = 50,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        if images not in IMAGE_FORMATS:
-            raise InvalidConfigError(f"images is one of {', '.join(IMAGE_FORMATS)}; got {images!r}.")
+        check_images(images)
         self.path, self.robot, self.images, self.group = Path(path), robot, images, group
         self.fps: float = int(fps) if float(fps).is_integer() else fps
         self.settings = settings or {}
+        self.tasks: list[str] = []
+        self.addresses: set[Address] = set()
+        self.dropped: set[Address] = set()
+        self._episodes: list[dict[str, Any]] = []
         self._waiting: list[RecordedEpisode] = []
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = claim(self.path, "another folder")
-        self._open()
+        self._new: list[Path] = []
+        self._lock = -1
+        self._is_ours = False
+
+    def __enter__(self) -> LeRobotWriter:
+        try:
+            with self._sentences():
+                self._new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock = claim(self.path, "another output=")
+                self._open()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.flush()
+        finally:
+            self._leave()
 
     def _open(self) -> None:
         """Find what is there; remove files that belong to no complete group."""
-        info = self.path / "meta/info.json"
-        if info.is_file():
-            stored = json.loads(info.read_text())
-            if stored.get("vlaser_gym", {}) != self.settings or stored["fps"] != self.fps:
-                raise StorageError(
-                    f"{self.path} holds a data set made with other settings ({stored.get('vlaser_gym')}); "
-                    "choose another folder or the same settings."
-                )
-        elif self.path.is_dir() and any(p for p in self.path.iterdir() if p.name not in ("meta", "data", "videos")):
-            raise StorageError(f"{self.path} is not empty and holds no data set; choose another folder.")
+        stored = self._made_by()
+        self._read()
+        if stored is not None and self.addresses:
+            self._check_same(stored)
+        self._is_ours = True
+        self._remove_leftovers()
+        (self.path / "meta").mkdir(exist_ok=True)
+        write_whole(self.path / COLLECTION_PATH, _json(self._wanted()))
+
+    def _read(self) -> None:
         groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
-        complete = {file.relative_to(self.path / "meta/episodes").with_suffix("") for file in groups}
-        for folder in (self.path / "data", self.path / "videos" / CAMERA):
-            for file in folder.glob("*/*"):
-                if file.relative_to(folder).with_suffix("") not in complete:
-                    file.unlink()
-        self._episodes = [row for file in groups for row in pq.read_table(file).to_pylist()]
         self._next_group = len(groups)
-        self.tasks: list[str] = list(dict.fromkeys(row["tasks"][0] for row in self._episodes))
-        self.addresses = {_address(row) for row in self._episodes}
+        self._episodes = [row for file in groups for row in pq.read_table(file).to_pylist()]
+        self.tasks = list(dict.fromkeys(row["tasks"][0] for row in self._episodes))
+        drop_cut_line(self.path / DROPPED_PATH)
+        self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH)}
+        self.addresses = {_address(row) for row in self._episodes} | self.dropped
+
+    def _wanted(self) -> dict[str, Any]:
+        return {"fps": self.fps, "robot_type": self.robot, **self.settings}
+
+    def _made_by(self) -> dict[str, Any] | None:
+        """What made the data set that is there; ``None`` in an empty folder."""
+        if (self.path / COLLECTION_PATH).is_file():
+            return _read_json(self.path / COLLECTION_PATH)
+        if (self.path / INFO_PATH).is_file():
+            info = _read_json(self.path / INFO_PATH)
+            if "vlaser_gym" not in info:
+                raise StorageError(f"{self.path} holds a data set from elsewhere; choose another output=.")
+            return {"fps": info["fps"], "robot_type": info["robot_type"], **info["vlaser_gym"]}
+        begun = self.path / f"{COLLECTION_PATH}.tmp"
+        if any(entry != begun for entry in self.path.rglob("*") if entry.is_symlink() or not entry.is_dir()):
+            raise StorageError(f"{self.path} is not empty and holds no data set; choose another output=.")
+        return None
+
+    def _check_same(self, stored: dict[str, Any]) -> None:
+        differences = setting_differences(stored, json.loads(_json(self._wanted())))
+        if differences:
+            raise StorageError(
+                f"{self.path} holds a data set made with other settings ({'; '.join(differences)}): choose another "
+                "output= or repeat its settings."
+            )
+
+    def _remove_leftovers(self) -> None:
+        """Remove files of ours that belong to no complete group, and nothing else."""
+        for folder, ending in (("data", "parquet"), (f"videos/{CAMERA}", "mp4")):
+            for name in (f"chunk-*/file-*.{ending}", f"chunk-*/file-*.{ending}.tmp"):
+                for file in self.path.glob(f"{folder}/{name}"):
+                    group = self.path / "meta/episodes" / file.parent.name / f"{file.name.split('.')[0]}.parquet"
+                    if not group.is_file():
+                        file.unlink()
+
+    def _leave(self) -> None:
+        """Let go of the folder; a data set of which nothing was stored leaves no trace."""
+        try:
+            if self._is_ours and not (self._episodes or self.dropped):
+                with self._sentences():
+                    self._remove()
+        finally:
+            _remove_empty(self._new)
+            if self._lock >= 0:
+                os.close(self._lock)
+            self._lock, self._is_ours = -1, False
+
+    def _remove(self) -> None:
+        self._remove_leftovers()
+        entries = sorted(self.path.rglob("*"), reverse=True)
+        # It says that the folder is ours, and so stays as long as anything else does.
+        if [entry for entry in entries if not entry.is_dir()] == [self.path / COLLECTION_PATH]:
+            (self.path / COLLECTION_PATH).unlink()
+            _remove_empty(entries)
+
+    def _sentences(self) -> AbstractContextManager[None]:
+        return storage_errors(
+            f"Cannot write the data set {self.path}",
+            "choose a writable place with enough space by output=DIR (stored episodes are kept)",
+        )
 
     @property
     def total_frames(self) -> int:
@@ -123,10 +229,25 @@ class LeRobotWriter:
         if len(self._waiting) >= self.group:
             self.flush()
 
+    def drop(self, address: Address) -> None:
+        """Remember that an episode was run and is not kept."""
+        where = {name: getattr(address, name) for name in ("task", "variant", "layout", "trial")}
+        with self._sentences(), (self.path / DROPPED_PATH).open("ab", buffering=0) as file:
+            append_line(file, where)
+        self.dropped.add(address)
+        self.addresses.add(address)
+
     def flush(self) -> None:
-        """Write the episodes that wait."""
-        if not self._waiting:
-            return
+        """Write the episodes that wait.
+
+        Raises:
+            StorageError: if they cannot be written.
+        """
+        if self._waiting:
+            with self._sentences():
+                self._write_group()
+
+    def _write_group(self) -> None:
         place = {"chunk_index": self._next_group // CHUNK_SIZE, "file_index": self._next_group % CHUNK_SIZE}
         rows, table = self._tables(place)
         frames = np.concatenate([episode.frames for episode in self._waiting])
@@ -141,13 +262,6 @@ class LeRobotWriter:
         features = {name: _feature(values) for name, values in table.items() if name != CAMERA}
         self._write_meta({CAMERA: self._camera_feature(frames.shape[1:]), **features})
         self._waiting = []
-
-    def __enter__(self) -> LeRobotWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.flush()
-        os.close(self._lock)
 
     # ------------------------------------------------------------------ pieces
 
@@ -244,7 +358,13 @@ class LeRobotWriter:
             "features": features,
             "vlaser_gym": self.settings,
         }
-        write_whole(meta / "info.json", _json(info))
+        write_whole(self.path / INFO_PATH, _json(info))
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # a file, or a folder that holds one
+            folder.rmdir()
 
 
 def _columns(episode: RecordedEpisode) -> Columns:
@@ -333,6 +453,16 @@ def _write_table(table: pa.Table, file: Path) -> None:
         pq.write_table(table, partial)
 
 
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise StorageError(f"{file} is damaged: expected a JSON object; restore the file or choose another output=.")
+    return found
+
+
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
@@ -366,7 +496,7 @@ class LeRobotReader:
 
     def __init__(self, path: str | Path, groups: int | None = None) -> None:
         self.path = Path(path)
-        info = self.path / "meta/info.json"
+        info = self.path / INFO_PATH
         if not info.is_file():
             raise StorageError(
                 f"{self.path} should hold a LeRobot data set (meta/info.json); it does not. "
