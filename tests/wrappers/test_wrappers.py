@@ -13,6 +13,7 @@ from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidActionError, InvalidConfigError, UnknownNameError
 from vlaser_gym.wrappers import (
     ChunkActions,
+    LastStepReward,
     RecordStates,
     ResizeImage,
     ScaleActions,
@@ -218,6 +219,26 @@ def test_tokens_that_do_not_fit() -> None:
     env = TokenizeInstruction(lanes(observe=("instruction",)), length=10)
     with pytest.raises(InvalidConfigError, match="at most 10 ids"):
         env.reset(seed=0)
+    env.close()
+
+
+# ---------------------------------------------------------------------- LastStepReward
+
+
+@pytest.mark.parametrize(("steps", "earned"), [(range(40, 61), 1.0), (range(40, 60), 0.0), ((), 0.0)])
+def test_only_the_last_step_pays_and_the_limit_is_an_end(
+    script: Callable[..., None], steps: Any, earned: float
+) -> None:
+    """60 steps in chunks of 8: the last chunk runs 4 of them, and its last step is worth gamma ** 3 when it begins."""
+    script({"success": tuple(steps)})
+    env = ChunkActions(LastStepReward(lanes(2)), horizon=8, gamma=0.5)
+    env.reset(seed=0)
+    results = [env.step(np.broadcast_to(REST, (2, 8, 7))) for _ in range(8)]
+    assert [result[1].tolist() for result in results[:-1]] == [[0.0, 0.0]] * 7
+    _, reward, terminated, truncated, _ = results[-1]
+    assert reward.tolist() == [earned * 0.5**3] * 2
+    assert (terminated.all(), truncated.any()) == (True, False)
+    assert not any(result[2].any() for result in results[:-1])
     env.close()
 
 

@@ -8,11 +8,12 @@ from vlaser_gym.wrappers.action import ACTION_RANGE, ChunkActions, ScaleActions
 from vlaser_gym.wrappers.base import ObservationWrapper, SceneWrapper
 from vlaser_gym.wrappers.observation import ResizeImage, SelectObservation, TokenizeInstruction, byte_tokens
 from vlaser_gym.wrappers.record import RecordStates
-from vlaser_gym.wrappers.reward import ReachReward, SubgoalReward
+from vlaser_gym.wrappers.reward import LastStepReward, ReachReward, SubgoalReward
 
 __all__ = [
     "ACTION_RANGE",
     "ChunkActions",
+    "LastStepReward",
     "ObservationWrapper",
     "ReachReward",
     "RecordStates",

@@ -102,6 +102,39 @@ class SubgoalReward(SceneWrapper):
         return np.asarray(self.gamma * potential[1:] - potential[:-1])
 
 
+class LastStepReward(SceneWrapper):
+    """Replaces the reward by 1 for success at an episode's last step, as the benchmark counts it.
+
+    Who is rewarded for a first success learns nothing about what comes after it, and may well undo it. Here the time
+    limit belongs to the task: an episode that reaches it is *terminated*, and nothing is worth anything beyond. Put it
+    over lanes that do not end at success, below :class:`ChunkActions`.
+
+    Args:
+        env: the lanes.
+
+    Example:
+        >>> from vlaser_gym.envs.vector import SceneVectorEnv
+        >>> env = LastStepReward(SceneVectorEnv("widowx_stack_cube", observe=("proprio",)))
+        >>> _ = env.reset(seed=0)
+        >>> ends = [env.step(np.zeros((1, 7)))[1:4] for _ in range(60)][-1]
+        >>> [end.tolist() for end in ends]
+        [[0.0], [True], [False]]
+        >>> env.close()
+    """
+
+    def on_step(
+        self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
+    ) -> Step:
+        """Reward the last control step of episodes that end in success."""
+        chunk, done = info["chunk"], terminated | truncated
+        lanes = np.flatnonzero(done)
+        last = chunk["ran"][lanes].sum(1) - 1
+        rewards = np.zeros_like(chunk["reward"])
+        rewards[lanes, last] = chunk["flags"]["success"][lanes, last]
+        info = {**info, "chunk": {**chunk, "reward": rewards}}
+        return observation, rewards.sum(1), done, np.zeros_like(truncated), info
+
+
 class ReachReward(SceneWrapper):
     """Replaces the reward by one for bringing the tool to the object that the task is about.
 

@@ -16,7 +16,7 @@ from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.wrappers.reward import SubgoalReward
+from vlaser_gym.wrappers.reward import LastStepReward, SubgoalReward
 
 
 def task_slots(num_envs: int, settings: PpoSettings, workers: Workers) -> int:
@@ -39,7 +39,8 @@ def make_chain_lanes(
     look: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
 ) -> ChainVecEnv:
-    """This process's share of ``num_envs`` lanes: region layouts that evaluation never draws, ended by success.
+    """This process's share of ``num_envs`` lanes: region layouts that evaluation never draws, ended by success
+    unless the reward is for the last step.
 
     Args:
         tasks: of one robot; lane i runs ``tasks[i % len(tasks)]``, counted over all processes.
@@ -63,12 +64,14 @@ def make_chain_lanes(
         look=look,
         layouts="region",
         observe=VlaserAgent.observes,
-        terminate_on_success=True,
+        terminate_on_success=settings.reward != "last",
         autoreset_mode=AutoresetMode.SAME_STEP,
         engine_options=engine_options,
     )
     if settings.reward == "subgoals":
         env = SubgoalReward(env, settings.gamma)
+    if settings.reward == "last":
+        env = LastStepReward(env)
     num_steps = settings.flow_steps or config.num_flow_steps
     lanes = ChainVecEnv(ChainLanes(env, processor, config, num_steps, settings.gamma))
     lanes.seed(seed + first)

@@ -12,7 +12,7 @@ from vlaser_gym.cli import check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 SCHEDULES = ("constant", "linear")
-REWARDS = ("sparse", "subgoals")
+REWARDS = ("sparse", "subgoals", "last")
 
 
 @dataclass
