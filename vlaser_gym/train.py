@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from vlaser_gym.agents.learners.collection import CollectRound
 from vlaser_gym.agents.learners.curves import draw_curves, read_metrics
 from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
-from vlaser_gym.agents.learners.distributed import Workers, joined_workers
+from vlaser_gym.agents.learners.distributed import Workers, joined_workers, own_device
 from vlaser_gym.agents.learners.dpo import DpoSettings, PreferenceTrainer
 from vlaser_gym.agents.learners.evaluation import run_episodes, success_rates
 from vlaser_gym.agents.learners.nft import NegativeAwareTrainer, NftSettings
@@ -351,7 +351,7 @@ def _demonstrations(paths: list[str], horizon: int, processor: Processor, worker
 
 def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processor]:
     """The policy that a run starts from, and its processor."""
-    device = choose_device(settings.device)
+    device = own_device(choose_device(settings.device))
     if init in PRESETS:
         config = VlaserConfig.preset(init, settings.robot or "widowx", **settings.settings)
         if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:

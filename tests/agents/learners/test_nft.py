@@ -82,8 +82,38 @@ def test_two_chunks_by_hand():
     assert loss.item() == pytest.approx(by_hand, abs=1e-12)
     assert velocity.grad.flatten().tolist() == pytest.approx(slopes, abs=1e-12)
     change = [(x - u) ** 2 - (o - u) ** 2 for x, o, u in zip(v, old, target, strict=True)]
-    expected = (by_hand, np.mean(positive), np.mean(negative), *change, np.mean([0.2**2, 0.6**2]))
+    halves = [change[0] / 2, change[1] / 2]
+    expected = (by_hand, np.mean(positive), np.mean(negative), *halves, np.mean([0.2**2, 0.6**2]), 0.5, 0.5)
     assert means.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_changes_are_per_decision_of_their_side_whatever_the_parts(tmp_path):
+    """Parts of a batch without winners, or without losers, do not count as parts whose change is 0."""
+    trainer = begin(make(tmp_path))
+    trainer.take_step()
+    generator = torch.Generator().manual_seed(1)
+    items = np.arange(trainer.items)
+    parts = [trainer.losses(items[i : i + 1], generator)[1] for i in items]
+    changes = [float(part[3] + part[4]) for part in parts]  # of one decision, which is on one side
+    wins = [bool(part[6]) for part in parts]
+    assert 0 < sum(wins) < len(wins)
+    row = trainer.summarise(dict(zip(trainer.statistics, torch.stack(parts).mean(0).tolist(), strict=True)))
+    sides = [[c for c, w in zip(changes, wins, strict=True) if w == side] for side in (True, False)]
+    assert [row["win_error_change"], row["lose_error_change"]] == pytest.approx([np.mean(side) for side in sides])
+    alone = trainer.summarise(dict(zip(trainer.statistics, parts[wins.index(True)].tolist(), strict=True)))
+    assert "lose_error_change" not in alone
+
+
+def test_a_run_of_an_older_version_goes_on_without_its_last_numbers(tmp_path):
+    first = make(tmp_path, rounds=1)
+    first.log_every = 100
+    assert not first.train(lambda: first.total >= 2)
+    file = tmp_path / "run/trainer.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "means": [means[:6] for means in state["means"]]}, file)
+    second = make(tmp_path, rounds=1)
+    assert second.total == 2
+    assert second.train()
 
 
 def test_at_the_start_good_chunks_pull_and_bad_ones_push_equally():
@@ -137,7 +167,7 @@ def test_it_learns_what_paid(tmp_path):
     begin(trainer)
     trainer.reference.load(start.state_dict())
     _, means = trainer.losses(np.arange(trainer.items), torch.Generator().manual_seed(9))
-    named = dict(zip(trainer.statistics, means.tolist(), strict=True))
+    named = trainer.summarise(dict(zip(trainer.statistics, means.tolist(), strict=True)))
     assert named["win_error_change"] < named["lose_error_change"] - 0.01
 
 

@@ -15,8 +15,9 @@ import torch
 from demonstrations import tiny_config
 from fabricate_episodes import CUBE, write_run
 
-from vlaser_gym.agents.learners import rounds
+from vlaser_gym.agents.learners import decisions, rounds
 from vlaser_gym.agents.learners.curves import read_metrics
+from vlaser_gym.agents.learners.decisions import DecisionMemory
 from vlaser_gym.agents.learners.densities import FlowSde
 from vlaser_gym.agents.learners.dpo import (
     DpoSettings,
@@ -296,6 +297,31 @@ def test_micro_batches_and_kept_prefixes_change_nothing(tmp_path):
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_rows_beyond_the_memory_alone_are_encoded_again(tmp_path, monkeypatch):
+    whole = begin(make(tmp_path / "whole")).memory
+    total, size = len(whole.decisions), whole.cache.bytes_per_decision
+    encoded: list[int] = []
+    encode = DecisionMemory.encode
+
+    def counted(self, policy, rows):
+        encoded.append(len(rows))
+        return encode(self, policy, rows)
+
+    monkeypatch.setattr(DecisionMemory, "encode", counted)
+    monkeypatch.setattr(decisions, "_ENCODED_AT_ONCE", 2)
+    part = DecisionMemory(whole.decisions, whole.policy, 5 * size)
+    assert part.cache.capacity == 5 < total
+    assert encoded == [2, 2, 2], "filling stops where the memory is full"
+    rows = torch.tensor([7, 0, 8, 4, 5, 0, 2])
+    encoded.clear()
+    found, expected = part.vision_language(rows), whole.vision_language(rows)
+    assert encoded == [3]
+    assert torch.equal(found.lengths, expected.lengths)
+    for pair, wanted in zip(found.cache, expected.cache, strict=True):
+        for value, right in zip(pair, wanted, strict=True):
+            torch.testing.assert_close(value, right, rtol=0, atol=1e-5)
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path):

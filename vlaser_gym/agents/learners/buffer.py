@@ -75,6 +75,11 @@ class PrefixCache:
         self._store: VisionLanguage | None = None
         self._filled = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more fits."""
+        return self._store is not None and self._filled >= self.capacity
+
     def reset(self) -> None:
         """Forget the decisions, keep the memory."""
         self._filled = 0

@@ -117,6 +117,8 @@ class DecisionMemory:
     def _fill(self) -> None:
         for rows in torch.split(torch.arange(len(self.decisions)), _ENCODED_AT_ONCE):
             self.cache.add(self.encode(self.policy, rows), len(self.decisions))
+            if self.cache.is_full:
+                return
 
     def encode(self, policy: VlaserPolicy, rows: Tensor) -> VisionLanguage:
         """Image and text of some decisions, encoded by some policy."""
@@ -125,10 +127,15 @@ class DecisionMemory:
 
     def vision_language(self, rows: Tensor) -> VisionLanguage:
         """Image and text of some decisions as the policy sees them; without gradients where none of it is trained."""
-        if len(rows) and int(rows.max()) < self.cache.capacity:
-            return self.cache.rows(rows.numpy(), self.policy.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.policy)):
-            return self.encode(self.policy, rows)
+        kept = rows < self.cache.capacity
+        parts = [self.cache.rows(rows[kept].numpy(), self.policy.device)] if kept.any() else []
+        if not kept.all():
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.policy)):
+                parts.append(self.encode(self.policy, rows[~kept]))
+        if len(parts) == 1:
+            return parts[0]
+        order = torch.cat([kept.nonzero(), (~kept).nonzero()])[:, 0].argsort()
+        return VisionLanguage.cat(parts).rows(order.to(self.policy.device))
 
 
 def is_frozen(policy: VlaserPolicy) -> bool:

@@ -6,10 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
+
+#: How long a process waits for the others: the first one decodes data sets and evaluates meanwhile. torch's own ten
+#: minutes would end the run there.
+_PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,13 @@ class Workers:
         return value
 
 
+def own_device(device: str) -> str:
+    """The device of this process: each of several that ``torchrun`` started has a GPU of its own."""
+    if device.startswith("cuda") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
 @contextmanager
 def joined_workers(device: str) -> Iterator[Workers]:
     """Join the processes that ``torchrun`` started; alone without it."""
@@ -57,8 +69,8 @@ def joined_workers(device: str) -> Iterator[Workers]:
         yield Workers()
         return
     if device.startswith("cuda"):
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        torch.cuda.set_device(own_device(device))
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
     try:
         yield Workers(distributed.get_rank(), size)
     finally:

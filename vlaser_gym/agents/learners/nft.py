@@ -21,7 +21,7 @@ from torch import Tensor
 from vlaser_gym.agents.learners.decisions import is_frozen
 from vlaser_gym.agents.learners.dpo import velocities
 from vlaser_gym.agents.learners.ranges import check_above
-from vlaser_gym.agents.learners.rounds import Ints, RoundSettings, RoundTrainer
+from vlaser_gym.agents.learners.rounds import Ints, Numbers, RoundSettings, RoundTrainer
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.episodes import StoredEpisode
@@ -46,7 +46,11 @@ class NegativeAwareTrainer(RoundTrainer):
         optimality: of every episode learned from, 0 to 1.
     """
 
-    statistics = ("loss", "positive_error", "negative_error", "win_error_change", "lose_error_change", "distance")
+    #: The changes are summed over the decisions of their side and divided by all: see :meth:`summarise`.
+    statistics = (
+        *("loss", "positive_error", "negative_error", "win_error_change", "lose_error_change", "distance"),
+        *("winners", "losers"),
+    )
     copy_reference = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -73,6 +77,15 @@ class NegativeAwareTrainer(RoundTrainer):
     def items(self) -> int:
         """Decisions."""
         return 0 if self.memory is None else len(self.memory.decisions)
+
+    def summarise(self, means: Numbers) -> Numbers:
+        """Changes per decision of their side: parts of a batch without any would pull a mean of means towards 0."""
+        row = dict(means)
+        for change, share in (("win_error_change", "winners"), ("lose_error_change", "losers")):
+            total = row.pop(change)
+            if row[share]:
+                row[change] = total / row[share]
+        return row
 
     def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :class:`RoundTrainer`."""
@@ -116,8 +129,8 @@ def negative_aware_objective(
     change = (error(velocity) - error(old)).detach()
     good, bad = optimality > 0.5, optimality < 0.5
     columns = (
-        *(positive.mean(), negative.mean(), _mean(change, good), _mean(change, bad)),
-        (velocity - old).double().square().mean(),
+        *(positive.mean(), negative.mean(), (change * good).mean(), (change * bad).mean()),
+        *((velocity - old).double().square().mean(), good.double().mean(), bad.double().mean()),
     )
     return loss, torch.stack([value.detach().double().cpu() for value in (loss, *columns)])
 
@@ -155,8 +168,3 @@ def nothing_to_learn(episodes: Sequence[StoredEpisode], runs: Sequence[Path]) ->
     else:
         said = "in every initial state all episodes succeeded or all failed; more trials or more noise make them differ"
     return InvalidConfigError(f"Nothing to learn from in {where or 'no run'}: {said}.")
-
-
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of some; 0 if there are none."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)

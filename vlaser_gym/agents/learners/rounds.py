@@ -163,6 +163,10 @@ class RoundTrainer(ABC):
     def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What is minimised, mean over some items, and the means of :attr:`statistics` (float64, on the CPU)."""
 
+    def summarise(self, means: Numbers) -> Numbers:
+        """What is logged of the means of several steps."""
+        return means
+
     def after_step(self, means: Tensor) -> None:  # noqa: B027  (most have nothing to do)
         """Look at a step's means; may end the round by setting :attr:`ended`."""
 
@@ -277,7 +281,8 @@ class RoundTrainer(ABC):
         row = dict(more)
         if self._means:
             means = torch.stack(self._means).mean(0).tolist()
-            row = {**{f"train/{name}": value for name, value in zip(self.statistics, means, strict=True)}, **row}
+            named = self.summarise(dict(zip(self.statistics, means, strict=True)))
+            row = {**{f"train/{name}": value for name, value in named.items()}, **row}
         self._means = []
         if row:
             curves.add(self.total, **row)
@@ -341,7 +346,9 @@ class RoundTrainer(ABC):
             trained[name].copy_(value)
         for name in _PLAIN:
             setattr(self, name, state[name])
-        self._means = [torch.tensor(means, dtype=torch.float64) for means in state["means"]]
+        # A version that logged other numbers may have begun the run.
+        stored = [means for means in state["means"] if len(means) == len(self.statistics)]
+        self._means = [torch.tensor(means, dtype=torch.float64) for means in stored]
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate
