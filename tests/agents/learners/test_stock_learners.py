@@ -11,7 +11,7 @@ from vlaser_gym.agents.learners.curves import read_metrics
 from vlaser_gym.agents.learners.sb3 import StockTraining, make_state_lanes
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.cli import group_config, load, typed
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.train import main
 
 TASK = "widowx_stack_cube"
@@ -37,7 +37,7 @@ def parameters(model) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("name", "algorithm"), [("sb3_ppo", PPO), ("sb3_sac", SAC)])
-def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, name, algorithm):
+def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, monkeypatch, name, algorithm):
     torch.set_num_threads(1)
     lanes = make_state_lanes([TASK], 2, settings(name))
     try:
@@ -50,7 +50,11 @@ def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, name, algorithm):
         # The file is stock: the library itself reads it.
         stored = parameters(algorithm.load(tmp_path / "model.zip"))
         assert all(torch.equal(stored[key], after[key]) for key in after)
-        second = StockTraining(lanes, settings(name), tmp_path)
+        seeds = []
+        with monkeypatch.context() as patch:
+            patch.setattr(type(lanes), "seed", lambda self, seed: seeds.append(seed))
+            second = StockTraining(lanes, settings(name), tmp_path, seed=5)
+        assert seeds[-1] == 5 + 80, "new episodes, not the first ones again"
         assert second.timesteps == first.timesteps == 80
         assert all(torch.equal(value, after[key]) for key, value in parameters(second.model).items())
         if algorithm is SAC:
@@ -61,7 +65,13 @@ def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, name, algorithm):
         assert read_metrics(tmp_path / "metrics.jsonl") or algorithm is SAC
         scores = second.evaluate(3)
         assert scores.keys() == {"evaluation/success", "evaluation/reached"}
+        second.evaluate(3)
+        rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/success" in row]
+        assert rows == [{"step": second.timesteps, **scores}]
         assert scores["evaluation/success"] * 3 == pytest.approx(round(scores["evaluation/success"] * 3))
+        (tmp_path / "model.zip").write_bytes(b"PK")
+        with pytest.raises(StorageError, match=r"model\.zip should hold"):
+            StockTraining(lanes, settings(name), tmp_path)
     finally:
         lanes.close()
 

@@ -39,9 +39,9 @@ class Curves:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
-    def scored(self, step: int) -> bool:
-        """Whether an evaluation's numbers (``success/...``) are there for a step."""
-        return any(row["step"] == step and any(name.startswith("success/") for name in row) for row in self.rows)
+    def scored(self, step: int, group: str = "success/") -> bool:
+        """Whether an evaluation's numbers, whose names begin with ``group``, are there for a step."""
+        return any(row["step"] == step and any(name.startswith(group) for name in row) for row in self.rows)
 
     def draw(self, every: float = 0.0) -> None:
         """Write ``curves.png``, one panel per metric, unless it was done in the last ``every`` seconds."""

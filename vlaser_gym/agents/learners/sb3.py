@@ -101,6 +101,9 @@ class StockTraining:
             self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
         self.stop, self.report = stop, report
         self.model = self._load(device) or self._make(seed, device)
+        if self.timesteps:
+            # The streams of the lanes are not stored: the first seed would bring the first episodes again.
+            self.env.seed(seed + self.timesteps)
 
     def _make(self, seed: int, device: str) -> BaseAlgorithm:
         algorithm: Any = ALGORITHMS[self.settings.name]
@@ -173,7 +176,16 @@ class StockTraining:
                 ends += [infos[i] for i in np.flatnonzero(dones & running)]
                 running &= ~dones
         names = {"success": "evaluation/success", "reached": "evaluation/reached"}
-        return {label: float(np.mean([end[name] for end in ends])) for name, label in names.items() if name in ends[0]}
+        row = {label: float(np.mean([end[name] for end in ends])) for name, label in names.items() if name in ends[0]}
+        self._keep(row)
+        return row
+
+    def _keep(self, row: Numbers) -> None:
+        """Add an evaluation to the run's numbers, once."""
+        curves = Curves(self.path, self.timesteps)
+        if not curves.scored(self.timesteps, "evaluation/"):
+            curves.add(self.timesteps, **row)
+        curves.close()
 
 
 class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker

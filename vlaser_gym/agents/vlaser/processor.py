@@ -419,8 +419,9 @@ def _tokenizer_source(folder: Path, stored: Mapping[str, str]) -> str | Path:
     if has_qwen_files(folder):
         return folder
     raise MissingAssetError(
-        f"Weights come without their tokenizer, and there is none in {folder}. Give agent.tokenizer=FOLDER with the "
-        f"tokenizer files of OpenGVLab/InternVL3-2B (vocab.json, merges.txt, added_tokens.json)."
+        f"Weights come without their tokenizer, and there is none in {folder}. Copy the tokenizer files of "
+        f"OpenGVLab/InternVL3-2B (vocab.json, merges.txt, added_tokens.json) there; an agent also takes "
+        f"agent.tokenizer=FOLDER."
     )
 
 
