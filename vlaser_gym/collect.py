@@ -200,7 +200,7 @@ def _make_env(settings: CollectSettings, agent: Agent, num_envs: int) -> SceneVe
         engine=settings.engine["name"],
         look=settings.look,
         variant=settings.variant,
-        observe=agent.observes,
+        observe=tuple(dict.fromkeys((*agent.observes, "instruction"))),
         autoreset_mode=AutoresetMode.DISABLED,
         record_states=True,
         engine_options={key: value for key, value in settings.engine.items() if key != "name"},

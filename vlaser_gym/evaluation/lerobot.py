@@ -147,7 +147,7 @@ class LeRobotWriter:
         groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
         self._next_group = len(groups)
         self._episodes = [row for file in groups for row in pq.read_table(file).to_pylist()]
-        self.tasks = list(dict.fromkeys(row["tasks"][0] for row in self._episodes))
+        self.tasks = instructions_of(self._episodes)
         drop_cut_line(self.path / DROPPED_PATH)
         self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH)}
         self.addresses = {_address(row) for row in self._episodes} | self.dropped
@@ -271,12 +271,12 @@ class LeRobotWriter:
         parts: list[Columns] = []
         index, in_file = self.total_frames, 0
         for episode in self._waiting:
-            if episode.instruction not in self.tasks:
-                self.tasks.append(episode.instruction)
+            self.tasks += [text for text in dict.fromkeys(episode.instructions) if text not in self.tasks]
             number, length = self.total_episodes + len(rows), len(episode)
             columns = _columns(episode)
             rows.append(self._episode_row(episode, number, index, in_file, place, columns))
-            parts.append(self._with_indices(columns, number, index, self.tasks.index(episode.instruction)))
+            tasks = np.array([self.tasks.index(text) for text in episode.instructions])
+            parts.append(self._with_indices(columns, number, index, tasks))
             index, in_file = index + length, in_file + length
         return rows, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -285,7 +285,7 @@ class LeRobotWriter:
     ) -> dict[str, Any]:
         row: dict[str, Any] = {
             "episode_index": number,
-            "tasks": [episode.instruction],
+            "tasks": list(dict.fromkeys(episode.instructions)),
             "length": len(episode),
             "dataset_from_index": index,
             "dataset_to_index": index + len(episode),
@@ -305,7 +305,7 @@ class LeRobotWriter:
                 row[f"stats/{name}/{key}"] = value
         return row
 
-    def _with_indices(self, columns: Columns, number: int, index: int, task: int) -> Columns:
+    def _with_indices(self, columns: Columns, number: int, index: int, tasks: NDArray[np.int64]) -> Columns:
         steps = np.arange(len(columns["action"]))
         return {
             **columns,
@@ -313,7 +313,7 @@ class LeRobotWriter:
             "frame_index": steps,
             "episode_index": np.full(len(steps), number),
             "index": index + steps,
-            "task_index": np.full(len(steps), task),
+            "task_index": tasks,
         }
 
     def _camera_feature(self, shape: Sequence[int]) -> dict[str, Any]:
@@ -478,6 +478,14 @@ _PANDAS_INDEX = {
 }
 
 
+def instructions_of(episodes: Sequence[dict[str, Any]]) -> list[str]:
+    """The instructions of a data set in the order of ``task_index``, from its rows of ``meta/episodes``.
+
+    They are newer than ``meta/tasks.parquet`` where a writer was killed.
+    """
+    return list(dict.fromkeys(text for row in episodes for text in row["tasks"]))
+
+
 class LeRobotReader:
     """A data set on disk.
 
@@ -507,6 +515,11 @@ class LeRobotReader:
             raise StorageError(f"{self.path} has data set version {self.info.get('codebase_version')}, not {VERSION}.")
         self.groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))[:groups]
         self.episodes = [row for file in self.groups for row in pq.read_table(file).to_pylist()]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Instructions; rows name theirs by its place, in the column ``task_index``."""
+        return instructions_of(self.episodes)
 
     @property
     def total_frames(self) -> int:

@@ -38,7 +38,7 @@ class RecordedEpisode:
 
     Attributes:
         address: which episode.
-        instruction: what the robot was told.
+        instructions: what the robot was told, row by row; it changes where a task has stages.
         success: at the last step.
         frames: ``[R, h, w, 3]`` uint8.
         columns: arrays ``[R, ...]`` by name: ``proprio [8]``, ``state [26]`` (see
@@ -47,7 +47,7 @@ class RecordedEpisode:
     """
 
     address: Address
-    instruction: str
+    instructions: tuple[str, ...]
     success: bool
     frames: NDArray[np.uint8]
     columns: dict[str, NDArray[Any]]
@@ -60,7 +60,7 @@ class EpisodeCamera:
     """A vector environment for the runner that takes a picture every ``every`` control steps of each lane.
 
     Args:
-        env: with autoreset mode DISABLED.
+        env: with autoreset mode DISABLED; observes the instruction.
         engine: who makes the pictures of ``env``.
         every: control steps between two pictures; the first shows the initial state.
         resize: makes the pictures that are kept; ``None`` keeps them as they are.
@@ -73,6 +73,7 @@ class EpisodeCamera:
         self.env, self.engine, self.every, self.resize, self.tail = env, engine, every, resize, tail
         self.num_envs = env.num_envs
         self.frames: list[list[NDArray[np.uint8]]] = [[] for _ in range(env.num_envs)]
+        self.instructions: list[list[str]] = [[] for _ in range(env.num_envs)]
         self._elapsed = np.zeros(env.num_envs, np.int64)
         self._streak = np.zeros(env.num_envs, np.int64)
         self._over = np.ones(env.num_envs, bool)
@@ -84,7 +85,7 @@ class EpisodeCamera:
         self._elapsed[lanes] = self._streak[lanes] = 0
         self._over[lanes] = False
         for lane in lanes:
-            self.frames[lane] = []
+            self.frames[lane], self.instructions[lane] = [], []
         self._shoot(lanes, observation)
         return observation, info
 
@@ -132,6 +133,7 @@ class EpisodeCamera:
             images = self.resize(images)
         for lane, image in zip(lanes, images, strict=True):
             self.frames[lane].append(np.array(image))
+            self.instructions[lane].append(observation["instruction"][lane])
 
 
 class LabelTap:
@@ -189,9 +191,13 @@ class Recorder:
         }
         last = np.minimum(first + every, result.steps) - 1
         columns |= {name: values[last] for name, values in trajectory.items() if name.startswith("flag/")}
-        task = get_task(result.address.task)
-        instruction = task.instruction(result.address.layout, result.address.variant)
-        return RecordedEpisode(result.address, instruction, result.success, np.stack(self.camera.frames[lane]), columns)
+        return RecordedEpisode(
+            result.address,
+            tuple(self.camera.instructions[lane]),
+            result.success,
+            np.stack(self.camera.frames[lane]),
+            columns,
+        )
 
 
 def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:

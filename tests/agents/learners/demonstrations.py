@@ -35,8 +35,13 @@ def tiny_config(**changes) -> VlaserConfig:
     return VlaserConfig.preset("nano", **{**TINY, **changes})
 
 
-def fake_episode(number: int, rows: int = 5, every: int = 1, task: str = "widowx_stack_cube") -> RecordedEpisode:
-    """Random numbers with the shapes of a recording; quaternions are unit, the gripper is +1 or -1."""
+def fake_episode(
+    number: int, rows: int = 5, every: int = 1, task: str = "widowx_stack_cube", stages: int = 1
+) -> RecordedEpisode:
+    """Random numbers with the shapes of a recording; quaternions are unit, the gripper is +1 or -1.
+
+    The instruction changes in the middle where there are two stages.
+    """
     rng = np.random.default_rng(number)
     quaternion = rng.normal(size=(rows, 4))
     quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
@@ -49,7 +54,9 @@ def fake_episode(number: int, rows: int = 5, every: int = 1, task: str = "widowx
     steps[-1] = max(1, every - 1)
     return RecordedEpisode(
         address=Address(task, layout=f"region:{1_000_000 + number}"),
-        instruction=["stack the cubes", "put it there"][number % 2],
+        instructions=tuple(
+            ["stack the cubes", "put it there"][(number + row * stages // rows) % 2] for row in range(rows)
+        ),
         success=True,
         frames=rng.integers(0, 256, (rows, SIZE, SIZE, 3), np.uint8),
         columns={

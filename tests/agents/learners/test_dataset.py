@@ -9,7 +9,7 @@ from vlaser_gym.agents.learners.dataset import Batches, Demonstrations, chunked
 from vlaser_gym.agents.vlaser.agent import nano_processor
 from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.evaluation.lerobot import LeRobotReader, LeRobotWriter
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,29 @@ def test_rows_come_back_as_they_were_recorded(data):
     np.testing.assert_array_equal(data.pixels(np.arange(len(data))), frames)
     shuffled = np.random.default_rng(0).permutation(len(data))
     np.testing.assert_array_equal(data.pixels(shuffled), frames[shuffled])
-    assert [data.instructions[i] for i in data.instruction] == [e.instruction for e in episodes for _ in range(len(e))]
+    assert [data.instructions[i] for i in data.instruction] == [text for e in episodes for text in e.instructions]
     labels = np.concatenate([e.columns["label"] for e in episodes])
     np.testing.assert_allclose(data.actions[:, 0, :3], labels[:, 0, :3], atol=1e-12)
     np.testing.assert_array_equal(data.actions[:, 0, 6], labels[:, 0, 6] > 0)
+
+
+def test_every_row_has_the_instruction_of_its_stage(tmp_path):
+    """Also in a set that was continued, and beside another one."""
+    episodes = [fake_episode(1, 6), *(fake_episode(number, 6, stages=2) for number in (0, 1))]
+    for episode in episodes[:2]:
+        with LeRobotWriter(tmp_path / "set", fps=5, robot="widowx") as writer:
+            writer.add(episode)
+    with LeRobotWriter(tmp_path / "other", fps=5, robot="widowx") as writer:
+        writer.add(episodes[2])
+    readers = [LeRobotReader(tmp_path / name) for name in ("set", "other")]
+    assert [episode["tasks"] for episode in readers[0].episodes] == [
+        ["put it there"],
+        ["stack the cubes", "put it there"],
+    ]
+    data = Demonstrations(readers, "widowx", 4, ResizeImage(SIZE, "area"))
+    assert [data.instructions[i] for i in data.instruction] == [text for e in episodes for text in e.instructions]
+    ids = Batches(data, nano_processor(tiny_config(), data.statistics()), 0).batch(np.arange(6, 12)).input_ids
+    assert (ids[0] != ids[5]).any()
 
 
 def test_rotations_are_roll_pitch_yaw(data):
@@ -108,8 +127,6 @@ def test_a_set_that_has_grown_is_decoded_again(tmp_path):
 
 
 def write_more(path):
-    from vlaser_gym.evaluation.lerobot import LeRobotWriter
-
     with LeRobotWriter(path, fps=5, robot="widowx") as writer:
         writer.add(fake_episode(7))
 

@@ -85,20 +85,23 @@ class Demonstrations:
         _check_robot(reader, self.robot)
         names = ("observation.state", "observation.environment_state", "steps")
         label = "action.intended" if "action.intended" in reader.info["features"] else "action"
-        columns = reader.columns([*names, label])
+        columns = reader.columns([*names, label, "task_index"])
         labels = columns[label].reshape(len(columns["steps"]), -1, 7)
-        chunks, instruction = [], np.zeros(len(labels), np.int64)
+        chunks = []
         for episode in reader.episodes:
             rows = slice(episode["dataset_from_index"], episode["dataset_to_index"])
             chunks.append(chunked(labels[rows], columns["steps"][rows], self.horizon))
-            text = episode["tasks"][0]
-            if text not in self.instructions:
-                self.instructions.append(text)
-            instruction[rows] = self.instructions.index(text)
         actions = self._data_units(np.concatenate(chunks))
         proprio = robot_proprio(columns["observation.state"], self.robot)
         ran = np.arange(labels.shape[1]) < columns["steps"][:, None]
-        return proprio, actions, self._data_units(labels[ran]), columns["observation.environment_state"], instruction
+        state = columns["observation.environment_state"]
+        return proprio, actions, self._data_units(labels[ran]), state, self._told(reader, columns["task_index"])
+
+    def _told(self, reader: LeRobotReader, task_index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Each row's instruction by its place among those of all data sets."""
+        tasks = reader.tasks
+        self.instructions += [text for text in tasks if text not in self.instructions]
+        return np.array([self.instructions.index(text) for text in tasks])[task_index]
 
     def _data_units(self, actions: Floats) -> Floats:
         """The environment's actions in the units that statistics are about."""
