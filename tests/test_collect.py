@@ -123,6 +123,20 @@ def test_instructions_are_the_index_of_the_task_table(recorded):
     assert table.loc["put carrot on plate"].task_index in (0, 1)
 
 
+def test_rows_of_a_task_with_two_stages_have_the_instruction_of_their_stage(tmp_path):
+    """Here the second begins at the latest when the time of the first is over."""
+    path, task = tmp_path / "set", "google_robot_place_apple_in_closed_top_drawer"
+    more = ("agent=random", "only_successful=false", "every=10", "episodes=1", "num_envs=1", "group=1")
+    fast = ("image_size=32", "engine.render_processes=1")
+    main(load("collect", [f"task={task}", f"output={path}", *more, *fast]))
+    _, (episode,), columns = read(path)
+    table = pq.read_table(path / "meta/tasks.parquet").to_pylist()
+    texts = {row["task_index"]: row["__index_level_0__"] for row in table}
+    told = [texts[index] for index in columns["task_index"]]
+    assert episode["tasks"] == ["open top drawer", "place apple into top drawer"] == list(dict.fromkeys(told))
+    assert [told.count(text) for text in episode["tasks"]] == [11, 9]
+
+
 def test_stored_statistics_are_those_of_the_columns(recorded):
     _, _, columns = read(recorded)
     stored = json.loads((recorded / "meta/stats.json").read_text())
@@ -260,6 +274,13 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         collect(tmp_path / "other", "episodes=1")
 
 
+@pytest.mark.parametrize("given", ["every=4", "tail=null", "only_successful=false", "image_size=120", "images=mp4"])
+def test_what_a_training_store_does_not_read_is_refused(tmp_path, given):
+    with pytest.raises(GymError, match=r"^\w+=\w+ is not read with store=training; leave it out\.$"):
+        main(load("collect", [f"output={tmp_path}/run", "store=training", given]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_repeats_of_a_layout_and_what_learners_need(tmp_path):
     settings = CollectSettings.from_config(load("collect", [*SMALL, "episodes=2", "trials=3"]))
     plan = settings.addresses()
@@ -267,7 +288,7 @@ def test_repeats_of_a_layout_and_what_learners_need(tmp_path):
     assert {a.trial for a in plan} == {0, 1, 2}
     assert {a.layout for a in plan} == {"region:1000000", "region:1000001"}
     with pytest.raises(GymError, match="needs an agent that learns"):
-        collect(tmp_path / "run", "store=training", "episodes=1", "agent=random")
+        main(load("collect", [f"task={TASKS[0]}", f"output={tmp_path}/run", "store=training", "agent=random"]))
     with pytest.raises(GymError, match="store"):
         collect(tmp_path / "run", "store=pairs")
     assert not (tmp_path / "run").exists()

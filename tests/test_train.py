@@ -133,6 +133,15 @@ def test_fewer_places_than_tasks_are_refused(tmp_path, algo):
     refused(InvalidConfigError, match, f"algo={algo}", NANO, f"run={tmp_path}/run", "task=widowx", *more)
 
 
+@pytest.mark.parametrize(
+    ("algo", "key"),
+    [("ppo", "save_every"), ("grpo", "log_every"), ("sb3_sac", "save_every"), ("sb3_ppo", "evaluate_every")],
+)
+def test_keys_that_are_not_read_are_refused(tmp_path, algo, key):
+    match = rf"^{key}=7 is not read with algo={algo}, which .*; leave it out\.$"
+    refused(InvalidConfigError, match, f"algo={algo}", NANO, f"run={tmp_path}/run", f"{key}=7")
+
+
 def test_unequal_shares_are_said(capsys):
     train._say_shares(3, 8)
     assert "the first 2 have one more" in capsys.readouterr().out

@@ -7,7 +7,7 @@ interface is used alone: the working directory, the logging set-up and ``sys.arg
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -129,6 +129,24 @@ def check_above_zero(settings: object, *keys: str) -> None:
         value = getattr(settings, key)
         if value is not None and not value > 0:
             raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
+
+
+def check_unread(config_name: str, settings: object, keys: Iterable[str], reason: str) -> None:
+    """Look whether keys that nothing reads were left alone.
+
+    Args:
+        config_name: of the command, whose file has their defaults.
+        settings: with the keys as attributes.
+        keys: that are not read.
+        reason: why, for the error; a key that is read in their place may follow.
+
+    Raises:
+        InvalidConfigError: with the first that was set to something else.
+    """
+    for key in keys:
+        value, default = getattr(settings, key), _file(CONFIG_DIR / f"{config_name}.yaml")[key]
+        if value != default:
+            raise InvalidConfigError(f"{key}={value} is not read with {reason}; leave it out.")
 
 
 def words(value: Any) -> list[str]:

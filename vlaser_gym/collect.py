@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
-from vlaser_gym.cli import check_above_zero, check_least, run, typed
+from vlaser_gym.cli import check_above_zero, check_least, check_unread, run, typed
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -35,6 +35,8 @@ _FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minut
 #: What is made: a data set in LeRobot's layout, or a run directory with what learners need.
 STORES = ("demonstrations", "training")
 _TIME_UP = "; the time is up, the same command goes on"
+#: Settings of demonstrations alone.
+_OF_DEMONSTRATIONS = ("only_successful", "every", "tail", "image_size", "resize", "images", "group")
 
 
 @dataclass
@@ -81,6 +83,8 @@ class CollectSettings:
         check_images(settings.images)
         if settings.resize not in FILTERS:
             raise UnknownNameError("resize", settings.resize, FILTERS)
+        if settings.store == "training":
+            check_unread("collect", settings, _OF_DEMONSTRATIONS, "store=training")
         return settings
 
     @property

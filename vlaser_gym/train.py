@@ -37,7 +37,7 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
-from vlaser_gym.cli import check_least, run, typed
+from vlaser_gym.cli import check_least, check_unread, run, typed
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
@@ -123,8 +123,7 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
     """One run."""
     begun = time.monotonic()
     algo = _algorithm(settings)
-    if isinstance(algo, PpoSettings | RoundSettings):
-        _check_init(init, algo.name)
+    _check_given(settings, algo, init)
     if workers.leads:
         _claim(path, {**settings.stored(), "init": init})
     workers.barrier()
@@ -373,13 +372,20 @@ def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Pr
     return policy, Processor.load(init, policy.config)
 
 
-def _check_init(init: str, name: str) -> None:
-    """Raise :class:`InvalidConfigError` where an algorithm that improves a policy would begin with random weights."""
-    if init in PRESETS:
+def _check_given(
+    settings: TrainSettings, algo: SftSettings | PpoSettings | Sb3Settings | RoundSettings, init: str
+) -> None:
+    """Raise :class:`InvalidConfigError` for what an algorithm cannot begin with, or would not read."""
+    if isinstance(algo, PpoSettings | RoundSettings) and init in PRESETS:
         raise InvalidConfigError(
-            f"algo={name} goes on from a policy, but init={init} is a preset with random weights; give the folder of a "
-            f"policy, such as init={SHIPPED / 'nano'}, which came with this package."
+            f"algo={algo.name} goes on from a policy, but init={init} is a preset with random weights; give the folder "
+            f"of a policy, such as init={SHIPPED / 'nano'}, which came with this package."
         )
+    if isinstance(algo, PpoSettings | Sb3Settings):
+        reason = f"algo={algo.name}, which logs in its own steps and has algo.save_every"
+        check_unread("train", settings, ("log_every", "save_every"), reason)
+    if isinstance(algo, Sb3Settings):
+        check_unread("train", settings, ("evaluate_every",), f"algo={algo.name}, which evaluates at the end")
 
 
 def _check_robot(settings: TrainSettings, init: str, processor: Processor) -> None:
