@@ -24,6 +24,8 @@ def run(*overrides: str) -> int:
         (("figures=pictures",), "add look=original"),
         (("look=original", "figures=pixels"), "Unknown figures 'pixels'"),
         (("num_envs=0",), "num_envs must be at least 1"),
+        (("figures=bridge",), "add engine=maniskill"),
+        (("engine=maniskill", "figures=bridge", "task=google_robot_move_near"), "use task=widowx"),
     ],
 )
 @pytest.mark.golden

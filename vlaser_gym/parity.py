@@ -14,10 +14,12 @@ from rich.table import Table
 
 from vlaser_gym.cli import run, typed, words
 from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines.maniskill.bridge import ENVIRONMENTS, BridgeEnvironments
 from vlaser_gym.envs.rendering import PICTURE_ENGINES
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.bridge import bridge_robot_figures, bridge_task_figures
 from vlaser_gym.evaluation.evaluator import check_counts
 from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
@@ -25,7 +27,8 @@ from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_fig
 from vlaser_gym.evaluation.table import make_console
 
 #: What can be measured.
-FIGURES = ("replays", "pictures")
+FIGURES = ("replays", "pictures", "bridge")
+_OWN = "ManiSkill's own environments"
 
 
 @dataclass
@@ -67,6 +70,11 @@ def main(config: DictConfig) -> None:
         assets = options.get("assets")
         report["pictures"] = [_pictures(recordings, name, engine, assets, settings.beside) for name in names]
         console.print(_picture_table(report["pictures"]))
+    if "bridge" in figures:
+        rows, motion = _bridge(recordings, names, options.get("assets"))
+        report |= {"bridge_tasks": rows, "bridge_robots": [motion]}
+        console.print(_task_table(rows, f"{_OWN}: initial state, open-loop replays"))
+        console.print(_robot_table([motion], f"{_OWN}: free motion of the TCP"))
     if settings.output is not None:
         write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
 
@@ -75,15 +83,36 @@ def _figures(settings: ParitySettings, look: str) -> list[str]:
     """Which figures are wanted: what is said, else the replays, and the pictures where the look has photographs."""
     photographs = settings.engine["name"] in PICTURE_ENGINES and look == "original"
     if settings.figures is None:
-        return [*FIGURES] if photographs else ["replays"]
+        return ["replays", "pictures"] if photographs else ["replays"]
     for name in words(settings.figures):
         if name not in FIGURES:
             raise UnknownNameError("figures", name, FIGURES)
+        if name == "bridge":
+            _check_bridge(settings)
         if name == "pictures" and not photographs:
             raise InvalidConfigError(
                 "figures=pictures compares the look original of engine=mujoco or maniskill: add look=original."
             )
     return words(settings.figures)
+
+
+def _check_bridge(settings: ParitySettings) -> None:
+    if settings.engine["name"] != "maniskill":
+        raise InvalidConfigError("figures=bridge plays in ManiSkill's own environments: add engine=maniskill.")
+    if strange := [name for name in resolve(settings.task) if name not in ENVIRONMENTS]:
+        raise InvalidConfigError(
+            f"figures=bridge expects tasks that ManiSkill has itself ({', '.join(ENVIRONMENTS)}); got {strange[0]}: "
+            "use task=widowx."
+        )
+
+
+def _bridge(
+    recordings: Recordings, tasks: Sequence[str], assets: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Figures of ManiSkill's own environments: rows of the tasks, and the robot's motion."""
+    with BridgeEnvironments(assets) as environments:
+        rows = [row for name in tasks for row in bridge_task_figures(recordings, name, environments)]
+        return rows, bridge_robot_figures(recordings, environments)
 
 
 def _pictures(recordings: Recordings, task: str, engine: str, assets: str | None, folder: str | None) -> dict[str, Any]:
@@ -107,8 +136,8 @@ def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _task_table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Tasks: initial state, open-loop replays", box=box.ASCII)
+def _task_table(rows: Sequence[dict[str, Any]], title: str = "Tasks: initial state, open-loop replays") -> Table:
+    table = Table(title=title, box=box.ASCII)
     table.add_column("task")
     heads = ("objects mm", "deg", "TCP mm", "deg", "projection px", "recalled", "false successes", "source path mm")
     for name in heads:
@@ -125,8 +154,8 @@ def _task_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _robot_table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Robots: free motion of the TCP", box=box.ASCII)
+def _robot_table(rows: Sequence[dict[str, Any]], title: str = "Robots: free motion of the TCP") -> Table:
+    table = Table(title=title, box=box.ASCII)
     table.add_column("robot")
     table.add_column("motion")
     for name in ("steps", "RMS mm", "max mm", "RMS deg", "max deg"):

@@ -29,6 +29,8 @@ from vlaser_gym.errors import MissingAssetError
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
+#: Key, metadata and arrays of a recorded episode.
+Episode = tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]
 
 #: What is compared of an initial state: lengths in mm, angles in degrees, pixels.
 INITIAL = ("object_mm", "object_deg", "tcp_mm", "tcp_deg", "projection_px")
@@ -83,7 +85,7 @@ class Recordings:
                 "found none: give their folder with golden=PATH."
             )
 
-    def episodes(self, kind: str, name: str) -> Iterator[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]:
+    def episodes(self, kind: str, name: str) -> Iterator[Episode]:
         """``(key, metadata, arrays)`` of each episode of ``reset``, ``replay_free`` or ``replay_task``."""
         own = self.folder / kind / name
         # Tasks that differ in one word have folders <family>.<word>; their episodes name the task.
@@ -141,32 +143,42 @@ def task_figures(recordings: Recordings, task_name: str, simulator: Simulator) -
 
 def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> dict[str, Any]:
     """Reference responses and free-space replays of one robot."""
-    response = next(r for r in RESPONSES if r.robot == robot)
+    response = response_of(robot)
     with simulator.opened(response.task) as env:
         setup = get_setup(get_task(response.task).robot_setup)
         start, path = _free_motion(env, np.array(setup.qpos), response.actions)
-        moved = (path[:, :3] - start[:3])[:, response.axes]
-        figures: dict[str, Any] = {
-            "robot": robot,
-            "response_mm": _mm(np.abs(moved - response.expected).max()),
-            "free": [],
-        }
+        figures: dict[str, Any] = {"robot": robot, "response_mm": response_error(response, start, path), "free": []}
         for key, meta, arrays in recordings.episodes("replay_free", robot):
-            steps = _steps_before_failure(arrays)
-            _, path = _free_motion(env, arrays["qpos"][0], arrays["action"][:steps])
-            distance, angle = _pose_errors(path, arrays["tcp_base"][1 : steps + 1])
-            figures["free"].append(
-                {
-                    "sequence": key,
-                    "steps": steps,
-                    "of": int(meta["steps"]),
-                    "rms_mm": _mm(np.sqrt((distance**2).mean())),
-                    "max_mm": _mm(distance.max()),
-                    "rms_deg": float(np.degrees(np.sqrt((angle**2).mean()))),
-                    "max_deg": float(np.degrees(angle.max())),
-                }
-            )
+            _, path = _free_motion(env, arrays["qpos"][0], arrays["action"][: steps_before_failure(arrays)])
+            figures["free"].append(motion_figures(key, meta, arrays, path))
     return figures
+
+
+def response_of(robot: str) -> Response:
+    """The reference motion of a robot."""
+    return next(response for response in RESPONSES if response.robot == robot)
+
+
+def response_error(response: Response, start: Floats, path: Floats) -> float:
+    """Largest departure (mm) of TCP poses ``path [T, 7]`` from what a reference motion should be; ``start [7]``."""
+    moved = (path[:, :3] - start[:3])[:, response.axes]
+    return _mm(np.abs(moved - response.expected).max())
+
+
+def motion_figures(
+    key: str, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], path: Floats
+) -> dict[str, Any]:
+    """How far TCP poses ``[T, 7]`` (base frame, after each action) are from a recorded free motion."""
+    distance, angle = pose_errors(path, arrays["tcp_base"][1 : len(path) + 1])
+    return {
+        "sequence": key,
+        "steps": len(path),
+        "of": int(meta["steps"]),
+        "rms_mm": _mm(np.sqrt((distance**2).mean())),
+        "max_mm": _mm(distance.max()),
+        "rms_deg": float(np.degrees(np.sqrt((angle**2).mean()))),
+        "max_deg": float(np.degrees(angle.max())),
+    }
 
 
 def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, float | None]:
@@ -184,7 +196,7 @@ def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulato
                 _start(env, lane, layout, np.array(layout.qpos or get_setup(task.robot_setup).qpos))
         states, bases = [lane.state() for lane in env.lanes], [lane.base_pose for lane in env.lanes]
         errors += [
-            _initial_errors(task, meta, arrays, state, base)
+            initial_errors(task, meta, arrays, state, base)
             for ((_, meta, arrays), _), state, base in zip(batch, states, bases, strict=True)
         ]
     return dict(zip(INITIAL, np.max(errors, 0).tolist(), strict=True))
@@ -244,16 +256,17 @@ def _grid_index(task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArra
     return None
 
 
-def _initial_errors(
+def initial_errors(
     task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Floats], base: Floats
 ) -> tuple[float, ...]:
+    """The figures :data:`INITIAL` of a state, named as :meth:`Lane.state` names it; ``base [7]``: the robot's root."""
     setup = get_setup(task.robot_setup)
     tree = KinematicTree(setup.robot)
     ours, theirs = _things(meta, arrays, state)
-    distance, angle = _pose_errors(ours, theirs)
+    distance, angle = pose_errors(ours, theirs)
     poses = tree.link_poses(state["qpos"][None], [setup.robot.tcp_link, setup.camera.link])
     tcp, mount = (transforms.compose(base, transforms.make_pose(p, R))[0] for R, p in poses.values())
-    tcp_distance, tcp_angle = _pose_errors(tcp[None], arrays["tcp_world"][None])
+    tcp_distance, tcp_angle = pose_errors(tcp[None], arrays["tcp_world"][None])
     pixels = project(setup.camera, mount, ours[:, :3]) - project_matrix(
         arrays["cam_intrinsic"], arrays["cam_extrinsic_cv"], theirs[:, :3]
     )
@@ -304,6 +317,11 @@ def _replay_figures(recordings: Recordings, task_name: str, simulator: Simulator
     outcomes = [
         outcome for env, batch in simulator.batches(task_name, episodes) for outcome in _replay(env, list(batch))
     ]
+    return outcome_figures(episodes, outcomes)
+
+
+def outcome_figures(episodes: Sequence[Episode], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How often replays end like the recorded ones; each outcome says ``ours``: success at the last step."""
     rows = [
         {"episode": key, "original": bool(arrays["flag_success"][-1]), **outcome}
         for (key, _, arrays), outcome in zip(episodes, outcomes, strict=True)
@@ -319,9 +337,7 @@ def _replay_figures(recordings: Recordings, task_name: str, simulator: Simulator
     }
 
 
-def _replay(
-    env: SceneVectorEnv, episodes: list[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]
-) -> list[dict[str, Any]]:
+def _replay(env: SceneVectorEnv, episodes: list[Episode]) -> list[dict[str, Any]]:
     _reset_recorded(env, episodes)
     sources = [lane.source_name for lane in env.lanes]
     lengths = np.array([len(arrays["action"]) for _, _, arrays in episodes])
@@ -354,9 +370,7 @@ def _departure(
     return float(np.linalg.norm(states[f"object/{source}"][0, :3] - arrays["obj_pose"][row, place, :3]))
 
 
-def _reset_recorded(
-    env: SceneVectorEnv, episodes: list[tuple[str, dict[str, Any], Mapping[str, NDArray[Any]]]]
-) -> None:
+def _reset_recorded(env: SceneVectorEnv, episodes: list[Episode]) -> None:
     """Start at the recorded layouts; where the original drew a state of its own, at that state."""
     task, env.record_states = env.tasks[0], True
     indices = [_grid_index(task, meta, arrays) for _, meta, arrays in episodes]
@@ -386,14 +400,14 @@ def _free_motion(env: SceneVectorEnv, qpos: NDArray[Any], actions: NDArray[Any])
     return poses[0], poses[1:]
 
 
-def _steps_before_failure(arrays: Mapping[str, NDArray[Any]]) -> int:
-    """After the first failure of the inverse kinematics two simulators need not agree."""
+def steps_before_failure(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Steps of a free motion that are compared: once the inverse kinematics fails, two simulators need not agree."""
     if "ik_success" not in arrays or arrays["ik_success"].all():
         return len(arrays["action"])
     return int(np.argmin(arrays["ik_success"]))
 
 
-def _pose_errors(a: Floats, b: NDArray[Any]) -> tuple[Floats, Floats]:
+def pose_errors(a: Floats, b: NDArray[Any]) -> tuple[Floats, Floats]:
     """Distances (m) and angles (rad) between poses ``[n, 7]``."""
     b = b.astype(np.float64)
     turn = np.swapaxes(transforms.quat_to_matrix(a[:, 3:]), 1, 2) @ transforms.quat_to_matrix(b[:, 3:])

@@ -34,8 +34,8 @@ _OBJECT_DAMPING = 0.1
 #: Links that never touch each other share a bit of this index of the collision groups.
 _IGNORE_GROUP = 2
 #: Stage mesh of each scenery that stands for itself, where it stands, and the box in its place: x, y, top (m).
-_STAGE_ROTATION = (0.7071068, 0.7071068, 0.0, 0.0)
-_THICKNESS = 0.04
+STAGE_ROTATION = (0.7071068, 0.7071068, 0.0, 0.0)
+THICKNESS = 0.04
 _DESCRIPTIONS = {
     "widowx": "widowx_description/wx250s.urdf",
     "google_robot": "googlerobot_description/google_robot_meta_sim_fix_wheel_fix_fingertip{}.urdf",
@@ -70,7 +70,7 @@ GRIPS = {"widowx": Grip(0.64), "google_robot": Grip(0.265, rotor=0.0156, speed=0
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """The surroundings: position of the stage mesh, and the table of the right height that stands in for it, m."""
 
     name: str
@@ -80,10 +80,10 @@ class _Stage:
 
 
 _WIDOWX_AREA = (-0.8, 0.4, -0.65, 0.95)
-_STAGES = {
-    "bridge_table": _Stage("bridge_table_1_v1", (2.0634, 2.8313, 0.0), _WIDOWX_AREA, 0.87),
-    "bridge_sink": _Stage("bridge_table_1_v2", (2.0634, 2.8313, 0.0), _WIDOWX_AREA, 0.85),
-    "google_table": _Stage("google_pick_coke_can_1_v4", (1.6616, 3.0337, 0.0), TABLE_AREA, TABLE_HEIGHT),
+STAGES = {
+    "bridge_table": Stage("bridge_table_1_v1", (2.0634, 2.8313, 0.0), _WIDOWX_AREA, 0.87),
+    "bridge_sink": Stage("bridge_table_1_v2", (2.0634, 2.8313, 0.0), _WIDOWX_AREA, 0.85),
+    "google_table": Stage("google_pick_coke_can_1_v4", (1.6616, 3.0337, 0.0), TABLE_AREA, TABLE_HEIGHT),
 }
 
 
@@ -233,18 +233,18 @@ def body_of(entity: Any) -> Any:
 
 
 def _add_stage(scene: ManiSkillScene, task: Task, look: Variant, pack: AssetPack, drawn: bool) -> Any:
-    stage = _STAGES[task.scenery]
+    stage = STAGES[task.scenery]
     builder = scene.create_actor_builder()
     mesh = pack.stage(look.scene if task.scenery == "google_table" else stage.name)
     if mesh is not None:
-        pose = sapien.Pose(stage.position, _STAGE_ROTATION)
+        pose = sapien.Pose(stage.position, STAGE_ROTATION)
         builder.add_nonconvex_collision_from_file(str(mesh), pose)
         if drawn:
             builder.add_visual_from_file(str(mesh), pose)
     else:
         low_x, high_x, low_y, high_y = stage.area
-        centre = ((low_x + high_x) / 2, (low_y + high_y) / 2, stage.top - _THICKNESS / 2)
-        half = ((high_x - low_x) / 2, (high_y - low_y) / 2, _THICKNESS / 2)
+        centre = ((low_x + high_x) / 2, (low_y + high_y) / 2, stage.top - THICKNESS / 2)
+        half = ((high_x - low_x) / 2, (high_y - low_y) / 2, THICKNESS / 2)
         builder.add_box_collision(sapien.Pose(centre), half)
         if drawn:
             builder.add_box_visual(sapien.Pose(centre), half, material=(0.5, 0.4, 0.3))
