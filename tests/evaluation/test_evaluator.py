@@ -245,6 +245,8 @@ def test_environments_are_closed(tmp_path: Path) -> None:
         (["agent.nois=1"], UnknownNameError, "nearest: noise"),
         (["checkpoint=x"], UnknownNameError, "'checkpoint'"),
         (["layouts=gird"], UnknownNameError, "grid"),
+        (["engine=simpler", "layouts=region"], InvalidConfigError, "choose layouts=grid"),
+        (["engine=simpler", "layouts=grid_and_region", "episodes=25"], InvalidConfigError, "choose layouts=grid"),
         (["variant=dark"], UnknownNameError, "default"),
         (["epsiodes=3"], UnknownNameError, "nearest: episodes"),
         (["run=/proc/nowhere/run"], StorageError, "Cannot use the run directory"),

@@ -19,7 +19,7 @@ from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
 from vlaser_gym.cli import CONFIG_DIR, check_above_zero, check_least, typed, words
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines import check_engine, check_episodes
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
@@ -199,6 +199,7 @@ def evaluate(
     plan = settings.plan if plan is None else plan
     until = settings.until_decided(plan)
     check_engine(str(settings.engine["name"]), settings.look)
+    check_episodes(str(settings.engine["name"]), plan)
     path = settings.run_directory()
     check_same(path, settings.stored())
     check_writable(path)

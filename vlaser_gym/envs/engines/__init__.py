@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, cast
 
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import ActingEngine, DrivenEngine, Engine, Placement, Reading, Verdict
+from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import UnknownNameError
 
 #: Engine name -> (class, looks); the first look is the one that is meant where none is named.
@@ -17,6 +19,9 @@ _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "simpler": ("vlaser_gym.envs.engines.simpler.engine:SimplerEngine", ("original",)),
 }
 
+#: Engines that lack some of our episodes: what raises for (task, variant, layout) of those.
+_EPISODES = {"simpler": "vlaser_gym.envs.engines.simpler.episodes:episode_of"}
+
 __all__ = [
     "ActingEngine",
     "DrivenEngine",
@@ -25,6 +30,7 @@ __all__ = [
     "Reading",
     "Verdict",
     "check_engine",
+    "check_episodes",
     "engine_names",
     "make_engine",
 ]
@@ -52,6 +58,24 @@ def check_engine(name: str, look: str | None = None) -> str:
     return looks[0] if look is None else look
 
 
+def check_episodes(name: str, addresses: Iterable[Address]) -> None:
+    """Complain about episodes that an engine does not have before anything is built.
+
+    Raises:
+        InvalidConfigError: for the first that it lacks.
+    """
+    if name not in _EPISODES:
+        return
+    find = _find(_EPISODES[name])
+    for task, variant, layout in dict.fromkeys((a.task, a.variant, a.layout) for a in addresses):
+        find(get_task(task), variant, layout)
+
+
+def _find(place: str) -> Any:
+    module, attribute = place.split(":")
+    return getattr(import_module(module), attribute)
+
+
 def make_engine(name: str, num_lanes: int, look: str | None = None, options: Mapping[str, Any] | None = None) -> Engine:
     """An engine with ``num_lanes`` lanes; ``options`` are its constructor's keyword arguments.
 
@@ -59,8 +83,7 @@ def make_engine(name: str, num_lanes: int, look: str | None = None, options: Map
         UnknownNameError: if the engine, the look or an option does not exist.
     """
     look = check_engine(name, look)
-    module, attribute = _ENGINES[name][0].split(":")
-    constructor = getattr(import_module(module), attribute)
+    constructor = _find(_ENGINES[name][0])
     valid = [key for key in inspect.signature(constructor).parameters if key not in ("num_lanes", "look")]
     for key in options or {}:
         if key not in valid:
