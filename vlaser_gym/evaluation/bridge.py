@@ -40,7 +40,7 @@ def bridge_task_figures(
         errors = [_initial(task, episode, environments, recorded) for episode in resets]
         replays = list(recordings.episodes("replay_task", task))
         outcomes = [_outcome(task, episode, environments, recorded) for episode in replays]
-        initial = dict(zip(INITIAL, np.max(errors, 0).tolist(), strict=True))
+        initial = dict(zip(INITIAL, np.max(errors, 0).tolist(), strict=True)) if errors else dict.fromkeys(INITIAL)
         yield {"task": name, **initial, **outcome_figures(replays, outcomes)}
 
 
