@@ -30,6 +30,8 @@ class Backdrop:
     def __init__(self, task: Task, variant: str, pack: AssetPack, size: tuple[int, int]) -> None:
         self._task, self._variant, self._pack, self._size = task, variant, pack, size
         self._photographs: dict[str, NDArray[np.uint8]] = {}
+        #: Names of the photographs by the robot's base: a task takes a while to tell.
+        self._names: dict[bytes, str] = {}
 
     def put_behind(self, picture: NDArray[np.uint8], base_pose: ArrayLike | None = None) -> None:
         """Fill ``picture [H, W, 3]``, in place, where it has the key's colour; ``base_pose`` is the robot's.
@@ -37,10 +39,16 @@ class Backdrop:
         Raises:
             MissingAssetError: if the photograph is missing or damaged.
         """
-        name = self._task.photograph(self._variant, base_pose)
+        compose(picture, self._photograph(base_pose))
+
+    def _photograph(self, base_pose: ArrayLike | None) -> NDArray[np.uint8]:
+        place = b"" if base_pose is None else np.asarray(base_pose).tobytes()
+        if place not in self._names:
+            self._names[place] = self._task.photograph(self._variant, base_pose)
+        name = self._names[place]
         if name not in self._photographs:
             self._photographs[name] = read_photograph(self._pack, name, self._size)
-        compose(picture, self._photographs[name])
+        return self._photographs[name]
 
 
 def compose(picture: NDArray[np.uint8], photograph: NDArray[np.uint8]) -> None:

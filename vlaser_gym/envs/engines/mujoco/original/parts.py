@@ -27,12 +27,12 @@ from vlaser_gym.envs.assets import AssetPack, default_directory
 from vlaser_gym.errors import MissingAssetError
 
 #: Changes whenever the conversion does.
-_VERSION = "3"
+_VERSION = "4"
 #: Larger textures are scaled down: the cameras have 640 pixels.
 _TEXTURE_SIZE = 512
 #: Meshes with more triangles than this are thinned out: to corners this far apart (m), and in texture units. A pixel of
 #: the robots' cameras covers 1 to 2 mm of a table.
-_MANY_FACES, _CELL, _TEXTURE_CELL = 12000, 0.003, 0.05
+_MANY_FACES, _CELL, _TEXTURE_CELL = 12000, 0.004, 0.1
 #: The original's renderer takes colours as linear, textures as sRGB, and shows sRGB.
 GAMMA = 2.2
 
@@ -189,7 +189,7 @@ def _thinned(part: Part) -> Part:
     """
     if len(part.faces) <= _MANY_FACES:
         return part
-    cells = np.column_stack([part.vertices / _CELL, part.uv / _TEXTURE_CELL, 0.75 * part.normals])
+    cells = np.column_stack([part.vertices / _CELL, part.uv / _TEXTURE_CELL, 0.5 * part.normals])
     _, inverse = np.unique(np.round(cells).astype(np.int64), axis=0, return_inverse=True)
     inverse = inverse.ravel()
     count = np.bincount(inverse).astype(np.float32)[:, None]
