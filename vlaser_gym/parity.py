@@ -13,8 +13,8 @@ from rich import box
 from rich.table import Table
 
 from vlaser_gym.cli import run, typed, words
+from vlaser_gym.envs.bridge import ENVIRONMENTS, BridgeEnvironments
 from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.engines.maniskill.bridge import ENVIRONMENTS, BridgeEnvironments
 from vlaser_gym.envs.rendering import PICTURE_ENGINES
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlaser_gym.envs.engines.maniskill.bridge import Begin, BridgeEnvironments, link_files, own_episode
+from vlaser_gym.envs.bridge import Begin, BridgeEnvironments, link_files, own_episode
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.evaluation.bridge import bridge_robot_figures, bridge_task_figures
 from vlaser_gym.evaluation.parity import Recordings

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.engines.maniskill.bridge import Begin, BridgeEnvironments, Course, own_episode
+from vlaser_gym.envs.bridge import Begin, BridgeEnvironments, Course, own_episode
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.evaluation.parity import (
     INITIAL,

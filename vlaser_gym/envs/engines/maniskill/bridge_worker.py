@@ -8,14 +8,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 import trimesh
 from mani_skill import ASSET_DIR
+from mani_skill.utils.common import to_tensor
 from mani_skill.utils.registration import REGISTERED_ENVS
 from numpy.typing import NDArray
 
+from vlaser_gym.envs.bridge import Begin, Course, Floats, link_files
 from vlaser_gym.envs.engines.child import serve
-from vlaser_gym.envs.engines.maniskill.bridge import Begin, Course, Floats, link_files
 from vlaser_gym.envs.engines.maniskill.scene import STAGE_ROTATION, STAGES, THICKNESS, Stage
 from vlaser_gym.envs.engines.maniskill.vulkan import render_system
 from vlaser_gym.envs.robots import get_setup
@@ -63,10 +63,10 @@ class _Worker:
         """Its own reset; given poses take the place of its list, and are not left to settle."""
         (env.xyz_configs, env.quat_configs), env._settle = self._episodes[name], type(env)._settle.__get__(env)
         if begin.object_pose is not None:
-            poses = torch.tensor(np.array([begin.object_pose[obj] for obj in env.obj_names]), dtype=torch.float32)
+            poses = to_tensor(np.array([begin.object_pose[obj] for obj in env.obj_names], np.float32))
             env.xyz_configs, env.quat_configs = poses[None, :, :3], poses[None, :, 3:]
             env._settle = _stay
-        env.reset(seed=0, options={"episode_id": torch.tensor([begin.episode]), "reconfigure": True})
+        env.reset(seed=0, options={"episode_id": to_tensor(np.array([begin.episode])), "reconfigure": True})
 
 
 def _stay(*_: Any) -> None:
