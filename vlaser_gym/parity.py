@@ -161,7 +161,8 @@ def _robot_table(rows: Sequence[dict[str, Any]], title: str = "Robots: free moti
     for name in ("steps", "RMS mm", "max mm", "RMS deg", "max deg"):
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(row["robot"], "reference response", "8", "", f"{row['response_mm']:.2f}", "", "")
+        response = str(row["response_steps"]), "", f"{row['response_mm']:.2f}", "", ""
+        table.add_row(row["robot"], "reference response", *response)
         for free in row["free"]:
             steps = str(free["steps"]) if free["steps"] == free["of"] else f"{free['steps']} of {free['of']}"
             figures = (f"{free[key]:.2f}" for key in ("rms_mm", "max_mm", "rms_deg", "max_deg"))

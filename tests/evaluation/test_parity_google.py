@@ -25,6 +25,7 @@ def check_initial_states(row: dict) -> None:
 def test_motion_follows_the_original(golden: Path) -> None:
     row = robot_figures(Recordings(golden), "google_robot", Simulator("mujoco"))
     assert row["response_mm"] < 0.5
+    assert row["response_steps"] == 5, "spec section 6: three steps of 30 mm, two of nothing"
     assert [free["sequence"] for free in row["free"]] == ["00", "01", "02", "06", "08"]
     for free in row["free"]:
         assert free["rms_mm"] < 1, free

@@ -48,7 +48,12 @@ def bridge_robot_figures(recordings: Recordings, environments: BridgeEnvironment
     """Reference response and free motions of ManiSkill's WidowX."""
     response = response_of("widowx")
     start, path = _free_motion(environments, response.task, response.actions)
-    figures: dict[str, Any] = {"robot": "widowx", "response_mm": response_error(response, start, path), "free": []}
+    figures: dict[str, Any] = {
+        "robot": "widowx",
+        "response_steps": len(response.actions),
+        "response_mm": response_error(response, start, path),
+        "free": [],
+    }
     for key, meta, arrays in recordings.episodes("replay_free", "widowx"):
         _, path = _free_motion(environments, response.task, arrays["action"][: steps_before_failure(arrays)])
         figures["free"].append(motion_figures(key, meta, arrays, path))

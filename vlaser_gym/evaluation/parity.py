@@ -147,7 +147,12 @@ def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> d
     with simulator.opened(response.task) as env:
         setup = get_setup(get_task(response.task).robot_setup)
         start, path = _free_motion(env, np.array(setup.qpos), response.actions)
-        figures: dict[str, Any] = {"robot": robot, "response_mm": response_error(response, start, path), "free": []}
+        figures: dict[str, Any] = {
+            "robot": robot,
+            "response_steps": len(response.actions),
+            "response_mm": response_error(response, start, path),
+            "free": [],
+        }
         for key, meta, arrays in recordings.episodes("replay_free", robot):
             _, path = _free_motion(env, arrays["qpos"][0], arrays["action"][: steps_before_failure(arrays)])
             figures["free"].append(motion_figures(key, meta, arrays, path))
