@@ -27,12 +27,12 @@ from vlaser_gym.envs.assets import AssetPack, default_directory
 from vlaser_gym.errors import MissingAssetError
 
 #: Changes whenever the conversion does.
-_VERSION = "4"
+_VERSION = "5"
 #: Larger textures are scaled down: the cameras have 640 pixels.
 _TEXTURE_SIZE = 512
 #: Meshes with more triangles than this are thinned out: to corners this far apart (m), and in texture units. A pixel of
 #: the robots' cameras covers 1 to 2 mm of a table.
-_MANY_FACES, _CELL, _TEXTURE_CELL = 12000, 0.004, 0.1
+_MANY_FACES, _CELL, _TEXTURE_CELL = 12000, 0.005, 0.25
 #: The original's renderer takes colours as linear, textures as sRGB, and shows sRGB.
 GAMMA = 2.2
 
