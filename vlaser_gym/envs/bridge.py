@@ -7,7 +7,6 @@ their own, which is told about a temporary folder of links into the asset pack.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.child import Child
-from vlaser_gym.envs.engines.maniskill.engine import installed_version
+from vlaser_gym.envs.engines.maniskill.engine import installed_version, start_worker
 
 Floats = NDArray[np.float64]
 
@@ -82,8 +80,7 @@ class BridgeEnvironments:
         installed_version()
         pack = AssetPack(assets).directory.resolve()
         self._folder = tempfile.TemporaryDirectory(prefix="maniskill-")
-        kept = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
-        self._child = Child(WORKER, {**kept, "MS_ASSET_DIR": self._folder.name})
+        self._child = start_worker(WORKER, MS_ASSET_DIR=self._folder.name)
         self._ask("open", pack)
 
     def play(self, task: str, begin: Begin, actions: NDArray[Any]) -> Course:

@@ -148,9 +148,10 @@ def installed_version() -> str:
         ) from error
 
 
-def start_worker() -> Child:
-    """A worker process. ManiSkill imports MuJoCo, whose import fails for a wrong ``MUJOCO_GL``: it is kept from it."""
-    return Child(WORKER, {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"})
+def start_worker(module: str = WORKER, **environment: str) -> Child:
+    """A process with ManiSkill in it, whose import of MuJoCo fails for a wrong ``MUJOCO_GL``: it is kept from that."""
+    kept = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    return Child(module, {**kept, **environment})
 
 
 def probe() -> str:
