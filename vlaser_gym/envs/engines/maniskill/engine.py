@@ -1,4 +1,4 @@
-"""SAPIEN 3 through ManiSkill 3: lanes are shared out among worker processes, each a scene of its own."""
+"""SAPIEN 3 through ManiSkill 3: lanes are shared out among worker processes, or simulated all at once on a GPU."""
 
 from __future__ import annotations
 
@@ -15,42 +15,60 @@ from vlaser_gym.envs.engines.base import Ints, Placement, Reading
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
 from vlaser_gym.envs.robots import DriveTargets, get_setup
-from vlaser_gym.errors import InvalidConfigError, SimulationError
+from vlaser_gym.errors import InvalidConfigError, SimulationError, UnknownNameError
 
 #: Module of the worker processes.
 WORKER = "vlaser_gym.envs.engines.maniskill.worker"
+#: Where physics can run.
+SIM_BACKENDS = ("cpu", "gpu")
 
 
 class ManiskillEngine:
-    """The original's scenes on SAPIEN 3, CPU physics, in worker processes.
+    """The original's scenes on SAPIEN 3, in worker processes.
 
-    A lane's scene is built anew at every placement, so that what happens on it depends on the placement and its targets
-    alone. Snapshots hold both and are put back by running the targets again: exact, at the cost of those steps.
+    On CPUs a lane's scene is built anew at every placement, so that what happens on it depends on the placement and its
+    targets alone. Snapshots hold both and are put back by running the targets again: exact, at the cost of those steps.
+    On a GPU one process simulates all lanes together (:mod:`.batch`) and the others draw; repetitions are then as close
+    as PhysX's there, not bit for bit.
 
     Args:
         num_lanes: number of simulations.
         look: ``"original"``: meshes, textures and photographs of the asset pack.
-        processes: worker processes; None for one per core, and no more than there are lanes.
+        processes: worker processes; None for one per core, and no more than there are lanes. With a GPU, of those that
+            draw.
         assets: directory of the asset pack; None for the one that ``python -m vlaser_gym.assets`` fills.
+        sim_backend: ``"cpu"`` or ``"gpu"``: where physics runs. Pictures are made by a GPU wherever there is one.
 
     Raises:
         MissingAssetError: if there is no asset pack.
+        UnknownNameError: for another ``sim_backend``.
         InvalidConfigError: for fewer than one process, or if the extra ``maniskill`` is not installed.
     """
 
     name = "maniskill"
 
     def __init__(
-        self, num_lanes: int, look: str = "original", processes: int | None = None, assets: str | None = None
+        self,
+        num_lanes: int,
+        look: str = "original",
+        processes: int | None = None,
+        assets: str | None = None,
+        sim_backend: str = "cpu",
     ) -> None:
+        if sim_backend not in SIM_BACKENDS:
+            raise UnknownNameError("engine.sim_backend", sim_backend, SIM_BACKENDS)
         if processes is not None and processes < 1:
             raise InvalidConfigError(f"engine.processes must be at least 1; got {processes}.")
-        self.version, self.look = installed_version(), look
+        self.version, self.look = installed_version() + (", GPU physics" if sim_backend == "gpu" else ""), look
         directory = str(AssetPack(assets).directory.resolve())
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._workers = [start_worker() for _ in range(min(processes or cores, num_lanes))]
-        for worker in self._workers:
+        #: Those that draw, and those that simulate; on CPUs they are the same.
+        self._artists = [start_worker() for _ in range(min(processes or cores, num_lanes))]
+        self._workers = self._artists if sim_backend == "cpu" else [start_worker()]
+        for worker in self._artists:
             worker.send(("open", directory))
+        if sim_backend == "gpu":
+            self._workers[0].send(("open", directory, sim_backend))
         self._opened = False
         self._starts: list[Start | None] = [None] * num_lanes
         self._history: list[list[Targets]] = [[] for _ in range(num_lanes)]
@@ -64,7 +82,7 @@ class ManiskillEngine:
 
     def _run(self, lanes: Sequence[int]) -> None:
         jobs = [(int(lane), self._starts[lane], self._history[lane]) for lane in lanes]
-        for lane, reading in zip(lanes, self._ask("run", jobs), strict=True):
+        for lane, reading in zip(lanes, self._ask(self._workers, "run", jobs), strict=True):
             self._readings[lane] = reading
 
     def step(self, lanes: Ints, targets: DriveTargets) -> None:
@@ -76,7 +94,7 @@ class ManiskillEngine:
             if self._starts[lane] is None:
                 raise SimulationError(f"Lane {lane} is not placed: reset it before it is stepped.")
             jobs.append((lane, Targets(position[row], None if velocity is None else velocity[row])))
-        readings = self._ask("step", jobs)
+        readings = self._ask(self._workers, "step", jobs)
         for (lane, sent), reading in zip(jobs, readings, strict=True):
             self._history[lane].append(sent)
             self._readings[lane] = reading
@@ -95,7 +113,13 @@ class ManiskillEngine:
 
     def images(self, lanes: Ints) -> NDArray[np.uint8]:
         """Pictures of the robot's camera, ``[B, H, W, 3]``."""
-        return np.stack(self._ask("draw", [(lane,) for lane in lanes.tolist()]))
+        readings = zip(lanes.tolist(), self.read(lanes), strict=True)
+        return np.stack(self._ask(self._artists, "draw", [(lane, self._state(lane, seen)) for lane, seen in readings]))
+
+    def _state(self, lane: int, seen: Reading) -> Start:
+        start = self._starts[lane]
+        assert start is not None
+        return start._replace(qpos=seen.qpos, object_pose=seen.object_pose, joints=seen.joints)
 
     def get_state(self) -> dict[str, Any]:
         """How each lane began and the targets it has followed since."""
@@ -106,13 +130,11 @@ class ManiskillEngine:
         self._starts, self._history = list(state["starts"]), [list(steps) for steps in state["history"]]
         self._run([lane for lane, start in enumerate(self._starts) if start is not None])
 
-    def _ask(self, command: str, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _ask(self, workers: Sequence[Child], command: str, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Answers to jobs, whose first item is their lane, all workers at once."""
         self._finish_opening()
-        shares = [
-            [i for i, job in enumerate(jobs) if job[0] % len(self._workers) == w] for w in range(len(self._workers))
-        ]
-        busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if share]
+        shares = [[i for i, job in enumerate(jobs) if job[0] % len(workers) == w] for w in range(len(workers))]
+        busy = [(worker, share) for worker, share in zip(workers, shares, strict=True) if share]
         for worker, share in busy:
             worker.send((command, [jobs[i] for i in share]))
         answers: list[Any] = [None] * len(jobs)
@@ -123,15 +145,18 @@ class ManiskillEngine:
 
     def _finish_opening(self) -> None:
         if not self._opened:
-            for worker in self._workers:
+            for worker in self._all():
                 worker.receive()
             self._opened = True
 
+    def _all(self) -> list[Child]:
+        return list(dict.fromkeys([*self._workers, *self._artists]))
+
     def close(self) -> None:
         """End the worker processes."""
-        for worker in self._workers:
+        for worker in self._all():
             worker.close()
-        self._workers = []
+        self._workers = self._artists = []
 
 
 def installed_version() -> str:

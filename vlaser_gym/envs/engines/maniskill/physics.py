@@ -8,7 +8,7 @@ running them again, because PhysX's own state cannot be read out whole.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from vlaser_gym.envs.robots.base import Joint
 from vlaser_gym.envs.tasks.base import ContactQuery
 
 #: Impulse above which a finger presses on something, N s.
-_PRESSING = 1e-6
+PRESSING = 1e-6
 
 
 class Simulation:
@@ -65,9 +65,8 @@ class Simulation:
     def step(self, targets: Targets) -> None:
         """One control step."""
         position, velocity = np.clip(targets.position, *self._limits), targets.velocity
-        picks = (np.arange(self._substeps) * len(position)) // self._substeps
         sent = -1
-        for pick in picks.tolist():
+        for pick in substep_picks(self._substeps, targets):
             if pick != sent:
                 self._drive(position[pick], None if velocity is None else velocity[pick])
                 sent = pick
@@ -98,15 +97,15 @@ class Simulation:
             joints=self._joints(),
         )
 
-    def state(self) -> Start:
-        """Where everything is now, for a picture."""
-        reading = self.read()
-        return self.start._replace(qpos=reading.qpos, object_pose=reading.object_pose, joints=reading.joints)
-
     def _joints(self) -> dict[str, float]:
         if self._scene.cabinet is None:
             return {}
         return dict(zip(self._cabinet, np.asarray(self._scene.cabinet.get_qpos(), np.float64).tolist(), strict=True))
+
+
+def substep_picks(substeps: int, targets: Targets) -> list[int]:
+    """Which of a control step's targets holds in each of its substeps."""
+    return [substep * len(targets.position) // substeps for substep in range(substeps)]
 
 
 def place_bodies(scene: Scene, start: Start, columns: NDArray[np.int64]) -> None:
@@ -123,33 +122,60 @@ def place_bodies(scene: Scene, start: Start, columns: NDArray[np.int64]) -> None
         scene.cabinet.set_qpos(np.array([start.joints[name] for name in names], np.float32))
 
 
+class Finger(NamedTuple):
+    """A finger joint: its column among the robot's moving joints, and the links that it carries."""
+
+    column: int
+    joint: Joint
+    links: list[Any]
+
+
+def fingers_of(scene: Scene) -> list[Finger]:
+    """The finger joints whose reported speed depends on what they press on; none for most robots."""
+    robot, links = get_setup(scene.task.robot_setup).robot, links_of(scene.robot)
+    if not GRIPS[robot.name].speed:
+        return []
+    return [
+        Finger(column, joint, [links[name] for name in _carried(robot, joint)])
+        for column, joint in enumerate(robot.moving_joints)
+        if joint.name in robot.gripper_joints
+    ]
+
+
+def blocked_speed(joint: Joint, gap: float, lag: float, speed: float) -> float:
+    """What the original reports as the speed of a finger that presses on something (see :class:`.scene.Grip`).
+
+    Args:
+        joint: the finger's.
+        gap: drive target minus position, rad.
+        lag: target speed minus speed, rad/s.
+        speed: rad/s per N m of the drive.
+    """
+    return speed * float(np.clip(joint.kp * gap + joint.kd * lag, -joint.force, joint.force))
+
+
 class _Fingers:
-    """Speeds of fingers that press on something, as the original reports them (see :class:`.scene.Grip`)."""
+    """Corrects the speeds of fingers that press on something."""
 
     def __init__(self, scene: Scene, robot: Robot) -> None:
-        links, joints = links_of(scene.robot), joints_of(scene.robot)
-        self._speed = GRIPS[robot.name].speed
-        self._robot = list(links.values())
-        self._joints = [
-            (column, joint, joints[joint.name], [links[name] for name in _carried(robot, joint)])
-            for column, joint in enumerate(robot.moving_joints)
-            if joint.name in robot.gripper_joints
-        ]
+        joints = joints_of(scene.robot)
+        self._speed, self._robot = GRIPS[robot.name].speed, list(scene.robot.links)
+        self._fingers = [(finger, joints[finger.joint.name]) for finger in fingers_of(scene)]
 
     def correct(self, qvel: NDArray[np.float64], qpos: NDArray[np.float64], contacts: list[Any]) -> None:
         """Put the speeds of pressing fingers into ``qvel [J]``."""
-        for column, joint, drive, links in self._joints:
+        for (column, joint, links), drive in self._fingers:
             if any(self._presses(contact, links) for contact in contacts):
-                force = joint.kp * (drive.drive_target[0] - qpos[column])
-                force += joint.kd * (drive.drive_velocity_target[0] - qvel[column])
-                qvel[column] = self._speed * float(np.clip(force, -joint.force, joint.force))
+                gap = drive.drive_target[0] - qpos[column]
+                lag = drive.drive_velocity_target[0] - qvel[column]
+                qvel[column] = blocked_speed(joint, gap, lag, self._speed)
 
     def _presses(self, contact: Any, links: list[Any]) -> bool:
         first, second = contact.bodies
         other = second if first in links else first if second in links else None
         if other is None or other in self._robot:
             return False
-        return any(np.linalg.norm(point.impulse) > _PRESSING for point in contact.points)
+        return any(np.linalg.norm(point.impulse) > PRESSING for point in contact.points)
 
 
 def _carried(robot: Robot, joint: Joint) -> list[str]:
@@ -165,8 +191,8 @@ class _Query:
     """A contact query with its subjects found in a scene."""
 
     def __init__(self, query: ContactQuery, scene: Scene) -> None:
-        self._of, self._of_shape = _subject(query.of, scene)
-        self._by, self._by_shape = _subject(query.by, scene)
+        self._of, self._of_shape = subject_of(query.of, scene)
+        self._by, self._by_shape = subject_of(query.by, scene)
 
     def impulse(self, contacts: list[Any]) -> NDArray[np.float64]:
         """Vector sum over the contact points, ``[3]``, N s."""
@@ -192,7 +218,7 @@ class _Query:
         return body in self._by and (self._by_shape is None or shape == self._by_shape)
 
 
-def _subject(name: str, scene: Scene) -> tuple[list[Any], Any]:
+def subject_of(name: str, scene: Scene) -> tuple[list[Any], Any]:
     """Bodies meant by a contact query's subject, and the one shape of theirs where it means a part."""
     kind, _, own = name.partition(":")
     if kind == "object":

@@ -107,20 +107,22 @@ class Scene:
     surroundings: list[Any]
 
 
-def build_scene(key: SceneKey, pack: AssetPack, *, drawn: bool = False) -> Scene:
+def build_scene(key: SceneKey, pack: AssetPack, *, drawn: bool = False, into: ManiSkillScene | None = None) -> Scene:
     """Build the scene of a task in a variant with the objects of a cast.
 
     Args:
         key: task, variant and cast.
         pack: where shapes are read from.
         drawn: with what is seen; without, it can be simulated but not rendered, and is built much faster.
+        into: an empty scene to build in, whose physics has :func:`set_solver`'s settings; None for one of its own.
 
     Raises:
         MissingAssetError: if the pack lacks a file.
     """
     task = get_task(key.task)
     look, objects = task.look(key.variant), task.objects_of(key.cast)
-    scene = _empty_scene(task, drawn)
+    physx.set_shape_config(contact_offset=task.contact_offset, rest_offset=0.0)
+    scene = _empty_scene(task, drawn) if into is None else into
     robot = _add_robot(scene, task, look, pack)
     actors = [_add_object(scene, spec, pack, drawn) for spec in objects]
     cabinet = _add_cabinet(scene, look, pack) if look.station else None
@@ -128,7 +130,8 @@ def build_scene(key: SceneKey, pack: AssetPack, *, drawn: bool = False) -> Scene
     return Scene(scene, task, look, objects, robot, actors, cabinet, surroundings)
 
 
-def _empty_scene(task: Task, drawn: bool) -> ManiSkillScene:
+def set_solver() -> None:
+    """The original's settings, for systems and bodies that are made from now on."""
     physx.set_scene_config(
         gravity=[0.0, 0.0, -9.81],
         bounce_threshold=2.0,
@@ -140,8 +143,11 @@ def _empty_scene(task: Task, drawn: bool) -> ManiSkillScene:
         cpu_workers=0,
     )
     physx.set_body_config(solver_position_iterations=25, solver_velocity_iterations=1, sleep_threshold=0.005)
-    physx.set_shape_config(contact_offset=task.contact_offset, rest_offset=0.0)
     physx.set_default_material(*_DEFAULT_MATERIAL)
+
+
+def _empty_scene(task: Task, drawn: bool) -> ManiSkillScene:
+    set_solver()
     device = sapien.Device("cpu")
     systems: list[Any] = [physx.PhysxCpuSystem()]
     if drawn:

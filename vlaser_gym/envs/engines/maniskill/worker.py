@@ -1,9 +1,9 @@
-"""The child's end: simulates its lanes one after another and draws them when asked to."""
+"""The child's end: simulates its lanes, one after another or all at once on a GPU, and draws states when asked to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,39 @@ from vlaser_gym.envs.engines.maniskill.vulkan import render_system
 _KEPT_SCENES = 8
 
 
+class _Lanes(Protocol):
+    def run(self, jobs: Sequence[tuple[int, Start, Sequence[Targets]]]) -> list[Reading]:
+        """Begin episodes, and repeat the control steps that they have behind them."""
+
+    def step(self, jobs: Sequence[tuple[int, Targets]]) -> list[Reading]:
+        """One control step of each lane named."""
+
+
+class _OneByOne:
+    """A CPU simulation for each lane."""
+
+    def __init__(self, pack: AssetPack) -> None:
+        self._pack = pack
+        self._lanes: dict[int, Simulation] = {}
+
+    def run(self, jobs: Sequence[tuple[int, Start, Sequence[Targets]]]) -> list[Reading]:
+        for lane, start, history in jobs:
+            self._lanes.pop(lane, None)
+            self._lanes[lane] = Simulation(start, self._pack)
+            for targets in history:
+                self._lanes[lane].step(targets)
+        return [self._lanes[lane].read() for lane, _, _ in jobs]
+
+    def step(self, jobs: Sequence[tuple[int, Targets]]) -> list[Reading]:
+        for lane, targets in jobs:
+            self._lanes[lane].step(targets)
+        return [self._lanes[lane].read() for lane, _ in jobs]
+
+
 class _Worker:
     def __init__(self) -> None:
         self._pack: AssetPack
-        self._lanes: dict[int, Simulation] = {}
+        self._lanes: _Lanes
         self._artists: dict[SceneKey, Artist] = {}
 
     def answer(self, command: str, *arguments: Any) -> Any:
@@ -37,29 +66,18 @@ class _Worker:
         }
         return handlers[command](*arguments)
 
-    def _open(self, directory: str) -> None:
+    def _open(self, directory: str, sim_backend: str = "cpu") -> None:
         self._pack = AssetPack(directory)
+        self._lanes = _together(self._pack) if sim_backend == "gpu" else _OneByOne(self._pack)
 
     def _run(self, jobs: Sequence[tuple[int, Start, Sequence[Targets]]]) -> list[Reading]:
-        """Begin episodes, and repeat the control steps that they have behind them."""
-        for lane, start, history in jobs:
-            self._lanes.pop(lane, None)
-            self._lanes[lane] = Simulation(start, self._pack)
-            for targets in history:
-                self._lanes[lane].step(targets)
-        return [self._lanes[lane].read() for lane, _, _ in jobs]
+        return self._lanes.run(jobs)
 
     def _step(self, jobs: Sequence[tuple[int, Targets]]) -> list[Reading]:
-        for lane, targets in jobs:
-            self._lanes[lane].step(targets)
-        return [self._lanes[lane].read() for lane, _ in jobs]
+        return self._lanes.step(jobs)
 
-    def _draw(self, jobs: Sequence[tuple[int]]) -> list[Picture]:
-        pictures = []
-        for (lane,) in jobs:
-            state = self._lanes[lane].state()
-            pictures.append(self._artist(state.key).draw(state))
-        return pictures
+    def _draw(self, jobs: Sequence[tuple[int, Start]]) -> list[Picture]:
+        return [self._artist(state.key).draw(state) for _, state in jobs]
 
     def _show(self, state: Start) -> tuple[Picture, NDArray[np.bool_]]:
         """The picture of a state, and where it shows the foreground."""
@@ -73,6 +91,14 @@ class _Worker:
             self._artists[key] = Artist(key, self._pack)
         self._artists[key] = artist = self._artists.pop(key)
         return artist
+
+
+def _together(pack: AssetPack) -> _Lanes:
+    from vlaser_gym.envs.engines.maniskill.batch import Batches  # noqa: PLC0415
+    from vlaser_gym.envs.engines.maniskill.cuda import CudaSystem, enable  # noqa: PLC0415  (needs PhysX for CUDA)
+
+    enable()
+    return Batches(pack, CudaSystem)
 
 
 if __name__ == "__main__":
