@@ -20,12 +20,11 @@ from rich import box
 from rich.table import Table
 
 from vlaser_gym.cli import run, typed
-from vlaser_gym.envs.engines import ActingEngine, check_engine
+from vlaser_gym.envs.engines import ActingEngine, check_counts, check_engine
 from vlaser_gym.envs.robots import get_setup
-from vlaser_gym.envs.tasks import get_task, resolve
+from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.evaluator import by_robot, check_counts
 from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.table import make_console
 

@@ -17,12 +17,12 @@ from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
 from vlaser_gym.cli import check_above_zero, check_least, check_unread, run, typed
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.robots import get_setup
-from vlaser_gym.envs.tasks import Task, get_task, resolve
+from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.evaluation.evaluator import by_robot, check_counts, evaluate
+from vlaser_gym.evaluation.evaluator import evaluate
 from vlaser_gym.evaluation.lerobot import LeRobotWriter, check_images
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, Resize

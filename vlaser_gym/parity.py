@@ -14,13 +14,12 @@ from rich.table import Table
 
 from vlaser_gym.cli import run, typed, words
 from vlaser_gym.envs.bridge import ENVIRONMENTS, BridgeEnvironments
-from vlaser_gym.envs.engines import check_engine
+from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.rendering import PICTURE_ENGINES
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.bridge import bridge_robot_figures, bridge_task_figures
-from vlaser_gym.evaluation.evaluator import check_counts
 from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures

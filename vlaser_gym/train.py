@@ -38,10 +38,9 @@ from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.cli import check_least, check_unread, run, typed
-from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.tasks import get_task, resolve
+from vlaser_gym.envs.engines import check_counts, check_engine
+from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
-from vlaser_gym.evaluation.evaluator import by_robot, check_counts
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.evaluation.table import make_console
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +19,8 @@ from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
 from vlaser_gym.cli import CONFIG_DIR, check_above_zero, check_least, typed, words
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_engine, check_episodes
-from vlaser_gym.envs.robots import get_setup
-from vlaser_gym.envs.tasks import Task, get_task, resolve
+from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes
+from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import AgentError, InvalidConfigError, UnknownNameError
@@ -389,19 +388,6 @@ class Evaluation:
         return self.decided or (minutes is not None and self.elapsed() > 60 * minutes)
 
 
-def check_counts(engine: Mapping[str, Any]) -> None:
-    """Engines look at these settings only when they build what they count, and then not kindly.
-
-    Raises:
-        InvalidConfigError: for what is no number of threads or processes.
-    """
-    for key, least in (("threads", 0), ("render_processes", 1), ("processes", 1)):
-        value = engine.get(key, least)
-        unset = value is None and key != "threads"
-        if not unset and (type(value) is not int or value < least):
-            raise InvalidConfigError(f"engine.{key} must be a whole number from {least} on; got {value!r}.")
-
-
 def _defaults() -> DictConfig:
     return cast(DictConfig, OmegaConf.load(CONFIG_DIR / "eval.yaml"))
 
@@ -415,14 +401,6 @@ def _check_protocol(settings: EvalSettings) -> None:
                 f"protocol={settings.protocol} fixes tasks, variants, layouts and trials; got {key}="
                 f"{getattr(settings, key)}: leave {key}= out."
             )
-
-
-def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
-    """Tasks grouped by their robot, in order."""
-    groups: dict[str, list[Task]] = {}
-    for task in tasks:
-        groups.setdefault(get_setup(task.robot_setup).robot.name, []).append(task)
-    return groups
 
 
 def _check_robots(who: Introduction, tasks: Sequence[Task]) -> None:

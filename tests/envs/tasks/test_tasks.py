@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlaser_gym.envs.tasks import PRESETS, get_task, resolve, task_names
+from vlaser_gym.envs.tasks import PRESETS, by_robot, get_task, resolve, task_names
 from vlaser_gym.errors import UnknownNameError
 
 WIDOWX = (
@@ -51,3 +51,14 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         get_task("widowx_carot_on_plate")
     with pytest.raises(UnknownNameError, match="widowx_put_eggplant_in_basket"):
         resolve("put_eggplant_in_basket")
+
+
+def test_tasks_are_grouped_by_their_robot_in_order():
+    given = ["google_robot_open_drawer", "widowx_stack_cube", "google_robot_pick_coke_can", "widowx_carrot_on_plate"]
+    groups = by_robot(get_task(name) for name in given)
+    assert {robot: [task.name for task in tasks] for robot, tasks in groups.items()} == {
+        "google_robot": [given[0], given[2]],
+        "widowx": [given[1], given[3]],
+    }
+    assert list(groups) == ["google_robot", "widowx"]
+    assert by_robot([]) == {}

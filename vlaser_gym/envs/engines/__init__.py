@@ -10,7 +10,7 @@ from typing import Any, cast
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import ActingEngine, DrivenEngine, Engine, Placement, Reading, Verdict
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 #: Engine name -> (class, looks); the first look is the one that is meant where none is named.
 _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -29,6 +29,7 @@ __all__ = [
     "Placement",
     "Reading",
     "Verdict",
+    "check_counts",
     "check_engine",
     "check_episodes",
     "engine_names",
@@ -56,6 +57,21 @@ def check_engine(name: str, look: str | None = None) -> str:
     if look is not None and look not in looks:
         raise UnknownNameError(f"look of engine {name!r}", look, looks)
     return looks[0] if look is None else look
+
+
+def check_counts(engine: Mapping[str, Any]) -> None:
+    """Look whether an engine's settings name possible numbers of threads and processes.
+
+    Engines look at them only when they build what they count, and then not kindly.
+
+    Raises:
+        InvalidConfigError: with the first that is not.
+    """
+    for key, least in (("threads", 0), ("render_processes", 1), ("processes", 1)):
+        value = engine.get(key, least)
+        unset = value is None and key != "threads"
+        if not unset and (type(value) is not int or value < least):
+            raise InvalidConfigError(f"engine.{key} must be a whole number from {least} on; got {value!r}.")
 
 
 def check_episodes(name: str, addresses: Iterable[Address]) -> None:

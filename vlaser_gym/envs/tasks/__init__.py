@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import drawers, google_pick, move_near, place_in_drawer, widowx
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Layout, Memory, ObjectSpec, Snapshot, Task
 from vlaser_gym.errors import UnknownNameError
@@ -18,6 +19,7 @@ __all__ = [
     "ObjectSpec",
     "Snapshot",
     "Task",
+    "by_robot",
     "get_task",
     "resolve",
     "task_names",
@@ -48,6 +50,14 @@ def get_task(name: str) -> Task:
     if name not in _TASKS:
         raise UnknownNameError("task", name, _TASKS)
     return _TASKS[name]
+
+
+def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
+    """Tasks grouped by their robot's name; robots and tasks in the order in which they first come."""
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(get_setup(task.robot_setup).robot.name, []).append(task)
+    return groups
 
 
 def resolve(spec: str | Sequence[str]) -> tuple[str, ...]:
