@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
 import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +113,28 @@ def test_what_is_no_list_is_one_plain_sentence(key: str, value: Any) -> None:
     with pytest.raises(InvalidConfigError, match=rf"{key} must be a list such as {key}=\[A,B\]; got .*\.$"):
         cli.typed(Lists, OmegaConf.create({key: value}))
     assert cli.typed(Lists, OmegaConf.create({"names": ["x"], "rates": None})) == Lists(["x"])
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "sentence"),
+    [
+        (0.0, {"beta": math.inf}, "beta must be above 0; got 0.0."),
+        (math.nan, {"beta": math.inf}, "beta must be above 0; got nan."),
+        (-1, {"prefix": "algo.", "beta": 1}, "algo.beta must be above 0 and at most 1; got -1."),
+        (2, {"or_null": True, "beta": 1.5}, "beta must be above 0 and at most 1.5 or null; got 2."),
+        (0, {"or_null": True, "beta": math.inf}, "beta must be above 0 or null; got 0."),
+    ],
+)
+def test_what_is_not_above_zero_is_refused(value: Any, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        cli.check_above_zero(SimpleNamespace(beta=value), **options)
+    assert str(caught.value) == sentence
+
+
+def test_what_is_above_zero_passes() -> None:
+    settings = SimpleNamespace(half=0.5, endless=math.inf, unset=None)
+    cli.check_above_zero(settings, half=0.5, endless=math.inf)
+    cli.check_above_zero(settings, or_null=True, unset=1)
 
 
 def test_help_names_every_key_with_its_default_and_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:

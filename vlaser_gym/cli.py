@@ -6,6 +6,7 @@ interface is used alone: the working directory, the logging set-up and ``sys.arg
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -119,16 +120,23 @@ def check_least(settings: object, *, or_null: bool = False, prefix: str = "", **
             raise InvalidConfigError(f"{prefix}{key} must be at least {wanted}; got {value}.")
 
 
-def check_above_zero(settings: object, *keys: str) -> None:
-    """Look whether fields of a command's settings are above 0 or null.
+def check_above_zero(settings: object, *, or_null: bool = False, prefix: str = "", **most: float) -> None:
+    """Look whether fields of a command's settings are above 0, such as ``check_above_zero(settings, clip=math.inf)``.
+
+    Args:
+        settings: with the fields as attributes.
+        or_null: ``None`` is right too.
+        prefix: what to put before their names, such as ``algo.``.
+        most: of each field, ``math.inf`` where there is no limit.
 
     Raises:
-        InvalidConfigError: with the first that is not.
+        InvalidConfigError: with the first that is not, or is above its limit.
     """
-    for key in keys:
+    for key, limit in most.items():
         value = getattr(settings, key)
-        if value is not None and not value > 0:
-            raise InvalidConfigError(f"{key} must be above 0 or null; got {value}.")
+        if not (or_null and value is None) and not 0 < value <= limit:
+            wanted = ("" if math.isinf(limit) else f" and at most {limit:g}") + (" or null" if or_null else "")
+            raise InvalidConfigError(f"{prefix}{key} must be above 0{wanted}; got {value}.")
 
 
 def check_unread(config_name: str, settings: object, keys: Iterable[str], reason: str) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -79,7 +80,7 @@ class CollectSettings:
         if settings.store not in STORES:
             raise UnknownNameError("store", settings.store, STORES)
         check_least(settings, or_null=True, tail=1, image_size=1)
-        check_above_zero(settings, "max_minutes")
+        check_above_zero(settings, or_null=True, max_minutes=math.inf)
         check_images(settings.images)
         if settings.resize not in FILTERS:
             raise UnknownNameError("resize", settings.resize, FILTERS)

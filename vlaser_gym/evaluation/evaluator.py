@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import time
@@ -78,7 +79,7 @@ class EvalSettings:
             settings.task = DEFAULT_TASK
         settings.look = check_engine(str(settings.engine["name"]), settings.look)
         check_least(settings, num_envs=1, episodes=1, trials=1, video=0)
-        check_above_zero(settings, "max_minutes", "agent_timeout")
+        check_above_zero(settings, or_null=True, max_minutes=math.inf, agent_timeout=math.inf)
         if settings.store not in STORES:
             raise UnknownNameError("store", settings.store, STORES)
         if settings.until not in (None, "decided"):

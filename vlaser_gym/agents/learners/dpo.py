@@ -23,12 +23,11 @@ from vlaser_gym.agents.learners.decisions import is_frozen
 from vlaser_gym.agents.learners.densities import Density
 from vlaser_gym.agents.learners.exploration import describe_density, make_exploration
 from vlaser_gym.agents.learners.pairs import KINDS, Pair, explain_nothing, mine_pairs
-from vlaser_gym.agents.learners.ranges import check_above
 from vlaser_gym.agents.learners.rounds import Ints, RoundSettings, RoundTrainer, seed_of
 from vlaser_gym.agents.learners.sft import path_point
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.policy import VisionLanguage, VlaserPolicy
-from vlaser_gym.cli import check_least
+from vlaser_gym.cli import check_above_zero, check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.episodes import StoredEpisode
 from vlaser_gym.evaluation.store import read_config
@@ -62,7 +61,7 @@ class DpoSettings(RoundSettings):
         for kind in self.kinds:
             if kind not in KINDS:
                 raise UnknownNameError("algo.kinds", kind, KINDS)
-        check_above(self, beta=math.inf)
+        check_above_zero(self, prefix="algo.", beta=math.inf)
         if self.loss == "tpo" and self.density is None:
             raise InvalidConfigError(
                 "algo.loss=tpo weighs chains by their likelihood and needs algo.density=flow_sde or flow_sde_one_step."

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from vlaser_gym.agents.learners.decisions import is_frozen
 from vlaser_gym.agents.learners.dpo import velocities
-from vlaser_gym.agents.learners.ranges import check_above
 from vlaser_gym.agents.learners.rounds import Ints, Numbers, RoundSettings, RoundTrainer
 from vlaser_gym.agents.vlaser import flow
+from vlaser_gym.cli import check_above_zero
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.episodes import StoredEpisode
 
@@ -36,7 +36,7 @@ class NftSettings(RoundSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_above(self, beta=math.inf)
+        check_above_zero(self, prefix="algo.", beta=math.inf)
 
 
 class NegativeAwareTrainer(RoundTrainer):

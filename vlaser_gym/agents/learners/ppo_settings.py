@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from vlaser_gym.agents.learners.densities import DENSITIES
-from vlaser_gym.agents.learners.ranges import check_above, check_cache, check_rising, check_trained
+from vlaser_gym.agents.learners.ranges import check_cache, check_rising, check_trained
 from vlaser_gym.agents.learners.sft import PRECISIONS
-from vlaser_gym.cli import check_least
+from vlaser_gym.cli import check_above_zero, check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 SCHEDULES = ("constant", "linear")
@@ -54,7 +54,8 @@ class PpoSettings:
         check_least(self, prefix="algo.", learning_rate=0, critic_learning_rate=0, warmup=0, critic_warmup=0)
         check_least(self, prefix="algo.", pull=0, lora=0, cache_mb=0)
         check_least(self, prefix="algo.", or_null=True, flow_steps=1)
-        check_above(self, clip=math.inf, clip_range=1, target_kl=math.inf, noise_level=math.inf)
+        check_above_zero(self, prefix="algo.", clip=math.inf, clip_range=1, noise_level=math.inf)
+        check_above_zero(self, prefix="algo.", or_null=True, target_kl=math.inf)
         check_rising("noise_bounds", self.noise_bounds)
         check_trained(self.freeze, self.lora)
         check_cache(self.cache_device)

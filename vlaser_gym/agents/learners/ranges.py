@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from vlaser_gym.agents.vlaser.agent import choose_device
@@ -11,19 +10,6 @@ from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 #: Parts that take no adapters.
 WITHOUT_ADAPTERS = ("embedding",)
-
-
-def check_above(settings: object, **ranges: float) -> None:
-    """Look whether fields of an algorithm's settings are above 0 and at most a limit; null is left alone.
-
-    Raises:
-        InvalidConfigError: with the first that is not.
-    """
-    for key, most in ranges.items():
-        value = getattr(settings, key)
-        if value is not None and not 0 < value <= most:
-            limit = "" if math.isinf(most) else f" and at most {most:g}"
-            raise InvalidConfigError(f"algo.{key} must be above 0{limit}; got {value}.")
 
 
 def check_rising(key: str, values: Sequence[float]) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.decisions import DecisionMemory, Decisions
 from vlaser_gym.agents.learners.exploration import EXPLORATIONS, ExploringAgent, make_exploration
-from vlaser_gym.agents.learners.ranges import check_above, check_cache, check_trained
+from vlaser_gym.agents.learners.ranges import check_cache, check_trained
 from vlaser_gym.agents.learners.reference import Reference
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, PRECISIONS, STATE_FILE
 from vlaser_gym.agents.learners.trainer_state import read_state
@@ -32,7 +32,7 @@ from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
-from vlaser_gym.cli import check_least
+from vlaser_gym.cli import check_above_zero, check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.episodes import StoredEpisode, read_episodes
 
@@ -68,7 +68,7 @@ class RoundSettings:
     def __post_init__(self) -> None:
         check_least(self, prefix="algo.", rounds=0, layouts=1, trials=1, epochs=1, batch_size=1, micro_batch=1)
         check_least(self, prefix="algo.", flow_samples=1, learning_rate=0, lora=0, cache_mb=0)
-        check_above(self, clip=math.inf, noise_level=math.inf)
+        check_above_zero(self, prefix="algo.", clip=math.inf, noise_level=math.inf)
         check_trained(self.freeze, self.lora)
         check_cache(self.cache_device)
         if self.density is not None and self.density not in EXPLORATIONS:

@@ -25,14 +25,14 @@ from vlaser_gym.agents.learners.augment import Augmentation
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.dataset import PLACES, Batch, Batches
 from vlaser_gym.agents.learners.distributed import Workers
-from vlaser_gym.agents.learners.ranges import check_above, check_trained
+from vlaser_gym.agents.learners.ranges import check_trained
 from vlaser_gym.agents.learners.trainer_state import read_state
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.adapters import merged_state_dict
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor, normalize_pixels
-from vlaser_gym.cli import check_least
+from vlaser_gym.cli import check_above_zero, check_least
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 STATE_FILE = "trainer.pt"
@@ -69,7 +69,7 @@ class SftSettings:
         check_least(
             self, prefix="algo.", learning_rate=0, expert_learning_rate=0, weight_decay=0, final_rate=0, places=0
         )
-        check_above(self, clip=math.inf)
+        check_above_zero(self, prefix="algo.", clip=math.inf)
         check_trained(self.freeze)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InvalidConfigError(f"algo.betas must be two numbers in [0, 1); got {list(self.betas)}.")
