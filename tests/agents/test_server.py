@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from vlaser_gym import cli, serve
 from vlaser_gym.agents.random import RandomAgent
 from vlaser_gym.agents.scripted import ScriptedExpert
-from vlaser_gym.agents.server import PolicyServer, parse_address
+from vlaser_gym.agents.server import PolicyServer, _entry, parse_address
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, RemoteError
 
@@ -155,6 +155,7 @@ def test_an_address_or_a_reset_begins_an_episode(echo: tuple[Echo, str]) -> None
         (observation(observation__state=array(np.zeros((2, 2)))), "must be a row of finite numbers"),
         (observation(observation__state=[1.0, float("nan")]), "must be a row of finite numbers"),
         (observation(observation__state=[[1.0], [1.0, 2.0]]), "must be a row of finite numbers"),
+        (observation(observation__state=[1.0, -1e39]), r"must be a row of finite numbers \(float32\); got float64"),
         (observation(address="somewhere"), "task/variant/layout/trial"),
         (observation(address=7), "task/variant/layout/trial"),
         (observation(prompt="fail"), "mine.act failed: KeyError"),
@@ -172,6 +173,14 @@ def test_what_is_wrong_is_said_in_a_sentence_and_others_go_on(echo: tuple[Echo, 
         client.connection.recv(timeout=10)
     assert other.actions(observation())[1, 0] == 9
     other.connection.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("largest", [1e39, -1e300, float("inf"), np.longdouble("1e4000")])
+def test_numbers_beyond_float32_are_refused_without_a_warning(largest: Any) -> None:
+    with pytest.raises(RemoteError, match=r"^p \(proprio\) must be a row of finite numbers \(float32\)"):
+        _entry("proprio", "p", {"p": [0.5, largest]})
+    np.testing.assert_array_equal(_entry("proprio", "p", {"p": [-3.4e38, 7]}), np.float32([-3.4e38, 7]))
 
 
 def test_an_address_that_the_agent_dislikes_costs_its_client_only() -> None:

@@ -274,9 +274,19 @@ def _entry(name: str, key: str, message: Mapping[str, Any]) -> Any:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
             raise RemoteError(f"{key} ({name}) must be uint8 of shape (H, W, 3); got {array.dtype} {array.shape}.")
         return array
-    if array.dtype.kind not in "iuf" or array.ndim != 1 or not array.size or not np.isfinite(array).all():
-        raise RemoteError(f"{key} ({name}) must be a row of finite numbers; got {array.dtype} {array.shape}.")
-    return array.astype(np.float32)
+    return _row_of_numbers(f"{key} ({name})", array)
+
+
+def _row_of_numbers(label: str, array: NDArray[Any]) -> NDArray[np.float32]:
+    """``[n]`` as agents are given it, checked; numbers that float32 cannot hold would reach them as infinite."""
+    numbers = np.empty(0, np.float32)
+    if array.dtype.kind in "iuf":
+        # Numpy need not warn of what is refused below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            numbers = array.astype(np.float32)
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+        raise RemoteError(f"{label} must be a row of finite numbers (float32); got {array.dtype} {array.shape}.")
+    return numbers
 
 
 def _sentence(name: str, error: Exception) -> RemoteError:
