@@ -57,6 +57,10 @@ class StorageError(GymError):
     """A run directory that cannot be written, read or continued."""
 
 
+class DivergedError(GymError):
+    """Training whose loss or gradient is not finite any more."""
+
+
 class AgentTimeoutError(GymError):
     """An agent that took longer to decide than it was allowed."""
 

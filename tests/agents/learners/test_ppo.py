@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.cli import group_config, typed
-from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
 
 SETTINGS = dataclasses.replace(
     typed(PpoSettings, group_config("algo", "ppo")),
@@ -59,6 +60,18 @@ def make(
 
 def weights(trainer: FlowPPO) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in trainer.policy.named_parameters()}
+
+
+def spoil(trainer: FlowPPO, iteration: int) -> None:
+    """The first advantage of one iteration is not a number."""
+    reevaluate = trainer._reevaluate
+
+    def spoiled():
+        reevaluate()
+        if trainer.iteration == iteration:
+            trainer.rollout_buffer.advantages[0, 0] = math.nan
+
+    trainer._reevaluate = spoiled
 
 
 def rollout(trainer: FlowPPO) -> None:
@@ -462,6 +475,43 @@ def test_numbers_are_those_of_all_processes(tmp_path, monkeypatch):
     assert row["rollout/episodes"] == 2 * buffer.dones.sum()
     assert row["rollout/success_rate"] == pytest.approx((sum(successes) + 3 * len(successes)) / (4 * len(successes)))
     assert list(trainer.ep_success_buffer) == successes
+
+
+def test_an_update_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(tmp_path):
+    first = make(tmp_path, save_every=1)
+    spoil(first, iteration=1)
+    before: dict[str, torch.Tensor] = {}
+    reevaluate = first._reevaluate
+    first._reevaluate = lambda: (before.update(weights(first)), reevaluate())[1]
+    first._minibatches = lambda: iter([np.arange(12)])
+    match = (
+        r"^Training diverged: the policy loss of update 2 in iteration 2 is nan, .*; lower algo\.learning_rate and "
+        rf"resume from the last checkpoint with run={tmp_path}\.$"
+    )
+    with pytest.raises(DivergedError, match=match):
+        first.run()
+    after = weights(first)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert load_agent(str(tmp_path / "checkpoint"))
+    second = make(tmp_path)
+    assert second.iteration == 1
+    assert second.run()
+
+
+@pytest.mark.parametrize("who", ["actor", "critic"])
+def test_neither_steps_where_one_gradient_is_not_finite(tmp_path, who):
+    trainer = make(tmp_path)
+    rollout(trainer)
+    trainer._update_learning_rate([trainer.actor_optimizer, trainer.critic_optimizer])
+    trainer._accumulate(np.arange(12), actor=True)
+    parameters = getattr(trainer.policy, f"{who}_parameters")()
+    next(p for p in parameters if p.grad is not None).grad.fill_(math.inf)
+    before = weights(trainer)
+    rate = {"actor": r"algo\.learning_rate", "critic": r"algo\.critic_learning_rate"}[who]
+    with pytest.raises(DivergedError, match=rf"the {who}'s gradient norm of update .* is inf, .*; lower {rate} and"):
+        trainer._step(actor=True)
+    after = weights(trainer)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_the_stored_policy_acts_and_the_run_keeps_its_density(tmp_path):

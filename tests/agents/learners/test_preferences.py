@@ -31,7 +31,7 @@ from vlaser_gym.agents.vlaser.agent import nano_processor
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
 
 SETTINGS = dataclasses.replace(
     typed(DpoSettings, group_config("algo", "dpo")), density="flow_sde", batch_size=4, micro_batch=4, rise=100.0
@@ -422,6 +422,27 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
         assert rows[0] == rows[1]
     with pytest.raises(InvalidConfigError, match=r"algo\.freeze and algo\.lora"):
         make(path, rounds=2, freeze=[])
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(tmp_path):
+    trainer = make(tmp_path, epochs=3)
+    losses, before = trainer.losses, []
+
+    def spoiled(items, generator):
+        before.append(weights(trainer))
+        loss, means = losses(items, generator)
+        factor = math.nan if trainer.total == 2 else 1.0
+        return factor * loss, factor * means
+
+    trainer.losses = spoiled
+    match = r"^Training diverged: the loss of step 3 in round 1 is nan, .* with run=.*/run\.$"
+    with pytest.raises(DivergedError, match=match):
+        trainer.train()
+    after = weights(trainer)
+    assert all(torch.equal(value, after[name]) for name, value in before[-1].items())
+    again = make(tmp_path, epochs=3)
+    assert again.total == 2
+    assert again.train()
 
 
 def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):

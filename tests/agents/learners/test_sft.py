@@ -22,7 +22,7 @@ from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
-from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.train import TrainSettings, initial_policy
 
@@ -52,32 +52,46 @@ def path(tmp_path_factory):
     return write_set(tmp_path_factory.mktemp("sets") / "set", 4)
 
 
+def read(path) -> Demonstrations:
+    return Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE, "area"))
+
+
+def build(data, path, workers=None, config=None, evaluate=None, evaluate_every=0, **changes) -> SupervisedFineTuning:
+    processor = nano_processor(tiny_config(), data.statistics())
+    return SupervisedFineTuning(
+        VlaserPolicy.initialise(config or tiny_config(), seed=1),
+        processor,
+        Batches(data, processor, seed=5),
+        dataclasses.replace(SETTINGS, **changes),
+        path,
+        seed=5,
+        workers=workers,
+        save_every=3,
+        log_every=2,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+    )
+
+
 @pytest.fixture(scope="module")
 def data(path):
-    return Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE, "area"))
+    return read(path)
 
 
 @pytest.fixture
 def make(data, tmp_path):
-    def trainer(
-        name: str = "run", workers=None, config=None, evaluate=None, evaluate_every=0, **changes
-    ) -> SupervisedFineTuning:
-        processor = nano_processor(tiny_config(), data.statistics())
-        return SupervisedFineTuning(
-            VlaserPolicy.initialise(config or tiny_config(), seed=1),
-            processor,
-            Batches(data, processor, seed=5),
-            dataclasses.replace(SETTINGS, **changes),
-            tmp_path / name,
-            seed=5,
-            workers=workers,
-            save_every=3,
-            log_every=2,
-            evaluate=evaluate,
-            evaluate_every=evaluate_every,
-        )
+    return lambda name="run", **options: build(data, tmp_path / name, **options)
 
-    return trainer
+
+def spoil(trainer: SupervisedFineTuning, step: int) -> None:
+    """The noise of one step is not a number."""
+    micro_batches = trainer._micro_batches
+
+    def spoiled():
+        factor = math.nan if trainer.step == step else 1.0
+        return [(batch, factor * noise, t) for batch, noise, t in micro_batches()]
+
+    trainer._micro_batches = spoiled
 
 
 def weights(trainer: SupervisedFineTuning) -> dict[str, torch.Tensor]:
@@ -210,6 +224,36 @@ def test_a_continued_run_has_the_settings_of_now(make):
     for changes in ({"freeze": ["vision"]}, {"places": 0.0}):
         with pytest.raises(InvalidConfigError, match=r"same algo\.freeze and algo\.places"):
             make(**changes)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(make, tmp_path):
+    whole, first = make("whole"), make()
+    whole.train()
+    spoil(first, step=4)
+    match = (
+        rf"^Training diverged: the loss of step 5 is nan, .*; lower algo\.learning_rate and algo\.expert_learning_rate "
+        rf"and resume from the last checkpoint with run={tmp_path / 'run'}\.$"
+    )
+    before: dict[str, torch.Tensor] = {}
+    take_step = first.take_step
+    first.take_step = lambda: (before.update(weights(first)), take_step())[1]
+    with pytest.raises(DivergedError, match=match):
+        first.train()
+    assert same(before, weights(first))
+    assert first.step == 4
+    assert load_agent(str(tmp_path / "run/checkpoint"), device="cpu")
+    second = make()
+    assert second.step == 3
+    assert second.train()
+    assert same(weights(whole), weights(second))
+
+
+def test_a_learning_rate_that_is_too_high_is_said(make, tmp_path):
+    trainer = make(learning_rate=1e37, expert_learning_rate=1e37, warmup=0)
+    with pytest.raises(DivergedError, match=r"^Training diverged: the (loss|gradient norm) of step 2 is (nan|inf)"):
+        trainer.train()
+    assert all(value.isfinite().all() for value in weights(trainer).values())
+    assert not (tmp_path / "run/trainer.pt").exists()
 
 
 def test_a_cut_state_is_one_sentence(make, tmp_path):

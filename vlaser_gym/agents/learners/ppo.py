@@ -8,7 +8,7 @@ A checkpoint at the end of an iteration is therefore enough to go on as if nothi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor, update_learning_rate
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from vlaser_gym.agents.learners.actor_critic import FlowActorCritic
 from vlaser_gym.agents.learners.buffer import Batch, ChainBuffer, Outcome
@@ -30,6 +30,7 @@ from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.decisions import is_frozen
 from vlaser_gym.agents.learners.densities import make_density
 from vlaser_gym.agents.learners.distributed import Workers
+from vlaser_gym.agents.learners.gradients import check_finite, clip_gradients
 from vlaser_gym.agents.learners.lanes import ChainVecEnv
 from vlaser_gym.agents.learners.ppo_settings import PpoSettings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, STATE_FILE, copy_policy
@@ -230,7 +231,11 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
     # ------------------------------------------------------------------ the update
 
     def train(self) -> None:
-        """Epochs over the rollout, then logs, evaluation and checkpoint: the end of an iteration."""
+        """Epochs over the rollout, then logs, evaluation and checkpoint: the end of an iteration.
+
+        Raises:
+            DivergedError: for a loss or a gradient that is not finite; the update that gave it changes no weight.
+        """
         self._update_learning_rate([self.actor_optimizer, self.critic_optimizer])
         actor = self.iteration >= self.settings.critic_warmup
         self._normalize_advantages()
@@ -243,6 +248,8 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
             self._n_updates += 1
             updates += 1
             means += statistics
+            self._check_finite({"policy loss": statistics[0]}, "algo.learning_rate")
+            self._check_finite({"value loss": statistics[1]}, "algo.critic_learning_rate")
             if self.target_kl is not None and statistics[3] > 1.5 * self.target_kl:
                 break
             self._step(actor=actor)
@@ -348,12 +355,22 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         return (velocity - before).square().mean((1, 2, 3))
 
     def _step(self, *, actor: bool) -> None:
-        """Clip and step, actor and critic apart: the one's gradient does not shorten the other's step."""
-        nn.utils.clip_grad_norm_(self.policy.critic_parameters(), self.max_grad_norm)
-        self.critic_optimizer.step()
+        """Clip and step, actor and critic apart: the one's gradient does not shorten the other's step.
+
+        Raises:
+            DivergedError: for a gradient that is not finite, before any weight of either changes.
+        """
+        norm = clip_gradients(self.policy.critic_parameters(), self.max_grad_norm)
+        self._check_finite({"critic's gradient norm": norm}, "algo.critic_learning_rate")
         if actor:
-            nn.utils.clip_grad_norm_(self.policy.actor_parameters(), self.max_grad_norm)
+            norm = clip_gradients(self.policy.actor_parameters(), self.max_grad_norm)
+            self._check_finite({"actor's gradient norm": norm}, "algo.learning_rate")
             self.actor_optimizer.step()
+        self.critic_optimizer.step()
+
+    def _check_finite(self, numbers: Mapping[str, Tensor], rate: str) -> None:
+        """Raise :class:`DivergedError` unless these are; gradients and statistics are sums over all processes."""
+        check_finite(f"update {self._n_updates} in iteration {self.iteration + 1}", self.path, numbers, rate)
 
     def _decay(self, remaining: float) -> float:
         return remaining if self.settings.schedule == "linear" else 1.0

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.decisions import DecisionMemory, Decisions
 from vlaser_gym.agents.learners.exploration import EXPLORATIONS, ExploringAgent, make_exploration
+from vlaser_gym.agents.learners.gradients import check_finite, clip_gradients
 from vlaser_gym.agents.learners.ranges import check_cache, check_trained
 from vlaser_gym.agents.learners.reference import Reference
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, PRECISIONS, STATE_FILE
@@ -103,7 +104,7 @@ class RoundTrainer(ABC):
         steps: of this round.
     """
 
-    #: Names of the means that :meth:`losses` gives.
+    #: Names of the means that :meth:`losses` gives; the loss itself comes first.
     statistics: ClassVar[tuple[str, ...]]
     #: Keep the state of adapters at a round's beginning as its reference, not the weights below them.
     copy_reference: ClassVar[bool] = False
@@ -228,7 +229,11 @@ class RoundTrainer(ABC):
             self.reference = Reference(self.policy, copy=self.copy_reference)
 
     def take_step(self) -> Tensor:
-        """One update; returns the means of :attr:`statistics`."""
+        """One update; returns the means of :attr:`statistics`.
+
+        Raises:
+            DivergedError: for a loss or a gradient that is not finite, before any weight changes.
+        """
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.round, self.step))
         items = self._minibatch()
         self.optimizer.zero_grad(set_to_none=True)
@@ -238,7 +243,8 @@ class RoundTrainer(ABC):
             loss, found = self.losses(part, generator)
             torch.autograd.backward(loss * (len(part) / len(items)))
             means += found * (len(part) / len(items))
-        nn.utils.clip_grad_norm_(self._parameters(), self.config.clip)
+        numbers = {"loss": means[0], "gradient norm": clip_gradients(self._parameters(), self.config.clip)}
+        check_finite(f"step {self.step + 1} in round {self.round + 1}", self.path, numbers)
         self.optimizer.step()
         self.step += 1
         self.total += 1

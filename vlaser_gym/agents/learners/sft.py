@@ -25,6 +25,7 @@ from vlaser_gym.agents.learners.augment import Augmentation
 from vlaser_gym.agents.learners.curves import Curves
 from vlaser_gym.agents.learners.dataset import PLACES, Batch, Batches
 from vlaser_gym.agents.learners.distributed import Workers
+from vlaser_gym.agents.learners.gradients import check_finite, clip_gradients
 from vlaser_gym.agents.learners.ranges import check_trained
 from vlaser_gym.agents.learners.trainer_state import read_state
 from vlaser_gym.agents.vlaser import flow
@@ -243,9 +244,24 @@ class SupervisedFineTuning:
         return self.step == self.settings.steps
 
     def take_step(self) -> Tensor:
-        """One update; returns the flow's and the places' error on this process's share, ``[2]``."""
+        """One update; returns the flow's and the places' error, mean over all processes, ``[2]``.
+
+        Raises:
+            DivergedError: for an error or a gradient that is not finite, before any weight changes.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate(self.step)
+        errors = self.workers.mean(self._accumulate())
+        norm = clip_gradients(self.module.parameters(), self.settings.clip)
+        numbers = {"loss": errors.sum(), "gradient norm": norm}
+        check_finite(f"step {self.step + 1}", self.path, numbers, "algo.learning_rate and algo.expert_learning_rate")
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return errors
+
+    def _accumulate(self) -> Tensor:
+        """Gradients of the step, shared by all processes; returns the errors on this process's share, ``[2]``."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         parts = list(self._micro_batches())
@@ -254,10 +270,6 @@ class SupervisedFineTuning:
                 loss, error, misplaced = self._parallel(batch, noise, t)
                 (loss / len(parts)).backward()
             losses.append(torch.stack([error, misplaced]))
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
-        self.optimizer.step()
-        self.step += 1
-        self._update_average()
         return torch.stack(losses).mean(0)
 
     def rate(self, step: int) -> float:
@@ -325,7 +337,7 @@ class SupervisedFineTuning:
     # ------------------------------------------------------------------ reports and files
 
     def _log(self, curves: Curves | None, losses: Tensor, pace: float) -> None:
-        flow_error, misplaced = self.workers.mean(losses).tolist()
+        flow_error, misplaced = losses.tolist()
         settings, share = self.settings, self.rate(self.step - 1)
         row = {"loss/flow": flow_error, "samples_per_second": pace}
         row |= {name: share * getattr(settings, name) for name in ("learning_rate", "expert_learning_rate")}

@@ -1,0 +1,49 @@
+"""Updates that are not finite; what the trainers do then stands with their tests."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vlaser_gym.agents.learners.gradients import check_finite, clip_gradients
+from vlaser_gym.errors import DivergedError
+
+
+def test_the_norm_that_gradients_had_is_returned():
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    assert float(clip_gradients(parameters, 1.0)) == pytest.approx(5)
+    torch.testing.assert_close(parameters[1].grad, torch.tensor([0.8]))
+    assert float(clip_gradients(parameters, math.inf)) == pytest.approx(1)
+    assert float(clip_gradients([], 1.0)) == 0
+
+
+@pytest.mark.parametrize(("value", "said"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
+def test_the_first_number_that_is_not_finite_is_named(value, said):
+    with pytest.raises(DivergedError) as caught:
+        check_finite("step 7", Path("runs/mine"), {"loss": torch.tensor(1e30), "gradient norm": torch.tensor(value)})
+    assert str(caught.value) == (
+        f"Training diverged: the gradient norm of step 7 is {said}, and the weights stay as they were before it; lower "
+        "algo.learning_rate and resume from the last checkpoint with run=runs/mine."
+    )
+    check_finite("step 7", Path("runs/mine"), {"loss": 0.0, "gradient norm": torch.tensor(1e38)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["sft", "ppo"])
+def test_all_processes_stop_together(tmp_path, algo):
+    """The second one's share of the batch is spoiled; a process that went on alone would wait for the others."""
+    script = str(Path(__file__).parent / "two_processes_diverging.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, script, algo, str(tmp_path)], env=environment, timeout=600, check=True)
+    first, second = ((tmp_path / f"said-{rank}.txt").read_text() for rank in range(2))
+    assert first == second
+    assert first.startswith("Training diverged: the ")
