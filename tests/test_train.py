@@ -55,6 +55,7 @@ def test_the_robot_is_that_of_the_policy_and_of_the_tasks(tmp_path):
     for algo in ("ppo", "grpo", "sft", "dpo", "nft"):
         match = rf"policy {folder} is for google_robot, but task=widowx is of widowx; choose tasks"
         refused(InvalidConfigError, match, f"algo={algo}", f"init={folder}", f"run={tmp_path}/{algo}", "task=widowx")
+        assert not (tmp_path / algo).exists()
 
 
 def test_a_vision_language_model_gets_an_expert_for_the_robot_that_was_named(tmp_path, monkeypatch):
@@ -82,6 +83,24 @@ def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
     assert (tmp_path / "settings.json").read_text() == before
     train._claim(tmp_path, {**kept, "algo": {**kept["algo"], "steps": 7}})
     assert json.loads((tmp_path / "settings.json").read_text())["algo"]["steps"] == 7
+
+
+def test_an_aborted_start_leaves_nothing_that_refuses_the_next(tmp_path):
+    """The folder is there already, and the first attempt has no demonstrations."""
+    for algo in ("sft", "sb3_ppo"):
+        run = tmp_path / algo
+        run.mkdir()
+        wrong = {"sft": f"data={tmp_path}/none", "sb3_ppo": "algo.options={gama: 1}"}[algo]
+        with pytest.raises(GymError):
+            main(load("train", [f"algo={algo}", f"run={run}", "seed=1", "num_envs=4", "device=cpu", wrong]))
+        assert not list(run.iterdir())
+        train._claim(run, {**settings(f"algo={algo}", "seed=2").stored(), "init": "nano"})
+        train._check_same(run, {**settings(f"algo={algo}", "seed=2").stored(), "init": "nano"})
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(StorageError, "file", "algo=ppo", f"init={tmp_path}/none", f"run={tmp_path}/file/run")
 
 
 def test_a_run_from_before_the_robot_had_no_default_goes_on(tmp_path):
@@ -131,6 +150,7 @@ def test_fewer_places_than_tasks_are_refused(tmp_path, algo):
     more = ("num_envs=2",) if algo != "grpo" else ("num_envs=8", "algo.group_size=8", "algo.rounds=2")
     match = r"^4 tasks need as many lanes.* got 2: raise num_envs to a multiple of 4"
     refused(InvalidConfigError, match, f"algo={algo}", NANO, f"run={tmp_path}/run", "task=widowx", *more)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

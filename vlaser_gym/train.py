@@ -42,8 +42,10 @@ from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 
+SETTINGS_FILE = "settings.json"
 #: Settings that may differ when a run is continued.
 _FREE = ("run", "device", "threads", "log_every", "save_every", "num_envs", "max_minutes", "engine")
 
@@ -124,7 +126,8 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
     algo = _algorithm(settings)
     _check_given(settings, algo, init)
     if workers.leads:
-        _claim(path, {**settings.stored(), "init": init})
+        _check_same(path, {**settings.stored(), "init": init})
+        check_writable(path)
     workers.barrier()
     if isinstance(algo, RoundSettings):
         _learn_in_rounds(settings, algo, init, path, workers, _clock(settings, begun))
@@ -133,7 +136,7 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
         _post_train(settings, algo, init, path, workers, _clock(settings, begun))
         return
     if isinstance(algo, Sb3Settings):
-        _train_stock(settings, algo, path, workers, _clock(settings, begun))
+        _train_stock(settings, algo, init, path, workers, _clock(settings, begun))
         return
     policy, processor, data = _prepare(settings, init, path, workers)
     if workers.leads:
@@ -156,6 +159,7 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
         report=_print_row,
     )
     if workers.leads:
+        _claim(path, {**settings.stored(), "init": init})
         _record_start(path, trainer.step, {**settings.stored(), "init": init, "rows": len(data)})
     finished = trainer.train(_clock(settings, begun))
     if workers.leads:
@@ -208,6 +212,7 @@ def _post_train(
             report=_print_row,
         )
         if workers.leads:
+            _claim(path, {**settings.stored(), "init": init})
             print(f"Run directory: {path}\n{init}: " + trainer.describe())
             _say_shares(len(resolve(settings.task)), task_slots(settings.num_envs, algo, workers))
         finished = trainer.run()
@@ -219,7 +224,7 @@ def _post_train(
 
 
 def _train_stock(
-    settings: TrainSettings, algo: Sb3Settings, path: Path, workers: Workers, stop: Callable[[], bool]
+    settings: TrainSettings, algo: Sb3Settings, init: str, path: Path, workers: Workers, stop: Callable[[], bool]
 ) -> None:
     """Stable-Baselines3's own algorithms."""
     from vlaser_gym.agents.learners.sb3 import MODEL_FILE, StockTraining, make_state_lanes  # noqa: PLC0415
@@ -239,6 +244,7 @@ def _train_stock(
         training = StockTraining(
             lanes, algo, path, seed=settings.seed, device=settings.device or "cpu", stop=stop, report=_print_row
         )
+        _claim(path, {**settings.stored(), "init": init})
         print(f"Run directory: {path}; {algo.name} at {training.timesteps:,} of {algo.timesteps:,} actions")
         _say_shares(len(resolve(settings.task)), settings.num_envs)
         finished = training.run()
@@ -277,6 +283,7 @@ def _learn_in_rounds(
         report=_print_row,
         say=make_console().print,
     )
+    _claim(path, {**settings.stored(), "init": init})
     print(f"Run directory: {path}\n{init}: {trainer.describe()}")
     finished = trainer.train(stop)
     hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
@@ -421,24 +428,30 @@ def _evaluation(settings: TrainSettings, processor: Processor) -> Callable[[Vlas
     return evaluate
 
 
+def _check_same(path: Path, stored: dict[str, Any]) -> None:
+    """Raise :class:`StorageError` if a run directory holds a run with other settings."""
+    file = path / SETTINGS_FILE
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text())
+    differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
+    name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
+    if name != wanted:
+        raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")
+    # Another schedule and more data are decisions that may be taken on the way; they go on record.
+    differing = [name for name in differing if name not in ("algo", "data")]
+    if differing:
+        raise StorageError(
+            f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
+            "choose another run= or the same settings."
+        )
+
+
 def _claim(path: Path, stored: dict[str, Any]) -> None:
-    """Make the run directory, or check that it is of the same run."""
-    file = path / "settings.json"
-    if file.is_file():
-        before = json.loads(file.read_text())
-        differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
-        name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
-        if name != wanted:
-            raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")
-        # Another schedule and more data are decisions that may be taken on the way; they go on record.
-        differing = [name for name in differing if name not in ("algo", "data")]
-        if differing:
-            raise StorageError(
-                f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
-                "choose another run= or the same settings."
-            )
+    """Keep the settings in the run directory, which refuses others from here on: once nothing is left to check."""
+    _check_same(path, stored)
     path.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    (path / SETTINGS_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
 
 
 def _record_start(path: Path, step: int, stored: dict[str, Any]) -> None:
