@@ -118,6 +118,7 @@ class _Episode:
         self.subtask_done = False
 
     def act(self, state: Floats) -> Floats:
+        """The next action ``[7]`` from an observed ``state``: towards the goal, with the push of this chunk in it."""
         self._read(state)
         if self._plan is None:
             self._position, self._rotation = self._tcp.copy(), transforms.quat_to_matrix(state[3:7])

@@ -250,6 +250,7 @@ def tango(only_a: int, only_b: int, n: int, level: float = 0.95) -> Interval:
     estimate = (only_b - only_a) / n
 
     def score(difference: float) -> float:
+        """By how many standard errors the estimate is above a difference, if that were the true one."""
         a, c = 2 * n, -only_a * difference * (1 - difference)
         b = -only_b - only_a + (2 * n - only_b + only_a) * difference
         share = (sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
@@ -287,6 +288,7 @@ class _Pairs:
 
     @classmethod
     def of(cls, task: str, addresses: Sequence[Address], a: StoredRun, b: StoredRun, key: str) -> _Pairs:
+        """Pairs of a task's episodes, which both runs hold, by the success that records keep as ``key``."""
         outcomes: dict[LayoutKey, list[tuple[bool, bool]]] = {}
         for address in addresses:
             pair = bool(a.records[address][key]), bool(b.records[address][key])
@@ -296,18 +298,22 @@ class _Pairs:
         return cls(task, tuple(pair for pairs in outcomes.values() for pair in pairs), layouts)
 
     def count(self, a: bool, b: bool) -> int:
+        """Pairs in which A and B ended so."""
         return self.outcomes.count((a, b))
 
     @property
     def n(self) -> int:
+        """All pairs."""
         return len(self.outcomes)
 
     @property
     def clustered(self) -> bool:
+        """Whether some layout has several trials: its pairs are then not independent."""
         return len(self.layouts.totals) < self.n
 
     @property
     def can_bootstrap(self) -> bool:
+        """Whether layouts differ in their mean difference: resampling equal ones would show no spread."""
         return not self.layouts.constant
 
     def interval(self, level: float) -> tuple[Interval, str]:

@@ -224,10 +224,12 @@ class _Refusal:
 
     @classmethod
     def of(cls, error: GymError) -> _Refusal:
+        """What an error says, and where an agent's own code raised it."""
         return cls(str(error), error.trace if isinstance(error, AgentError) else "")
 
     @property
     def error(self) -> GymError:
+        """The error again; of its kinds only :class:`AgentError` survives."""
         return AgentError(self.sentence, self.trace) if self.trace else GymError(self.sentence)
 
 

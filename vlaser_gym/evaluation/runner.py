@@ -234,6 +234,7 @@ class _Recorder:
         self.steps += int(ran.sum())
 
     def result(self, ending: str) -> EpisodeResult:
+        """Everything that was taken over, at the end of the episode: at least one chunk ran."""
         arrays = {name: np.concatenate(parts) for name, parts in self.parts.items()}
         flags = {name.removeprefix("flag/"): values for name, values in arrays.items() if name.startswith("flag/")}
         success = flags["success"]

@@ -104,6 +104,7 @@ class SequentialTest:
             return 0.0, 1.0
 
         def excess(rate: float) -> float:
+            """Above 0 where the evidence against a rate suffices at the level (natural logarithm)."""
             return _two_sided_evidence(self.wins, self.losses, rate) - log(1 / self.level)
 
         edge = 1e-12

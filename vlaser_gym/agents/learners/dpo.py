@@ -189,6 +189,7 @@ class PreferenceTrainer(RoundTrainer):
                 theirs = self.measure(reference, seen, flat, draws)
 
         def mean(values: Tensor) -> Tensor:
+            """Of decisions ``[P * 2 * n]`` over each episode's, ``[P, 2]``."""
             return (weights * values.view(rows.shape)).sum(-1)
 
         return Sides(mean(ours.score - theirs.score), mean(ours.error), mean(theirs.error))

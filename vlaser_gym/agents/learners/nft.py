@@ -121,6 +121,7 @@ def negative_aware_objective(
     """
 
     def error(guess: Tensor) -> Tensor:
+        """Mean squared error of each decision, ``[B]``, float64."""
         return (guess - target).double().square().mean((1, 2, 3))
 
     positive = error((1 - beta) * old + beta * velocity)

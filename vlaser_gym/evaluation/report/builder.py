@@ -127,6 +127,7 @@ class _Side:
 
     @property
     def records(self) -> list[Record]:
+        """Of all episodes, as they are stored."""
         return list(self.stored.records.values())
 
     def episode(self, address: Address) -> dict[str, Any]:

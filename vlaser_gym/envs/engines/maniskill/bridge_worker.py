@@ -34,6 +34,7 @@ class _Worker:
         self._episodes: dict[str, tuple[Any, Any]] = {}
 
     def answer(self, command: str, *arguments: Any) -> Any:
+        """``open`` makes files that the environments lack; ``play`` runs actions ``[T, 7]``: a :class:`Course`."""
         handlers: dict[str, Callable[..., Any]] = {"open": prepare_files, "play": self._play}
         return handlers[command](*arguments)
 

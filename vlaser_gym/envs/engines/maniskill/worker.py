@@ -56,6 +56,7 @@ class _Worker:
         self._artists: dict[SceneKey, Artist] = {}
 
     def answer(self, command: str, *arguments: Any) -> Any:
+        """The answer to one message of the parent, which raises again what is raised here."""
         handlers: dict[str, Callable[..., Any]] = {
             "open": self._open,
             "probe": lambda: str(render_system().device.name),

@@ -148,6 +148,7 @@ class _Pool:
         self._columns = [scene.sensors[:, None] + np.arange(3)]
 
     def place(self, lane: int, layout: Layout, qpos: Floats) -> None:
+        """Put a lane into a layout, everything at rest, the drives' targets where the joints are: ``qpos [J]``."""
         scene = self.scene
         self.batch.reset([lane], stage=_NO_FORWARD)
         row = self.batch.qpos[lane]
@@ -192,6 +193,7 @@ class _Pool:
         self.batch.rollout(self._substeps, control, int(mujoco.mjtState.mjSTATE_CTRL), record=(), ids=lanes)
 
     def read(self, lane: int) -> Reading:
+        """The state of a lane after its last control step."""
         scene, qpos, qvel = self.scene, self._qpos[lane], self._qvel[lane]
         poses = scene.object_pose.copy()
         for i, start in enumerate(scene.object_qpos):

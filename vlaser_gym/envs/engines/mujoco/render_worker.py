@@ -41,6 +41,11 @@ class _Artist:
         self._renderer: Any = None
 
     def draw(self, job: Job, out: NDArray[np.uint8]) -> None:
+        """Put the picture of a state into ``out [H, W, 3]``.
+
+        Raises:
+            RenderingUnavailableError: if there is no OpenGL, which is found out with the first picture.
+        """
         if self._renderer is None:
             self._renderer = self._open_context()
         self.data.qpos[:] = job.qpos
@@ -73,6 +78,7 @@ class _Server:
         self._frames: NDArray[np.uint8] | None = None
 
     def answer(self, command: str, *arguments: Any) -> Any:
+        """``size`` of a scene's pictures ``(H, W)``; ``open`` shared memory for them; ``render`` jobs into it."""
         handlers: dict[str, Callable[..., Any]] = {"size": self._size, "open": self._open, "render": self._render}
         return handlers[command](*arguments)
 

@@ -183,6 +183,7 @@ def _never_colliding(robot: Robot) -> list[tuple[str, str]]:
     joints = {joint.child: joint for joint in robot.joints}
 
     def anchor(link: str) -> str:
+        """The topmost link that this one is rigid with, up through fixed joints."""
         while link in joints and joints[link].kind == "fixed":
             link = joints[link].parent
         return link

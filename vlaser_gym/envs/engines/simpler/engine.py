@@ -37,6 +37,7 @@ class _Episode:
 
     @property
     def steps(self) -> int:
+        """Control steps taken."""
         return sum(action is not None for action in self.history)
 
 

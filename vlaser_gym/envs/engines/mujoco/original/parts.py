@@ -93,6 +93,12 @@ class _FromPack(Resolver):  # type: ignore[misc]
         self.failed: MissingAssetError | None = None
 
     def get(self, name: str) -> bytes:
+        """A file, named relative to the mesh.
+
+        Raises:
+            KeyError: if the manifest does not list it.
+            MissingAssetError: if it is absent or damaged; kept in ``failed``, as trimesh may swallow it.
+        """
         path = posixpath.normpath(posixpath.join(self._folder, name.strip()))
         if path not in self._pack.manifest:
             raise KeyError(path)  # trimesh goes on without it, like the original
@@ -195,6 +201,7 @@ def _thinned(part: Part) -> Part:
     count = np.bincount(inverse).astype(np.float32)[:, None]
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of the vertices that become one."""
         return np.stack([np.bincount(inverse, column) for column in values.T], -1).astype(np.float32) / count
 
     faces = inverse[part.faces].astype(np.int32)
