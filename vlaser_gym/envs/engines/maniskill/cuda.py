@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import sapien
-import torch
 from mani_skill.envs.scene import ManiSkillScene
 from mani_skill.envs.utils.system.backend import BackendInfo
+from mani_skill.utils.common import to_tensor
 from mani_skill.utils.structs.types import GPUMemoryConfig
 from sapien import physx
 
@@ -127,11 +127,13 @@ def enable() -> None:
     """
     if physx.is_gpu_enabled():
         return
-    if not torch.cuda.is_available():
+    try:
+        to_tensor(np.zeros(1, np.float32), device="cuda")
+    except (AssertionError, RuntimeError) as error:
         raise InvalidConfigError(
-            f"engine.sim_backend=gpu needs an NVIDIA GPU and a PyTorch for it; torch {torch.__version__} sees none: "
-            "install another torch, or use engine.sim_backend=cpu."
-        )
+            f"engine.sim_backend=gpu needs an NVIDIA GPU and a PyTorch that sees it ({error}): install that, or "
+            "use engine.sim_backend=cpu."
+        ) from error
     try:
         physx.enable_gpu()
     except Exception as error:
@@ -147,4 +149,4 @@ def _numpy(array: Any) -> Floats:
 
 
 def _write(array: Any, values: Floats) -> None:
-    array.torch().copy_(torch.from_numpy(values))
+    array.torch().copy_(to_tensor(values, device="cpu"))
