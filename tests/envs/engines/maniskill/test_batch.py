@@ -7,6 +7,7 @@ rules: arrays change by fetching only, the simulation by applying only, and noth
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -270,6 +271,24 @@ def test_a_system_is_built_anew_only_for_what_it_lacks(batches: Batches, shared:
         for step in (1, 2):
             reading = batches.step([(lane, close_fingers(CUBE, step))])[0]
         assert_close(reading, alone(begin(CUBE, layout), 3, pack), 2e-3)
+
+
+def test_a_system_is_gone_before_the_next_is_made(batches: Batches) -> None:
+    """Its memory is needed."""
+    batches.run([(0, begin(CUBE, 0), ())])
+    batch = batches._of_lane[0]
+    parts = [weakref.ref(part) for part in (batch._system, *batch._slots, batch._slots[0]._contacts)]
+    alive: list[Any] = []
+    make = batch._make_system
+
+    def watch(substep: float) -> Any:
+        alive.extend(part() for part in parts if part() is not None)
+        return make(substep)
+
+    batch._make_system = watch
+    batches.run([(0, begin(SINK, 0), ())])
+    assert len(GpuStandIn.made) == 2
+    assert alive == []
 
 
 def test_histories_are_repeated(batches: Batches, shared: Path) -> None:

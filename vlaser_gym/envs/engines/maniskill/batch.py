@@ -7,6 +7,7 @@ lanes are carried over. All sub-scenes move in every step; those of lanes that w
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -160,7 +161,9 @@ class Batch:
         """Begin episodes, and repeat the control steps that they have behind them; readings by lane."""
         for lane, _, _ in jobs:
             self.release(lane)
-        self._find_slots({lane: start for lane, start, _ in jobs})
+        starts = {lane: start for lane, start, _ in jobs}
+        if not self._borrow(starts):
+            self._rebuild(starts)
         assert self._system is not None
         for lane, start, _ in jobs:
             self._of_lane[lane].put(start, self._arrays)
@@ -194,27 +197,31 @@ class Batch:
                 self._of_lane[lane].set_rows(self._arrays, self._of_lane[lane].rows(before))
             self._system.apply(self._arrays)
 
-    def _find_slots(self, starts: Mapping[int, Start]) -> None:
-        free = [slot for slot in self._slots if slot not in self._of_lane.values()]
+    def _borrow(self, starts: Mapping[int, Start]) -> bool:
+        """Give each lane a free sub-scene with the key of its episode; False, and nothing, if one is missing."""
+        free = self._free()
         found: dict[int, _Slot] = {}
         for lane, start in starts.items():
             slot = next((slot for slot in free if slot.start.key == start.key), None)
-            if slot is not None:
-                free.remove(slot)
-                found[lane] = slot
-        if len(found) == len(starts):
-            self._of_lane |= found
-        else:
-            self._rebuild(starts, [*found.values(), *free])
+            if slot is None:
+                return False
+            free.remove(slot)
+            found[lane] = slot
+        self._of_lane |= found
+        return True
 
-    def _rebuild(self, starts: Mapping[int, Start], free: Sequence[_Slot]) -> None:
+    def _free(self) -> list[_Slot]:
+        return [slot for slot in self._slots if slot not in self._of_lane.values()]
+
+    def _rebuild(self, starts: Mapping[int, Start]) -> None:
         """A new system with a sub-scene for each lane, and at most as many spare ones, which rest where they began."""
         carried = {lane: (slot.start, slot.rows(self._arrays)) for lane, slot in self._of_lane.items()}
         begin = {**{lane: start for lane, (start, _) in carried.items()}, **starts}
         wanted = {start.key for start in starts.values()}
-        spare = [slot.start for slot in free if slot.start.key not in wanted][: len(begin)]
-        # Its memory on the GPU is needed for the new one.
+        spare = [start for start in (slot.start for slot in self._free()) if start.key not in wanted][: len(begin)]
+        # Its memory on the GPU is needed for the new one; ManiSkill's scenes and actors hold each other.
         self._slots, self._of_lane, self._system = [], {}, None
+        gc.collect()
         self._system, self._slots, self._arrays = self._build([*begin.values(), *spare])
         self._of_lane = dict(zip(begin, self._slots, strict=False))
         for slot in self._slots:
