@@ -101,13 +101,25 @@ def test_the_caption_is_below_and_leaves_the_picture_alone() -> None:
         {"instruction": "stack the green block"},
         {"step": "step 13/60"},
         {"flags": {"success": True, "moved_correct_obj": True}},
-        {"note": "shown: mujoco, builtin; simulated: maniskill, overlay"},
     ],
 )
 def test_everything_the_caption_says_is_seen(change: dict[str, Any]) -> None:
     picture = np.zeros((480, 640, 3), np.uint8)
     different = (draw_caption(picture, CAPTION) != draw_caption(picture, CAPTION | change)).any(-1)
     assert different.sum() > 50
+
+
+def test_a_note_has_a_line_of_its_own() -> None:
+    """Beside the longest address it used to be printed over it."""
+    where = "google_robot_place_apple_in_closed_top_drawer   region:123   trial 10   vlaser_nano"
+    plain = draw_caption(np.zeros((480, 640, 3), np.uint8), CAPTION | {"where": where, "note": ""})
+    note = "shown: mujoco, original; simulated: maniskill, original"
+    noted = draw_caption(np.zeros((480, 640, 3), np.uint8), CAPTION | {"where": where, "note": note})
+    assert noted.shape == (592, 640, 3)
+    np.testing.assert_array_equal(noted[:530], plain[:530])
+    np.testing.assert_array_equal(noted[551:], plain[535:])
+    red, _, blue = noted[531:548].reshape(-1, 3).astype(int).T
+    assert (red - blue > 60).sum() > 200
 
 
 def test_many_flags_take_a_second_line_and_stay_inside() -> None:

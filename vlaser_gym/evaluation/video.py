@@ -22,7 +22,7 @@ from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 
 _ENGINE = "mujoco"
-_CAPTION_HEIGHT = 96  # px; with a picture of 480 a multiple of 16, as video codecs like it
+_CAPTION_HEIGHT, _NOTE_HEIGHT = 96, 16  # px; with pictures of 480 and 512 multiples of 16, as video codecs like it
 _BATCH = 16
 _BACKGROUND, _TEXT, _FAINT, _GOOD, _WARNING = "#14171a", "#f2f4f5", "#7d868d", "#5fd38d", "#ffc24d"
 
@@ -128,21 +128,21 @@ def render_videos(
 
 
 def draw_caption(picture: NDArray[np.uint8], caption: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """A picture ``[H, W, 3]`` with text below it, ``[H + 96, W, 3]``.
+    """A picture ``[H, W, 3]`` with text below it, ``[H + 96, W, 3]``, and 16 rows more where there is a note.
 
     ``caption`` holds ``instruction``, ``where``, ``step``, ``flags`` (name -> bool) and ``note`` (may be empty).
     """
     height, width = picture.shape[:2]
-    image = Image.new("RGB", (width, height + _CAPTION_HEIGHT), _BACKGROUND)
+    extra = _NOTE_HEIGHT if caption["note"] else 0
+    image = Image.new("RGB", (width, height + _CAPTION_HEIGHT + extra), _BACKGROUND)
     image.paste(Image.fromarray(picture))
     draw = ImageDraw.Draw(image)
     large, small = ImageFont.load_default(18), ImageFont.load_default(13)
     draw.text((12, height + 8), caption["instruction"], _TEXT, large)
     draw.text((width - 12, height + 10), caption["step"], _TEXT, large, anchor="ra")
     draw.text((12, height + 34), caption["where"], _FAINT, small)
-    if caption["note"]:
-        draw.text((width - 12, height + 34), caption["note"], _WARNING, small, anchor="ra")
-    _draw_flags(draw, caption["flags"], small, top=height + 55, width=width)
+    draw.text((12, height + 51), caption["note"], _WARNING, small)
+    _draw_flags(draw, caption["flags"], small, top=height + 55 + extra, width=width)
     return np.asarray(image)
 
 
