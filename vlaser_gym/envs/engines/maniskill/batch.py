@@ -17,20 +17,12 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Reading
-from vlaser_gym.envs.engines.maniskill.physics import (
-    PRESSING,
-    Finger,
-    blocked_speed,
-    fingers_of,
-    subject_of,
-    substep_picks,
-)
+from vlaser_gym.envs.engines.maniskill.contacts import Contacts, check_contacts
+from vlaser_gym.envs.engines.maniskill.physics import blocked_speed, substep_picks
 from vlaser_gym.envs.engines.maniskill.scene import GRIPS, Scene, body_of, build_scene, joints_of
-from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
+from vlaser_gym.envs.engines.maniskill.start import Start, Targets
 from vlaser_gym.envs.robots import RobotSetup, get_setup
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.envs.tasks.base import ContactQuery
-from vlaser_gym.errors import InvalidConfigError
 
 Floats = NDArray[np.float32]
 
@@ -109,7 +101,7 @@ class Batches:
             InvalidConfigError: if a task cannot be told on a GPU; nothing has changed then.
         """
         for _, start, _ in jobs:
-            _check_contacts(start.key)
+            check_contacts(start.key)
         for lane, start, _ in jobs:
             if lane in self._of_lane:
                 self._of_lane[lane].release(lane)
@@ -245,62 +237,6 @@ def _build_scene(start: Start, pack: AssetPack, system: System) -> Scene:
     for link in scene.robot.links:
         link.disable_gravity = True
     return scene
-
-
-class Contacts:
-    """Pairs of bodies of a scene whose impulses its contact queries and its fingers need, each pair once."""
-
-    def __init__(self, scene: Scene, cast: str) -> None:
-        #: Row of a pair in the answer; SAPIEN finds only one of pairs that are equal or turned round.
-        self._rows: dict[tuple[Any, Any], int] = {}
-        self._queries = [self._add(_bodies(query, scene)) for query in scene.task.contacts_of(cast)]
-        others = [body_of(entity) for entity in (*scene.objects, *scene.surroundings)]
-        others += [] if scene.cabinet is None else scene.cabinet.links
-        self._fingers = [
-            (finger, self._add([(link, other) for link in finger.links for other in others]))
-            for finger in fingers_of(scene)
-        ]
-
-    @property
-    def pairs(self) -> list[tuple[Any, Any]]:
-        """What to ask for, in the order of the answer."""
-        return list(self._rows)
-
-    def _add(self, pairs: Sequence[tuple[Any, Any]]) -> NDArray[np.int64]:
-        """Row and sign of each pair, ``[n, 2]``."""
-        return np.array([self._row(first, second) for first, second in pairs], int).reshape(-1, 2)
-
-    def _row(self, first: Any, second: Any) -> tuple[int, int]:
-        if (second, first) in self._rows:
-            return self._rows[second, first], -1
-        return self._rows.setdefault((first, second), len(self._rows)), 1
-
-    def sums(self, impulses: Floats) -> NDArray[np.float64]:
-        """``[Q, 3]``, N s, of the queries, from the impulses ``[P, 3]`` of the pairs."""
-        sums = [
-            (impulses[rows] * sign[:, None]).sum(0, dtype=np.float64) for rows, sign in map(np.transpose, self._queries)
-        ]
-        return np.array(sums).reshape(-1, 3)
-
-    def pressing(self, impulses: Floats) -> list[Finger]:
-        """Fingers that press on something."""
-        return [f for f, rows in self._fingers if (np.linalg.norm(impulses[rows[:, 0]], axis=-1) > PRESSING).any()]
-
-
-def _bodies(query: ContactQuery, scene: Scene) -> list[tuple[Any, Any]]:
-    (of, _), (by, _) = subject_of(query.of, scene), subject_of(query.by, scene)
-    return [(a, b) for a in of for b in by]
-
-
-def _check_contacts(key: SceneKey) -> None:
-    """Complain about a task that asks for the contact of one shape of a body, which a GPU does not tell."""
-    if any(
-        "part:" in subject for query in get_task(key.task).contacts_of(key.cast) for subject in (query.of, query.by)
-    ):
-        raise InvalidConfigError(
-            f"Task {key.task!r} asks which part of a drawer is touched, which a GPU does not tell: use "
-            "engine.sim_backend=cpu for it."
-        )
 
 
 class _Slot:
