@@ -81,7 +81,7 @@ class BridgeEnvironments:
         pack = AssetPack(assets).directory.resolve()
         self._folder = tempfile.TemporaryDirectory(prefix="maniskill-")
         self._child = start_worker(WORKER, MS_ASSET_DIR=self._folder.name)
-        self._ask("open", pack)
+        self._child.ask("open", pack)
 
     def play(self, task: str, begin: Begin, actions: NDArray[Any]) -> Course:
         """Begin anew and act.
@@ -94,13 +94,9 @@ class BridgeEnvironments:
         Raises:
             RenderingUnavailableError: if there is no Vulkan driver, without which these environments cannot be made.
         """
-        course = self._ask("play", ENVIRONMENTS[task], begin, np.asarray(actions, np.float32))
+        course = self._child.ask("play", ENVIRONMENTS[task], begin, np.asarray(actions, np.float32))
         assert isinstance(course, Course)
         return course
-
-    def _ask(self, *message: Any) -> Any:
-        self._child.send(message)
-        return self._child.receive()
 
     def __enter__(self) -> BridgeEnvironments:
         return self

@@ -62,6 +62,15 @@ class Child:
             raise answer
         return answer
 
+    def ask(self, *message: Any) -> Any:
+        """Send, and wait for the answer.
+
+        Raises:
+            GymError: see :meth:`gone`.
+        """
+        self.send(message)
+        return self.receive()
+
     def gone(self, last_words: str) -> GymError:
         """What to raise when the process has ended."""
         return SimulationError(f"A worker process ended unexpectedly. Its last words: {last_words}")

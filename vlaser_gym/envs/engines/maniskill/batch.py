@@ -245,11 +245,11 @@ class _Slot:
     def __init__(self, start: Start, scene: Scene, contacts: Contacts, first_pair: int, system: System) -> None:
         self.start = start
         setup = get_setup(scene.task.robot_setup)
-        self._moving, joints = setup.robot.moving_joints, list(joints_of(scene.robot))
+        moving, joints = setup.robot.moving_joints, list(joints_of(scene.robot))
         self._speed = GRIPS[setup.robot.name].speed
-        self._limits = np.array([(joint.lower, joint.upper) for joint in self._moving], np.float32).T
+        self._limits = np.array([(joint.lower, joint.upper) for joint in moving], np.float32).T
         #: Index of each joint of ours, and of each drawer, in the arrays of articulations.
-        self._robot = system.articulation_row(scene.robot), np.array([joints.index(j.name) for j in self._moving])
+        self._robot = system.articulation_row(scene.robot), np.array([joints.index(j.name) for j in moving])
         self._root = system.body_row(scene.robot.root)
         self._objects = np.array([system.body_row(body_of(entity)) for entity in scene.objects], int)
         self._drawers = [] if scene.cabinet is None else list(joints_of(scene.cabinet))

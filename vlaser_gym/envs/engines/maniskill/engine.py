@@ -187,8 +187,7 @@ def probe() -> str:
     """
     worker = start_worker()
     try:
-        worker.send(("probe",))
-        return str(worker.receive())
+        return str(worker.ask("probe"))
     finally:
         worker.close()
 

@@ -38,7 +38,6 @@ class Simulation:
     """The physics of one lane."""
 
     def __init__(self, start: Start, pack: AssetPack) -> None:
-        self.start = start
         scene = build_scene(start.key, pack)
         setup = get_setup(scene.task.robot_setup)
         self._scene, self._system, self._robot = scene, scene.scene.px, scene.robot

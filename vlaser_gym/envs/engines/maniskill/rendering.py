@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,19 +29,15 @@ class SapienRenderer:
         installed_version()
         directory = AssetPack(assets).directory.resolve()
         self._worker = start_worker()
-        self._ask("open", str(directory))
+        self._worker.ask("open", str(directory))
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
         """``[H, W, 3]`` picture of a state."""
-        return np.asarray(self._ask("show", _start(task, variant, state))[0])
+        return np.asarray(self._worker.ask("show", _start(task, variant, state))[0])
 
     def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
         """``[H, W]``: where the picture shows robot, objects or cabinet, not the photograph."""
-        return np.asarray(self._ask("show", _start(task, variant, state))[1])
-
-    def _ask(self, *message: Any) -> Any:
-        self._worker.send(message)
-        return self._worker.receive()
+        return np.asarray(self._worker.ask("show", _start(task, variant, state))[1])
 
     def close(self) -> None:
         """End the process."""
