@@ -6,7 +6,6 @@ interface is used alone: the working directory, the logging set-up and ``sys.arg
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -99,44 +98,6 @@ def _check_lists(cls: type, config: DictConfig) -> None:
             continue
         if not isinstance(value, ListConfig) or any(isinstance(item, ListConfig | DictConfig) for item in value):
             raise InvalidConfigError(f"{key} must be a list such as {key}=[A,B]; got {value}.")
-
-
-def check_least(settings: object, *, or_null: bool = False, prefix: str = "", **least: int) -> None:
-    """Look whether fields of a command's settings are large enough, such as ``check_least(settings, num_envs=1)``.
-
-    Args:
-        settings: with the fields as attributes.
-        or_null: ``None`` is right too.
-        prefix: what to put before their names, such as ``algo.``.
-        least: of each field.
-
-    Raises:
-        InvalidConfigError: with the first that is not.
-    """
-    for key, limit in least.items():
-        value = getattr(settings, key)
-        if not (or_null and value is None) and not value >= limit:
-            wanted = f"{limit} or null" if or_null else str(limit)
-            raise InvalidConfigError(f"{prefix}{key} must be at least {wanted}; got {value}.")
-
-
-def check_above_zero(settings: object, *, or_null: bool = False, prefix: str = "", **most: float) -> None:
-    """Look whether fields of a command's settings are above 0, such as ``check_above_zero(settings, clip=math.inf)``.
-
-    Args:
-        settings: with the fields as attributes.
-        or_null: ``None`` is right too.
-        prefix: what to put before their names, such as ``algo.``.
-        most: of each field, ``math.inf`` where there is no limit.
-
-    Raises:
-        InvalidConfigError: with the first that is not, or is above its limit.
-    """
-    for key, limit in most.items():
-        value = getattr(settings, key)
-        if not (or_null and value is None) and not 0 < value <= limit:
-            wanted = ("" if math.isinf(limit) else f" and at most {limit:g}") + (" or null" if or_null else "")
-            raise InvalidConfigError(f"{prefix}{key} must be above 0{wanted}; got {value}.")
 
 
 def check_unread(config_name: str, settings: object, keys: Iterable[str], reason: str) -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
-from vlaser_gym.cli import check_above_zero, check_least, check_unread, run, typed
+from vlaser_gym.cli import check_unread, run, typed
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -30,6 +30,7 @@ from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, R
 from vlaser_gym.evaluation.runner import Runner
 from vlaser_gym.evaluation.store import read_records
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console
+from vlaser_gym.settings.checks import check_above_zero, check_least
 
 #: Settings that change how fast or how much is recorded, not what an episode holds.
 _FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
@@ -142,7 +143,7 @@ def _count(writer: LeRobotWriter) -> str:
 
 def _store_training(settings: CollectSettings) -> None:
     """Run the episodes into a run directory, each until its first success."""
-    from vlaser_gym.agents.learners.collection import training_settings  # noqa: PLC0415  needs torch
+    from vlaser_gym.training.collection import training_settings  # noqa: PLC0415  needs torch
 
     wanted = training_settings(
         settings.output,

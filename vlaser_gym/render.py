@@ -7,9 +7,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vlaser_gym.cli import check_least, run, typed, words
+from vlaser_gym.cli import run, typed, words
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.video import render_videos, select_episodes, video_folder
+from vlaser_gym.settings.checks import check_least
 
 
 @dataclass

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
-from vlaser_gym.cli import CONFIG_DIR, check_above_zero, check_least, typed, words
+from vlaser_gym.cli import CONFIG_DIR, typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
@@ -31,6 +31,7 @@ from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
+from vlaser_gym.settings.checks import check_above_zero, check_least
 
 #: What is run where neither task nor protocol is given.
 DEFAULT_TASK = "widowx"

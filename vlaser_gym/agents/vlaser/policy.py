@@ -50,6 +50,10 @@ class VisionLanguage:
     cache: tuple[KeyValue, ...]
     lengths: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """Keys and values of every layer, then the lengths."""
+        return [*(tensor for pair in self.cache for tensor in pair), self.lengths]
+
     def map(self, function: Any) -> VisionLanguage:
         """Apply ``function(tensor)`` to every tensor; each has the batch as its first dimension."""
         cache = tuple((function(k), function(v)) for k, v in self.cache)

@@ -1,0 +1,136 @@
+"""A Vlaser policy that acts with noise in its flow, so that the likelihood of what it does is known.
+
+Learners that weigh trajectories by their likelihood need chains that were drawn from a density: along the plain flow
+nothing is random but the first state, and the gradient of a likelihood there says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlaser_gym.agents.vlaser.agent import SHIPPED, VlaserAgent, choose_device, choose_dtype
+from vlaser_gym.agents.vlaser.checkpoint import load_policy
+from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowField, FlowSde
+from vlaser_gym.agents.vlaser.inference import check_prompts, to_device
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import Inputs, Processor
+from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.settings.algorithms import EXPLORATIONS
+
+Lanes = NDArray[np.int64]
+
+
+class ExploringAgent(VlaserAgent):
+    """:class:`VlaserAgent` whose chunks are the ends of random chains.
+
+    What :meth:`decided` gives has two more entries: ``chain`` ``[K + 1, H, A]``, not clamped, and ``stochastic``
+    ``[S]``, its random steps. As before, everything random follows from the episode's address.
+
+    Args:
+        policy, processor, micro_batch, source: see :class:`VlaserAgent`.
+        density: of the flow.
+    """
+
+    def __init__(
+        self, policy: VlaserPolicy, processor: Processor, density: Density, *, micro_batch: int = 8, source: str = ""
+    ) -> None:
+        super().__init__(
+            policy,
+            processor,
+            num_flow_steps=density.num_steps,
+            micro_batch=micro_batch,
+            compile=False,
+            source=source,
+        )
+        self.density = density
+
+    def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, Tensor]:
+        """See :meth:`VlaserAgent._choose`."""
+        check_prompts(self.policy.config, inputs.input_ids)
+        draws = self._draws(lanes)
+        chains = []
+        for index in torch.split(torch.arange(len(lanes)), self.decide.size):
+            # One shape for all batches: a lane's actions do not depend on how many others there are.
+            full = torch.cat([index, index[:1].expand(self.decide.size - len(index))])
+            chains.append(self._sample(inputs, draws, full)[: len(index)].cpu())
+        chain = torch.cat(chains)
+        return {"noise": draws.noise, "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
+
+    @torch.inference_mode()
+    def _sample(self, inputs: Inputs, draws: Draws, rows: Tensor) -> Tensor:
+        """Chains of some rows."""
+        pixels, ids, proprio, noise = to_device(
+            (inputs.pixel_values[rows], inputs.input_ids[rows], inputs.proprio[rows], draws.noise[rows]),
+            self.policy.device,
+        )
+        prefix = self.policy.encode(pixels, ids, proprio)
+        mine = Draws(noise, draws.steps[rows].to(noise.device), draws.stochastic[rows].to(noise.device))
+        return self.density.sample(FlowField(self.policy, prefix), mine)[0]
+
+    def _draws(self, lanes: Sequence[int] | Lanes) -> Draws:
+        """Random numbers of the lanes' next decision."""
+        config, count = self.policy.config, self.density.num_steps
+        shape = (count + 1, config.horizon, config.action_dim)
+        numbers, random = [], []
+        for lane in lanes:
+            generator = self._noise[int(lane)]
+            numbers.append(generator.standard_normal(shape, dtype=np.float32))
+            random.append(generator.integers(count, size=1) if self.density.one_step else np.arange(count))
+        drawn = torch.from_numpy(np.stack(numbers))
+        return Draws(drawn[:, 0], drawn[:, 1:], torch.from_numpy(np.stack(random)))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`VlaserAgent.describe`."""
+        return {**super().describe(), **describe_density(self.density)}
+
+
+def describe_density(density: Density) -> dict[str, Any]:
+    """Name, noise and steps of a density, as runs keep them."""
+    assert isinstance(density, FlowSde)
+    name = EXPLORATIONS[int(density.one_step)]
+    return {"density": name, "noise_level": density.noise_level, "num_flow_steps": density.num_steps}
+
+
+def make_exploration(name: str, num_steps: int, noise_level: float) -> Density:
+    """A density by name: ``"flow_sde"`` or ``"flow_sde_one_step"``.
+
+    Raises:
+        UnknownNameError: for another name.
+    """
+    if name not in EXPLORATIONS:
+        raise UnknownNameError("density of exploration", name, EXPLORATIONS)
+    return FlowSde(num_steps, noise_level, one_step=name == "flow_sde_one_step")
+
+
+def load_exploring_agent(
+    checkpoint: str = "nano",
+    *,
+    density: str = "flow_sde",
+    noise_level: float = 0.5,
+    num_flow_steps: int | None = None,
+    micro_batch: int = 8,
+    device: str | None = None,
+    dtype: str = "float32",
+) -> ExploringAgent:
+    """An exploring agent from a checkpoint.
+
+    Args:
+        checkpoint: folder of a policy, or ``"nano"`` for the one that comes with the package.
+        density: ``"flow_sde"`` or ``"flow_sde_one_step"``.
+        noise_level: see :class:`~vlaser_gym.agents.vlaser.densities.FlowSde`.
+        num_flow_steps: Euler steps of the flow; by default the policy's.
+        micro_batch: rows of every forward pass.
+        device: by default the GPU where there is one.
+        dtype: of the weights, ``"float32"`` or ``"bfloat16"``.
+    """
+    folder = str(SHIPPED / checkpoint) if checkpoint == "nano" else checkpoint
+    policy, _ = load_policy(folder, dtype=choose_dtype(dtype), device=choose_device(device))
+    processor = Processor.load(folder, policy.config)
+    chosen = make_exploration(density, num_flow_steps or policy.config.num_flow_steps, noise_level)
+    return ExploringAgent(policy, processor, chosen, micro_batch=micro_batch, source=checkpoint)

@@ -1,0 +1,269 @@
+"""Vlaser as a trainable agent: the flow with a density on its steps, and flow matching as the loss of imitation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vlaser_gym.agents.base import Agent, Observations
+from vlaser_gym.agents.trainable import Draws, Inputs, Likelihood, Sample, TrainableAgent
+from vlaser_gym.agents.vlaser import flow
+from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, merged_state_dict
+from vlaser_gym.agents.vlaser.agent import ACT_STEPS, VlaserAgent
+from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
+from vlaser_gym.agents.vlaser.densities import Density, FlowField
+from vlaser_gym.agents.vlaser.densities import Draws as ChainDraws
+from vlaser_gym.agents.vlaser.exploration import ExploringAgent, describe_density
+from vlaser_gym.agents.vlaser.gripper import make_gripper
+from vlaser_gym.agents.vlaser.policy import PARTS, VisionLanguage, VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import NormalizeProprio, Processor, ResizeImage, RobotProprio, normalize_pixels
+
+VISION_LANGUAGE = ("vision", "embedding", "language")
+#: Numbers that a placement head predicts: positions of source and target, and the source's heading.
+PLACES = 10
+
+
+class VlaserDecoder:
+    """Clamping, denormalisation and the gripper's memory; see :class:`~vlaser_gym.agents.trainable.ActionDecoder`."""
+
+    def __init__(self, processor: Processor, act_steps: int) -> None:
+        self.processor, self.act_steps = processor, act_steps
+        self.gripper = make_gripper(processor.robot)
+
+    def reset(self, indices: NDArray[np.int64]) -> None:
+        """Release the grippers."""
+        self.gripper.reset(indices)
+
+    def __call__(self, chunk: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """``[N, H, A]`` -> ``[N, act_steps, 7]``: translation (m), axis-angle (rad), gripper command."""
+        actions = self.processor.arm_actions(np.clip(np.asarray(chunk, np.float64), -1, 1))[:, : self.act_steps]
+        actions[..., 6] = self.gripper.commands(actions[..., 6], indices)
+        return actions
+
+    def get_state(self) -> dict[str, Any]:
+        """What the grippers hold."""
+        return self.gripper.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`get_state` gave."""
+        self.gripper.set_state(state)
+
+
+class TrainableVlaser(TrainableAgent):
+    """A Vlaser policy for learners.
+
+    Always trained in evaluation mode where likelihoods count: dropout and drop-path would make them random.
+
+    Args:
+        policy: acts; its ``requires_grad`` flags say what is trained.
+        processor: of the policy.
+        density: makes likelihoods; imitation does without.
+        places: weight of a head on the image features that says where things are, in the imitation loss; it is only
+            for training and no part of the policy. 0 leaves it out.
+        seed: of that head's weights.
+    """
+
+    parts = PARTS
+    latent_names = ("chain", "stochastic")
+
+    def __init__(
+        self,
+        policy: VlaserPolicy,
+        processor: Processor,
+        density: Density | None = None,
+        places: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.policy, self.processor, self.density = policy, processor, density
+        self.robot, self.act_steps = processor.robot, ACT_STEPS[processor.robot]
+        self.horizon, self.action_dim = policy.config.horizon, policy.config.action_dim
+        size, config = policy.config.image_size, policy.config
+        self.input_shapes = {
+            "pixels": (size, size, 3),
+            "input_ids": (config.max_length,),
+            "proprio": (config.proprio_dim,),
+        }
+        self.value_width = policy.config.horizon * policy.config.expert_width
+        self.places_weight = places
+        self._image_features: Tensor | None = None
+        if places:
+            width = policy.config.num_image_tokens * policy.config.width
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                self.places = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, PLACES))
+            policy.projector.register_forward_hook(self._keep_image_features)
+
+    def _keep_image_features(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._image_features = output
+
+    @property
+    def device(self) -> torch.device:
+        """See :class:`TrainableAgent`."""
+        return self.policy.device
+
+    @property
+    def resize(self) -> ResizeImage:  # type: ignore[override]
+        """See :class:`TrainableAgent`."""
+        return self.processor.resize
+
+    # ------------------------------------------------------------------ environment side
+
+    def transform(self, observations: Observations) -> dict[str, NDArray[Any]]:
+        """See :class:`TrainableAgent`."""
+        processor, data = self.processor, dict(observations)
+        if "image" in data:
+            data = dict(processor.resize(data))
+        if "instruction" in data:
+            data = dict(processor.prompt(data))
+        if "proprio" in data:
+            data = dict(NormalizeProprio(processor.statistics)(RobotProprio(self.robot)(data)))
+        return {name: data[name] for name in self.input_names if name in data}
+
+    def normalize_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """See :class:`TrainableAgent`."""
+        arm = np.concatenate([actions[..., :6], make_gripper(self.robot).openness(actions[..., 6:])], -1)
+        return self.processor.labels(arm)
+
+    def make_decoder(self) -> VlaserDecoder:
+        """See :class:`TrainableAgent`."""
+        return VlaserDecoder(self.processor, self.act_steps)
+
+    def acting(self, *, explore: bool = False) -> Agent:
+        """See :class:`TrainableAgent`. Compiling would wrap the layers that are being trained."""
+        if explore and self.density is not None:
+            return ExploringAgent(self.policy, self.processor, self.density)
+        return VlaserAgent(self.policy, self.processor, compile=False)
+
+    def describe_distribution(self) -> dict[str, Any]:
+        """See :class:`TrainableAgent`."""
+        return {} if self.density is None else describe_density(self.density)
+
+    def save(self, folder: Path) -> None:
+        """See :class:`TrainableAgent`."""
+        save_pretrained(self.policy, folder)
+        self.processor.save(folder)
+
+    # ------------------------------------------------------------------ network side
+
+    def encode(self, inputs: Inputs) -> VisionLanguage:
+        """Keys and values of image and text; without gradients where nothing of them is trained."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoding_is_frozen):
+            pixels = normalize_pixels(inputs["pixels"].to(self.device))
+            return self.policy.encode_vision_language(pixels, inputs["input_ids"].to(self.device))
+
+    @property
+    def encoding_is_frozen(self) -> bool:
+        """See :class:`TrainableAgent`."""
+        policy = self.policy
+        encoders = (policy.vision, policy.projector, policy.embed_tokens, policy.language)
+        return not any(parameter.requires_grad for part in encoders for parameter in part.parameters())
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        """The flow's first states and the noise of its steps."""
+        assert self.density is not None, "Likelihoods need a density."
+        return vars(self.density.draw(count, self.horizon, self.action_dim, generator))
+
+    def sample(self, encoding: VisionLanguage, inputs: Inputs, draws: Draws, *, with_value: bool = False) -> Sample:
+        """Chains ``[B, K + 1, H, A]``; their last state is the chunk."""
+        assert self.density is not None, "Likelihoods need a density."
+        drawn = ChainDraws(**draws).to(self.device)
+        field = self._field(encoding, inputs, with_value)
+        chain, log_prob = self.density.sample(field, drawn)
+        return Sample(chain[:, -1], {"chain": chain, "stochastic": drawn.stochastic}, log_prob, field.value_features)
+
+    def log_prob(
+        self, encoding: VisionLanguage, inputs: Inputs, latent: Mapping[str, Tensor], *, with_value: bool
+    ) -> Likelihood:
+        """All random steps of stored chains in one pass of the action expert."""
+        assert self.density is not None, "Likelihoods need a density."
+        chain, stochastic = (latent[name].to(self.device) for name in self.latent_names)
+        field = self._field(encoding, inputs, with_value)
+        found = self.density.evaluate(field, chain, stochastic)
+        assert field.velocity is not None
+        numbers = stochastic.shape[1] * chain.shape[2] * chain.shape[3]
+        return Likelihood(found.log_prob, found.entropy, numbers, field.velocity, field.value_features)
+
+    def value_features(self, encoding: VisionLanguage, inputs: Inputs) -> Tensor:
+        """The action expert's features of a chunk of zeros, the mean of the noise, at flow time 0: ``[B, F]``."""
+        prefix = self.policy.encode_proprio(encoding, self._proprio(inputs))
+        zeros = torch.zeros(len(inputs["proprio"]), self.horizon, self.action_dim, device=self.device)
+        return self.policy.features(prefix, zeros, zeros[:, 0, 0]).flatten(1)
+
+    def imitation_draws(self, count: int, samples: int, generator: torch.Generator) -> Draws:
+        """Noise ``[B, K, H, A]`` and flow times ``[B, K]``: K flow states per row, which share its image and text."""
+        noise = torch.randn(count, samples, self.horizon, self.action_dim, generator=generator)
+        times = flow.sample_times(count * samples, self.policy.config.time_distribution, generator)
+        return {"noise": noise, "t": times.view(count, samples)}
+
+    def imitation_error(self, encoding: VisionLanguage, inputs: Inputs, chunk: Tensor, draws: Draws) -> Tensor:
+        """Squared errors of the velocity, ``[B, K, H, A]``."""
+        velocity, target = self.velocities(encoding, inputs, chunk, draws)
+        return (velocity - target).square()
+
+    def auxiliary_losses(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Mean squared error of the head that says where things are."""
+        if not self.places_weight:
+            return {}
+        assert self._image_features is not None
+        found = self.places(self._image_features.flatten(1))
+        self._image_features = None
+        return {"places": self.places_weight * nn.functional.mse_loss(found.float(), inputs["places"].to(self.device))}
+
+    def velocities(
+        self, encoding: VisionLanguage, inputs: Inputs, chunk: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """See :class:`TrainableAgent`."""
+        noise, t = draws["noise"].to(self.device), draws["t"].to(self.device)
+        actions, sigma_min = chunk.to(self.device)[:, None].expand_as(noise), self.policy.config.sigma_min
+        x = flow.interpolate(noise.flatten(0, 1), actions.flatten(0, 1), t.flatten(), sigma_min).view_as(noise)
+        velocity = self.policy.decode(self.policy.joint_features(encoding, self._proprio(inputs), x, t))
+        return velocity, flow.target_velocity(noise, actions, sigma_min)
+
+    def _field(self, encoding: VisionLanguage, inputs: Inputs, with_value: bool) -> FlowField:
+        prefix = self.policy.encode_proprio(encoding, self._proprio(inputs))
+        return FlowField(self.policy, prefix, with_value=with_value)
+
+    def _proprio(self, inputs: Inputs) -> Tensor:
+        return inputs["proprio"].to(self.device)
+
+    # ------------------------------------------------------------------ what is trained
+
+    def freeze(self, *parts: str) -> None:
+        """See :class:`TrainableAgent`; what no action depends on stays constant always."""
+        self.policy.freeze(*parts)
+
+    def add_adapters(self, rank: int, frozen: Sequence[str], seed: int) -> None:
+        """See :class:`TrainableAgent`. The policy without its adapters is the one that training began with."""
+        self.policy.requires_grad_(False)
+        add_lora(self.policy, [part for part in PARTS if part not in (*frozen, "embedding")], rank=rank, seed=seed)
+
+    @property
+    def has_adapters(self) -> bool:
+        """See :class:`TrainableAgent`."""
+        return has_adapters(self.policy)
+
+    def adapters_off(self) -> AbstractContextManager[None]:
+        """See :class:`TrainableAgent`."""
+        return adapters_off(self.policy)
+
+    def frozen_copy(self) -> Self:
+        """See :class:`TrainableAgent`; adapters are added in, the head for places is left out."""
+        policy = VlaserPolicy.on_meta(self.policy.config)
+        weights = {name: value.clone() for name, value in merged_state_dict(self.policy).items()}
+        policy.load_state_dict(weights, assign=True)
+        copied = type(self)(policy.to(self.device), self.processor, self.density)
+        copied.policy.requires_grad_(False)
+        return copied.eval()
+
+    def is_vision_language(self, name: str) -> bool:
+        """See :class:`TrainableAgent`."""
+        modules = tuple(f"policy.{module}." for part in VISION_LANGUAGE for module in PARTS[part])
+        return name.startswith(modules)

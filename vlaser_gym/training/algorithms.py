@@ -1,0 +1,93 @@
+"""The algorithms by name; others are added by :func:`register_algorithm`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.registry import import_string
+from vlaser_gym.settings.algorithms import (
+    DpoSettings,
+    GrpoSettings,
+    NftSettings,
+    PpoSettings,
+    Sb3Settings,
+    SftSettings,
+)
+
+if TYPE_CHECKING:
+    from vlaser_gym.training.job import Job
+
+
+class Learner(Protocol):
+    """What the command runs; :class:`~vlaser_gym.training.trainer.Trainer` is one."""
+
+    def describe(self) -> str:
+        """One sentence about what is trained."""
+
+    def run(self, stop: Callable[[], bool]) -> bool:
+        """Train until all is done, or ``stop`` says yes; returns whether all is done."""
+
+    def summary(self) -> str:
+        """How far it came, and where the result lies."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """How to train.
+
+    Attributes:
+        settings: dataclass of its keys below ``algo``.
+        build: from a :class:`~vlaser_gym.training.job.Job` to a learner; an import string is imported when needed.
+        needs_policy: whether it goes on from a trained policy.
+        single_process: whether torchrun cannot help it.
+        unread: keys of the command that it does not read, and why.
+    """
+
+    settings: type[Any]
+    build: str | Callable[[Job], Learner]
+    needs_policy: bool = True
+    single_process: bool = False
+    unread: tuple[tuple[str, str], ...] = ()
+
+    def learner(self, job: Job) -> Learner:
+        """Build the learner."""
+        build = import_string(self.build, "algo") if isinstance(self.build, str) else self.build
+        learner: Learner = build(job)
+        return learner
+
+
+_OWN_STEPS = "which logs in its own steps and has algo.save_every"
+_ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS))
+_STOCK = (*_ON_POLICY, ("evaluate_every", "which evaluates at the end"))
+_HERE = "vlaser_gym.training"
+ALGORITHMS: dict[str, Algorithm] = {
+    "sft": Algorithm(SftSettings, f"{_HERE}.sft:build", needs_policy=False),
+    "ppo": Algorithm(PpoSettings, f"{_HERE}.ppo:build", unread=_ON_POLICY),
+    "grpo": Algorithm(GrpoSettings, f"{_HERE}.grpo:build", unread=_ON_POLICY),
+    "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", single_process=True),
+    "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", single_process=True),
+    "sb3_ppo": Algorithm(Sb3Settings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK),
+    "sb3_sac": Algorithm(Sb3Settings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK),
+}
+
+
+def register_algorithm(name: str, algorithm: Algorithm) -> None:
+    """Add an algorithm under a name, for ``algo=NAME``."""
+    ALGORITHMS[name] = algorithm
+
+
+def get_algorithm(name: str) -> Algorithm:
+    """An algorithm by name.
+
+    Raises:
+        UnknownNameError: for another name.
+    """
+    if name not in ALGORITHMS:
+        raise UnknownNameError("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]

@@ -1,0 +1,1 @@
+"""What learners read: demonstrations, decisions, pairs."""

@@ -1,0 +1,95 @@
+"""What a training run reports: lines of numbers, TensorBoard events and a picture of the curves."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+class MetricLogger:
+    """Metrics of a run, in ``metrics.jsonl``, as TensorBoard events and as ``curves.png``.
+
+    Args:
+        path: the run directory.
+        step: the step that the run continues from; later rows of an interrupted run are dropped.
+    """
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        # Imported here: the import takes seconds.
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._file = path / "metrics.jsonl"
+        self.rows = [row for row in read_metrics(self._file) if row["step"] <= step]
+        self._file.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self._drawn = time.monotonic()
+        self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)
+
+    def add(self, step: int, **values: float) -> None:
+        """Numbers of one step."""
+        row = {"step": step, **values}
+        self.rows.append(row)
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def scored(self, step: int, group: str = "success/") -> bool:
+        """Whether an evaluation's numbers, whose names begin with ``group``, are there for a step."""
+        return any(row["step"] == step and any(name.startswith(group) for name in row) for row in self.rows)
+
+    def draw(self, every: float = 0.0) -> None:
+        """Write ``curves.png``, one panel per metric, unless it was done in the last ``every`` seconds."""
+        if time.monotonic() - self._drawn < every:
+            return
+        self._drawn = time.monotonic()
+        draw_curves({self.path.name: self.rows}, self.path / "curves.png")
+        self._events.flush()
+
+    def close(self) -> None:
+        """Draw a last time and close the files."""
+        self.draw()
+        self._events.close()
+
+
+def read_metrics(file: Path) -> list[Row]:
+    """Rows of ``metrics.jsonl``; a cut last line is left out."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def draw_curves(runs: dict[str, list[Row]], file: Path) -> None:
+    """One panel per metric, one line per run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row if name != "step"))
+    if not names:
+        return
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(5 * columns, 3.2 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        for label, rows in runs.items():
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 50 else None)
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.grid(visible=True, alpha=0.3)
+        if len(runs) > 1:
+            axes.legend(fontsize="small")
+    figure.savefig(file, dpi=100)

@@ -1,0 +1,300 @@
+"""What learners have in common that act, learn from what they did, and forget it: PPO, GRPO and kin.
+
+Subclasses say how advantages are estimated and what is minimised; see :mod:`vlaser_gym.training.ppo`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vlaser_gym.agents.trainable import Draws, TrainableAgent
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.settings.algorithms import PpoSettings
+from vlaser_gym.training.data.prefix_cache import PrefixCache
+from vlaser_gym.training.environments import LearningEnv
+from vlaser_gym.training.rollout import Batch, Rollout, collect
+from vlaser_gym.training.seeds import seed_of
+from vlaser_gym.training.snapshots import pack, unpack
+from vlaser_gym.training.trainer import RunOptions, Trainer, choose_trained, load_weights, trained, trained_weights
+
+Ints = NDArray[np.int64]
+Means = dict[str, Tensor]
+
+
+class OnPolicyTrainer(Trainer):
+    """Collect, estimate advantages, update: an iteration.
+
+    Args:
+        agent: acts and learns.
+        env: this process's environments; all processes have as many.
+        settings: see :class:`PpoSettings`.
+        path, options: see :class:`Trainer`.
+        critic: from the agent's value features to values; ``None`` if the algorithm has none.
+
+    Attributes:
+        timesteps: decisions of this process so far.
+        successes: of its last hundred episodes.
+    """
+
+    unit = "iteration"
+    #: Sums over a batch that :meth:`loss` reports; what it leaves out is 0.
+    reported: ClassVar[tuple[str, ...]] = (
+        *("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "pull"),
+    )
+
+    def __init__(
+        self,
+        agent: TrainableAgent,
+        env: LearningEnv,
+        settings: PpoSettings,
+        path: str | Path,
+        options: RunOptions | None = None,
+        critic: nn.Module | None = None,
+    ) -> None:
+        super().__init__(agent, path, settings.iterations, options)
+        self.env, self.settings, self.critic = env, settings, critic
+        choose_trained(agent, settings.freeze, settings.lora, self.seed)
+        kept = agent.encoding_is_frozen
+        if settings.pull and not kept:
+            # The reference policy is compared on the encodings at hand; of another encoder it knows nothing.
+            raise InvalidConfigError(
+                f"algo.pull={settings.pull} needs vision, embedding and language as they were; they are trained with "
+                f"algo.freeze={list(settings.freeze)}: freeze all three, or use algo.pull=0."
+            )
+        self.reference = agent.frozen_copy() if settings.pull else None
+        self.cache = PrefixCache(settings.cache_mb * 2**20 if kept else 0, settings.cache_device or agent.device)
+        self.optimizer = torch.optim.AdamW(trained(agent), settings.learning_rate, weight_decay=0.0)
+        # As a group, because there may be none.
+        critics = trained(critic) if critic is not None else []
+        self.critic_optimizer = torch.optim.AdamW(
+            [{"params": critics}], settings.critic_learning_rate, weight_decay=0.0
+        )
+        self.timesteps = self.updates = 0
+        self.successes: deque[bool] = deque(maxlen=100)
+        self.load()
+
+    # ------------------------------------------------------------------ what an algorithm says
+
+    @property
+    def rollout_steps(self) -> int:
+        """Decisions per environment and rollout, at most."""
+        return self.settings.n_steps
+
+    @abstractmethod
+    def estimate(self, rollout: Rollout) -> None:
+        """Set the rollout's advantages and returns."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, Means]:
+        """What is minimised, summed over a batch's decisions, and sums of :attr:`reported` (float64, on the CPU)."""
+
+    def rows_to_learn(self, rollout: Rollout) -> Ints:
+        """Numbers of the decisions that the update uses."""
+        return np.arange(rollout.dones.size)
+
+    # ------------------------------------------------------------------ an iteration
+
+    def step(self) -> bool:
+        """Collect, estimate, update."""
+        rollout = self.collect()
+        self.estimate(rollout)
+        row = self.update(rollout)
+        self.done += 1
+        self.log(**row, **self.outcomes(rollout))
+        return True
+
+    def collect(self) -> Rollout:
+        """One rollout; its random numbers are drawn for the environments of all processes."""
+        if not self.env.inputs:
+            self.env.reset(self.seed + self.group.rank * self.env.num_envs)
+        count = self.env.num_envs
+        mine = slice(self.group.rank * count, (self.group.rank + 1) * count)
+
+        def draw(step: int) -> Draws:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, self.done, step))
+            return {name: rows[mine] for name, rows in self.agent.draw(count * self.group.size, generator).items()}
+
+        with self.autocast(self.settings.precision):
+            rollout = collect(self.env, self.agent, self.critic, self.rollout_steps, draw, self.cache)
+        self.timesteps += self.rollout_steps * count
+        self.successes.extend(rollout.successes)
+        return rollout
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Epochs over the rollout, until the policy has moved too far; returns what is to be logged.
+
+        Raises:
+            DivergedError: for a loss or a gradient that is not finite; the update that gave it changes no weight.
+        """
+        settings, rates = self.settings, self.set_learning_rates()
+        rounding = self.recompute_log_probs(rollout) if self.trains_actor else 0.0
+        means: list[Means] = []
+        for rows in self.minibatches(rollout):
+            means.append(self.accumulate(rollout, rows))
+            self.updates += 1
+            too_far = settings.target_kl is not None and means[-1]["approx_kl"] > 1.5 * settings.target_kl
+            self.take_step(means[-1], only_check=bool(too_far))
+            if too_far:
+                break
+        averages = {f"train/{name}": float(sum(m[name] for m in means)) / max(len(means), 1) for name in self.reported}
+        first = float(means[0]["ratio_error"]) if means else 0.0
+        counts = {"train/updates": len(means), "train/first_ratio_error": first, "train/log_prob_rounding": rounding}
+        return {**averages, **counts, **rates}
+
+    @property
+    def trains_actor(self) -> bool:
+        """Whether the policy itself learns in this iteration, and not the critic alone."""
+        return self.done >= self.settings.critic_warmup
+
+    @torch.no_grad()
+    def recompute_log_probs(self, rollout: Rollout) -> float:
+        """Likelihoods of the rollout once more, in batches shaped as the update's; returns the largest difference.
+
+        Those taken while sampling, step by step, differ from them by rounding: about 1e-5 with fp32 weights, much more
+        in bf16. Ratios should begin at 1.
+        """
+        flat, drift = rollout.log_probs.reshape(-1), 0.0
+        with self.autocast(self.settings.precision):
+            for rows, batch in self.micro_batches(rollout, self.rows_to_learn(rollout)):
+                found = self.agent.log_prob(
+                    batch.encoding, batch.inputs, batch.latent, with_value=self.critic is not None
+                )
+                fresh = found.log_prob[: len(rows)].cpu().numpy()
+                drift = max(drift, float(np.abs(fresh - flat[rows]).max()))
+                flat[rows] = fresh
+        return drift
+
+    def minibatches(self, rollout: Rollout) -> Iterator[Ints]:
+        """This process's decisions of every minibatch of every epoch; all processes see the same order."""
+        count, rank = rollout.num_envs, self.group.rank
+        everyone = count * self.group.size
+        step, index = np.divmod(self.rows_to_learn(rollout), count)
+        rows = np.sort(np.concatenate(self.group.gather(step * everyone + rank * count + index)))
+        parts = max(1, round(len(rows) / self.settings.batch_size))
+        for epoch in range(self.settings.epochs if len(rows) else 0):
+            order = np.random.default_rng(seed_of(self.seed, self.done, epoch, 1)).permutation(rows)
+            for part in np.array_split(order, parts):
+                step, index = np.divmod(part, everyone)
+                mine = index // count == rank
+                yield step[mine] * count + index[mine] % count
+
+    def micro_batches(self, rollout: Rollout, rows: Ints) -> Iterator[tuple[Ints, Batch]]:
+        """Decisions in ascending order, in batches of one size."""
+        rows, size = np.sort(rows), self.settings.micro_batch
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            yield part, rollout.batch(part, size, self.agent)
+
+    def accumulate(self, rollout: Rollout, rows: Ints) -> Means:
+        """Gradients of one minibatch, summed over micro-batches and processes; returns the means of :attr:`reported`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        zero = torch.zeros((), dtype=torch.float64)
+        sums, worst = torch.zeros(len(self.reported), dtype=torch.float64), zero
+        count = int(self.group.sum(torch.tensor(len(rows)), self.agent.device))
+        for _, batch in self.micro_batches(rollout, rows):
+            with self.autocast(self.settings.precision):
+                loss, terms = self.loss(batch)
+            torch.autograd.backward(loss / count)
+            sums = sums + torch.stack([terms.get(name, zero) for name in self.reported])
+            worst = torch.maximum(worst, terms.get("ratio_error", zero))
+        self.group.sum_gradients(self.parameters)
+        means = self.group.sum(sums, self.agent.device) / count
+        return {**dict(zip(self.reported, means, strict=True)), "ratio_error": worst}
+
+    def take_step(self, means: Means, *, only_check: bool = False) -> None:
+        """Clip and step, actor and critic apart: the one's gradient does not shorten the other's step."""
+        settings, name = self.settings, f"update {self.updates} in iteration {self.done + 1}"
+        critic, actor = trained(self.critic) if self.critic is not None else [], trained(self.agent)
+        loss = {"value loss": means["value_loss"]}
+        self.clip_gradients(critic, settings.clip, name, "algo.critic_learning_rate", loss, "critic's ")
+        if self.trains_actor:
+            loss = {"policy loss": means["policy_loss"]}
+            self.clip_gradients(actor, settings.clip, name, "algo.learning_rate", loss, "actor's ")
+        if not only_check:
+            if self.trains_actor:
+                self.optimizer.step()
+            self.critic_optimizer.step()
+
+    def set_learning_rates(self) -> dict[str, float]:
+        """Rates of this iteration: the schedule's, and the actor's rising behind the critic's own iterations."""
+        settings = self.settings
+        share = 1 - (self.done + 1) / settings.iterations if settings.schedule == "linear" else 1.0
+        begun = self.done - settings.critic_warmup + 1
+        rise = begun / settings.warmup if 0 < begun < settings.warmup else 1.0
+        rates = {"learning_rate": settings.learning_rate * share * rise}
+        self.optimizer.param_groups[0]["lr"] = rates["learning_rate"]
+        if self.critic is not None:
+            rates["critic_learning_rate"] = settings.critic_learning_rate * share
+            self.critic_optimizer.param_groups[0]["lr"] = rates["critic_learning_rate"]
+        return {f"train/{name}": rate for name, rate in rates.items()}
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Of actor and critic."""
+        return [*trained(self.agent), *(trained(self.critic) if self.critic is not None else [])]
+
+    # ------------------------------------------------------------------ reports and files
+
+    @property
+    def position(self) -> int:
+        """Decisions of all processes."""
+        return self.timesteps * self.group.size
+
+    def outcomes(self, rollout: Rollout) -> dict[str, float]:
+        """How the rollouts of all processes went."""
+        mine = (rollout.values, rollout.returns, rollout.rewards, rollout.dones)
+        gathered = self.group.gather((tuple(array.ravel() for array in mine), list(self.successes)))
+        values, returns, rewards, dones = (
+            np.concatenate(parts) for parts in zip(*(g[0] for g in gathered), strict=True)
+        )
+        successes = [success for _, theirs in gathered for success in theirs]
+        row = {"rollout/reward": float(rewards.mean()), "rollout/episodes": float(dones.sum())}
+        if self.critic is not None and returns.var() > 0:
+            row["train/explained_variance"] = float(1 - (returns - values).var() / returns.var())
+        return {**row, "rollout/success_rate": float(np.mean(successes)) if successes else float("nan")}
+
+    def close(self) -> None:
+        """Stop the environments."""
+        self.env.close()
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`Trainer`."""
+        environments = {**self.env.get_state(), "successes": self.successes}
+        return {
+            "iteration": self.done,
+            "timesteps": self.timesteps,
+            "updates": self.updates,
+            "trained": self._weights(),
+            "optimizers": [self.optimizer.state_dict(), self.critic_optimizer.state_dict()],
+            "lanes": self.group.gather(pack(environments)),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See :class:`Trainer`."""
+        if len(state["lanes"]) != self.group.size:
+            raise InvalidConfigError(
+                f"{self.path} was trained by {len(state['lanes'])} processes; continue it with as many, not "
+                f"{self.group.size}."
+            )
+        load_weights(self.path, self._weights(), state["trained"], "algo.density and algo.freeze")
+        self.optimizer.load_state_dict(state["optimizers"][0])
+        self.critic_optimizer.load_state_dict(state["optimizers"][1])
+        self.done, self.timesteps, self.updates = state["iteration"], state["timesteps"], state["updates"]
+        environments = unpack(state["lanes"][self.group.rank])
+        self.env.set_state(environments)
+        self.successes.extend(environments["successes"])
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name."""
+        critic = trained_weights(self.critic) if self.critic is not None else {}
+        return {**trained_weights(self.agent), **{f"value_head.{name}": value for name, value in critic.items()}}

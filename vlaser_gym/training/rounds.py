@@ -1,0 +1,247 @@
+"""Learning from stored episodes, round after round: collect, choose what to learn from, train.
+
+A round's episodes are those of the policy that the round began with.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlaser_gym.agents.base import Agent
+from vlaser_gym.agents.trainable import TrainableAgent
+from vlaser_gym.evaluation.episodes import StoredEpisode, read_episodes
+from vlaser_gym.settings.algorithms import RoundSettings
+from vlaser_gym.training.data.decisions import DecisionMemory, Decisions
+from vlaser_gym.training.reference import Reference
+from vlaser_gym.training.seeds import seed_of
+from vlaser_gym.training.trainer import (
+    Numbers,
+    RunOptions,
+    Trainer,
+    choose_trained,
+    load_weights,
+    trained,
+    trained_weights,
+)
+
+Ints = NDArray[np.int64]
+#: The runs of a round, given its number and who acts in it; ``None`` if there was no time to finish them.
+Source = Callable[[int, Agent], Sequence[Path] | None]
+
+
+class RoundTrainer(Trainer):
+    """Trains a policy on stored episodes.
+
+    Args:
+        agent: its weights change in place.
+        source: gives the runs of a round.
+        settings: see :class:`RoundSettings`.
+        path, options: see :class:`Trainer`.
+
+    Attributes:
+        round_step: steps taken in this round, ``round_steps`` of them in all.
+        total_steps: steps taken in all rounds.
+        env_steps: control steps of all episodes learned from in finished rounds.
+        ended: whether the round is over before its last step.
+        memory: the decisions of this round; ``None`` before it begins, and if there is nothing to learn from.
+    """
+
+    unit = "round"
+    #: Names of the means that :meth:`losses` gives; the loss itself comes first.
+    statistics: ClassVar[tuple[str, ...]]
+    #: Keep the state of adapters at a round's beginning as its reference, not the weights below them.
+    copy_reference: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        agent: TrainableAgent,
+        source: Source,
+        settings: RoundSettings,
+        path: str | Path,
+        options: RunOptions | None = None,
+    ) -> None:
+        super().__init__(agent, path, max(settings.rounds, 1), options)
+        self.source, self.settings = source, settings
+        choose_trained(agent, settings.freeze, settings.lora, self.seed)
+        self.optimizer = torch.optim.AdamW(trained(agent), lr=settings.learning_rate, weight_decay=0.0)
+        self.round_step = self.round_steps = self.total_steps = self.env_steps = 0
+        self.ended, self._begun = False, False
+        self.memory: DecisionMemory | None = None
+        self.reference: Reference | None = None
+        self._means: list[Tensor] = []
+        self._episodes: list[StoredEpisode] = []
+        self.load()
+
+    # ------------------------------------------------------------------ what differs
+
+    @abstractmethod
+    def choose(self, episodes: Sequence[StoredEpisode], runs: Sequence[Path]) -> list[StoredEpisode]:
+        """Choose what to learn from.
+
+        Returns:
+            the episodes whose decisions are needed, in the order in which they are numbered from now on.
+        """
+
+    @property
+    @abstractmethod
+    def items(self) -> int:
+        """How many things a minibatch is drawn from: pairs, or decisions."""
+
+    @abstractmethod
+    def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What is minimised, mean over some items, and the means of :attr:`statistics` (float64, on the CPU)."""
+
+    def summarise(self, means: Numbers) -> Numbers:
+        """What is logged of the means of several steps."""
+        return means
+
+    def after_step(self, means: Tensor) -> None:
+        """Look at a step's means; may end the round by setting :attr:`ended`."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What else the next step depends on; plain values and tensors."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`extra_state` gave."""
+
+    # ------------------------------------------------------------------ a step
+
+    def step(self) -> bool:
+        """Take a step of the optimizer; a round begins before its first and ends after its last."""
+        if not self._begun and not self.begin_round():
+            return False
+        if self.round_step < self.round_steps and not self.ended:
+            means = self.take_step()
+            self._means.append(means)
+            self.after_step(means)
+            if self.total_steps % self.options.log_every == 0:
+                self.log(**self._logged())
+        if self.round_step >= self.round_steps or self.ended:
+            self.end_round()
+        return True
+
+    def begin_round(self) -> bool:
+        """Collect and choose; returns whether there was time to finish that."""
+        runs = self.source(self.done, self.agent.acting(explore=True))
+        if runs is None:
+            return False
+        self._episodes = read_episodes(runs)
+        chosen = self.choose(self._episodes, runs)
+        self.memory = None
+        if chosen:
+            decisions, settings = Decisions.read(chosen, self.agent), self.settings
+            with self.autocast(settings.precision), torch.no_grad():
+                self.memory = DecisionMemory(decisions, self.agent, settings.cache_mb * 2**20, settings.cache_device)
+            if self.reference is None:
+                self.reference = Reference(self.agent, copy=self.copy_reference)
+        size = min(self.settings.batch_size, self.items) or 1
+        self.round_steps = self.settings.epochs * -(-self.items // size)
+        self._begun = True
+        return True
+
+    def take_step(self) -> Tensor:
+        """One update; returns the means of :attr:`statistics`.
+
+        Raises:
+            DivergedError: for a loss or a gradient that is not finite, before any weight changes.
+        """
+        settings = self.settings
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.done, self.round_step))
+        items = self.minibatch()
+        self.optimizer.zero_grad(set_to_none=True)
+        means = torch.zeros(len(self.statistics), dtype=torch.float64)
+        for start in range(0, len(items), settings.micro_batch):
+            part = items[start : start + settings.micro_batch]
+            with self.autocast(settings.precision):
+                loss, found = self.losses(part, generator)
+            torch.autograd.backward(loss * (len(part) / len(items)))
+            means += found * (len(part) / len(items))
+        update = f"step {self.round_step + 1} in round {self.done + 1}"
+        self.clip_gradients(trained(self.agent), settings.clip, update, "algo.learning_rate", {"loss": means[0]})
+        self.optimizer.step()
+        self.round_step += 1
+        self.total_steps += 1
+        return means
+
+    def minibatch(self) -> Ints:
+        """Items of this step; every epoch has its own order, in which every item comes once."""
+        count = -(-self.items // min(self.settings.batch_size, self.items))
+        epoch, place = divmod(self.round_step, count)
+        order = np.random.default_rng(seed_of(self.seed, self.done, epoch, 1)).permutation(self.items)
+        return np.array_split(order, count)[place]
+
+    def end_round(self) -> None:
+        """Log how the round's episodes went, and forget what belongs to it."""
+        self.env_steps += sum(int(episode.record["steps"]) for episode in self._episodes)
+        successes = [episode.success for episode in self._episodes]
+        self.done += 1
+        success = {"rollout/success": float(np.mean(successes)) if successes else 0.0}
+        self.log(**self._logged(), round=self.done, **success, **{"rollout/env_steps": self.env_steps})
+        self.round_step, self.ended, self.reference, self._begun = 0, False, None, False
+
+    def _logged(self) -> Numbers:
+        if not self._means:
+            return {}
+        means = torch.stack(self._means).mean(0).tolist()
+        self._means = []
+        named = self.summarise(dict(zip(self.statistics, means, strict=True)))
+        return {f"train/{name}": value for name, value in named.items()}
+
+    # ------------------------------------------------------------------ reports and files
+
+    @property
+    def position(self) -> int:
+        """Steps of the optimizer in all rounds."""
+        return self.total_steps
+
+    @property
+    def save_is_due(self) -> bool:
+        """At the end of every round, and every ``save_every`` steps."""
+        return not self._begun or self.total_steps % self.options.save_every == 0
+
+    @property
+    def evaluation_is_due(self) -> bool:
+        """Between rounds only."""
+        return not self._begun and self.round_step == 0 and super().evaluation_is_due
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`Trainer`."""
+        return {
+            **{"round": self.done, "step": self.round_step, "total": self.total_steps},
+            **{"env_steps": self.env_steps, "ended": self.ended},
+            "means": [means.tolist() for means in self._means],
+            "trained": trained_weights(self.agent),
+            "reference": None if self.reference is None else self.reference.state(),
+            "has_reference": self.reference is not None,
+            "optimizer": self.optimizer.state_dict(),
+            "extra": self.extra_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See :class:`Trainer`."""
+        # The first edition named weights without the agent's own prefix.
+        stored = {name if name.startswith("policy.") else f"policy.{name}": t for name, t in state["trained"].items()}
+        weights = trained_weights(self.agent)
+        known = stored if stored.keys() == weights.keys() else state["trained"]
+        load_weights(self.path, weights, known, "algo.freeze and algo.lora")
+        self.done, self.round_step, self.total_steps = state["round"], state["step"], state["total"]
+        self.env_steps, self.ended = state["env_steps"], state["ended"]
+        # A version that logged other numbers may have begun the run.
+        means = [row for row in state["means"] if len(row) == len(self.statistics)]
+        self._means = [torch.tensor(row, dtype=torch.float64) for row in means]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate
+        if state["has_reference"]:
+            self.reference = Reference(self.agent, copy=self.copy_reference)
+            self.reference.load(state["reference"])
+        self.load_extra_state(state["extra"])

@@ -1,0 +1,241 @@
+"""Supervised fine-tuning: behaviour cloning on demonstrations.
+
+Everything random in a step (rows, augmentation, the imitation loss's draws) is a function of the seed and the step's
+number, drawn for the whole batch and cut into the processes' shares: a resumed run and a run on several processes take
+the same steps as an uninterrupted one on a single process. Stochastic depth alone is drawn part by part.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vlaser_gym.agents.trainable import Draws, TrainableAgent
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.settings.algorithms import SftSettings
+from vlaser_gym.training.data.augment import Augmentation
+from vlaser_gym.training.data.demonstrations import Batches
+from vlaser_gym.training.job import Job
+from vlaser_gym.training.seeds import seed_of
+from vlaser_gym.training.trainer import RunOptions, Trainer, choose_trained
+
+#: Of a group of parameters: what the settings say and a stored optimizer does not.
+_CHOSEN = ("peak", "weight_decay", "betas")
+
+
+class ImitationLoss(nn.Module):
+    """The loss as a module, so that several processes can share its gradient."""
+
+    def __init__(self, agent: TrainableAgent) -> None:
+        super().__init__()
+        self.agent = agent
+
+    def forward(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """What to minimise, and its terms: ``imitation``, then the agent's auxiliary ones."""
+        encoding = self.agent.encode(batch)
+        error = self.agent.imitation_error(encoding, batch, batch["actions"], draws).mean()
+        terms = {"imitation": error, **self.agent.auxiliary_losses(batch)}
+        return torch.stack(list(terms.values())).sum(), {name: term.detach() for name, term in terms.items()}
+
+
+class SupervisedFineTuning(Trainer):
+    """Trains a policy on batches of demonstrations.
+
+    Args:
+        agent: its weights change in place.
+        batches: what to train on.
+        settings: see :class:`SftSettings`.
+        path, options: see :class:`Trainer`.
+
+    Attributes:
+        average: the policy with averaged weights, in evaluation mode: what is stored and evaluated.
+    """
+
+    def __init__(
+        self,
+        agent: TrainableAgent,
+        batches: Batches,
+        settings: SftSettings,
+        path: str | Path,
+        options: RunOptions | None = None,
+    ) -> None:
+        super().__init__(agent, path, settings.steps, options)
+        self.batches, self.settings = batches, settings
+        if settings.batch_size % (self.group.size * settings.accumulate):
+            raise InvalidConfigError(
+                f"algo.batch_size must be a multiple of processes times algo.accumulate; got {settings.batch_size}, "
+                f"{self.group.size} and {settings.accumulate}."
+            )
+        self.augmentation = Augmentation(settings.augment)
+        choose_trained(agent, settings.freeze, 0, self.seed)
+        agent.train()
+        self.average = agent.frozen_copy()
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(agent, settings), betas=(settings.betas[0], settings.betas[1])
+        )
+        self._sums: list[dict[str, Tensor]] = []
+        self._clock = time.perf_counter()
+        self.load()
+        self.loss: nn.Module = ImitationLoss(agent)
+        if self.group.size > 1:
+            self.loss = DistributedDataParallel(self.loss)
+
+    @property
+    def policy(self) -> TrainableAgent:
+        """The averaged one."""
+        return self.average
+
+    @property
+    def position(self) -> int:
+        """Steps."""
+        return self.done
+
+    # ------------------------------------------------------------------ a step
+
+    def step(self) -> bool:
+        """Take a step of the optimizer; a line of numbers every ``log_every`` steps."""
+        self._sums.append(self.take_step())
+        if self.done % self.options.log_every == 0 or self.done == self.total:
+            seconds, count = time.perf_counter() - self._clock, len(self._sums)
+            means = {f"loss/{name}": float(sum(row[name] for row in self._sums)) / count for name in self._sums[0]}
+            share = self.rate(self.done - 1)
+            rates = {n: share * getattr(self.settings, n) for n in ("learning_rate", "expert_learning_rate")}
+            self.log(**means, samples_per_second=count * self.settings.batch_size / seconds, **rates)
+            self._sums, self._clock = [], time.perf_counter()
+        return True
+
+    def evaluate(self) -> None:
+        """See :class:`Trainer`; its time does not count against the pace of training."""
+        paused = time.perf_counter()
+        super().evaluate()
+        self._clock += time.perf_counter() - paused
+
+    def take_step(self) -> dict[str, Tensor]:
+        """One update; returns the loss's terms, means over all processes.
+
+        Raises:
+            DivergedError: for a loss or a gradient that is not finite, before any weight changes.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.rate(self.done)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts, found = list(self.micro_batches()), []
+        for number, (batch, draws) in enumerate(parts):
+            with self._no_sync(number < len(parts) - 1), self.autocast(self.settings.precision), self._depth(number):
+                loss, terms = self.loss(batch, draws)
+                (loss / len(parts)).backward()
+            found.append(terms)
+        means = {n: self.group.mean(torch.stack([terms[n] for terms in found]).mean()) for n in found[0]}
+        rate = "algo.learning_rate and algo.expert_learning_rate"
+        total = {"loss": torch.stack(list(means.values())).sum()}
+        self.clip_gradients(list(self.agent.parameters()), self.settings.clip, f"step {self.done + 1}", rate, total)
+        self.optimizer.step()
+        self.done += 1
+        self.update_average()
+        return means
+
+    def rate(self, step: int) -> float:
+        """Learning rate relative to its peak: linear warm-up, then a cosine down to ``final_rate``."""
+        settings = self.settings
+        if step < settings.warmup:
+            return (step + 1) / settings.warmup
+        progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+        return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+    def micro_batches(self) -> Iterator[tuple[dict[str, Tensor], Draws]]:
+        """This process's share of the step, in ``accumulate`` parts."""
+        settings, device, size = self.settings, self.agent.device, self.settings.batch_size
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.done))
+        rows = self.batches.rows(self.done, size)
+        changes = self.augmentation.draw(size, generator)
+        draws = self.agent.imitation_draws(size, settings.flow_samples, generator)
+        share = np.array_split(np.arange(size), settings.accumulate * self.group.size)
+        for part in share[self.group.rank :: self.group.size]:
+            batch = self.batches.batch(rows[part])
+            batch["pixels"] = self.augmentation(batch["pixels"], changes[part])
+            moved = {name: values.to(device) for name, values in batch.items()}
+            yield moved, {name: values[part].to(device) for name, values in draws.items()}
+
+    def _no_sync(self, more: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged once per step, with the last part."""
+        if more and isinstance(self.loss, DistributedDataParallel):
+            return self.loss.no_sync()
+        return nullcontext()
+
+    @contextmanager
+    def _depth(self, number: int) -> Iterator[None]:
+        """Stochastic depth draws from torch's global stream: seeded here by step and part, as all else is."""
+        device = self.agent.device
+        part = number * self.group.size + self.group.rank
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed_of(self.seed, self.done, part, 1))
+            yield
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Exponential moving average, shorter in the beginning so that the first weights fade."""
+        decay = min(self.settings.ema, (1 + self.done) / (10 + self.done))
+        weights = dict(self.agent.named_parameters())
+        named = [(average.detach(), weights[name].detach()) for name, average in self.average.named_parameters()]
+        torch._foreach_lerp_([average for average, _ in named], [weight for _, weight in named], 1 - decay)
+
+    # ------------------------------------------------------------------ files
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`Trainer`."""
+        return {
+            "step": self.done,
+            "module": self.agent.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See :class:`Trainer`. Rates, decay and betas are those of the settings, which may have changed on the way."""
+        groups = (self.optimizer.param_groups, state["optimizer"]["param_groups"])
+        ours, theirs = ([len(group["params"]) for group in some] for some in groups)
+        if ours != theirs or self.agent.state_dict().keys() != state["module"].keys():
+            raise InvalidConfigError(
+                f"{self.path} trained other weights than these settings would: continue it with the same algo.freeze "
+                "and algo.places, or choose another run=."
+            )
+        self.agent.load_state_dict(state["module"])
+        # States of the first edition name the averaged weights without the agent's own prefix.
+        names = zip(self.average.state_dict(), state["average"].values(), strict=True)
+        self.average.load_state_dict(dict(names))
+        chosen = [{name: group[name] for name in _CHOSEN} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
+            group.update(values)
+        self.done = int(state["step"])
+
+
+def parameter_groups(agent: TrainableAgent, settings: SftSettings) -> list[dict[str, Any]]:
+    """Trainable parameters with their peak learning rate; vectors (norms, biases) do not decay."""
+    named = [(name, parameter) for name, parameter in agent.named_parameters() if parameter.requires_grad]
+    groups = []
+    for is_vision_language, rate in ((True, settings.learning_rate), (False, settings.expert_learning_rate)):
+        mine = [parameter for name, parameter in named if agent.is_vision_language(name) == is_vision_language]
+        for decays in (True, False):
+            chosen = [parameter for parameter in mine if (parameter.ndim > 1) == decays]
+            decay = settings.weight_decay if decays else 0.0
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
+    return groups
+
+
+def build(job: Job) -> SupervisedFineTuning:
+    """``algo=sft``."""
+    agent = job.agent()
+    if job.settings.evaluate_episodes:
+        job.check_robot(agent)
+    return SupervisedFineTuning(agent, job.batches(agent), job.algo, job.path, job.options)

@@ -1,0 +1,265 @@
+"""Stable-Baselines3's own PPO and SAC on these environments, from the privileged state.
+
+For people who know these algorithms, and a yardstick: what they find from poses, without pictures, language or
+demonstrations. Checkpoints are Stable-Baselines3's: ``model.zip``, ``normalization.pkl`` (its ``VecNormalize``: states
+are brought to mean 0 and spread 1) and, for SAC, ``replay_buffer.pkl``. A run that goes on has the same networks,
+optimizers and memory, and begins new episodes. The files hold pickles: load your own only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
+
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.settings.algorithms import Sb3Settings
+from vlaser_gym.training.environments import check_shares
+from vlaser_gym.training.job import Job
+from vlaser_gym.training.metrics import MetricLogger
+from vlaser_gym.training.trainer_state import reading
+from vlaser_gym.wrappers.reward import ReachReward, SubgoalReward
+from vlaser_gym.wrappers.sb3 import StableBaselines3VecEnv
+
+Numbers = dict[str, float]
+MODEL_FILE, REPLAY_FILE, NORMALIZATION_FILE = "model.zip", "replay_buffer.pkl", "normalization.pkl"
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"sb3_ppo": PPO, "sb3_sac": SAC}
+#: Iterations (PPO) or episodes (SAC) between two lines of numbers.
+_LOG_INTERVALS = {"sb3_ppo": 1, "sb3_sac": 48}
+
+
+def make_state_env(
+    tasks: Sequence[str],
+    num_envs: int,
+    settings: Sb3Settings,
+    *,
+    seed: int = 0,
+    engine: str = "mujoco",
+    look: str | None = None,
+    engine_options: Mapping[str, Any] | None = None,
+) -> VecMonitor:
+    """Lanes that observe ``state`` on region layouts, ended by success, with the reward that was asked for."""
+    check_shares(tasks, num_envs)
+    env: Any = SceneVectorEnv(
+        list(tasks),
+        num_envs,
+        engine=engine,
+        look=look,
+        layouts="region",
+        observe=("state",),
+        terminate_on_success=True,
+        engine_options=engine_options,
+    )
+    if settings.reward == "subgoals":
+        env = SubgoalReward(env, settings.gamma)
+    elif settings.reward == "reach":
+        env = ReachReward(env)
+    lanes = VecMonitor(StableBaselines3VecEnv(env, horizon=settings.horizon, gamma=settings.gamma))
+    lanes.seed(seed)
+    return lanes
+
+
+class StockTraining:
+    """A stock algorithm, its files and its metrics.
+
+    Args:
+        env: see :func:`make_state_env`.
+        settings: see :class:`Sb3Settings`.
+        path: run directory; a model in it is continued.
+        seed: of the networks and of the order of everything.
+        device: of the networks.
+        evaluate_episodes: episodes of the evaluation at the end; 0: none.
+        report: told each line of numbers.
+
+    Raises:
+        InvalidConfigError: for options that the algorithm does not take.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        settings: Sb3Settings,
+        path: str | Path,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        evaluate_episodes: int = 0,
+        report: Callable[[Numbers], None] = lambda row: None,
+    ) -> None:
+        self.settings, self.path, self.evaluate_episodes = settings, Path(path), evaluate_episodes
+        stored = self.path / NORMALIZATION_FILE
+        with reading(stored):
+            self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
+        self.report = report
+        self.stop: Callable[[], bool] = lambda: False
+        self.model = self._load(device) or self._make(seed, device)
+        if self.timesteps:
+            # The streams of the lanes are not stored: the first seed would bring the first episodes again.
+            self.env.seed(seed + self.timesteps)
+
+    def _make(self, seed: int, device: str) -> BaseAlgorithm:
+        algorithm: Any = ALGORITHMS[self.settings.name]
+        gamma = self.settings.gamma ** (self.settings.horizon or 1)
+        try:
+            return algorithm(
+                "MultiInputPolicy", self.env, gamma=gamma, seed=seed, device=device, **self.settings.options
+            )
+        except (TypeError, ValueError, AssertionError) as error:
+            raise InvalidConfigError(
+                f"algo.options should be keyword arguments of Stable-Baselines3's {algorithm.__name__}: {error}."
+            ) from error
+
+    def _load(self, device: str) -> BaseAlgorithm | None:
+        file = self.path / MODEL_FILE
+        if not file.is_file():
+            return None
+        with reading(file):
+            model = ALGORITHMS[self.settings.name].load(file, env=self.env, device=device)
+        if isinstance(model, SAC):
+            with reading(self.path / REPLAY_FILE):
+                model.load_replay_buffer(self.path / REPLAY_FILE)
+        return model
+
+    @property
+    def timesteps(self) -> int:
+        """Actions that were taken."""
+        return int(self.model.num_timesteps)
+
+    def describe(self) -> str:
+        """How far it is."""
+        return f"{self.settings.name} at {self.timesteps:,} of {self.settings.timesteps:,} actions"
+
+    def summary(self) -> str:
+        """How far it came, and where the model lies."""
+        return f"{self.timesteps:,} of {self.settings.timesteps:,} actions. Model: {self.path / MODEL_FILE}"
+
+    def close(self) -> None:
+        """Stop the environments."""
+        self.env.close()
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Take the actions that are left, or as many as go before ``stop`` says yes; returns whether all are."""
+        self.stop, begun = stop, self.timesteps
+        metrics = MetricLogger(self.path, begun)
+        self.model.set_logger(Logger(None, [_MetricWriter(metrics, self.report)]))
+        if begun < self.settings.timesteps:
+            self.model.learn(
+                self.settings.timesteps - begun,
+                callback=_Keeper(self),
+                log_interval=_LOG_INTERVALS[self.settings.name],
+                reset_num_timesteps=begun == 0,
+            )
+            self.save()
+        metrics.close()
+        finished = self.timesteps >= self.settings.timesteps
+        if finished and self.evaluate_episodes:
+            self.report(self.evaluate(self.evaluate_episodes))
+        return finished
+
+    def save(self) -> None:
+        """Write the files, each whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.model, SAC):
+            partial = self.path / f"partial-{REPLAY_FILE}"
+            self.model.save_replay_buffer(partial)
+            partial.replace(self.path / REPLAY_FILE)
+        partial = self.path / f"partial-{NORMALIZATION_FILE}"
+        self.env.save(str(partial))
+        partial.replace(self.path / NORMALIZATION_FILE)
+        partial = self.path / f"partial-{MODEL_FILE}"
+        self.model.save(partial)
+        partial.replace(self.path / MODEL_FILE)
+
+    def evaluate(self, episodes: int) -> Numbers:
+        """Share of successes, and of episodes that ended within reach, on region layouts 0, 1, ... without noise."""
+        ends: list[dict[str, Any]] = []
+        lanes, self.env.training = self.env.num_envs, False
+        for first in range(0, episodes, lanes):
+            self.env.set_options([{"layout": f"region:{first + i}"} for i in range(lanes)])
+            observation, running = self.env.reset(), np.arange(lanes) < episodes - first
+            while running.any():
+                actions, _ = self.model.predict(observation, deterministic=True)
+                observation, _, dones, infos = self.env.step(actions)
+                ends += [infos[i] for i in np.flatnonzero(dones & running)]
+                running &= ~dones
+        names = {"success": "evaluation/success", "reached": "evaluation/reached"}
+        row = {label: float(np.mean([end[name] for end in ends])) for name, label in names.items() if name in ends[0]}
+        self._keep(row)
+        return row
+
+    def _keep(self, row: Numbers) -> None:
+        """Add an evaluation to the run's numbers, once."""
+        metrics = MetricLogger(self.path, self.timesteps)
+        if not metrics.scored(self.timesteps, "evaluation/"):
+            metrics.add(self.timesteps, **row)
+        metrics.close()
+
+
+class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker
+    """Logs how episodes end, writes checkpoints, and stops in time."""
+
+    def __init__(self, training: StockTraining) -> None:
+        super().__init__()
+        self.training, self.saved = training, training.timesteps
+        self.reached: deque[bool] = deque(maxlen=100)
+
+    def _on_step(self) -> bool:
+        ends = [info for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True) if done]
+        self.reached.extend(info["reached"] for info in ends if "reached" in info)
+        if self.reached:
+            self.logger.record("rollout/reached", float(np.mean(self.reached)))
+        if self.num_timesteps - self.saved >= self.training.settings.save_every:
+            self.saved = self.num_timesteps
+            self.training.save()
+        return not self.training.stop()
+
+
+class _MetricWriter(KVWriter):  # type: ignore[misc]
+    """Stable-Baselines3's logger into the metrics of a run."""
+
+    def __init__(self, metrics: MetricLogger, report: Callable[[Numbers], None]) -> None:
+        self.metrics, self.report = metrics, report
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
+        """One line of numbers; JSON has no word for those that are not finite."""
+        row = {name: float(value) for name, value in key_values.items() if name != "time/total_timesteps"}
+        row = {name: value for name, value in row.items() if math.isfinite(value)}
+        self.metrics.add(step, **row)
+        self.report({"step": float(step), **row})
+
+    def close(self) -> None:
+        """The metrics are closed by the run."""
+
+
+def build(job: Job) -> StockTraining:
+    """``algo=sb3_ppo`` and ``algo=sb3_sac``."""
+    settings = job.settings
+    env = make_state_env(
+        job.tasks,
+        settings.num_envs,
+        job.algo,
+        seed=settings.seed,
+        engine=str(settings.engine["name"]),
+        look=settings.look,
+        engine_options=settings.engine_options,
+    )
+    job.say_shares(settings.num_envs)
+    return StockTraining(
+        env,
+        job.algo,
+        job.path,
+        seed=settings.seed,
+        device=settings.device or "cpu",
+        evaluate_episodes=settings.evaluate_episodes,
+        report=job.report,
+    )

@@ -1,0 +1,263 @@
+"""What all trainers share: the loop, checkpoints, evaluation, metrics, and what of the policy is trained.
+
+A trainer's :meth:`~Trainer.step` is the smallest piece of work that can be repeated: everything random in it is a
+function of the run's seed and of where the run stands, so that a checkpoint is enough to go on as if nothing had
+happened.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vlaser_gym.agents.trainable import TrainableAgent
+from vlaser_gym.errors import DivergedError, InvalidConfigError
+from vlaser_gym.training.distributed import ProcessGroup
+from vlaser_gym.training.metrics import MetricLogger
+from vlaser_gym.training.trainer_state import read_state, write_state
+
+Numbers = dict[str, float]
+STATE_FILE = "trainer.pt"
+POLICY_FOLDER = "checkpoint"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is kept, whatever the algorithm.
+
+    Attributes:
+        seed: of everything random.
+        group: the processes that train together.
+        save_every: units of work between two checkpoints.
+        log_every: steps of the optimizer between two lines of numbers.
+        evaluate: given the policy, returns numbers for the metrics.
+        evaluate_every: units of work between two evaluations; 0: only at the end.
+        report: told each line of numbers.
+        say: told what is worth reading once: a sentence or a table.
+    """
+
+    seed: int = 0
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    save_every: int = 500
+    log_every: int = 50
+    evaluate: Callable[[TrainableAgent], Numbers] | None = None
+    evaluate_every: int = 0
+    report: Callable[[Numbers], None] = lambda row: None
+    say: Callable[[Any], None] = lambda text: None
+
+
+class Trainer(ABC):
+    """Trains a policy and keeps it in a run directory; a trainer state that lies there is continued.
+
+    Args:
+        agent: its weights change in place.
+        path: run directory.
+        options: see :class:`RunOptions`.
+
+    Attributes:
+        done: units of work finished.
+        total: units of work in all.
+    """
+
+    #: What a unit of work is called.
+    unit: ClassVar[str] = "step"
+
+    def __init__(self, agent: TrainableAgent, path: str | Path, total: int, options: RunOptions | None) -> None:
+        self.agent, self.path, self.total, self.options = agent, Path(path), total, options or RunOptions()
+        self.seed, self.group = self.options.seed, self.options.group
+        self.done = 0
+        self.metrics: MetricLogger | None = None
+
+    # ------------------------------------------------------------------ what an algorithm says
+
+    @abstractmethod
+    def step(self) -> bool:
+        """Do the next piece of work and log it; returns whether there was time for it."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What the next step depends on; plain values and tensors. Called on all processes."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state` gave."""
+
+    @property
+    @abstractmethod
+    def position(self) -> int:
+        """Where the run stands on the horizontal axis of its curves."""
+
+    @property
+    def policy(self) -> TrainableAgent:
+        """What is stored and evaluated."""
+        return self.agent
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether a checkpoint follows the last step."""
+        return self.done % self.options.save_every == 0 or self.done == self.total or self.evaluation_is_due
+
+    @property
+    def evaluation_is_due(self) -> bool:
+        """Whether the policy is to be scored as it stands now."""
+        every = self.options.evaluate_every
+        return self.done > 0 and (self.done == self.total or (every > 0 and self.done % every == 0))
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Take the steps that are left, or as many as go before ``stop`` says yes; returns whether all are taken."""
+        self.metrics = MetricLogger(self.path, self.position) if self.group.is_main_process else None
+        try:
+            self.evaluate()
+            # One process's clock decides for all: a process that went on alone would wait for the others forever.
+            while self.done < self.total and not self.group.broadcast(stop()) and self.step():
+                if self.save_is_due:
+                    self.save()
+                self.evaluate()
+            if self.done < self.total:
+                self.save()
+        finally:
+            if self.metrics is not None:
+                self.metrics.close()
+        return self.done == self.total
+
+    def evaluate(self) -> None:
+        """Score the policy, where that is due and was not done before an interruption."""
+        if not self.evaluation_is_due:
+            return
+        if self.metrics is not None and self.options.evaluate is not None and not self.metrics.scored(self.position):
+            self.log(**self.options.evaluate(self.policy))
+        self.group.barrier()
+
+    def log(self, **row: float) -> None:
+        """One line of numbers, from the main process. Not every number exists every time: those are left out."""
+        finite = {name: float(value) for name, value in row.items() if math.isfinite(value)}
+        if self.metrics is not None and finite:
+            self.metrics.add(self.position, **finite)
+            self.options.report({"step": float(self.position), **finite})
+
+    def save(self) -> None:
+        """Write the policy for use, and the state that the next step depends on; each file whole or not at all."""
+        state = self.state()
+        if not self.group.is_main_process:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.policy.save(self.path / POLICY_FOLDER)
+        write_state(self.path / STATE_FILE, state)
+        if self.metrics is not None:
+            self.metrics.draw(every=30.0)
+
+    def load(self) -> None:
+        """Continue from the run directory's state, if there is one.
+
+        Raises:
+            StorageError: if it is damaged.
+            InvalidConfigError: if it belongs to other settings.
+        """
+        file = self.path / STATE_FILE
+        if file.is_file():
+            self.load_state(read_state(file))
+
+    def summary(self) -> str:
+        """How far the run came, and where its policy lies."""
+        return f"{self.unit.capitalize()} {self.done} of {self.total}. Policy: {self.path / POLICY_FOLDER}"
+
+    def close(self) -> None:  # noqa: B027  (most hold nothing)
+        """Free what the trainer holds."""
+
+    def describe(self) -> str:
+        """One sentence about what is trained."""
+        count = sum(parameter.numel() for parameter in trained(self.agent))
+        state = f"continued at {self.unit} {self.done}" if self.position else "from the beginning"
+        return f"{count:,} parameters are trained, {state}"
+
+    # ------------------------------------------------------------------ pieces of a step
+
+    def autocast(self, precision: str) -> AbstractContextManager[Any]:
+        """Matrix products in the chosen precision, ``"float32"`` or ``"bfloat16"``."""
+        return torch.autocast(self.agent.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+    def clip_gradients(
+        self,
+        parameters: Sequence[nn.Parameter],
+        most: float,
+        update: str,
+        rate: str,
+        losses: Mapping[str, Tensor],
+        whose: str = "",
+    ) -> None:
+        """Scale gradients down to a common norm of at most ``most``; the last look before the optimizer steps.
+
+        Weights that are not finite once stay so, and the next checkpoint would replace the last good one.
+
+        Args:
+            parameters: with gradients that are the same on all processes.
+            most: norm.
+            update: which one, such as ``"step 7"``.
+            rate: the setting that would have to be lower.
+            losses: by name; the same on all processes, so that all of them stop or none does.
+            whose: gradients, such as ``"critic's "``.
+
+        Raises:
+            DivergedError: with the first number that is not finite.
+        """
+        norm = nn.utils.clip_grad_norm_(parameters, most)
+        for name, number in {**losses, f"{whose}gradient norm": norm}.items():
+            if not math.isfinite(float(number)):
+                raise DivergedError(
+                    f"Training diverged: the {name} of {update} is {float(number)}, and the weights stay as they were "
+                    f"before it; lower {rate} and resume from the last checkpoint with run={self.path}."
+                )
+
+
+def choose_trained(agent: TrainableAgent, freeze: Sequence[str], lora: int, seed: int) -> None:
+    """Evaluation mode, frozen parts, and adapters on the others where there is a rank.
+
+    Raises:
+        UnknownNameError: for a part that the policy does not have.
+        InvalidConfigError: if nothing is left to train.
+    """
+    agent.eval()
+    agent.freeze(*freeze)
+    if lora:
+        agent.add_adapters(lora, freeze, seed)
+    if not trained(agent):
+        adapters = f" with adapters (algo.lora={lora})" if lora else ""
+        raise InvalidConfigError(
+            f"algo.freeze={list(freeze)} leaves nothing to train{adapters}; take a part such as {list(agent.parts)[-1]} "
+            "out of it."
+        )
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that are trained."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def trained_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The same by name."""
+    return {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def load_weights(path: Path, weights: Mapping[str, Tensor], stored: Mapping[str, Tensor], keys: str) -> None:
+    """Put stored weights back in place.
+
+    Raises:
+        InvalidConfigError: if other weights are trained now; ``keys`` names the settings that decide.
+    """
+    if weights.keys() != stored.keys():
+        raise InvalidConfigError(
+            f"{path} trained other weights than these settings would: continue it with the same {keys}, or choose "
+            "another run=."
+        )
+    for name, value in stored.items():
+        weights[name].copy_(value)
