@@ -10,9 +10,14 @@ from vlaser_gym.agents.vlaser.agent import SHIPPED, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
-from vlaser_gym.cli import load
+from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
+from vlaser_gym.cli import load, typed
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
-from vlaser_gym.train import TrainSettings, initial_policy, main
+from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.train import main
+from vlaser_gym.training import job
+from vlaser_gym.training.distributed import ProcessGroup
+from vlaser_gym.training.job import Job, initial_policy
 
 NANO = f"init={SHIPPED / 'nano'}"
 EVERYTHING = "[vision,embedding,language,expert]"
@@ -21,7 +26,7 @@ SMALL = {"vision_layers": 1, "layers": 2, "vision_width": 16, "vision_heads": 2,
 
 
 def settings(*arguments: str) -> TrainSettings:
-    return TrainSettings.from_config(load("train", arguments))
+    return typed(TrainSettings, load("train", arguments))
 
 
 def refused(error: type[GymError], match: str, *arguments: str) -> None:
@@ -65,7 +70,7 @@ def test_a_vision_language_model_gets_an_expert_for_the_robot_that_was_named(tmp
         seen.append(options["robot"])
         raise InvalidConfigError("enough")
 
-    monkeypatch.setattr(train, "load_policy", load_policy)
+    monkeypatch.setattr(job, "load_policy", load_policy)
     for given, robot in (("robot=google_robot", "google_robot"), ("robot=null", None)):
         with pytest.raises(InvalidConfigError, match="enough"):
             initial_policy(settings(given), str(tmp_path))
@@ -76,7 +81,7 @@ def test_a_vision_language_model_gets_an_expert_for_the_robot_that_was_named(tmp
 
 
 def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
-    kept = {**settings("algo=sft").stored(), "init": "nano"}
+    kept = settings("algo=sft").stored("nano")
     train._claim(tmp_path, kept)
     before = (tmp_path / "settings.json").read_text()
     refused(StorageError, "holds a run of algo=sft, not dpo", "algo=dpo", NANO, f"run={tmp_path}")
@@ -94,8 +99,8 @@ def test_an_aborted_start_leaves_nothing_that_refuses_the_next(tmp_path):
         with pytest.raises(GymError):
             main(load("train", [f"algo={algo}", f"run={run}", "seed=1", "num_envs=4", "device=cpu", wrong]))
         assert not list(run.iterdir())
-        train._claim(run, {**settings(f"algo={algo}", "seed=2").stored(), "init": "nano"})
-        train._check_same(run, {**settings(f"algo={algo}", "seed=2").stored(), "init": "nano"})
+        train._claim(run, settings(f"algo={algo}", "seed=2").stored("nano"))
+        train._check_same(run, settings(f"algo={algo}", "seed=2").stored("nano"))
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_path):
@@ -104,8 +109,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_p
 
 
 def test_a_run_from_before_the_robot_had_no_default_goes_on(tmp_path):
-    train._claim(tmp_path, {**settings("robot=widowx").stored(), "init": "nano"})
-    train._claim(tmp_path, {**settings().stored(), "init": "nano"})
+    train._claim(tmp_path, settings("robot=widowx").stored("nano"))
+    train._claim(tmp_path, settings().stored("nano"))
 
 
 # ---------------------------------------------------------------------- ranges
@@ -146,9 +151,9 @@ def test_values_out_of_range_are_one_sentence(tmp_path, monkeypatch, arguments, 
 
 @pytest.mark.parametrize("algo", ["ppo", "grpo", "sb3_ppo"])
 def test_fewer_places_than_tasks_are_refused(tmp_path, algo):
-    """Lanes and initial states go round the tasks: with two places the last two of four would never come."""
+    """Environments and initial states go round the tasks: of four, the last two would never come."""
     more = ("num_envs=2",) if algo != "grpo" else ("num_envs=8", "algo.group_size=8", "algo.rounds=2")
-    match = r"^4 tasks need as many lanes.* got 2: raise num_envs to a multiple of 4"
+    match = r"^4 tasks need as many environments.* got 2: raise num_envs to a multiple of 4"
     refused(InvalidConfigError, match, f"algo={algo}", NANO, f"run={tmp_path}/run", "task=widowx", *more)
     assert not (tmp_path / "run").exists()
 
@@ -162,20 +167,22 @@ def test_keys_that_are_not_read_are_refused(tmp_path, algo, key):
     refused(InvalidConfigError, match, f"algo={algo}", NANO, f"run={tmp_path}/run", f"{key}=7")
 
 
-def test_unequal_shares_are_said(capsys):
-    train._say_shares(3, 8)
-    assert "the first 2 have one more" in capsys.readouterr().out
-    train._say_shares(4, 8)
-    assert not capsys.readouterr().out
+def a_job(tmp_path: Path, say=lambda text: None, *arguments: str) -> Job:
+    return Job(settings(*arguments), None, "nano", tmp_path, ProcessGroup(), say=say)
+
+
+def test_unequal_shares_are_said(tmp_path):
+    said: list[str] = []
+    a_job(tmp_path, said.append, "task=[widowx_stack_cube,widowx_spoon_on_towel,widowx_carrot_on_plate]").say_shares(8)
+    assert "the first 2 have one more" in said.pop()
+    a_job(tmp_path, said.append, "task=widowx").say_shares(8)
+    assert not said
 
 
 # ---------------------------------------------------------------------- evaluation
 
 
-def test_evaluation_does_not_compile_the_policy_in_training(monkeypatch):
-    asked = []
-    monkeypatch.setattr(train, "VlaserAgent", lambda *_, **options: asked.append(options))
-    monkeypatch.setattr(train, "run_episodes", lambda *_, **options: [])
-    monkeypatch.setattr(train, "success_rates", lambda results: {})
-    train._evaluation(settings(), None)(None)
-    assert asked == [{"compile": False}]
+def test_evaluation_does_not_compile_the_policy_in_training():
+    config = VlaserConfig.preset("nano", **SMALL)
+    agent = TrainableVlaser(VlaserPolicy.initialise(config), nano_processor(config))
+    assert agent.acting().describe()["compile"] is False

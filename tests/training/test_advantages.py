@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlaser_gym.agents.learners.advantages import generalized_advantages
+from vlaser_gym.training.advantages import generalized_advantages
 
 GAMMA = 0.9
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlaser_gym.agents.learners import benchmark
-from vlaser_gym.agents.learners.benchmark import Options, SteppedSde, prefix_bytes, shapes
-from vlaser_gym.agents.learners.densities import FlowSde
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.densities import FlowSde
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.training import benchmark
+from vlaser_gym.training.benchmark import Options, SteppedSde, prefix_bytes, shapes
 
 
 def field(x, t):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import distributed
 
-from vlaser_gym.agents.learners.distributed import Workers, joined_workers, own_device
 from vlaser_gym.agents.vlaser.agent import SHIPPED
-from vlaser_gym.cli import load
-from vlaser_gym.train import TrainSettings, initial_policy
+from vlaser_gym.cli import load, typed
+from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.training.distributed import ProcessGroup, joined_processes, own_device
+from vlaser_gym.training.job import initial_policy
 
 
 @pytest.fixture
@@ -27,10 +28,10 @@ def test_each_process_has_a_gpu_of_its_own(second_of_four, monkeypatch):
         devices.append(device)
         raise InterruptedError
 
-    monkeypatch.setattr("vlaser_gym.train.load_policy", load_policy)
+    monkeypatch.setattr("vlaser_gym.training.job.load_policy", load_policy)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with pytest.raises(InterruptedError):
-        initial_policy(TrainSettings.from_config(load("train", ["device=cuda:0"])), str(SHIPPED / "nano"))
+        initial_policy(typed(TrainSettings, load("train", ["device=cuda:0"])), str(SHIPPED / "nano"))
     assert devices == ["cuda:1"]
 
 
@@ -46,8 +47,8 @@ def test_processes_wait_for_hours(second_of_four, monkeypatch):
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
-    with joined_workers("cuda:0") as workers:
-        assert workers == Workers(1, 4)
+    with joined_processes("cuda:0") as group:
+        assert group == ProcessGroup(1, 4)
     device, (backend, options) = asked
     assert (device, backend) == ("cuda:1", "nccl")
     assert options["timeout"] >= timedelta(hours=6)

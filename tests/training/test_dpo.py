@@ -15,23 +15,26 @@ import torch
 from demonstrations import tiny_config
 from fabricate_episodes import CUBE, write_run
 
-from vlaser_gym.agents.learners import decisions, rounds
-from vlaser_gym.agents.learners.curves import read_metrics
-from vlaser_gym.agents.learners.decisions import DecisionMemory
-from vlaser_gym.agents.learners.densities import FlowSde
-from vlaser_gym.agents.learners.dpo import (
-    DpoSettings,
-    PreferenceTrainer,
-    Sides,
-    chain_measure,
-    flow_measure,
-    preference_objective,
-)
+from vlaser_gym.agents.trainable import Likelihood
 from vlaser_gym.agents.vlaser.agent import nano_processor
+from vlaser_gym.agents.vlaser.densities import FlowSde, make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.settings.algorithms import DpoSettings
+from vlaser_gym.training.data import decisions
+from vlaser_gym.training.data.decisions import DecisionMemory
+from vlaser_gym.training.dpo import (
+    PreferenceTrainer,
+    Sides,
+    imitation_measure,
+    likelihood_measure,
+    preference_objective,
+)
+from vlaser_gym.training.metrics import read_metrics
+from vlaser_gym.training.trainer import RunOptions, trained
 
 SETTINGS = dataclasses.replace(
     typed(DpoSettings, group_config("algo", "dpo")), density="flow_sde", batch_size=4, micro_batch=4, rise=100.0
@@ -46,41 +49,40 @@ def at(layout: int, trial: int) -> Address:
 OUTCOMES = {at(k, t): o for k in (0, 1) for t, o in enumerate([(True, 8, 4), (False, 12, 1), (False, 16, 1)])}
 
 
-def make(path, *, config=None, data=None, policy_seed=1, seed=3, **changes) -> PreferenceTrainer:
+def trainable(config, settings, policy_seed: int = 1) -> TrainableVlaser:
+    density = None
+    if settings.density is not None:
+        shape = {"width": config.expert_width, "action_dim": config.action_dim}
+        density = make_density(settings.density, config.num_flow_steps, noise_level=settings.noise_level, **shape)
+    return TrainableVlaser(VlaserPolicy.initialise(config, policy_seed), nano_processor(config), density)
+
+
+def make(path, *, config=None, data=None, policy_seed=1, seed=3, options=(), **changes) -> PreferenceTrainer:
     torch.set_num_threads(1)
-    config = config or tiny_config()
-    density = changes.get("density", SETTINGS.density)
+    config, settings = config or tiny_config(), dataclasses.replace(SETTINGS, **changes)
     runs = data or [path / "data"]
     if not runs[0].exists():
-        write_run(runs[0], OUTCOMES, config, density=density)
-    policy = VlaserPolicy.initialise(config, policy_seed)
+        write_run(runs[0], OUTCOMES, config, density=settings.density)
+    kept = dataclasses.replace(RunOptions(seed, save_every=1, log_every=1), **dict(options))
     return PreferenceTrainer(
-        policy,
-        nano_processor(config),
-        lambda number, agent: runs,
-        dataclasses.replace(SETTINGS, **changes),
-        path / "run",
-        seed=seed,
-        save_every=1,
-        log_every=1,
+        trainable(config, settings, policy_seed), lambda number, agent: runs, settings, path / "run", kept
     )
 
 
 def begin(trainer: PreferenceTrainer) -> PreferenceTrainer:
     """The round up to its first step."""
-    runs = trainer.source(0, None)
-    trainer._remember(trainer.choose(rounds.read_episodes(runs), runs))
+    assert trainer.begin_round()
     return trainer
 
 
 def weights(trainer) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in trainer.policy.named_parameters()}
+    return {name: value.detach().clone() for name, value in trainer.agent.named_parameters()}
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Curves are drawn in seconds, and tested elsewhere."""
-    monkeypatch.setattr("vlaser_gym.agents.learners.curves.draw_curves", lambda *_: None)
+    monkeypatch.setattr("vlaser_gym.training.metrics.draw_curves", lambda *_: None)
 
 
 # ---------------------------------------------------------------------- closed forms
@@ -118,7 +120,8 @@ def test_tpo_of_two_chunks_by_hand():
 
     def measure(pair, by):
         chain = torch.tensor(pair, dtype=torch.float64).view(1, 2, 1, 1)
-        return chain_measure(density, lambda x, t: (by * torch.ones_like(x), x), chain, torch.zeros(1, 1).long())
+        found = density.evaluate(lambda x, t: (by * torch.ones_like(x), x), chain, torch.zeros(1, 1).long())
+        return likelihood_measure(Likelihood(found.log_prob, found.entropy, 1, chain, None))
 
     measures = [measure(pair, parameter) for pair in (win, lose)]
     for found, pair in zip(measures, (win, lose), strict=True):
@@ -150,19 +153,25 @@ def test_flow_dpo_of_two_chunks_by_hand():
 
     parameter = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
 
-    def stand_in(by):
-        return SimpleNamespace(
-            config=SimpleNamespace(sigma_min=sigma),
-            joint_features=lambda vision_language, proprio, x, t: by * torch.ones_like(x),
-            decode=lambda features: features,
-        )
+    class Constant(TrainableVlaser):
+        """Velocity theta at every state of the path."""
+
+        def __init__(self, by):
+            torch.nn.Module.__init__(self)
+            self.policy = SimpleNamespace(
+                config=SimpleNamespace(sigma_min=sigma),
+                device=torch.device("cpu"),
+                joint_features=lambda encoding, proprio, x, t: by * torch.ones_like(x),
+                decode=lambda features: features,
+            )
 
     def measure(chunk, by):
         numbers = [
             torch.full(shape, value, dtype=torch.float64)
             for shape, value in (((1, 1, 1), chunk), ((1, 1, 1, 1), noise))
         ]
-        return flow_measure(stand_in(by), None, None, *numbers, torch.full((1, 1), 0.6, dtype=torch.float64))
+        draws = {"noise": numbers[1], "t": torch.full((1, 1), 0.6, dtype=torch.float64)}
+        return imitation_measure(Constant(by).imitation_error(None, {"proprio": numbers[0]}, numbers[0], draws))
 
     measures = [measure(chunk, parameter) for chunk in (win, lose)]
     assert [m.error.item() for m in measures] == pytest.approx(errors, abs=1e-12)
@@ -211,41 +220,43 @@ def test_symmetric_pairs_pull_nowhere(tmp_path, changes, monkeypatch):
 
     def draws(count, generator):
         if changes["loss"] == "tpo":
-            return torch.empty(0), torch.empty(0)
+            return {}
         for row in rows.flatten().tolist():
             drawn.setdefault(row, torch.randn(4, 4, 7, generator=torch.Generator().manual_seed(row)))
         chosen = [row for side in rows[: count // (2 * rows.shape[2])].flatten(0, 1) for row in side.tolist()]
-        return torch.stack([drawn[row] for row in chosen]), torch.linspace(0.1, 0.9, 4).expand(count, 4)
+        noise = torch.stack([drawn[row] for row in chosen])
+        return {"noise": noise, "t": torch.linspace(0.1, 0.9, 4).expand(count, 4)}
 
-    monkeypatch.setattr(trainer, "_draws", draws)
+    monkeypatch.setattr(trainer, "draws", draws)
     sizes = []
     for count in (1, 2):
         trainer.optimizer.zero_grad()
         sides = trainer.sides(rows[:count], weight[:count], torch.Generator())
         preference_objective(sides, trainer.settings)[0].backward()
-        sizes.append(max(float(p.grad.abs().max()) for p in trainer._parameters() if p.grad is not None))
+        sizes.append(max(float(p.grad.abs().max()) for p in trained(trainer.agent) if p.grad is not None))
     assert sizes[0] > 1e-5
     assert sizes[1] < 1e-4 * sizes[0]
 
 
 def test_the_reference_without_adapters_is_the_original_bit_for_bit(tmp_path):
     trainer = begin(make(tmp_path, lora=2, freeze=[], loss="flow_dpo"))
-    original = VlaserPolicy.initialise(tiny_config(), 1)
+    original = trainable(tiny_config(), trainer.settings)
     for _ in range(3):
         trainer.take_step()
     rows = torch.arange(5)
     noise, t = torch.randn(5, 2, 4, 7), torch.rand(5, 2)
 
-    def velocity(policy):
+    def velocity(agent):
+        inputs = trainer.memory.inputs(rows)
         with torch.no_grad():
-            seen = trainer.memory.encode(policy, rows)
-            return policy.decode(policy.joint_features(seen, trainer.memory.decisions.proprio[rows], noise, t))
+            return agent.velocities(agent.encode(inputs), inputs, torch.zeros(5, 4, 7), {"noise": noise, "t": t})[0]
 
     with trainer.reference.active() as reference:
-        assert reference is trainer.policy
+        assert reference is trainer.agent
         assert torch.equal(velocity(reference), velocity(original))
-    assert not torch.equal(velocity(trainer.policy), velocity(original))
-    plain = {n.replace(".base_layer.", "."): p for n, p in trainer.policy.state_dict().items() if ".lora_" not in n}
+    assert not torch.equal(velocity(trainer.agent), velocity(original))
+    stored = trainer.agent.state_dict()
+    plain = {n.replace(".base_layer.", "."): p for n, p in stored.items() if ".lora_" not in n}
     for name, value in original.state_dict().items():
         assert torch.equal(plain[name], value), name
 
@@ -261,7 +272,7 @@ def test_a_frozen_copy_stays_and_is_renewed_every_round(tmp_path):
         return take_step()
 
     trainer.take_step = step
-    trainer.train()
+    trainer.run()
     half = len(seen) // 2
     assert all(torch.equal(ref[n], first[n]) for ref in seen[:half] for n in first)
     assert all(torch.equal(ref[n], seen[-1][n]) for ref in seen[half:] for n in first)
@@ -293,7 +304,7 @@ def test_micro_batches_and_kept_prefixes_change_nothing(tmp_path):
         assert (trainer.memory.cache.capacity > 0) == (name != "c")
         trainer.optimizer.step = lambda: None
         trainer.take_step()
-        gradients.append([p.grad.clone() for p in trainer._parameters() if p.grad is not None])
+        gradients.append([p.grad.clone() for p in trained(trainer.agent) if p.grad is not None])
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
@@ -305,18 +316,18 @@ def test_rows_beyond_the_memory_alone_are_encoded_again(tmp_path, monkeypatch):
     encoded: list[int] = []
     encode = DecisionMemory.encode
 
-    def counted(self, policy, rows):
+    def counted(self, agent, rows):
         encoded.append(len(rows))
-        return encode(self, policy, rows)
+        return encode(self, agent, rows)
 
     monkeypatch.setattr(DecisionMemory, "encode", counted)
     monkeypatch.setattr(decisions, "_ENCODED_AT_ONCE", 2)
-    part = DecisionMemory(whole.decisions, whole.policy, 5 * size)
+    part = DecisionMemory(whole.decisions, whole.agent, 5 * size, whole.agent.device)
     assert part.cache.capacity == 5 < total
     assert encoded == [2, 2, 2], "filling stops where the memory is full"
     rows = torch.tensor([7, 0, 8, 4, 5, 0, 2])
     encoded.clear()
-    found, expected = part.vision_language(rows), whole.vision_language(rows)
+    found, expected = part.encoding(rows), whole.encoding(rows)
     assert encoded == [3]
     assert torch.equal(found.lengths, expected.lengths)
     for pair, wanted in zip(found.cache, expected.cache, strict=True):
@@ -360,12 +371,11 @@ def test_nothing_to_compare_is_explained_and_does_not_end_rounds(tmp_path):
     alike = dict.fromkeys(OUTCOMES, (False, 8, 1))
     run = write_run(tmp_path / "data", alike, tiny_config())
     with pytest.raises(InvalidConfigError, match="all episodes went equally well"):
-        make(tmp_path, data=[run]).train()
+        make(tmp_path, data=[run]).run()
     said: list[str] = []
-    trainer = make(tmp_path, data=[run], rounds=2)
-    trainer.say = lambda text: said.append(str(text))
-    assert trainer.train()
-    assert trainer.total == 0
+    trainer = make(tmp_path, data=[run], rounds=2, options={"say": lambda text: said.append(str(text))})
+    assert trainer.run()
+    assert trainer.position == 0
     assert sum("The round is over" in text for text in said) == 2
 
 
@@ -375,7 +385,7 @@ def test_nothing_to_compare_is_explained_and_does_not_end_rounds(tmp_path):
 @pytest.mark.parametrize("changes", [CASES[0], CASES[3]], ids=str)
 def test_training_prefers_what_won(tmp_path, changes):
     trainer = make(tmp_path, epochs=15, learning_rate=3e-3, **{"beta": 1.0, **changes})
-    assert trainer.train()
+    assert trainer.run()
     rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if "train/margin" in row]
     assert rows[0]["train/accuracy"] == 0.5
     assert rows[-1]["train/accuracy"] == 1
@@ -385,9 +395,9 @@ def test_training_prefers_what_won(tmp_path, changes):
 
 
 def test_a_rising_win_error_ends_the_round(tmp_path):
-    trainer = make(tmp_path, epochs=50, patience=4, rise=0.1)
     said: list[str] = []
-    trainer.say = lambda text: said.append(str(text))
+    say = {"say": lambda text: said.append(str(text))}
+    trainer = make(tmp_path, epochs=50, patience=4, rise=0.1, options=say)
     names = trainer.statistics
 
     def means(change: float) -> torch.Tensor:
@@ -402,20 +412,20 @@ def test_a_rising_win_error_ends_the_round(tmp_path):
     assert "14.8 % above" in said[-1]
     # The same in the loop: steps that ruin the policy.
     again = make(tmp_path / "again", epochs=50, patience=2, rise=0.5, learning_rate=1.0)
-    again.train()
-    assert again.total < 50
+    again.run()
+    assert again.position < 50
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     whole = make(tmp_path / "whole", rounds=2, epochs=3)
-    assert whole.train()
+    assert whole.run()
     for stops in (1, 4):
         path = tmp_path / f"parts-{stops}"
         first = make(path, rounds=2, epochs=3)
-        assert not first.train(lambda first=first, stops=stops: first.total >= stops)
+        assert not first.run(lambda first=first, stops=stops: first.position >= stops)
         second = make(path, rounds=2, epochs=3)
-        assert second.total == stops
-        assert second.train()
+        assert second.position == stops
+        assert second.run()
         a, b = weights(whole), weights(second)
         assert all(torch.equal(a[name], b[name]) for name in a)
         rows = [read_metrics(folder / "run/metrics.jsonl") for folder in (tmp_path / "whole", path)]
@@ -431,18 +441,18 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(tmp_
     def spoiled(items, generator):
         before.append(weights(trainer))
         loss, means = losses(items, generator)
-        factor = math.nan if trainer.total == 2 else 1.0
+        factor = math.nan if trainer.position == 2 else 1.0
         return factor * loss, factor * means
 
     trainer.losses = spoiled
     match = r"^Training diverged: the loss of step 3 in round 1 is nan, .* with run=.*/run\.$"
     with pytest.raises(DivergedError, match=match):
-        trainer.train()
+        trainer.run()
     after = weights(trainer)
     assert all(torch.equal(value, after[name]) for name, value in before[-1].items())
     again = make(tmp_path, epochs=3)
-    assert again.total == 2
-    assert again.train()
+    assert again.position == 2
+    assert again.run()
 
 
 def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
@@ -452,18 +462,16 @@ def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
     scored = []
 
     def score(policy):
-        scored.append(trainer.round)
+        scored.append(trainer.done)
         return {"success/mean": 1.0}
 
-    trainer = make(tmp_path, rounds=2, epochs=1)
-    trainer.evaluate, trainer.evaluate_every = fail, 1
+    trainer = make(tmp_path, rounds=2, epochs=1, options={"evaluate": fail, "evaluate_every": 1})
     with pytest.raises(StorageError, match="no pictures"):
-        trainer.train()
+        trainer.run()
     for _ in range(2):
-        trainer = make(tmp_path, rounds=2, epochs=1)
-        trainer.evaluate, trainer.evaluate_every = score, 1
-        assert trainer.round == (2 if scored else 1)
-        assert trainer.train()
+        trainer = make(tmp_path, rounds=2, epochs=1, options={"evaluate": score, "evaluate_every": 1})
+        assert trainer.done == (2 if scored else 1)
+        assert trainer.run()
     assert scored == [1, 2]
     (tmp_path / "run/trainer.pt").write_bytes(b"PK")
     with pytest.raises(StorageError, match=r"trainer\.pt should hold"):

@@ -14,20 +14,19 @@ import torch
 from demonstrations import tiny_config
 from fake_lanes import FakeLanes
 from gymnasium.vector import AutoresetMode
-from test_ppo import no_pictures, rollout, weights  # noqa: F401  (a fixture)
+from test_ppo import collected, no_pictures, trainable, weights  # noqa: F401  (a fixture)
 
-from vlaser_gym.agents.learners.advantages import group_advantages
-from vlaser_gym.agents.learners.curves import read_metrics
-from vlaser_gym.agents.learners.densities import DENSITIES
-from vlaser_gym.agents.learners.grpo import FlowGRPO, GroupVecEnv
-from vlaser_gym.agents.learners.lanes import ChainLanes
-from vlaser_gym.agents.learners.post_training import make_group_lanes
-from vlaser_gym.agents.learners.ppo_settings import GrpoSettings
-from vlaser_gym.agents.vlaser.agent import SHIPPED, nano_processor
+from vlaser_gym.agents.vlaser.agent import SHIPPED
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.settings.algorithms import DENSITIES, GrpoSettings
+from vlaser_gym.training.advantages import group_advantages
+from vlaser_gym.training.distributed import ProcessGroup
+from vlaser_gym.training.environments import GroupEnv, make_learning_env
+from vlaser_gym.training.grpo import GRPO
+from vlaser_gym.training.metrics import read_metrics
+from vlaser_gym.training.trainer import RunOptions
 
 SETTINGS = dataclasses.replace(
     typed(GrpoSettings, group_config("algo", "grpo")),
@@ -85,16 +84,15 @@ class OneByOne(FakeLanes):
         return self._stack(self.rows), reward.sum(1), terminated, truncated, info
 
 
-def make(path, config=None, lanes=6, seed=3, workers=None, **changes) -> FlowGRPO:
+def make(path, config=None, envs=6, seed=3, group=None, **changes) -> GRPO:
     torch.set_num_threads(1)
-    config = config or tiny_config()
     settings = dataclasses.replace(SETTINGS, **changes)
-    processor = nano_processor(config)
-    steps = settings.flow_steps or config.num_flow_steps
-    chains = ChainLanes(OneByOne(lanes), processor, config, steps, settings.gamma)
-    first = workers.rank * lanes // settings.group_size if workers else 0
-    env = GroupVecEnv(chains, ["a", "b", "c"], settings.group_size, settings.rounds, 2, first)
-    return FlowGRPO(VlaserPolicy.initialise(config, 1), processor, env, settings, path, seed=seed, workers=workers)
+    agent = trainable(config or tiny_config(), settings, seed)
+    group = group or ProcessGroup()
+    first = group.rank * envs // settings.group_size
+    size, rounds = settings.group_size, settings.rounds
+    env = GroupEnv(OneByOne(envs), agent, settings.gamma, tasks=["a", "b", "c"], size=size, rounds=rounds, first=first)
+    return GRPO(agent, env, settings, path, RunOptions(seed, group, settings.save_every), decisions=2)
 
 
 # ---------------------------------------------------------------------- advantages
@@ -110,26 +108,26 @@ def test_advantages_by_hand():
 
 def test_every_decision_has_its_episode_s_advantage(tmp_path):
     """Recomputed episode by episode from what the lanes reported."""
-    trainer = make(tmp_path, lanes=12, rounds=3)
+    trainer = make(tmp_path, envs=12, rounds=3)
     seen = []
-    step_wait = trainer.env.step_wait
-    trainer.env.step_wait = lambda: seen.append(step_wait()) or seen[-1]
-    rollout(trainer)
-    buffer = trainer.rollout_buffer
+    step = trainer.env.env.step
+    trainer.env.env.step = lambda actions: seen.append(step(actions)) or seen[-1]
+    rollout = collected(trainer)
     episodes = [[[] for _ in range(3)] for _ in range(12)]  # lane, round: numbers of its decisions
     success = np.zeros((12, 3))
     turn = [0] * 12
-    for t, (_, _, dones, infos) in enumerate(seen):
+    for t, (_, _, terminated, truncated, info) in enumerate(seen):
+        dones = terminated | truncated
         for i in range(12):
             if turn[i] == 3:
                 assert not dones[i]
                 continue
             episodes[i][turn[i]].append(t)
             if dones[i]:
-                success[i, turn[i]] = infos[i]["success"]
+                success[i, turn[i]] = info["success"][i]
                 turn[i] += 1
     assert turn == [3] * 12
-    expected = np.zeros((6, 12))
+    expected = np.zeros((len(seen), 12))
     for group in range(4):
         members = range(3 * group, 3 * group + 3)
         for r in range(3):
@@ -138,13 +136,13 @@ def test_every_decision_has_its_episode_s_advantage(tmp_path):
             for i in members:
                 for t in episodes[i][r]:
                     expected[t, i] = (success[i, r] - mean) / spread if spread else 0.0
-    np.testing.assert_allclose(buffer.advantages, expected, atol=1e-12)
-    assert buffer.active.sum() == sum(len(rows) for lane in episodes for rows in lane) < 6 * 12
+    np.testing.assert_allclose(rollout.advantages, expected, atol=1e-12)
+    assert rollout.active.sum() == sum(len(rows) for lane in episodes for rows in lane) < 6 * 12
     useful = np.flatnonzero(expected)
-    assert 0 < len(useful) < buffer.active.sum()
-    np.testing.assert_array_equal(buffer.learnt_from, useful)
+    assert 0 < len(useful) < rollout.active.sum()
+    np.testing.assert_array_equal(rollout.rows, useful)
     # An update sees all of them once per epoch, and nothing else.
-    parts = list(trainer._minibatches())
+    parts = list(trainer.minibatches(rollout))
     assert len(parts) == 2 * max(1, round(len(useful) / 8))
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.sort(np.tile(useful, 2)))
 
@@ -154,17 +152,16 @@ def test_every_decision_has_its_episode_s_advantage(tmp_path):
 
 def test_members_begin_alike_and_go_on_at_their_own_pace(tmp_path):
     trainer = make(tmp_path)
-    rollout(trainer)
-    buffer, lanes = trainer.rollout_buffer, trainer.env.lanes.unwrapped
-    first = buffer.observations["pixels"][0]
+    rollout, lanes = collected(trainer), trainer.env.env.unwrapped
+    first = rollout.inputs["pixels"][0]
     for i, j in ((0, 1), (1, 2), (3, 4)):
         np.testing.assert_array_equal(first[i], first[j])
     assert (first[0] != first[3]).any()
-    chains = buffer.actions[0].reshape(6, 4, 4, 7)
+    chains = rollout.latent["chain"][0]
     assert (chains[0] != chains[1]).any()
-    # Of each member: seeds and tasks of its episodes in order. (The reset before the rollout is the loop's own.)
+    # Of each member: seeds and tasks of its episodes in order.
     runs = [[] for _ in range(6)]
-    for mask, seeds, options in lanes.resets[1:]:
+    for mask, seeds, options in lanes.resets:
         for i in np.flatnonzero(mask):
             assert options["trial"][i] == i % 3
             runs[i].append((seeds[i], options["task"][i]))
@@ -172,7 +169,7 @@ def test_members_begin_alike_and_go_on_at_their_own_pace(tmp_path):
     assert runs[3] == runs[4] == runs[5]
     assert [task for _, task in runs[0] + runs[3]] == ["a", "b", "c", "a"]
     assert len({seed for seed, _ in runs[0] + runs[3]}) == 4
-    lengths = buffer.active.sum(0)
+    lengths = rollout.active.sum(0)
     assert len(set(lengths.tolist())) > 1  # some stood still while others went on
 
 
@@ -180,19 +177,16 @@ def test_lanes_that_stand_still_cost_nothing(tmp_path):
     """Only active lanes are encoded, and only their keys and values are kept."""
     trainer = make(tmp_path)
     encoded = []
-    encode = trainer.policy.encode
-    trainer.policy.encode = lambda observation: encoded.append(len(observation["proprio"])) or encode(observation)
-    rollout(trainer)
-    buffer = trainer.rollout_buffer
-    assert encoded == [n for n in buffer.active.sum(1).tolist() if n]
-    assert buffer.cache._filled == buffer.active.sum() < buffer.active.size
-    for rows, batch in trainer._micro_batches(np.flatnonzero(buffer.active)):
-        step, lane = np.divmod(rows, 6)
-        observation = {name: torch.from_numpy(values[step, lane]) for name, values in buffer.observations.items()}
-        again = encode(observation)
-        for (k, v), (kept_k, kept_v) in zip(again.cache, batch.vision_language.cache, strict=True):
-            torch.testing.assert_close(kept_k[: len(rows)], k, rtol=0, atol=1e-5)
-            torch.testing.assert_close(kept_v[: len(rows)], v, rtol=0, atol=1e-5)
+    encode = trainer.agent.encode
+    trainer.agent.encode = lambda inputs: encoded.append(len(inputs["proprio"])) or encode(inputs)
+    rollout = collected(trainer)
+    assert encoded == rollout.active.sum(1).tolist()
+    assert trainer.cache._filled == rollout.active.sum() < rollout.active.size
+    for rows, batch in rollout.batches(np.flatnonzero(rollout.active), 8, trainer.agent):
+        step, index = np.divmod(rows, 6)
+        inputs = {name: torch.from_numpy(values[step, index]) for name, values in rollout.inputs.items()}
+        for kept, again in zip(batch.encoding.tensors(), encode(inputs).tensors(), strict=True):
+            torch.testing.assert_close(kept[: len(rows)], again, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("density", DENSITIES)
@@ -210,7 +204,7 @@ def test_ratio_is_one_before_the_first_update(tmp_path, density):
 
 def test_an_iteration_without_differences_changes_nothing(tmp_path):
     trainer = make(tmp_path, iterations=1)
-    trainer.env.lanes.unwrapped.step_chunk = failing(trainer.env.lanes.unwrapped)
+    trainer.env.env.unwrapped.step_chunk = failing(trainer.env.env.unwrapped)
     before = weights(trainer)
     assert trainer.run()
     assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
@@ -244,10 +238,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     whole = make(tmp_path / "whole", iterations=4)
     assert whole.run()
     first = make(tmp_path / "parts", iterations=4)
-    first.stop = lambda: first.iteration == 2
-    assert not first.run()
+    assert not first.run(lambda: first.done == 2)
     second = make(tmp_path / "parts", iterations=4)
-    assert second.iteration == 2
+    assert second.done == 2
     assert second.run()
     a, b = weights(whole), weights(second)
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -258,7 +251,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 def test_bad_group_sizes_are_refused(tmp_path):
     with pytest.raises(InvalidConfigError, match=r"num_envs must be a multiple of algo\.group_size=4.*got 6\."):
-        make_group_lanes(["widowx_stack_cube"], 6, None, None, dataclasses.replace(SETTINGS, group_size=4))
+        make_learning_env(["widowx_stack_cube"], 6, None, dataclasses.replace(SETTINGS, group_size=4))
     with pytest.raises(InvalidConfigError, match=r"algo\.group_size must be at least 2; got 1\."):
         make(tmp_path, group_size=1)
     with pytest.raises(InvalidConfigError, match=r"algo\.rounds must be at least 1; got 0\."):

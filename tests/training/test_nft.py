@@ -7,21 +7,21 @@ import pytest
 import torch
 from demonstrations import tiny_config
 from fabricate_episodes import CUBE, episode_of, write_run
+from test_dpo import begin, trainable
 
-from vlaser_gym.agents.learners.nft import (
-    NegativeAwareTrainer,
-    NftSettings,
-    episode_optimality,
-    equal_shares,
-    negative_aware_objective,
-)
-from vlaser_gym.agents.vlaser.agent import nano_processor
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import normalize_pixels
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.episodes import read_episodes
+from vlaser_gym.settings.algorithms import NftSettings
+from vlaser_gym.training.nft import (
+    NegativeAwareTrainer,
+    episode_optimality,
+    equal_shares,
+    negative_aware_objective,
+)
+from vlaser_gym.training.trainer import RunOptions
 
 SETTINGS = dataclasses.replace(typed(NftSettings, group_config("algo", "nft")), batch_size=6, micro_batch=6)
 
@@ -33,31 +33,24 @@ def at(layout: int, trial: int) -> Address:
 OUTCOMES = {at(k, t): o for k in (0, 1) for t, o in enumerate([(True, 8, 4), (False, 12, 1), (False, 16, 1)])}
 
 
-def make(path, outcomes=OUTCOMES, **changes) -> NegativeAwareTrainer:
+def make(path, outcomes=OUTCOMES, log_every=50, **changes) -> NegativeAwareTrainer:
     torch.set_num_threads(1)
+    settings = dataclasses.replace(SETTINGS, **changes)
     if not (path / "data").exists():
         write_run(path / "data", outcomes, tiny_config(), density=None)
     return NegativeAwareTrainer(
-        VlaserPolicy.initialise(tiny_config(), 1),
-        nano_processor(tiny_config()),
+        trainable(tiny_config(), settings),
         lambda number, agent: [path / "data"],
-        dataclasses.replace(SETTINGS, **changes),
+        settings,
         path / "run",
-        seed=3,
-        save_every=1,
+        RunOptions(3, save_every=1, log_every=log_every),
     )
-
-
-def begin(trainer: NegativeAwareTrainer) -> NegativeAwareTrainer:
-    runs = trainer.source(0, None)
-    trainer._remember(trainer.choose(read_episodes(runs), runs))
-    return trainer
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Curves are drawn in seconds, and tested elsewhere."""
-    monkeypatch.setattr("vlaser_gym.agents.learners.curves.draw_curves", lambda *_: None)
+    monkeypatch.setattr("vlaser_gym.training.metrics.draw_curves", lambda *_: None)
 
 
 def test_two_chunks_by_hand():
@@ -105,15 +98,14 @@ def test_changes_are_per_decision_of_their_side_whatever_the_parts(tmp_path):
 
 
 def test_a_run_of_an_older_version_goes_on_without_its_last_numbers(tmp_path):
-    first = make(tmp_path, rounds=1)
-    first.log_every = 100
-    assert not first.train(lambda: first.total >= 2)
+    first = make(tmp_path, rounds=1, log_every=100)
+    assert not first.run(lambda: first.position >= 2)
     file = tmp_path / "run/trainer.pt"
     state = torch.load(file, weights_only=True)
     torch.save({**state, "means": [means[:6] for means in state["means"]]}, file)
     second = make(tmp_path, rounds=1)
-    assert second.total == 2
-    assert second.train()
+    assert second.position == 2
+    assert second.run()
 
 
 def test_at_the_start_good_chunks_pull_and_bad_ones_push_equally():
@@ -139,12 +131,12 @@ def test_without_failures_it_is_flow_matching_on_successes(tmp_path):
     decisions = trainer.memory.decisions
     batch = {
         "actions": decisions.chunk,
-        "proprio": decisions.proprio,
-        "pixel_values": normalize_pixels(decisions.pixels),
-        "input_ids": decisions.input_ids,
+        "proprio": decisions.inputs["proprio"],
+        "pixel_values": normalize_pixels(decisions.inputs["pixels"]),
+        "input_ids": decisions.inputs["input_ids"],
     }
     with torch.no_grad():
-        parts = [trainer.policy.flow_loss(batch, noise[:, k], t[:, k]) for k in range(4)]
+        parts = [trainer.agent.policy.flow_loss(batch, noise[:, k], t[:, k]) for k in range(4)]
     assert loss.item() == pytest.approx(float(torch.stack(parts).mean()), rel=1e-5)
     assert means[1].item() == pytest.approx(loss.item())
 
@@ -161,7 +153,7 @@ def test_optimality_by_hand():
 
 def test_it_learns_what_paid(tmp_path):
     trainer = make(tmp_path, epochs=10, learning_rate=5e-3)
-    assert trainer.train()
+    assert trainer.run()
     start = VlaserPolicy.initialise(tiny_config(), 1)
     trainer.reference = None
     begin(trainer)
@@ -177,19 +169,19 @@ def test_nothing_to_learn_is_explained(tmp_path):
         ("once", {at(k, 0): (k == 0, 8, 1) for k in range(2)}, "none of 2 episodes shares its initial state"),
     ):
         with pytest.raises(InvalidConfigError, match=word):
-            make(tmp_path / name, outcomes).train()
+            make(tmp_path / name, outcomes).run()
     trainer = make(tmp_path / "alike", rounds=2)
-    assert trainer.train()
-    assert trainer.total == 0
+    assert trainer.run()
+    assert trainer.position == 0
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     whole = make(tmp_path / "whole", rounds=2)
-    assert whole.train()
+    assert whole.run()
     first = make(tmp_path / "parts", rounds=2)
-    assert not first.train(lambda: first.total >= 13)
+    assert not first.run(lambda: first.position >= 13)
     second = make(tmp_path / "parts", rounds=2)
-    assert (second.round, second.total) == (1, 13)
-    assert second.train()
-    ends = [dict(trainer.policy.named_parameters()) for trainer in (whole, second)]
+    assert (second.done, second.position) == (1, 13)
+    assert second.run()
+    ends = [dict(trainer.agent.named_parameters()) for trainer in (whole, second)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())

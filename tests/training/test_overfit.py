@@ -7,17 +7,20 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
-from vlaser_gym.agents.learners.sft import SftSettings, SupervisedFineTuning
 from vlaser_gym.agents.vlaser.agent import nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
+from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load
 from vlaser_gym.collect import main
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.settings.algorithms import SftSettings
+from vlaser_gym.training.data.demonstrations import Batches, Demonstrations
+from vlaser_gym.training.sft import SupervisedFineTuning
+from vlaser_gym.training.trainer import RunOptions
 
 TASK, SIZE = "widowx_carrot_on_plate", 32
 SETTINGS = SftSettings(
@@ -53,17 +56,16 @@ def test_one_episode_is_learnt_by_heart_and_its_actions_succeed(tmp_path):
     )  # fmt: skip
     data = Demonstrations([LeRobotReader(tmp_path / "set")], "widowx", 4, ResizeImage(SIZE, "area"))
     processor = nano_processor(config, data.statistics())
-    batches = Batches(data, processor, 0)
-    trainer = SupervisedFineTuning(
-        VlaserPolicy.initialise(config), processor, batches, SETTINGS, tmp_path / "run", save_every=10_000
-    )
-    trainer.train()
+    agent = TrainableVlaser(VlaserPolicy.initialise(config), processor)
+    batches = Batches(data, agent, 0)
+    trainer = SupervisedFineTuning(agent, batches, SETTINGS, tmp_path / "run", RunOptions(save_every=10_000))
+    trainer.run()
 
     rows = batches.batch(np.arange(len(data)))
-    noise = torch.randn(rows.actions.shape, generator=torch.Generator().manual_seed(1))
-    decided = trainer.average.decide(normalize_pixels(rows.pixels), rows.input_ids, rows.proprio, noise)
+    noise = torch.randn(rows["actions"].shape, generator=torch.Generator().manual_seed(1))
+    decided = trainer.average.policy.decide(normalize_pixels(rows["pixels"]), rows["input_ids"], rows["proprio"], noise)
     ranges = torch.tensor([2.0] * 6 + [1.0])
-    error = ((decided - rows.actions).abs() / ranges).mean()
+    error = ((decided - rows["actions"]).abs() / ranges).mean()
     assert error < 0.01
 
     chunks = processor.arm_actions(decided.numpy())

@@ -16,17 +16,21 @@ from demonstrations import tiny_config
 from fake_lanes import FakeLanes
 from torch import distributed
 
-from vlaser_gym.agents.learners.curves import read_metrics
-from vlaser_gym.agents.learners.densities import DENSITIES
-from vlaser_gym.agents.learners.distributed import Workers
-from vlaser_gym.agents.learners.lanes import ChainLanes, ChainVecEnv
-from vlaser_gym.agents.learners.ppo import FlowPPO
-from vlaser_gym.agents.learners.ppo_settings import PpoSettings
 from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.densities import make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.settings.algorithms import DENSITIES, PpoSettings
+from vlaser_gym.training.distributed import ProcessGroup
+from vlaser_gym.training.environments import LearningEnv
+from vlaser_gym.training.metrics import read_metrics
+from vlaser_gym.training.ppo import PPO
+from vlaser_gym.training.rollout import Rollout
+from vlaser_gym.training.seeds import seed_of
+from vlaser_gym.training.trainer import RunOptions, trained
 
 SETTINGS = dataclasses.replace(
     typed(PpoSettings, group_config("algo", "ppo")),
@@ -43,56 +47,60 @@ SETTINGS = dataclasses.replace(
 )
 
 
-def make(
-    path, config=None, lanes=4, seed=3, policy_seed=1, workers=None, evaluate=None, evaluate_every=0, **changes
-) -> FlowPPO:
+def trainable(config: VlaserConfig, settings: PpoSettings, seed: int, policy_seed: int = 1) -> TrainableVlaser:
+    density = make_density(
+        settings.density,
+        settings.flow_steps or config.num_flow_steps,
+        width=config.expert_width,
+        action_dim=config.action_dim,
+        noise_level=settings.noise_level,
+        noise_bounds=settings.noise_bounds,
+        seed=seed,
+    )
+    return TrainableVlaser(VlaserPolicy.initialise(config, policy_seed), nano_processor(config), density)
+
+
+def make(path, config=None, envs=4, seed=3, policy_seed=1, group=None, evaluate=None, every=0, **changes) -> PPO:
     torch.set_num_threads(1)
     config = config or tiny_config()
     settings = dataclasses.replace(SETTINGS, **changes)
-    processor = nano_processor(config)
-    num_steps = settings.flow_steps or config.num_flow_steps
-    env = ChainVecEnv(ChainLanes(FakeLanes(lanes), processor, config, num_steps, settings.gamma))
-    env.seed(seed + (workers.rank * lanes if workers else 0))
-    policy = VlaserPolicy.initialise(config, policy_seed)
-    options = {"seed": seed, "workers": workers, "evaluate": evaluate, "evaluate_every": evaluate_every}
-    return FlowPPO(policy, processor, env, settings, path, **options)
+    agent = trainable(config, settings, seed, policy_seed)
+    env = LearningEnv(FakeLanes(envs), agent, settings.gamma)
+    group = group or ProcessGroup()
+    options = RunOptions(seed, group, settings.save_every, evaluate=evaluate, evaluate_every=every)
+    return PPO(agent, env, settings, path, options)
 
 
-def weights(trainer: FlowPPO) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in trainer.policy.named_parameters()}
+def weights(trainer: PPO) -> dict[str, torch.Tensor]:
+    named = dict(trainer.agent.named_parameters())
+    if trainer.critic is not None:
+        named |= {f"value_head.{name}": value for name, value in trainer.critic.named_parameters()}
+    return {name: value.detach().clone() for name, value in named.items()}
 
 
-def spoil(trainer: FlowPPO, iteration: int) -> None:
+def spoil(trainer: PPO, iteration: int) -> None:
     """The first advantage of one iteration is not a number."""
-    reevaluate = trainer._reevaluate
+    recompute = trainer.recompute_log_probs
 
-    def spoiled():
-        reevaluate()
-        if trainer.iteration == iteration:
-            trainer.rollout_buffer.advantages[0, 0] = math.nan
+    def spoiled(rollout):
+        if trainer.done == iteration:
+            rollout.advantages[0, 0] = math.nan
+        return recompute(rollout)
 
-    trainer._reevaluate = spoiled
+    trainer.recompute_log_probs = spoiled
 
 
-def rollout(trainer: FlowPPO) -> None:
-    """The real loop up to the first update, which is left out."""
-
-    class EnoughError(Exception):
-        pass
-
-    def train():
-        raise EnoughError
-
-    trainer.train = train
-    with pytest.raises(EnoughError):
-        trainer.run()
-    del trainer.train
+def collected(trainer: PPO) -> Rollout:
+    """A rollout with its advantages, and no update."""
+    rollout = trainer.collect()
+    trainer.estimate(rollout)
+    return rollout
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Curves are drawn in seconds, and tested elsewhere."""
-    monkeypatch.setattr("vlaser_gym.agents.learners.curves.draw_curves", lambda *_: None)
+    monkeypatch.setattr("vlaser_gym.training.metrics.draw_curves", lambda *_: None)
 
 
 # ---------------------------------------------------------------------- ratios
@@ -101,96 +109,100 @@ def no_pictures(monkeypatch):
 @pytest.mark.parametrize("flow_steps", [1, 4, 10])
 @pytest.mark.parametrize("density", DENSITIES)
 def test_ratio_is_one_before_the_first_update(tmp_path, density, flow_steps):
-    """Rollout, buffer and update of nano, fp32; half of the prefixes kept, half encoded again."""
+    """Rollout and update of nano, fp32; half of the prefixes kept, half encoded again."""
     config = VlaserConfig.preset("nano")
     trainer = make(tmp_path, config, density=density, flow_steps=flow_steps, n_steps=3, cache_mb=0)
-    trainer.rollout_buffer.cache.budget = 6 * config.layers * 2 * config.kv_heads * config.head_dim * 4 * 72
-    rollout(trainer)
-    assert trainer.rollout_buffer.cache.capacity == 6
-    sampled = trainer.rollout_buffer.log_probs.copy()
-    trainer._reevaluate()
+    trainer.cache.budget = 6 * config.layers * 2 * config.kv_heads * config.head_dim * 4 * 72 + 6 * 8
+    rollout = collected(trainer)
+    assert trainer.cache.capacity == 6
+    sampled = rollout.log_probs.copy()
+    trainer.recompute_log_probs(rollout)
     # What sampling computed step by step is the same but for rounding.
-    np.testing.assert_allclose(trainer.rollout_buffer.log_probs, sampled, rtol=0, atol=1e-4)
-    _, error = trainer._accumulate(np.arange(12), actor=True)
-    assert error < 1e-5
+    np.testing.assert_allclose(rollout.log_probs, sampled, rtol=0, atol=1e-4)
+    assert trainer.accumulate(rollout, np.arange(12))["ratio_error"] < 1e-5
     with torch.no_grad():
-        trainer.policy.policy.action_decoder.bias.add_(1e-3)
-    _, error = trainer._accumulate(np.arange(12), actor=True)
-    assert error > 1e-4
+        trainer.agent.policy.action_decoder.bias.add_(1e-3)
+    assert trainer.accumulate(rollout, np.arange(12))["ratio_error"] > 1e-4
 
 
 def test_chains_are_stored_as_drawn_and_executed_clamped(tmp_path):
     trainer = make(tmp_path)
     with torch.no_grad():
-        trainer.policy.policy.action_decoder.bias.fill_(3.0)
-    rollout(trainer)
-    chains = trainer.rollout_buffer.actions.reshape(6, 4, 4, 4, 7)
+        trainer.agent.policy.action_decoder.bias.fill_(3.0)
+    chains = collected(trainer).latent["chain"]
+    assert chains.shape == (6, 4, 4, 4, 7)
     assert (chains[:, :, -1] > 1).mean() > 0.9
-    lanes = trainer.env.lanes
-    executed = np.stack(lanes.unwrapped.actions[:6])
-    expected = trainer.processor.arm_actions(np.clip(chains[:, :, -1].astype(np.float64), -1, 1))[..., :4, :]
+    executed = np.stack(trainer.env.env.unwrapped.actions[:6])
+    expected = trainer.agent.processor.arm_actions(np.clip(chains[:, :, -1].astype(np.float64), -1, 1))[..., :4, :]
     np.testing.assert_allclose(executed[..., :6], expected[..., :6], atol=1e-12)
     np.testing.assert_array_equal(executed[..., 6], np.where(expected[..., 6] > 0.5, 1.0, -1.0))
 
 
-# ---------------------------------------------------------------------- buffer
+# ---------------------------------------------------------------------- rollout
 
 
-def test_the_buffer_gets_ragged_discounts_and_final_values(tmp_path):
+def test_a_rollout_has_ragged_discounts_and_final_values(tmp_path):
     """Episodes of 6 control steps in chunks of 4: truncation after 2 steps, success after any number."""
     trainer = make(tmp_path, n_steps=12, batch_size=24)
-    torch.nn.init.normal_(trainer.policy.value_head.last.weight)
+    torch.nn.init.normal_(trainer.critic.last.weight)
     seen = []
-    step_wait = trainer.env.step_wait
-    trainer.env.step_wait = lambda: seen.append(step_wait()) or seen[-1]
-    rollout(trainer)
-    buffer = trainer.rollout_buffer
+    step = trainer.env.env.step
+    trainer.env.env.step = lambda actions: seen.append(step(actions)) or seen[-1]
+    rollout = collected(trainer)
     assert len(seen) == 12
     kinds = set()
-    for t, (_, rewards, dones, infos) in enumerate(seen):
+    for t, (_, rewards, terminated, truncated, info) in enumerate(seen):
         for i in range(4):
-            assert buffer.discounts[t, i] == pytest.approx(trainer.gamma ** infos[i]["steps"])
-            assert buffer.dones[t, i] == dones[i]
-            assert buffer.rewards[t, i] == np.float32(rewards[i])  # nothing was added by the loop
-            assert "TimeLimit.truncated" not in infos[i]
-            truncated = bool(dones[i] and not infos[i]["success"])
-            kinds.add((truncated, int(infos[i]["steps"])))
-            if not truncated:
-                assert buffer.final_values[t, i] == 0
+            assert rollout.discounts[t, i] == pytest.approx(trainer.settings.gamma ** info["steps"][i])
+            assert rollout.dones[t, i] == (terminated[i] or truncated[i])
+            assert rollout.rewards[t, i] == np.float32(rewards[i])  # nothing was added by the loop
+            cut = bool(truncated[i] and not terminated[i])
+            kinds.add((cut, int(info["steps"][i])))
+            if not cut:
+                assert rollout.final_values[t, i] == 0
                 continue
-            last = {k: torch.as_tensor(v)[None] for k, v in infos[i]["terminal_observation"].items()}
+            last = {k: (v,) if isinstance(v, str) else v[None] for k, v in info["final_obs"][i].items()}
+            inputs = {k: torch.from_numpy(v) for k, v in trainer.agent.transform(last).items()}
             with torch.no_grad():
-                value = float(trainer.policy.predict_values(last))
+                features = trainer.agent.value_features(trainer.agent.encode(inputs), inputs)
+                value = float(trainer.critic(features))
             assert value != 0
-            assert buffer.final_values[t, i] == pytest.approx(value, abs=1e-5)
+            assert rollout.final_values[t, i] == pytest.approx(value, abs=1e-5)
     assert (True, 2) in kinds
     assert len({steps for _, steps in kinds}) > 2
-    assert buffer.final_values[~buffer.dones].any() == False  # noqa: E712
-    at = np.argwhere(~buffer.dones[:-1])[0]
-    t, i = at
-    delta = buffer.rewards[t, i] + buffer.discounts[t, i] * buffer.values[t + 1, i] - buffer.values[t, i]
-    following = buffer.discounts[t, i] * trainer.gae_lambda * buffer.advantages[t + 1, i]
-    assert buffer.advantages[t, i] == pytest.approx(delta + following, abs=1e-6)
+    assert rollout.final_values[~rollout.dones].any() == False  # noqa: E712
+    t, i = np.argwhere(~rollout.dones[:-1])[0]
+    delta = rollout.rewards[t, i] + rollout.discounts[t, i] * rollout.values[t + 1, i] - rollout.values[t, i]
+    raw = rollout.returns - rollout.values
+    following = rollout.discounts[t, i] * trainer.settings.gae_lambda * raw[t + 1, i]
+    assert raw[t, i] == pytest.approx(delta + following, abs=1e-6)
+    normalised = (raw - raw.mean()) / (raw.std(ddof=1) + 1e-8)
+    np.testing.assert_allclose(rollout.advantages, normalised, atol=1e-12)
 
 
 # ---------------------------------------------------------------------- gradients
 
 
-def test_policy_gradient_is_that_of_finite_differences(tmp_path):
+def test_policy_gradient_is_that_of_finite_differences(tmp_path, monkeypatch):
     """Along random directions in the actor's parameters, in float64, for a density whose noise is learned too."""
     trainer = make(tmp_path, density="flow_noise", entropy=0.01)
-    rollout(trainer)
-    trainer._normalize_advantages()
-    batch = trainer.rollout_buffer.batch(np.arange(8), 8, trainer.policy.encode, torch.device("cpu"))
-    double = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    double = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in double.items()}
-    double["vision_language"] = batch.vision_language.map(lambda t: t.double() if t.is_floating_point() else t)
-    batch = type(batch)(**double)
-    trainer.policy.policy.double()
-    trainer.policy.density.double()
-    trainer.vf_coef = 0  # the critic reads the actor's features, but its loss is none of the actor's
-    loss = trainer.losses(batch)[0]
-    parameters = trainer.policy.actor_parameters()
+    batch = next(batch for _, batch in collected(trainer).batches(np.arange(8), 8, trainer.agent))
+
+    def double(value):
+        return value.double() if value.is_floating_point() else value
+
+    batch = dataclasses.replace(
+        batch,
+        encoding=batch.encoding.map(double),
+        inputs={name: double(value) for name, value in batch.inputs.items()},
+        latent={name: double(value) for name, value in batch.latent.items()},
+        advantages=batch.advantages.double(),
+    )
+    trainer.agent.double()
+    # The critic reads the actor's features, but its loss is none of the actor's.
+    monkeypatch.setattr("vlaser_gym.training.ppo.VALUE_WEIGHT", 0.0)
+    loss = trainer.loss(batch)[0]
+    parameters = trained(trainer.agent)
     gradient = torch.autograd.grad(loss, parameters)
     generator = torch.Generator().manual_seed(0)
     directions = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
@@ -200,7 +212,7 @@ def test_policy_gradient_is_that_of_finite_differences(tmp_path):
     def moved(step):
         for p, d in zip(parameters, directions, strict=True):
             p.add_(d, alpha=step)
-        value = float(trainer.losses(batch)[0])
+        value = float(trainer.loss(batch)[0])
         for p, d in zip(parameters, directions, strict=True):
             p.sub_(d, alpha=step)
         return value
@@ -213,24 +225,21 @@ def test_policy_gradient_is_that_of_finite_differences(tmp_path):
 @pytest.mark.parametrize("density", DENSITIES)
 def test_what_pays_becomes_more_frequent(tmp_path, density):
     """Advantage: how far a chain's actions go up. The same random numbers then lead further up."""
-    trainer = make(tmp_path, lanes=16, density=density, n_steps=4, batch_size=64, micro_batch=64)
-    rollout(trainer)
-    buffer = trainer.rollout_buffer
+    trainer = make(tmp_path, envs=16, density=density, n_steps=4, batch_size=64, micro_batch=64)
+    rollout = collected(trainer)
 
     def up(chains):
-        return chains.reshape(4, 16, 4, 4, 7)[:, :, -1, :, 2].mean(-1)
+        return chains[..., -1, :, 2].mean(-1)
 
-    first = up(buffer.actions)
-    buffer.advantages = first - first.mean()
+    first = up(rollout.latent["chain"])
+    rollout.advantages = first - first.mean()
     for _ in range(8):
-        trainer._accumulate(np.arange(64), actor=True)
-        trainer._step(actor=True)
-    observation = {k: torch.from_numpy(v[0]) for k, v in buffer.observations.items()}
-    trainer.iteration = trainer._decision = 0
-    trainer._draw()
+        trainer.take_step(trainer.accumulate(rollout, np.arange(64)))
+    inputs = {name: torch.from_numpy(values[0]) for name, values in rollout.inputs.items()}
+    draws = trainer.agent.draw(16, torch.Generator().manual_seed(seed_of(3, 0, 0)))
     with torch.no_grad():
-        chain = trainer.policy(observation)[0]
-    assert float(chain[:, -1, :, 2].mean()) > float(first[0].mean()) + 0.02
+        sample = trainer.agent.sample(trainer.agent.encode(inputs), inputs, draws)
+    assert float(sample.chunk[..., 2].mean()) > float(first[0].mean()) + 0.02
 
 
 def test_kept_prefixes_and_encoding_again_train_alike(tmp_path):
@@ -238,14 +247,12 @@ def test_kept_prefixes_and_encoding_again_train_alike(tmp_path):
     after = []
     for name, megabytes in (("kept", 100), ("again", 0)):
         trainer = make(tmp_path / name, cache_mb=megabytes)
-        rollout(trainer)
-        assert (trainer.rollout_buffer.cache.capacity > 0) == (megabytes > 0)
+        rollout = collected(trainer)
+        assert (trainer.cache.capacity > 0) == (megabytes > 0)
         before = weights(trainer)
-        trainer._normalize_advantages()
-        trainer._update_learning_rate([trainer.actor_optimizer, trainer.critic_optimizer])
+        trainer.set_learning_rates()
         for rows in (np.arange(0, 12), np.arange(12, 24), np.arange(6, 18)):
-            trainer._accumulate(rows, actor=True)
-            trainer._step(actor=True)
+            trainer.take_step(trainer.accumulate(rollout, rows))
         after.append(weights(trainer))
     kept, again = after
     for name, value in kept.items():
@@ -257,9 +264,8 @@ def test_micro_batches_give_the_gradient_of_the_whole(tmp_path):
     gradients = []
     for size in (3, 12):
         trainer = make(tmp_path / str(size), micro_batch=size)
-        rollout(trainer)
-        trainer._accumulate(np.arange(12), actor=True)
-        gradients.append([p.grad.clone() for p in trainer.policy.actor_parameters() if p.grad is not None])
+        trainer.accumulate(collected(trainer), np.arange(12))
+        gradients.append([p.grad.clone() for p in trained(trainer.agent) if p.grad is not None])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -272,24 +278,23 @@ def test_adapters_learn_alone_and_go_on(tmp_path):
     whole = make(tmp_path / "whole", lora=2, pull=0.1)
     before = weights(whole)
     assert whole.run()
-    assert whole.rollout_buffer.cache.capacity > 0
+    assert whole.cache.capacity > 0
     changed = {name for name, value in weights(whole).items() if not torch.equal(before[name], value)}
     assert changed
     assert all(".lora_" in name or name.startswith("value_head.") for name in changed)
     first = make(tmp_path / "parts", lora=2, pull=0.1)
-    first.stop = lambda: True
-    assert not first.run()
+    assert not first.run(lambda: first.done == 1)
     second = make(tmp_path / "parts", lora=2, pull=0.1)
     assert second.run()
     a, b = weights(whole), weights(second)
     assert all(torch.equal(a[name], b[name]) for name in a)
-    batch = next(batch for _, batch in whole._micro_batches(np.arange(8)))
+    batch = next(batch for _, batch in collected(whole).batches(np.arange(8), 8, whole.agent))
     stored = load_agent(str(tmp_path / "whole/checkpoint")).policy
     velocities = []
-    for policy in (whole.policy.policy, stored, VlaserPolicy.initialise(tiny_config(), 1)):
+    for policy in (whole.agent.policy, stored, VlaserPolicy.initialise(tiny_config(), 1)):
         with torch.no_grad():
-            prefix = policy.encode_proprio(batch.vision_language, batch.proprio)
-            velocities.append(policy.velocity(prefix, batch.chain[:, 1], torch.full((8,), 1 / 3)))
+            prefix = policy.encode_proprio(batch.encoding, batch.inputs["proprio"])
+            velocities.append(policy.velocity(prefix, batch.latent["chain"][:, 1], torch.full((8,), 1 / 3)))
     torch.testing.assert_close(velocities[0], velocities[1], rtol=0, atol=1e-5)
     assert (velocities[0] - velocities[2]).abs().max() > 1e-3
 
@@ -298,7 +303,7 @@ def test_adapters_on_language_leave_nothing_to_keep(tmp_path):
     trainer = make(tmp_path, iterations=1, lora=2, freeze=["vision", "embedding"])
     before = weights(trainer)
     trainer.run()
-    assert trainer.rollout_buffer.cache.capacity == 0
+    assert trainer.cache.capacity == 0
     changed = {name.split(".")[1] for name, v in weights(trainer).items() if not torch.equal(before[name], v)}
     assert {"language", "expert"} <= changed
     assert not changed & {"vision", "embed_tokens"}
@@ -306,9 +311,9 @@ def test_adapters_on_language_leave_nothing_to_keep(tmp_path):
 
 def test_with_adapters_an_embedding_that_is_not_frozen_stays(tmp_path):
     trainer = make(tmp_path, iterations=1, lora=2, freeze=["vision", "language"])
-    assert all(".lora_" in name for name in trainer._trained() if name.startswith("policy."))
+    assert all(".lora_" in name for name in trainer.weights() if name.startswith("policy."))
     trainer.run()
-    assert trainer.rollout_buffer.cache.capacity > 0, "keys and values do not change"
+    assert trainer.cache.capacity > 0, "keys and values do not change"
 
 
 # ---------------------------------------------------------------------- the update
@@ -333,12 +338,12 @@ def test_frozen_parts_and_warm_up(tmp_path):
 
 def test_the_critic_does_not_shape_the_actor(tmp_path):
     trainer = make(tmp_path)
-    torch.nn.init.normal_(trainer.policy.value_head.last.weight)
-    rollout(trainer)
-    trainer.rollout_buffer.advantages = np.zeros((6, 4))
-    trainer._accumulate(np.arange(12), actor=True)
-    assert all(p.grad is None or not p.grad.any() for p in trainer.policy.actor_parameters())
-    assert all(p.grad.any() for p in trainer.policy.critic_parameters())
+    torch.nn.init.normal_(trainer.critic.last.weight)
+    rollout = collected(trainer)
+    rollout.advantages = np.zeros((6, 4))
+    trainer.accumulate(rollout, np.arange(12))
+    assert all(p.grad is None or not p.grad.any() for p in trained(trainer.agent))
+    assert all(p.grad.any() for p in trained(trainer.critic))
 
 
 def test_vision_and_language_can_be_trained(tmp_path):
@@ -346,21 +351,20 @@ def test_vision_and_language_can_be_trained(tmp_path):
     trainer = make(tmp_path, iterations=1, freeze=[])
     before = weights(trainer)
     trainer.run()
-    assert trainer.rollout_buffer.cache.capacity == 0
+    assert trainer.cache.capacity == 0
     changed = {n.split(".")[1] for n, v in weights(trainer).items() if not torch.equal(before[n], v)}
     assert {"vision", "projector", "language", "embed_tokens", "expert"} <= changed
 
 
 def test_bf16_products_train_fp32_weights(tmp_path):
     trainer = make(tmp_path, iterations=1, precision="bfloat16")
-    rollout(trainer)
-    assert trainer.policy.decision.vision_language.cache[-1][1].dtype == torch.bfloat16
-    drawn = trainer.rollout_buffer.log_probs.copy()
-    trainer._reevaluate()
-    assert np.abs(trainer.rollout_buffer.log_probs - drawn).max() > 1e-3  # why they are taken again
-    _, error = trainer._accumulate(np.arange(12), actor=True)
-    assert error < 1e-5
-    assert all(p.grad.dtype == torch.float32 for p in trainer.policy.actor_parameters() if p.grad is not None)
+    rollout = collected(trainer)
+    assert trainer.cache.rows(np.arange(2), "cpu").cache[-1][1].dtype == torch.bfloat16
+    drawn = rollout.log_probs.copy()
+    trainer.recompute_log_probs(rollout)
+    assert np.abs(rollout.log_probs - drawn).max() > 1e-3  # why they are taken again
+    assert trainer.accumulate(rollout, np.arange(12))["ratio_error"] < 1e-5
+    assert all(p.grad.dtype == torch.float32 for p in trained(trainer.agent) if p.grad is not None)
 
 
 def test_an_update_stops_at_the_divergence(tmp_path):
@@ -375,13 +379,16 @@ def test_pull_keeps_the_policy_near_its_start(tmp_path):
         trainer = make(tmp_path / name, iterations=2, pull=pull, epochs=4)
         before = weights(trainer)
         trainer.run()
-        rows = next(b for _, b in trainer._micro_batches(np.arange(8)))
+        batch = next(batch for _, batch in collected(trainer).batches(np.arange(8), 8, trainer.agent))
+        start, moved = VlaserPolicy.initialise(tiny_config(), 1), trainer.agent.policy
         with torch.no_grad():
-            prefix = trainer.policy.policy.encode_proprio(rows.vision_language, rows.proprio)
-            new = trainer.policy.policy.velocity(prefix, rows.chain[:, 1], torch.full((8,), 1 / 3))
-            start = VlaserPolicy.initialise(tiny_config(), 1)
-            old = start.velocity(
-                start.encode_proprio(rows.vision_language, rows.proprio), rows.chain[:, 1], torch.full((8,), 1 / 3)
+            new, old = (
+                policy.velocity(
+                    policy.encode_proprio(batch.encoding, batch.inputs["proprio"]),
+                    batch.latent["chain"][:, 1],
+                    torch.full((8,), 1 / 3),
+                )
+                for policy in (moved, start)
             )
         assert any(not torch.equal(before[n], v) for n, v in weights(trainer).items() if n.startswith("policy."))
         distances.append(float((new - old).square().mean()))
@@ -416,10 +423,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     whole = make(tmp_path / "whole", iterations=4)
     assert whole.run()
     first = make(tmp_path / "parts", iterations=4)
-    first.stop = lambda: first.iteration == 2
-    assert not first.run()
+    assert not first.run(lambda: first.done == 2)
     second = make(tmp_path / "parts", iterations=4, policy_seed=1)
-    assert second.iteration == 2
+    assert second.done == 2
     assert second.run()
     a, b = weights(whole), weights(second)
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -435,16 +441,16 @@ def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
         raise StorageError("no pictures here")
 
     with pytest.raises(StorageError, match="no pictures"):
-        make(tmp_path, evaluate=fail, evaluate_every=1).run()
+        make(tmp_path, evaluate=fail, every=1).run()
     scored = []
 
     def score(policy):
-        scored.append(trainer.iteration)
+        scored.append(trainer.done)
         return {"success/mean": 1.0}
 
     for _ in range(2):
-        trainer = make(tmp_path, evaluate=score, evaluate_every=1)
-        assert trainer.iteration == (2 if scored else 1)
+        trainer = make(tmp_path, evaluate=score, every=1)
+        assert trainer.done == (2 if scored else 1)
         assert trainer.run()
     assert scored == [1, 2]
     (tmp_path / "trainer.pt").write_bytes(b"PK")
@@ -455,35 +461,37 @@ def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
 def test_numbers_are_those_of_all_processes(tmp_path, monkeypatch):
     """A second process that is a copy of this one, but whose rewards are 1 and whose episodes all succeed."""
     monkeypatch.setattr(distributed, "all_reduce", lambda value: None)
-    monkeypatch.setattr(Workers, "barrier", lambda self: None)
-    monkeypatch.setattr(Workers, "agree", lambda self, value: value)
-    monkeypatch.setattr(FlowPPO, "_share_gradients", lambda self: None)
+    monkeypatch.setattr(ProcessGroup, "barrier", lambda self: None)
+    monkeypatch.setattr(ProcessGroup, "broadcast", lambda self, value: value)
+    monkeypatch.setattr(ProcessGroup, "sum_gradients", lambda self, parameters: None)
 
     def gather(self, value):
         if isinstance(value, tuple):
-            return [value, (*value[:2], np.ones_like(value[2]), value[3])]
-        return [value, [True] * 3 * len(value)] if isinstance(value, list) else [value, value]
+            (values, returns, rewards, dones), successes = value
+            return [value, ((values, returns, np.ones_like(rewards), dones), [True] * 3 * len(successes))]
+        return [value] if isinstance(value, np.ndarray) else [value, value]
 
-    monkeypatch.setattr(FlowPPO, "_gather", gather)
-    trainer = make(tmp_path, iterations=1, workers=Workers(0, 2))
-    rollout(trainer)
-    buffer, successes = trainer.rollout_buffer, list(trainer.ep_success_buffer)
-    trainer.train()
+    monkeypatch.setattr(ProcessGroup, "gather", gather)
+    trainer = make(tmp_path, iterations=1, group=ProcessGroup(0, 2))
+    collect, seen = trainer.collect, []
+    trainer.collect = lambda: seen.append(collect()) or seen[-1]
+    trainer.run()
     row = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    (rollout,), successes = seen, list(trainer.successes)
     assert row["step"] == 2 * 6 * 4
-    assert row["rollout/reward"] == pytest.approx((buffer.rewards.mean() + 1) / 2)
-    assert row["rollout/episodes"] == 2 * buffer.dones.sum()
+    assert row["rollout/reward"] == pytest.approx((rollout.rewards.mean() + 1) / 2)
+    assert row["rollout/episodes"] == 2 * rollout.dones.sum()
     assert row["rollout/success_rate"] == pytest.approx((sum(successes) + 3 * len(successes)) / (4 * len(successes)))
-    assert list(trainer.ep_success_buffer) == successes
+    assert successes == rollout.successes
 
 
 def test_an_update_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(tmp_path):
     first = make(tmp_path, save_every=1)
     spoil(first, iteration=1)
     before: dict[str, torch.Tensor] = {}
-    reevaluate = first._reevaluate
-    first._reevaluate = lambda: (before.update(weights(first)), reevaluate())[1]
-    first._minibatches = lambda: iter([np.arange(12)])
+    recompute = first.recompute_log_probs
+    first.recompute_log_probs = lambda rollout: (before.update(weights(first)), recompute(rollout))[1]
+    first.minibatches = lambda rollout: iter([np.arange(12)])
     match = (
         r"^Training diverged: the policy loss of update 2 in iteration 2 is nan, .*; lower algo\.learning_rate and "
         rf"resume from the last checkpoint with run={tmp_path}\.$"
@@ -494,22 +502,22 @@ def test_an_update_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(t
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert load_agent(str(tmp_path / "checkpoint"))
     second = make(tmp_path)
-    assert second.iteration == 1
+    assert second.done == 1
     assert second.run()
 
 
 @pytest.mark.parametrize("who", ["actor", "critic"])
 def test_neither_steps_where_one_gradient_is_not_finite(tmp_path, who):
     trainer = make(tmp_path)
-    rollout(trainer)
-    trainer._update_learning_rate([trainer.actor_optimizer, trainer.critic_optimizer])
-    trainer._accumulate(np.arange(12), actor=True)
-    parameters = getattr(trainer.policy, f"{who}_parameters")()
+    rollout = collected(trainer)
+    trainer.set_learning_rates()
+    means = trainer.accumulate(rollout, np.arange(12))
+    parameters = trained({"actor": trainer.agent, "critic": trainer.critic}[who])
     next(p for p in parameters if p.grad is not None).grad.fill_(math.inf)
     before = weights(trainer)
     rate = {"actor": r"algo\.learning_rate", "critic": r"algo\.critic_learning_rate"}[who]
     with pytest.raises(DivergedError, match=rf"the {who}'s gradient norm of update .* is inf, .*; lower {rate} and"):
-        trainer._step(actor=True)
+        trainer.take_step(means)
     after = weights(trainer)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -520,7 +528,7 @@ def test_the_stored_policy_acts_and_the_run_keeps_its_density(tmp_path):
     with pytest.raises(InvalidConfigError, match=r"same algo\.density"):
         make(tmp_path, iterations=2, density="flow_noise")
     agent = load_agent(str(tmp_path / "checkpoint"))
-    for name, value in trainer.policy.policy.state_dict().items():
+    for name, value in trainer.agent.policy.state_dict().items():
         assert torch.equal(agent.policy.state_dict()[name], value), name
 
 

@@ -14,17 +14,21 @@ import torch
 from demonstrations import SIZE, TINY, tiny_config, write_set
 
 from vlaser_gym import cli
-from vlaser_gym.agents.learners.curves import read_metrics
-from vlaser_gym.agents.learners.dataset import Batch, Batches, Demonstrations
-from vlaser_gym.agents.learners.distributed import Workers
-from vlaser_gym.agents.learners.sft import FlowLoss, SftSettings, SupervisedFineTuning
 from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
+from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
-from vlaser_gym.train import TrainSettings, initial_policy
+from vlaser_gym.settings.algorithms import SftSettings
+from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.training.data.demonstrations import Batches, Demonstrations
+from vlaser_gym.training.distributed import ProcessGroup
+from vlaser_gym.training.job import initial_policy
+from vlaser_gym.training.metrics import read_metrics
+from vlaser_gym.training.sft import ImitationLoss, SupervisedFineTuning
+from vlaser_gym.training.trainer import RunOptions
 
 SETTINGS = SftSettings(
     name="sft",
@@ -56,21 +60,13 @@ def read(path) -> Demonstrations:
     return Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE, "area"))
 
 
-def build(data, path, workers=None, config=None, evaluate=None, evaluate_every=0, **changes) -> SupervisedFineTuning:
+def build(data, path, group=None, config=None, evaluate=None, evaluate_every=0, **changes) -> SupervisedFineTuning:
+    settings = dataclasses.replace(SETTINGS, **changes)
     processor = nano_processor(tiny_config(), data.statistics())
-    return SupervisedFineTuning(
-        VlaserPolicy.initialise(config or tiny_config(), seed=1),
-        processor,
-        Batches(data, processor, seed=5),
-        dataclasses.replace(SETTINGS, **changes),
-        path,
-        seed=5,
-        workers=workers,
-        save_every=3,
-        log_every=2,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
-    )
+    policy = VlaserPolicy.initialise(config or tiny_config(), seed=1)
+    agent = TrainableVlaser(policy, processor, None, settings.places, seed=5)
+    options = RunOptions(5, group or ProcessGroup(), 3, 2, evaluate, evaluate_every)
+    return SupervisedFineTuning(agent, Batches(data, agent, seed=5), settings, path, options)
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +81,17 @@ def make(data, tmp_path):
 
 def spoil(trainer: SupervisedFineTuning, step: int) -> None:
     """The noise of one step is not a number."""
-    micro_batches = trainer._micro_batches
+    micro_batches = trainer.micro_batches
 
     def spoiled():
-        factor = math.nan if trainer.step == step else 1.0
-        return [(batch, factor * noise, t) for batch, noise, t in micro_batches()]
+        factor = math.nan if trainer.done == step else 1.0
+        return [(batch, {**draws, "noise": factor * draws["noise"]}) for batch, draws in micro_batches()]
 
-    trainer._micro_batches = spoiled
+    trainer.micro_batches = spoiled
 
 
 def weights(trainer: SupervisedFineTuning) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.module.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.agent.state_dict().items()}
 
 
 def after(steps: int):
@@ -108,69 +104,67 @@ def same(a, b) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def agent_of(data, places: float = 0.0) -> TrainableVlaser:
+    policy = VlaserPolicy.initialise(tiny_config(), seed=2)
+    return TrainableVlaser(policy, nano_processor(tiny_config(), data.statistics()), None, places)
+
+
 def test_the_loss_is_the_policys_own(data):
     """With one noise per row it is ``VlaserPolicy.flow_loss``, with K its mean over the K."""
-    policy = VlaserPolicy.initialise(tiny_config(), seed=2)
-    processor = nano_processor(tiny_config(), data.statistics())
-    batch = Batches(data, processor, 0).batch(np.arange(6))
+    agent = agent_of(data)
+    batch = Batches(data, agent, 0).batch(np.arange(6))
     generator = torch.Generator().manual_seed(0)
     noise, t = torch.randn(6, 3, 4, 7, generator=generator), torch.rand(6, 3, generator=generator)
-    loss, error, _ = FlowLoss(policy)(batch, noise, t)
-    inputs = {
-        "pixel_values": normalize_pixels(batch.pixels),
-        "input_ids": batch.input_ids,
-        "proprio": batch.proprio,
-        "actions": batch.actions,
-    }
-    expected = torch.stack([policy.flow_loss(inputs, noise[:, k], t[:, k]) for k in range(3)]).mean()
+    loss, terms = ImitationLoss(agent)(batch, {"noise": noise, "t": t})
+    inputs = {**batch, "pixel_values": normalize_pixels(batch["pixels"])}
+    expected = torch.stack([agent.policy.flow_loss(inputs, noise[:, k], t[:, k]) for k in range(3)]).mean()
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(error, expected.detach())
+    torch.testing.assert_close(terms["imitation"], expected.detach())
 
 
 def test_the_places_are_a_second_loss_from_the_image_features(data):
-    policy = VlaserPolicy.initialise(tiny_config(), seed=2)
-    batch = Batches(data, nano_processor(tiny_config(), data.statistics()), 0).batch(np.arange(6))
-    module = FlowLoss(policy, 0.5)
-    loss, error, misplaced = module(batch, torch.zeros(6, 1, 4, 7), torch.zeros(6, 1))
-    features = policy.image_features(normalize_pixels(batch.pixels)).flatten(1)
-    expected = (module.places(features) - batch.places).square().mean()
-    torch.testing.assert_close(misplaced, expected.detach())
-    torch.testing.assert_close(loss.detach(), error + 0.5 * misplaced)
+    agent = agent_of(data, places=0.5)
+    batch = Batches(data, agent, 0).batch(np.arange(6))
+    loss, terms = ImitationLoss(agent)(batch, {"noise": torch.zeros(6, 1, 4, 7), "t": torch.zeros(6, 1)})
+    features = agent.policy.image_features(normalize_pixels(batch["pixels"])).flatten(1)
+    expected = (agent.places(features) - batch["places"]).square().mean()
+    torch.testing.assert_close(terms["places"], 0.5 * expected.detach())
+    torch.testing.assert_close(loss.detach(), terms["imitation"] + terms["places"])
 
 
-def test_all_that_the_loss_gives_is_on_the_policys_device():
+def test_all_that_the_loss_gives_is_on_the_policys_device(data):
     """The meta device stands in for a GPU: a tensor of the CPU could not be stacked with the others."""
     policy = VlaserPolicy.on_meta(tiny_config())
-    batch = Batch(
-        pixels=torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8, device="meta"),
-        input_ids=torch.zeros(2, policy.config.max_length, dtype=torch.long, device="meta"),
-        proprio=torch.zeros(2, policy.config.proprio_dim, device="meta"),
-        actions=torch.zeros(2, 4, 7, device="meta"),
-        places=torch.zeros(2, 10, device="meta"),
-    )
-    found = FlowLoss(policy)(batch, torch.zeros(2, 1, 4, 7, device="meta"), torch.zeros(2, 1, device="meta"))
-    assert {value.device.type for value in found} == {"meta"}
+    agent = TrainableVlaser(policy, nano_processor(tiny_config(), data.statistics()))
+    batch = {
+        "pixels": torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8),
+        "input_ids": torch.zeros(2, policy.config.max_length, dtype=torch.long),
+        "proprio": torch.zeros(2, policy.config.proprio_dim),
+        "actions": torch.zeros(2, 4, 7),
+    }
+    loss, terms = ImitationLoss(agent)(batch, {"noise": torch.zeros(2, 1, 4, 7), "t": torch.zeros(2, 1)})
+    assert {value.device.type for value in (loss, *terms.values())} == {"meta"}
 
 
 def test_the_first_process_says_when_the_time_is_up(make):
     """A process with its own clock would stop alone, and the others would wait for it."""
 
-    class Follower(Workers):
-        def agree(self, value):
+    class Follower(ProcessGroup):
+        def broadcast(self, value):
             return False
 
-    trainer = make(workers=Follower())
-    assert trainer.train(stop=lambda: True)
+    trainer = make(group=Follower())
+    assert trainer.run(stop=lambda: True)
 
 
 def test_a_continued_run_ends_with_the_same_bits(make):
     whole = make("whole")
-    assert whole.train()
+    assert whole.run()
     first = make("parts")
-    assert not first.train(after(3))
+    assert not first.run(after(3))
     second = make("parts")
-    assert second.step == 3
-    assert second.train()
+    assert second.done == 3
+    assert second.run()
     assert same(weights(whole), weights(second))
     assert same(whole.average.state_dict(), second.average.state_dict())
     moments = [state["exp_avg_sq"] for state in whole.optimizer.state.values()]
@@ -184,13 +178,13 @@ def test_stochastic_depth_goes_on_with_the_same_bits_too(make):
     whole = make("whole", config=config)
     plain = make("plain", config=tiny_config(vision_layers=3))
     before = torch.get_rng_state()
-    assert not torch.equal(whole.take_step(), plain.take_step()), "something is left out"
+    assert whole.take_step()["imitation"] != plain.take_step()["imitation"], "something is left out"
     assert torch.equal(torch.get_rng_state(), before)
-    assert whole.train()
-    make("parts", config=config).train(after(3))
+    assert whole.run()
+    make("parts", config=config).run(after(3))
     torch.rand(5)  # a new process's global stream stands elsewhere
     second = make("parts", config=config)
-    assert second.train()
+    assert second.run()
     assert same(weights(whole), weights(second))
 
 
@@ -199,24 +193,24 @@ def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(make, tmp_pat
         raise StorageError("no pictures here")
 
     with pytest.raises(StorageError, match="no pictures"):
-        make(evaluate=fail, evaluate_every=2).train()
+        make(evaluate=fail, evaluate_every=2).run()
     scored = []
 
     def score(policy):
-        scored.append(trainer.step)
+        scored.append(trainer.done)
         return {"success/mean": 0.5}
 
     for _ in range(2):
         trainer = make(evaluate=score, evaluate_every=2)
-        assert trainer.step == (6 if scored else 2)
-        assert trainer.train()
+        assert trainer.done == (6 if scored else 2)
+        assert trainer.run()
     assert scored == [2, 4, 6]
     rows = read_metrics(tmp_path / "run/metrics.jsonl")
     assert [row["step"] for row in rows if "success/mean" in row] == [2, 4, 6]
 
 
 def test_a_continued_run_has_the_settings_of_now(make):
-    make().train(after(3))
+    make().run(after(3))
     second = make(weight_decay=0.3, betas=(0.8, 0.95), learning_rate=1e-4)
     assert {group["weight_decay"] for group in second.optimizer.param_groups} == {0.0, 0.3}
     assert {tuple(group["betas"]) for group in second.optimizer.param_groups} == {(0.8, 0.95)}
@@ -228,7 +222,7 @@ def test_a_continued_run_has_the_settings_of_now(make):
 
 def test_a_step_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(make, tmp_path):
     whole, first = make("whole"), make()
-    whole.train()
+    whole.run()
     spoil(first, step=4)
     match = (
         rf"^Training diverged: the loss of step 5 is nan, .*; lower algo\.learning_rate and algo\.expert_learning_rate "
@@ -238,20 +232,20 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(make
     take_step = first.take_step
     first.take_step = lambda: (before.update(weights(first)), take_step())[1]
     with pytest.raises(DivergedError, match=match):
-        first.train()
+        first.run()
     assert same(before, weights(first))
-    assert first.step == 4
+    assert first.done == 4
     assert load_agent(str(tmp_path / "run/checkpoint"), device="cpu")
     second = make()
-    assert second.step == 3
-    assert second.train()
+    assert second.done == 3
+    assert second.run()
     assert same(weights(whole), weights(second))
 
 
 def test_a_learning_rate_that_is_too_high_is_said(make, tmp_path):
     trainer = make(learning_rate=1e37, expert_learning_rate=1e37, warmup=0)
     with pytest.raises(DivergedError, match=r"^Training diverged: the (loss|gradient norm) of step 2 is (nan|inf)"):
-        trainer.train()
+        trainer.run()
     assert all(value.isfinite().all() for value in weights(trainer).values())
     assert not (tmp_path / "run/trainer.pt").exists()
 
@@ -271,7 +265,7 @@ def test_the_rates_that_are_logged_are_those_of_the_step(make, tmp_path):
     rates = []
     take_step = trainer.take_step
     trainer.take_step = lambda: (take_step(), rates.append([g["lr"] for g in trainer.optimizer.param_groups]))[0]
-    trainer.train()
+    trainer.run()
     for row in read_metrics(tmp_path / "run/metrics.jsonl"):
         lr = rates[row["step"] - 1]
         assert [row["learning_rate"], row["expert_learning_rate"]] == pytest.approx([lr[0], lr[-1]])
@@ -288,8 +282,9 @@ def test_parts_of_a_batch_add_up_to_the_batch(make):
 def test_learning_lowers_the_loss(make):
     trainer = make(steps=60, learning_rate=1e-2, expert_learning_rate=1e-2, augment="none")
     losses = [trainer.take_step() for _ in range(60)]
-    assert torch.stack(losses[-10:]).mean(0)[0] < 0.7 * torch.stack(losses[:10]).mean(0)[0]
-    assert torch.stack(losses[-10:]).mean(0)[1] < 0.5 * torch.stack(losses[:10]).mean(0)[1]
+    for name, share in (("imitation", 0.7), ("places", 0.5)):
+        first, last = (float(sum(row[name] for row in rows)) for rows in (losses[:10], losses[-10:]))
+        assert last < share * first, name
 
 
 def test_the_learning_rate_warms_up_and_follows_a_cosine(make):
@@ -304,12 +299,12 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine(make):
 def test_stored_weights_are_an_average_over_the_steps(make):
     trainer = make(ema=0.5)
     name = "action_decoder.weight"
-    expected = trainer.policy.state_dict()[name].clone()
+    expected = trainer.agent.policy.state_dict()[name].clone()
     for step in range(1, 4):
         trainer.take_step()
         decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * trainer.policy.state_dict()[name]
-    torch.testing.assert_close(trainer.average.state_dict()[name], expected)
+        expected = decay * expected + (1 - decay) * trainer.agent.policy.state_dict()[name]
+    torch.testing.assert_close(trainer.average.policy.state_dict()[name], expected)
 
 
 def test_groups_have_their_own_rates_and_frozen_parts_stay(make):
@@ -323,25 +318,25 @@ def test_groups_have_their_own_rates_and_frozen_parts_stay(make):
 def test_bf16_products_train_fp32_weights(make):
     trainer = make(precision="bfloat16")
     exact = make("exact")
-    assert trainer.policy.dtype == torch.float32
-    got, expected = trainer.take_step()[0], exact.take_step()[0]
+    assert trainer.agent.policy.dtype == torch.float32
+    got, expected = trainer.take_step()["imitation"], exact.take_step()["imitation"]
     assert got != expected
     assert got == pytest.approx(float(expected), rel=0.03)
 
 
 def test_a_run_leaves_a_policy_numbers_and_curves(make, tmp_path):
     trainer = make()
-    trainer.train()
+    trainer.run()
     run = tmp_path / "run"
     agent = load_agent(str(run / "checkpoint"), device="cpu")
-    assert same(dict(agent.policy.state_dict()), dict(trainer.average.state_dict()))
-    assert agent.processor.statistics == trainer.processor.statistics
+    assert same(dict(agent.policy.state_dict()), dict(trainer.average.policy.state_dict()))
+    assert agent.processor.statistics == trainer.agent.processor.statistics
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [2, 4, 6]
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert [e.step for e in events.Scalars("loss/flow")] == [2, 4, 6]
+    assert [e.step for e in events.Scalars("loss/imitation")] == [2, 4, 6]
 
 
 def test_wrong_settings_are_named(make):
@@ -404,7 +399,7 @@ def test_several_initialisations_are_tabulated(path, tmp_path):
     subprocess.run([sys.executable, *first], check=True, timeout=280)
     several = command(path, tmp_path / "all", "algo.steps=5", f"init=[nano,{tmp_path}/first/checkpoint]")
     done = subprocess.run([sys.executable, *several], check=True, timeout=280, capture_output=True, text=True)
-    assert "loss/flow" in done.stdout
+    assert "loss/imitation" in done.stdout
     assert (tmp_path / "all" / "curves.png").is_file()
     lines = [line for line in done.stdout.splitlines() if "first" in line and "│" in line]
     assert lines, done.stdout
@@ -415,7 +410,7 @@ def test_parts_of_an_init_can_start_afresh(path, tmp_path):
     before = VlaserPolicy.initialise(config, seed=1)
     save_pretrained(before, tmp_path)
     nano_processor(config).save(tmp_path)
-    settings = TrainSettings.from_config(cli.load("train", [f"init={tmp_path}", "fresh=[expert]", "seed=7"]))
+    settings = cli.typed(TrainSettings, cli.load("train", [f"init={tmp_path}", "fresh=[expert]", "seed=7"]))
     after = initial_policy(settings, str(tmp_path))[0].state_dict()
     drawn = VlaserPolicy.initialise(config, seed=1)
     drawn.reset_parameters(7, ["expert"])

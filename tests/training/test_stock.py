@@ -7,12 +7,12 @@ import pytest
 import torch
 from stable_baselines3 import PPO, SAC
 
-from vlaser_gym.agents.learners.curves import read_metrics
-from vlaser_gym.agents.learners.sb3 import StockTraining, make_state_lanes
-from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.cli import group_config, load, typed
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.settings.algorithms import Sb3Settings
 from vlaser_gym.train import main
+from vlaser_gym.training.metrics import read_metrics
+from vlaser_gym.training.stock import StockTraining, make_state_env
 
 TASK = "widowx_stack_cube"
 OPTIONS = {
@@ -23,7 +23,7 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("vlaser_gym.agents.learners.curves.draw_curves", lambda *_: None)
+    monkeypatch.setattr("vlaser_gym.training.metrics.draw_curves", lambda *_: None)
 
 
 def settings(name: str, **changes) -> Sb3Settings:
@@ -39,12 +39,12 @@ def parameters(model) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("name", "algorithm"), [("sb3_ppo", PPO), ("sb3_sac", SAC)])
 def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, monkeypatch, name, algorithm):
     torch.set_num_threads(1)
-    lanes = make_state_lanes([TASK], 2, settings(name))
+    lanes = make_state_env([TASK], 2, settings(name))
     try:
-        first = StockTraining(lanes, settings(name), tmp_path, stop=lambda: first.timesteps >= 80)
+        first = StockTraining(lanes, settings(name), tmp_path)
         assert type(first.model) is algorithm
         before = parameters(first.model)
-        assert not first.run()
+        assert not first.run(lambda: first.timesteps >= 80)
         after = parameters(first.model)
         assert any(not torch.equal(before[key], after[key]) for key in after)
         # The file is stock: the library itself reads it.
@@ -79,7 +79,7 @@ def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, monkeypatch, name, a
 def test_rewards_and_discounts(tmp_path):
     """Chunks: the algorithm discounts by what a whole chunk is worth."""
     wanted = settings("sb3_ppo", horizon=4, gamma=0.9, reward="subgoals")
-    lanes = make_state_lanes([TASK], 2, wanted)
+    lanes = make_state_env([TASK], 2, wanted)
     try:
         assert StockTraining(lanes, wanted, tmp_path).model.gamma == pytest.approx(0.9**4)
         assert lanes.action_space.shape == (4, 7)
@@ -94,7 +94,7 @@ def test_rewards_and_discounts(tmp_path):
 def test_bad_settings_are_one_sentence(tmp_path):
     with pytest.raises(UnknownNameError, match="reward"):
         settings("sb3_ppo", reward="dense")
-    lanes = make_state_lanes([TASK], 2, settings("sb3_ppo"))
+    lanes = make_state_env([TASK], 2, settings("sb3_ppo"))
     try:
         wrong = dataclasses.replace(settings("sb3_ppo"), options={"steps": 3})
         with pytest.raises(InvalidConfigError, match=r"keyword arguments of Stable-Baselines3's PPO: .*steps"):

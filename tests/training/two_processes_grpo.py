@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from test_grpo import make, weights
 
-from vlaser_gym.agents.learners import curves
-from vlaser_gym.agents.learners.distributed import joined_workers
+from vlaser_gym.training import metrics
+from vlaser_gym.training.distributed import joined_processes
 
 if __name__ == "__main__":
-    path, lanes = Path(sys.argv[1]), int(sys.argv[2])
-    curves.draw_curves = lambda *_: None
-    with joined_workers("cpu") as workers:
-        trainer = make(path / "run", lanes=lanes // workers.size, workers=workers, learning_rate=1e-4)
+    path, envs = Path(sys.argv[1]), int(sys.argv[2])
+    metrics.draw_curves = lambda *_: None
+    with joined_processes("cpu") as group:
+        trainer = make(path / "run", envs=envs // group.size, group=group, learning_rate=1e-4)
         trainer.run()
-        torch.save(weights(trainer), path / f"weights-{workers.rank}.pt")
+        torch.save(weights(trainer), path / f"weights-{group.rank}.pt")

@@ -61,19 +61,13 @@ class LearningEnv:
         self.agent, self.decoder, self.num_envs = agent, agent.make_decoder(), env.num_envs
         #: What the policy reads now, a row per environment.
         self.inputs: Inputs = {}
-
-    @property
-    def active(self) -> Bools:
-        """Environments that wait for a decision, ``[N]``."""
-        return np.ones(self.num_envs, bool)
+        #: Environments that wait for a decision, ``[N]``.
+        self.active: Bools = np.ones(self.num_envs, bool)
 
     def reset(self, seed: int) -> None:
         """Begin; environment i draws its layouts from ``seed + i``."""
         observation, _ = self.env.reset(seed=[seed + i for i in range(self.num_envs)])
-        self._begin(observation, np.ones(self.num_envs, bool))
-
-    def _begin(self, observation: Mapping[str, Any], mask: Bools) -> None:
-        self.decoder.reset(np.flatnonzero(mask))
+        self.decoder.reset(np.arange(self.num_envs))
         self.inputs = self.agent.transform(observation)
 
     def step(self, chunk: NDArray[Any]) -> Outcome:
@@ -81,26 +75,22 @@ class LearningEnv:
         actions = self.decoder(chunk, np.arange(self.num_envs))
         observation, rewards, terminated, truncated, info = self.env.step(actions)
         dones = terminated | truncated
-        cut = np.flatnonzero(truncated & ~terminated)
-        finals = self._final_inputs(info, cut)
-        self._begin(observation, dones)
+        self.decoder.reset(np.flatnonzero(dones))
+        self.inputs = self.agent.transform(observation)
+        cut = np.flatnonzero(truncated & ~terminated) if "final_obs" in info else np.zeros(0, np.int64)
+        last = [info["final_obs"][i] for i in cut]
+        names = last[0] if last else ()
+        # Sentences stay a tuple; arrays are stacked.
+        rows = {name: [observation[name] for observation in last] for name in names}
+        stacked = {name: values if name == "instruction" else np.stack(values) for name, values in rows.items()}
         return Outcome(
             rewards=rewards.astype(np.float32),
             discounts=info["chunk"]["discount"],
             dones=dones,
             truncated=cut,
-            final_inputs=finals,
+            final_inputs=self.agent.transform(stacked) if last else {},
             successes=np.asarray(info["success"])[dones].tolist(),
         )
-
-    def _final_inputs(self, info: Mapping[str, Any], indices: NDArray[np.int64]) -> Inputs:
-        if not len(indices) or "final_obs" not in info:
-            return {}
-        last = [info["final_obs"][i] for i in indices]
-        stacked = {
-            n: tuple(o[n] for o in last) if n == "instruction" else np.stack([o[n] for o in last]) for n in last[0]
-        }
-        return self.agent.transform(stacked)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the future of the episodes depends on."""
@@ -155,18 +145,14 @@ class GroupEnv(LearningEnv):
         self.tasks, self.size, self.rounds = tuple(tasks), size, rounds
         #: Which of its group's initial states an environment runs; ``rounds`` when it is through.
         self.round = np.full(self.num_envs, rounds)
+        self.active = np.zeros(self.num_envs, bool)
         self._group, self._rollout = first + np.arange(self.num_envs) // size, 0
-
-    @property
-    def active(self) -> Bools:
-        """See :class:`LearningEnv`."""
-        return np.asarray(self.round < self.rounds)
 
     def reset(self, seed: int) -> None:
         """Begin a rollout; the seed fixes all initial states."""
         self._rollout = seed
-        self.round[:] = 0
-        self._place(np.ones(self.num_envs, bool))
+        self.round[:], self.active[:] = 0, True
+        self._place(self.active.copy())
 
     def _place(self, mask: Bools) -> None:
         """Begin the next episodes in ``mask``: one seed, hence one layout, for a group's members."""
@@ -179,12 +165,14 @@ class GroupEnv(LearningEnv):
             "trial": (np.arange(self.num_envs) % self.size).tolist(),
         }
         observation, _ = self.env.reset(seed=seeds, options=options)
-        self._begin(observation, mask)
+        self.decoder.reset(np.flatnonzero(mask))
+        self.inputs = self.agent.transform(observation)
 
     def step(self, chunk: NDArray[Any]) -> Outcome:
         """See :class:`LearningEnv`."""
         outcome = super().step(chunk)
         self.round[outcome.dones] += 1
+        self.active = np.asarray(self.round < self.rounds)
         again = outcome.dones & self.active
         if again.any():
             self._place(again)
@@ -200,6 +188,7 @@ class GroupEnv(LearningEnv):
         """See :class:`LearningEnv`."""
         super().set_state(state)
         self.round, self._rollout = state["snapshot"]["round"].copy(), state["snapshot"]["rollout"]
+        self.active = np.asarray(self.round < self.rounds)
 
 
 def make_learning_env(

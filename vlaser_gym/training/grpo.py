@@ -14,16 +14,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.settings.algorithms import GrpoSettings
 from vlaser_gym.training.advantages import group_advantages
 from vlaser_gym.training.environments import GroupEnv
 from vlaser_gym.training.job import Job
-from vlaser_gym.training.on_policy import Means, OnPolicyTrainer
-from vlaser_gym.training.ppo import clipped_surrogate
-from vlaser_gym.training.rollout import Batch, Rollout
+from vlaser_gym.training.on_policy import OnPolicyTrainer
+from vlaser_gym.training.ppo import PPO
+from vlaser_gym.training.rollout import Rollout
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.trainer import RunOptions
 
@@ -51,15 +50,9 @@ class GRPO(OnPolicyTrainer):
         *,
         decisions: int | None = None,
     ) -> None:
-        self.longest = decisions or max(
-            -(-task.max_steps // agent.act_steps) for task in cast(Any, env.env).unwrapped.tasks
-        )
-        super().__init__(agent, env, settings, path, options)
-
-    @property
-    def rollout_steps(self) -> int:
-        """As many decisions as a group's episodes can take."""
-        return self.env.rounds * self.longest
+        tasks = cast(Any, env.env).unwrapped.tasks if decisions is None else ()
+        longest = decisions or max(-(-task.max_steps // agent.act_steps) for task in tasks)
+        super().__init__(agent, env, settings, path, options, rollout_steps=env.rounds * longest)
 
     def collect(self) -> Rollout:
         """Whole episodes of fresh groups."""
@@ -72,21 +65,18 @@ class GRPO(OnPolicyTrainer):
         grouped = group_advantages(successes.reshape(-1, self.env.size, self.env.rounds))
         advantages = grouped.reshape(successes.shape)[index, episode]
         rollout.advantages = np.where(rollout.active, advantages, 0.0)
+        # Groups whose members all fared alike teach nothing.
+        rollout.rows = np.flatnonzero(rollout.advantages)
 
-    def rows_to_learn(self, rollout: Rollout) -> NDArray[np.int64]:
-        """Decisions of groups whose members fared differently."""
-        return np.flatnonzero(rollout.advantages)
-
-    def loss(self, batch: Batch) -> tuple[Tensor, Means]:
-        """PPO's without critic."""
-        return clipped_surrogate(self, batch)
+    #: PPO's, which does without a critic where there is none.
+    loss = PPO.loss
 
     def outcomes(self, rollout: Rollout) -> dict[str, float]:
         """See :class:`OnPolicyTrainer`; and how many groups taught something."""
         successes = episode_successes(rollout, self.env.rounds)[0].reshape(-1, self.env.size, self.env.rounds)
         varied = successes.std(1) > 0
         counts = [successes.size, successes.sum(), varied.size, varied.sum(), rollout.active.sum()]
-        totals = self.group.sum(torch.tensor(counts, dtype=torch.float64), self.agent.device).tolist()
+        totals = self.group.sum(torch.tensor(counts, dtype=torch.float64), self.device).tolist()
         episodes, succeeded, groups, useful, decisions = totals
         row: dict[str, Any] = {"rollout/success": succeeded / episodes, "rollout/useful_groups": useful / groups}
         return {**super().outcomes(rollout), **row, "rollout/decisions": decisions}
@@ -97,8 +87,8 @@ def episode_successes(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Successes ``[N, rounds]``, and for each decision ``[T, N]`` its episode's number and its environment's."""
     episode = np.minimum(np.cumsum(rollout.dones, 0) - rollout.dones, rounds - 1)
-    index = np.broadcast_to(np.arange(rollout.num_envs), episode.shape)
-    successes = np.zeros((rollout.num_envs, rounds))
+    index = np.broadcast_to(np.arange(episode.shape[1]), episode.shape)
+    successes = np.zeros((episode.shape[1], rounds))
     np.add.at(successes, (index, episode), rollout.rewards)
     return successes, episode, index
 

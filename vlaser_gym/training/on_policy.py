@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vlaser_gym.agents.trainable import Draws, TrainableAgent
+from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import PpoSettings
 from vlaser_gym.training.data.prefix_cache import PrefixCache
@@ -24,7 +24,15 @@ from vlaser_gym.training.environments import LearningEnv
 from vlaser_gym.training.rollout import Batch, Rollout, collect
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.snapshots import pack, unpack
-from vlaser_gym.training.trainer import RunOptions, Trainer, choose_trained, load_weights, trained, trained_weights
+from vlaser_gym.training.trainer import (
+    RunOptions,
+    Trainer,
+    cache_device,
+    choose_trained,
+    load_weights,
+    trained,
+    trained_weights,
+)
 
 Ints = NDArray[np.int64]
 Means = dict[str, Tensor]
@@ -39,10 +47,12 @@ class OnPolicyTrainer(Trainer):
         settings: see :class:`PpoSettings`.
         path, options: see :class:`Trainer`.
         critic: from the agent's value features to values; ``None`` if the algorithm has none.
+        rollout_steps: decisions per environment and rollout, at most; by default ``settings.n_steps``.
 
     Attributes:
         timesteps: decisions of this process so far.
         successes: of its last hundred episodes.
+        trains_actor: whether the policy itself learns in this iteration, and not the critic alone.
     """
 
     unit = "iteration"
@@ -59,9 +69,11 @@ class OnPolicyTrainer(Trainer):
         path: str | Path,
         options: RunOptions | None = None,
         critic: nn.Module | None = None,
+        rollout_steps: int | None = None,
     ) -> None:
         super().__init__(agent, path, settings.iterations, options)
         self.env, self.settings, self.critic = env, settings, critic
+        self.rollout_steps = rollout_steps or settings.n_steps
         choose_trained(agent, settings.freeze, settings.lora, self.seed)
         kept = agent.encoding_is_frozen
         if settings.pull and not kept:
@@ -71,40 +83,32 @@ class OnPolicyTrainer(Trainer):
                 f"algo.freeze={list(settings.freeze)}: freeze all three, or use algo.pull=0."
             )
         self.reference = agent.frozen_copy() if settings.pull else None
-        self.cache = PrefixCache(settings.cache_mb * 2**20 if kept else 0, settings.cache_device or agent.device)
-        self.optimizer = torch.optim.AdamW(trained(agent), settings.learning_rate, weight_decay=0.0)
+        where, total = cache_device(settings.cache_device, agent), self.rollout_steps * env.num_envs
+        self.cache = PrefixCache(settings.cache_mb * 2**20 if kept else 0, where, total)
+        self.actor_parameters, self.critic_parameters = trained(agent), trained(critic) if critic is not None else []
+        self.optimizer = torch.optim.AdamW(self.actor_parameters, weight_decay=0.0)
         # As a group, because there may be none.
-        critics = trained(critic) if critic is not None else []
-        self.critic_optimizer = torch.optim.AdamW(
-            [{"params": critics}], settings.critic_learning_rate, weight_decay=0.0
-        )
+        self.critic_optimizer = torch.optim.AdamW([{"params": self.critic_parameters}], weight_decay=0.0)
         self.timesteps = self.updates = 0
+        self.trains_actor = True
         self.successes: deque[bool] = deque(maxlen=100)
         self.load()
 
     # ------------------------------------------------------------------ what an algorithm says
 
-    @property
-    def rollout_steps(self) -> int:
-        """Decisions per environment and rollout, at most."""
-        return self.settings.n_steps
-
     @abstractmethod
     def estimate(self, rollout: Rollout) -> None:
-        """Set the rollout's advantages and returns."""
+        """Set the rollout's advantages and returns, and the rows to learn from if these are not all."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Means]:
         """What is minimised, summed over a batch's decisions, and sums of :attr:`reported` (float64, on the CPU)."""
 
-    def rows_to_learn(self, rollout: Rollout) -> Ints:
-        """Numbers of the decisions that the update uses."""
-        return np.arange(rollout.dones.size)
-
     # ------------------------------------------------------------------ an iteration
 
     def step(self) -> bool:
         """Collect, estimate, update."""
+        self.trains_actor = self.done >= self.settings.critic_warmup
         rollout = self.collect()
         self.estimate(rollout)
         row = self.update(rollout)
@@ -114,18 +118,17 @@ class OnPolicyTrainer(Trainer):
 
     def collect(self) -> Rollout:
         """One rollout; its random numbers are drawn for the environments of all processes."""
+        count, rank, steps = self.env.num_envs, self.group.rank, range(self.rollout_steps)
         if not self.env.inputs:
-            self.env.reset(self.seed + self.group.rank * self.env.num_envs)
-        count = self.env.num_envs
-        mine = slice(self.group.rank * count, (self.group.rank + 1) * count)
-
-        def draw(step: int) -> Draws:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, self.done, step))
-            return {name: rows[mine] for name, rows in self.agent.draw(count * self.group.size, generator).items()}
-
+            self.env.reset(self.seed + rank * count)
+        seeds = (torch.Generator().manual_seed(seed_of(self.seed, self.done, step)) for step in steps)
+        everyone = (self.agent.draw(count * self.group.size, generator) for generator in seeds)
+        mine = slice(rank * count, (rank + 1) * count)
+        draws = ({name: rows[mine] for name, rows in drawn.items()} for drawn in everyone)
         with self.autocast(self.settings.precision):
-            rollout = collect(self.env, self.agent, self.critic, self.rollout_steps, draw, self.cache)
+            rollout = collect(self.env, self.agent, self.critic, draws, self.cache)
         self.timesteps += self.rollout_steps * count
+        self.position = self.timesteps * self.group.size
         self.successes.extend(rollout.successes)
         return rollout
 
@@ -135,25 +138,20 @@ class OnPolicyTrainer(Trainer):
         Raises:
             DivergedError: for a loss or a gradient that is not finite; the update that gave it changes no weight.
         """
-        settings, rates = self.settings, self.set_learning_rates()
+        rates, limit = self.set_learning_rates(), self.settings.target_kl
         rounding = self.recompute_log_probs(rollout) if self.trains_actor else 0.0
-        means: list[Means] = []
+        found: list[Means] = []
         for rows in self.minibatches(rollout):
-            means.append(self.accumulate(rollout, rows))
+            found.append(self.accumulate(rollout, rows))
             self.updates += 1
-            too_far = settings.target_kl is not None and means[-1]["approx_kl"] > 1.5 * settings.target_kl
-            self.take_step(means[-1], only_check=bool(too_far))
+            too_far = limit is not None and bool(found[-1]["approx_kl"] > 1.5 * limit)
+            self.take_step(found[-1], only_check=too_far)
             if too_far:
                 break
-        averages = {f"train/{name}": float(sum(m[name] for m in means)) / max(len(means), 1) for name in self.reported}
-        first = float(means[0]["ratio_error"]) if means else 0.0
-        counts = {"train/updates": len(means), "train/first_ratio_error": first, "train/log_prob_rounding": rounding}
-        return {**averages, **counts, **rates}
-
-    @property
-    def trains_actor(self) -> bool:
-        """Whether the policy itself learns in this iteration, and not the critic alone."""
-        return self.done >= self.settings.critic_warmup
+        means = {f"train/{name}": float(sum(row[name] for row in found)) / max(len(found), 1) for name in self.reported}
+        first = float(found[0]["ratio_error"]) if found else 0.0
+        counts = {"train/updates": len(found), "train/first_ratio_error": first, "train/log_prob_rounding": rounding}
+        return {**means, **counts, **rates}
 
     @torch.no_grad()
     def recompute_log_probs(self, rollout: Rollout) -> float:
@@ -162,12 +160,10 @@ class OnPolicyTrainer(Trainer):
         Those taken while sampling, step by step, differ from them by rounding: about 1e-5 with fp32 weights, much more
         in bf16. Ratios should begin at 1.
         """
-        flat, drift = rollout.log_probs.reshape(-1), 0.0
+        flat, drift, with_value = rollout.log_probs.reshape(-1), 0.0, self.critic is not None
         with self.autocast(self.settings.precision):
-            for rows, batch in self.micro_batches(rollout, self.rows_to_learn(rollout)):
-                found = self.agent.log_prob(
-                    batch.encoding, batch.inputs, batch.latent, with_value=self.critic is not None
-                )
+            for rows, batch in rollout.batches(rollout.rows, self.settings.micro_batch, self.agent):
+                found = self.agent.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=with_value)
                 fresh = found.log_prob[: len(rows)].cpu().numpy()
                 drift = max(drift, float(np.abs(fresh - flat[rows]).max()))
                 flat[rows] = fresh
@@ -175,9 +171,9 @@ class OnPolicyTrainer(Trainer):
 
     def minibatches(self, rollout: Rollout) -> Iterator[Ints]:
         """This process's decisions of every minibatch of every epoch; all processes see the same order."""
-        count, rank = rollout.num_envs, self.group.rank
+        count, rank = rollout.dones.shape[1], self.group.rank
         everyone = count * self.group.size
-        step, index = np.divmod(self.rows_to_learn(rollout), count)
+        step, index = np.divmod(rollout.rows, count)
         rows = np.sort(np.concatenate(self.group.gather(step * everyone + rank * count + index)))
         parts = max(1, round(len(rows) / self.settings.batch_size))
         for epoch in range(self.settings.epochs if len(rows) else 0):
@@ -187,39 +183,32 @@ class OnPolicyTrainer(Trainer):
                 mine = index // count == rank
                 yield step[mine] * count + index[mine] % count
 
-    def micro_batches(self, rollout: Rollout, rows: Ints) -> Iterator[tuple[Ints, Batch]]:
-        """Decisions in ascending order, in batches of one size."""
-        rows, size = np.sort(rows), self.settings.micro_batch
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            yield part, rollout.batch(part, size, self.agent)
-
     def accumulate(self, rollout: Rollout, rows: Ints) -> Means:
-        """Gradients of one minibatch, summed over micro-batches and processes; returns the means of :attr:`reported`."""
+        """Gradients of one minibatch, summed over micro-batches and processes; gives the means of :attr:`reported`."""
         self.optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
         zero = torch.zeros((), dtype=torch.float64)
         sums, worst = torch.zeros(len(self.reported), dtype=torch.float64), zero
-        count = int(self.group.sum(torch.tensor(len(rows)), self.agent.device))
-        for _, batch in self.micro_batches(rollout, rows):
+        count = int(self.group.sum(torch.tensor(len(rows)), self.device))
+        for _, batch in rollout.batches(rows, self.settings.micro_batch, self.agent):
             with self.autocast(self.settings.precision):
                 loss, terms = self.loss(batch)
             torch.autograd.backward(loss / count)
             sums = sums + torch.stack([terms.get(name, zero) for name in self.reported])
             worst = torch.maximum(worst, terms.get("ratio_error", zero))
-        self.group.sum_gradients(self.parameters)
-        means = self.group.sum(sums, self.agent.device) / count
+        self.group.sum_gradients([*self.actor_parameters, *self.critic_parameters])
+        means = self.group.sum(sums, self.device) / count
         return {**dict(zip(self.reported, means, strict=True)), "ratio_error": worst}
 
     def take_step(self, means: Means, *, only_check: bool = False) -> None:
         """Clip and step, actor and critic apart: the one's gradient does not shorten the other's step."""
-        settings, name = self.settings, f"update {self.updates} in iteration {self.done + 1}"
-        critic, actor = trained(self.critic) if self.critic is not None else [], trained(self.agent)
-        loss = {"value loss": means["value_loss"]}
-        self.clip_gradients(critic, settings.clip, name, "algo.critic_learning_rate", loss, "critic's ")
+        clip, name = self.settings.clip, f"update {self.updates} in iteration {self.done + 1}"
+        losses = {part: {f"{part} loss": means[f"{part}_loss"]} for part in ("value", "policy")}
+        self.clip_gradients(
+            self.critic_parameters, clip, name, "algo.critic_learning_rate", losses["value"], "critic's "
+        )
         if self.trains_actor:
-            loss = {"policy loss": means["policy_loss"]}
-            self.clip_gradients(actor, settings.clip, name, "algo.learning_rate", loss, "actor's ")
+            self.clip_gradients(self.actor_parameters, clip, name, "algo.learning_rate", losses["policy"], "actor's ")
         if not only_check:
             if self.trains_actor:
                 self.optimizer.step()
@@ -238,25 +227,14 @@ class OnPolicyTrainer(Trainer):
             self.critic_optimizer.param_groups[0]["lr"] = rates["critic_learning_rate"]
         return {f"train/{name}": rate for name, rate in rates.items()}
 
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """Of actor and critic."""
-        return [*trained(self.agent), *(trained(self.critic) if self.critic is not None else [])]
-
     # ------------------------------------------------------------------ reports and files
-
-    @property
-    def position(self) -> int:
-        """Decisions of all processes."""
-        return self.timesteps * self.group.size
 
     def outcomes(self, rollout: Rollout) -> dict[str, float]:
         """How the rollouts of all processes went."""
-        mine = (rollout.values, rollout.returns, rollout.rewards, rollout.dones)
-        gathered = self.group.gather((tuple(array.ravel() for array in mine), list(self.successes)))
-        values, returns, rewards, dones = (
-            np.concatenate(parts) for parts in zip(*(g[0] for g in gathered), strict=True)
-        )
+        mine = tuple(a.ravel() for a in (rollout.values, rollout.returns, rollout.rewards, rollout.dones))
+        gathered = self.group.gather((mine, list(self.successes)))
+        columns = zip(*(arrays for arrays, _ in gathered), strict=True)
+        values, returns, rewards, dones = (np.concatenate(parts) for parts in columns)
         successes = [success for _, theirs in gathered for success in theirs]
         row = {"rollout/reward": float(rewards.mean()), "rollout/episodes": float(dones.sum())}
         if self.critic is not None and returns.var() > 0:
@@ -269,14 +247,13 @@ class OnPolicyTrainer(Trainer):
 
     def state(self) -> dict[str, Any]:
         """See :class:`Trainer`."""
-        environments = {**self.env.get_state(), "successes": self.successes}
         return {
             "iteration": self.done,
             "timesteps": self.timesteps,
             "updates": self.updates,
-            "trained": self._weights(),
+            "trained": self.weights(),
             "optimizers": [self.optimizer.state_dict(), self.critic_optimizer.state_dict()],
-            "lanes": self.group.gather(pack(environments)),
+            "lanes": self.group.gather(pack({**self.env.get_state(), "successes": self.successes})),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -286,15 +263,16 @@ class OnPolicyTrainer(Trainer):
                 f"{self.path} was trained by {len(state['lanes'])} processes; continue it with as many, not "
                 f"{self.group.size}."
             )
-        load_weights(self.path, self._weights(), state["trained"], "algo.density and algo.freeze")
+        load_weights(self.path, self.weights(), state["trained"], "algo.density and algo.freeze")
         self.optimizer.load_state_dict(state["optimizers"][0])
         self.critic_optimizer.load_state_dict(state["optimizers"][1])
         self.done, self.timesteps, self.updates = state["iteration"], state["timesteps"], state["updates"]
+        self.position = self.timesteps * self.group.size
         environments = unpack(state["lanes"][self.group.rank])
         self.env.set_state(environments)
         self.successes.extend(environments["successes"])
 
-    def _weights(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """Everything that training changes, by name."""
         critic = trained_weights(self.critic) if self.critic is not None else {}
         return {**trained_weights(self.agent), **{f"value_head.{name}": value for name, value in critic.items()}}

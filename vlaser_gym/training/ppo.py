@@ -62,54 +62,47 @@ class PPO(OnPolicyTrainer):
         rollout.returns = raw + rollout.values
         advantages = torch.from_numpy(np.asarray(raw, np.float64))
         count = advantages.numel() * self.group.size
-        mean = self.group.sum(advantages.sum(), self.agent.device) / count
-        squares = self.group.sum((advantages - mean).square().sum(), self.agent.device)
+        mean = self.group.sum(advantages.sum(), self.device) / count
+        squares = self.group.sum((advantages - mean).square().sum(), self.device)
         rollout.advantages = ((advantages - mean) / ((squares / max(count - 1, 1)).sqrt() + 1e-8)).numpy()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Means]:
-        """Clipped surrogate, the critic's squared error, entropy, and the pull towards the reference policy."""
-        if not self.trains_actor:
-            assert self.critic is not None
-            values = self.critic(self.agent.value_features(batch.encoding, batch.inputs))
+        """Clipped surrogate, the critic's squared error, entropy, and the pull towards the reference policy.
+
+        In the critic's own iterations its error alone.
+        """
+        settings, agent, clip = self.settings, self.agent, self.settings.clip_range
+        if self.critic is not None and not self.trains_actor:
+            values = self.critic(agent.value_features(batch.encoding, batch.inputs))
             error = (batch.weight * (values - batch.returns).square()).sum()
-            return error, {
-                "value_loss": error.detach().double().cpu(),
-                "ratio_error": torch.zeros((), dtype=torch.float64),
-            }
-        return clipped_surrogate(self, batch)
-
-
-def clipped_surrogate(trainer: OnPolicyTrainer, batch: Batch) -> tuple[Tensor, Means]:
-    """PPO's loss on one batch, with or without critic; see :meth:`OnPolicyTrainer.loss`."""
-    settings, clip = trainer.settings, trainer.settings.clip_range
-    found = trainer.agent.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=trainer.critic is not None)
-    log_ratio = found.log_prob - batch.log_prob
-    ratio, advantages = log_ratio.exp(), batch.advantages.double()
-    values = torch.zeros_like(batch.returns)
-    if trainer.critic is not None and found.value_features is not None:
-        values = trainer.critic(found.value_features)
-    pull = torch.zeros_like(batch.returns)
-    if trainer.reference is not None:
-        with torch.no_grad():
-            before = trainer.reference.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=False).location
-        pull = (found.location - before).square().flatten(1).mean(1)
-    terms = {
-        "policy_loss": -torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)),
-        "value_loss": (values - batch.returns).square(),
-        "entropy": found.entropy,
-        "approx_kl": (ratio - 1 - log_ratio).detach(),
-        "clip_fraction": ((ratio - 1).abs() > clip).double(),
-        "pull": pull,
-    }
-    sums = {name: (batch.weight * term).sum() for name, term in terms.items()}
-    loss = (
-        sums["policy_loss"]
-        + VALUE_WEIGHT * sums["value_loss"]
-        - settings.entropy * sums["entropy"]
-        + settings.pull * sums["pull"]
-    )
-    reported = {name: value.detach().double().cpu() for name, value in sums.items()}
-    return loss, {**reported, "ratio_error": (ratio.detach() - 1).abs().max().cpu()}
+            return error, {"value_loss": error.detach().double().cpu()}
+        found = agent.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=self.critic is not None)
+        log_ratio = found.log_prob - batch.log_prob
+        ratio, advantages = log_ratio.exp(), batch.advantages.double()
+        values = pull = torch.zeros_like(batch.returns)
+        if self.critic is not None:
+            values = self.critic(found.value_features)
+        if self.reference is not None:
+            with torch.no_grad():
+                before = self.reference.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=False).location
+            pull = (found.location - before).square().flatten(1).mean(1)
+        terms = {
+            "policy_loss": -torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)),
+            "value_loss": (values - batch.returns).square(),
+            "entropy": found.entropy,
+            "approx_kl": (ratio - 1 - log_ratio).detach(),
+            "clip_fraction": ((ratio - 1).abs() > clip).double(),
+            "pull": pull,
+        }
+        sums = {name: (batch.weight * term).sum() for name, term in terms.items()}
+        loss = (
+            sums["policy_loss"]
+            + VALUE_WEIGHT * sums["value_loss"]
+            - settings.entropy * sums["entropy"]
+            + settings.pull * sums["pull"]
+        )
+        told = {name: value.detach().double().cpu() for name, value in sums.items()}
+        return loss, {**told, "ratio_error": (ratio.detach() - 1).abs().max().cpu()}
 
 
 def build(job: Job) -> PPO:

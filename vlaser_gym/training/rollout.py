@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class Rollout:
         successes: whether the episodes that ended succeeded, in their order.
         cache: encodings of the first active decisions.
         advantages, returns: ``[T, N]``, set by the algorithm.
+        rows: numbers of the decisions that an update uses; all of them, unless the algorithm says otherwise.
     """
 
     inputs: dict[str, NDArray[Any]]
@@ -75,44 +77,44 @@ class Rollout:
     cache: PrefixCache
     advantages: Floats = field(init=False)
     returns: Floats = field(init=False)
+    rows: Ints = field(init=False)
 
     def __post_init__(self) -> None:
         self.advantages, self.returns = np.zeros(self.dones.shape), np.zeros(self.dones.shape)
-        self._slots = np.cumsum(self.active.ravel()) - 1
+        self.rows = np.arange(self.dones.size)
 
-    @property
-    def num_envs(self) -> int:
-        """Environments N."""
-        return int(self.dones.shape[1])
+    def batches(self, rows: Ints, size: int, agent: TrainableAgent) -> Iterator[tuple[Ints, Batch]]:
+        """Decisions by number, in ascending order, in batches of one size; what was not kept is encoded anew.
 
-    def batch(self, rows: Ints, size: int, agent: TrainableAgent) -> Batch:
-        """Decisions by number, in ascending order; what was not kept is encoded anew.
-
-        The batch is filled up to ``size`` with copies of weight 0: a matrix product's last bits depend on its shape,
-        and a likelihood divides them by a small standard deviation.
+        The last batch is filled up with copies of weight 0: a matrix product's last bits depend on its shape, and a
+        likelihood divides them by a small standard deviation.
         """
-        count, rows = len(rows), np.sort(rows)
-        rows = np.concatenate([rows, np.repeat(rows[-1:], size - count)])
-        at = np.divmod(rows, self.num_envs)
-
-        def tensor(values: NDArray[Any], dtype: torch.dtype | None = None) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values[at])).to(agent.device, dtype)
-
-        inputs = {name: tensor(values) for name, values in self.inputs.items()}
-        slots = self._slots[rows]
-        kept = int((slots < self.cache.capacity).sum())
-        parts = [self.cache.rows(slots[:kept], agent.device)] if kept else []
-        if kept < size:
-            parts.append(agent.encode(inputs).map(lambda rows: rows[kept:]))
-        return Batch(
-            encoding=type(parts[0]).cat(parts),
-            inputs=inputs,
-            latent={name: tensor(values) for name, values in self.latent.items()},
-            log_prob=tensor(self.log_probs),
-            advantages=tensor(self.advantages, torch.float32),
-            returns=tensor(self.returns, torch.float32),
-            weight=torch.from_numpy(np.arange(size) < count).to(agent.device, torch.float32),
-        )
+        rows, count, device = np.sort(rows), self.dones.shape[1], agent.device
+        slots = np.cumsum(self.active.ravel()) - 1
+        learned = {"log_prob": self.log_probs, "advantages": self.advantages, "returns": self.returns}
+        columns = {**self.inputs, **self.latent, **learned}
+        for start in range(0, len(rows), size):
+            mine = rows[start : start + size]
+            full = np.concatenate([mine, np.repeat(mine[-1:], size - len(mine))])
+            at = np.divmod(full, count)
+            found = {name: torch.from_numpy(values[at]).to(device) for name, values in columns.items()}
+            inputs = {name: found[name] for name in self.inputs}
+            kept = int((slots[full] < self.cache.capacity).sum())
+            parts = [self.cache.rows(slots[full][:kept], device)] if kept else []
+            if kept < size:
+                parts.append(agent.encode(inputs).map(itemgetter(slice(kept, None))))
+            yield (
+                mine,
+                Batch(
+                    encoding=type(parts[0]).cat(parts),
+                    inputs=inputs,
+                    latent={name: found[name] for name in self.latent},
+                    log_prob=found["log_prob"],
+                    advantages=found["advantages"].float(),
+                    returns=found["returns"].float(),
+                    weight=torch.from_numpy(np.arange(size) < len(mine)).to(device, torch.float32),
+                ),
+            )
 
 
 @torch.no_grad()
@@ -120,18 +122,16 @@ def collect(
     env: LearningEnv,
     agent: TrainableAgent,
     critic: Callable[[Tensor], Tensor] | None,
-    steps: int,
-    draw: Callable[[int], Draws],
+    draws: Iterable[Draws],
     cache: PrefixCache,
 ) -> Rollout:
-    """Let a policy act, from where its environments stand.
+    """Let a policy act, from where its environments stand, as often as there are draws.
 
     Args:
-        env: N environments; those that are not active are left alone.
+        env: N environments; those that are not active are left alone, and when none is active it is over.
         agent: decides.
         critic: from the agent's value features ``[B, F]`` to values ``[B]``; ``None``: all values are 0.
-        steps: decisions per environment; fewer if no environment is active any more.
-        draw: the random numbers of a decision, N rows.
+        draws: the random numbers of each decision, N rows.
         cache: gets the encodings.
     """
 
@@ -144,17 +144,19 @@ def collect(
     turns: list[dict[str, Any]] = []
     successes: list[bool] = []
     cache.reset()
-    for step in range(steps):
+    for drawn in draws:
         active = env.active.copy()
         if not active.any():
             break
         seen, rows = env.inputs, np.flatnonzero(active)
         inputs = {name: torch.from_numpy(values[rows]) for name, values in seen.items()}
         encoding = agent.encode(inputs)
-        cache.add(encoding, steps * env.num_envs)
-        drawn = {name: values[rows] for name, values in draw(step).items()}
-        sample = agent.sample(encoding, inputs, drawn, with_value=critic is not None)
-        values = torch.zeros(len(rows)) if sample.value_features is None else critic(sample.value_features)  # type: ignore[misc]
+        cache.add(encoding)
+        own_draws = {name: values[rows] for name, values in drawn.items()}
+        sample = agent.sample(encoding, inputs, own_draws, with_value=critic is not None)
+        values = torch.zeros(len(rows))
+        if critic is not None and sample.value_features is not None:
+            values = critic(sample.value_features)
         decided = {**sample.latent, "chunk": sample.chunk, "log_probs": sample.log_prob, "values": values}
         everyone = {name: _spread(part, rows, env.num_envs) for name, part in decided.items()}
         outcome = env.step(everyone.pop("chunk"))

@@ -26,6 +26,7 @@ from vlaser_gym.training.trainer import (
     Numbers,
     RunOptions,
     Trainer,
+    cache_device,
     choose_trained,
     load_weights,
     trained,
@@ -48,7 +49,7 @@ class RoundTrainer(Trainer):
 
     Attributes:
         round_step: steps taken in this round, ``round_steps`` of them in all.
-        total_steps: steps taken in all rounds.
+        position: steps taken in all rounds.
         env_steps: control steps of all episodes learned from in finished rounds.
         ended: whether the round is over before its last step.
         memory: the decisions of this round; ``None`` before it begins, and if there is nothing to learn from.
@@ -70,9 +71,10 @@ class RoundTrainer(Trainer):
     ) -> None:
         super().__init__(agent, path, max(settings.rounds, 1), options)
         self.source, self.settings = source, settings
+        self._device = cache_device(settings.cache_device, agent)
         choose_trained(agent, settings.freeze, settings.lora, self.seed)
         self.optimizer = torch.optim.AdamW(trained(agent), lr=settings.learning_rate, weight_decay=0.0)
-        self.round_step = self.round_steps = self.total_steps = self.env_steps = 0
+        self.round_step = self.round_steps = self.env_steps = 0
         self.ended, self._begun = False, False
         self.memory: DecisionMemory | None = None
         self.reference: Reference | None = None
@@ -123,7 +125,7 @@ class RoundTrainer(Trainer):
             means = self.take_step()
             self._means.append(means)
             self.after_step(means)
-            if self.total_steps % self.options.log_every == 0:
+            if self.position % self.options.log_every == 0:
                 self.log(**self._logged())
         if self.round_step >= self.round_steps or self.ended:
             self.end_round()
@@ -140,7 +142,7 @@ class RoundTrainer(Trainer):
         if chosen:
             decisions, settings = Decisions.read(chosen, self.agent), self.settings
             with self.autocast(settings.precision), torch.no_grad():
-                self.memory = DecisionMemory(decisions, self.agent, settings.cache_mb * 2**20, settings.cache_device)
+                self.memory = DecisionMemory(decisions, self.agent, settings.cache_mb * 2**20, self._device)
             if self.reference is None:
                 self.reference = Reference(self.agent, copy=self.copy_reference)
         size = min(self.settings.batch_size, self.items) or 1
@@ -169,7 +171,7 @@ class RoundTrainer(Trainer):
         self.clip_gradients(trained(self.agent), settings.clip, update, "algo.learning_rate", {"loss": means[0]})
         self.optimizer.step()
         self.round_step += 1
-        self.total_steps += 1
+        self.position += 1
         return means
 
     def minibatch(self) -> Ints:
@@ -199,14 +201,9 @@ class RoundTrainer(Trainer):
     # ------------------------------------------------------------------ reports and files
 
     @property
-    def position(self) -> int:
-        """Steps of the optimizer in all rounds."""
-        return self.total_steps
-
-    @property
     def save_is_due(self) -> bool:
         """At the end of every round, and every ``save_every`` steps."""
-        return not self._begun or self.total_steps % self.options.save_every == 0
+        return not self._begun or self.position % self.options.save_every == 0
 
     @property
     def evaluation_is_due(self) -> bool:
@@ -216,7 +213,7 @@ class RoundTrainer(Trainer):
     def state(self) -> dict[str, Any]:
         """See :class:`Trainer`."""
         return {
-            **{"round": self.done, "step": self.round_step, "total": self.total_steps},
+            **{"round": self.done, "step": self.round_step, "total": self.position},
             **{"env_steps": self.env_steps, "ended": self.ended},
             "means": [means.tolist() for means in self._means],
             "trained": trained_weights(self.agent),
@@ -233,7 +230,7 @@ class RoundTrainer(Trainer):
         weights = trained_weights(self.agent)
         known = stored if stored.keys() == weights.keys() else state["trained"]
         load_weights(self.path, weights, known, "algo.freeze and algo.lora")
-        self.done, self.round_step, self.total_steps = state["round"], state["step"], state["total"]
+        self.done, self.round_step, self.position = state["round"], state["step"], state["total"]
         self.env_steps, self.ended = state["env_steps"], state["ended"]
         # A version that logged other numbers may have begun the run.
         means = [row for row in state["means"] if len(row) == len(self.statistics)]

@@ -94,11 +94,6 @@ class SupervisedFineTuning(Trainer):
         """The averaged one."""
         return self.average
 
-    @property
-    def position(self) -> int:
-        """Steps."""
-        return self.done
-
     # ------------------------------------------------------------------ a step
 
     def step(self) -> bool:
@@ -139,7 +134,7 @@ class SupervisedFineTuning(Trainer):
         total = {"loss": torch.stack(list(means.values())).sum()}
         self.clip_gradients(list(self.agent.parameters()), self.settings.clip, f"step {self.done + 1}", rate, total)
         self.optimizer.step()
-        self.done += 1
+        self.done = self.position = self.done + 1
         self.update_average()
         return means
 
@@ -216,7 +211,7 @@ class SupervisedFineTuning(Trainer):
         self.optimizer.load_state_dict(state["optimizer"])
         for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
             group.update(values)
-        self.done = int(state["step"])
+        self.done = self.position = int(state["step"])
 
 
 def parameter_groups(agent: TrainableAgent, settings: SftSettings) -> list[dict[str, Any]]:
@@ -236,6 +231,8 @@ def parameter_groups(agent: TrainableAgent, settings: SftSettings) -> list[dict[
 def build(job: Job) -> SupervisedFineTuning:
     """``algo=sft``."""
     agent = job.agent()
+    # Before the demonstrations, which may take minutes to read.
+    choose_trained(agent, job.algo.freeze, 0, job.settings.seed)
     if job.settings.evaluate_episodes:
         job.check_robot(agent)
     return SupervisedFineTuning(agent, job.batches(agent), job.algo, job.path, job.options)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vlaser_gym.agents.trainable import TrainableAgent
+from vlaser_gym.agents.vlaser.agent import choose_device
 from vlaser_gym.errors import DivergedError, InvalidConfigError
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.metrics import MetricLogger
@@ -65,6 +66,7 @@ class Trainer(ABC):
     Attributes:
         done: units of work finished.
         total: units of work in all.
+        position: where the run stands on the horizontal axis of its curves.
     """
 
     #: What a unit of work is called.
@@ -73,7 +75,8 @@ class Trainer(ABC):
     def __init__(self, agent: TrainableAgent, path: str | Path, total: int, options: RunOptions | None) -> None:
         self.agent, self.path, self.total, self.options = agent, Path(path), total, options or RunOptions()
         self.seed, self.group = self.options.seed, self.options.group
-        self.done = 0
+        self.done = self.position = 0
+        self.device = agent.device
         self.metrics: MetricLogger | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
@@ -89,11 +92,6 @@ class Trainer(ABC):
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`state` gave."""
-
-    @property
-    @abstractmethod
-    def position(self) -> int:
-        """Where the run stands on the horizontal axis of its curves."""
 
     @property
     def policy(self) -> TrainableAgent:
@@ -184,7 +182,7 @@ class Trainer(ABC):
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
         """Matrix products in the chosen precision, ``"float32"`` or ``"bfloat16"``."""
-        return torch.autocast(self.agent.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
     def clip_gradients(
         self,
@@ -233,9 +231,14 @@ def choose_trained(agent: TrainableAgent, freeze: Sequence[str], lora: int, seed
     if not trained(agent):
         adapters = f" with adapters (algo.lora={lora})" if lora else ""
         raise InvalidConfigError(
-            f"algo.freeze={list(freeze)} leaves nothing to train{adapters}; take a part such as {list(agent.parts)[-1]} "
-            "out of it."
+            f"algo.freeze={list(freeze)} leaves nothing to train{adapters}; take a part such as "
+            f"{list(agent.parts)[-1]} out of it."
         )
+
+
+def cache_device(name: str | None, agent: TrainableAgent) -> torch.device:
+    """Where encodings are kept: where the policy is, or on the device that ``algo.cache_device`` names."""
+    return agent.device if name is None else torch.device(choose_device(name, "algo.cache_device"))
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

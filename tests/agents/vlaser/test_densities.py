@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from vlaser_gym.agents.learners.densities import DENSITIES, Draws, FlowNoise, FlowSde, make_density
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.densities import Draws, FlowNoise, FlowSde, make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.settings.algorithms import DENSITIES
 
 H, A = 2, 3
 MU, S = 0.7, 0.4

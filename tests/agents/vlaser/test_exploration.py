@@ -5,13 +5,14 @@ import pytest
 import torch
 from demonstrations import tiny_config
 
-from vlaser_gym.agents.learners.actor_critic import FlowField
-from vlaser_gym.agents.learners.exploration import EXPLORATIONS, ExploringAgent, load_exploring_agent, make_exploration
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, nano_processor
+from vlaser_gym.agents.vlaser.densities import FlowField
+from vlaser_gym.agents.vlaser.exploration import ExploringAgent, load_exploring_agent, make_exploration
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import normalize_pixels
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.settings.algorithms import EXPLORATIONS
 
 CONFIG = tiny_config()
 LANES = [Address("widowx_stack_cube", layout=f"grid:{k}") for k in range(5)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vlaser_gym.agents.learners.augment import Augmentation, colour_matrix
 from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.training.data.augment import Augmentation, colour_matrix
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(40, 200, (3, 20, 20, 3), np.uint8))
 

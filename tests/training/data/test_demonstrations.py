@@ -5,11 +5,18 @@ import pytest
 from demonstrations import SIZE, fake_episode, tiny_config, write_set
 from scipy.spatial.transform import Rotation
 
-from vlaser_gym.agents.learners.dataset import Batches, Demonstrations, chunked
 from vlaser_gym.agents.vlaser.agent import nano_processor
-from vlaser_gym.agents.vlaser.processor import ResizeImage
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import ResizeImage, robot_proprio
+from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.lerobot import LeRobotReader, LeRobotWriter
+from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, chunked
+
+
+def agent_of(data, statistics=None) -> TrainableVlaser:
+    config = tiny_config()
+    return TrainableVlaser(VlaserPolicy.initialise(config), nano_processor(config, statistics or data.statistics()))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def test_rows_come_back_as_they_were_recorded(data):
     assert [data.instructions[i] for i in data.instruction] == [text for e in episodes for text in e.instructions]
     labels = np.concatenate([e.columns["label"] for e in episodes])
     np.testing.assert_allclose(data.actions[:, 0, :3], labels[:, 0, :3], atol=1e-12)
-    np.testing.assert_array_equal(data.actions[:, 0, 6], labels[:, 0, 6] > 0)
+    np.testing.assert_array_equal(data.actions[:, 0], labels[:, 0])
 
 
 def test_every_row_has_the_instruction_of_its_stage(tmp_path):
@@ -55,14 +62,18 @@ def test_every_row_has_the_instruction_of_its_stage(tmp_path):
     ]
     data = Demonstrations(readers, "widowx", 4, ResizeImage(SIZE, "area"))
     assert [data.instructions[i] for i in data.instruction] == [text for e in episodes for text in e.instructions]
-    ids = Batches(data, nano_processor(tiny_config(), data.statistics()), 0).batch(np.arange(6, 12)).input_ids
+    ids = Batches(data, agent_of(data), 0).batch(np.arange(6, 12))["input_ids"]
     assert (ids[0] != ids[5]).any()
 
 
 def test_rotations_are_roll_pitch_yaw(data):
     label = fake_episode(0, 5, 2).columns["label"][0, 0]
     expected = Rotation.from_rotvec(label[3:6]).as_euler("xyz")
-    np.testing.assert_allclose(data.actions[0, 0, 3:6], expected, atol=1e-9)
+    agent = agent_of(data)
+    normalised = agent.normalize_actions(data.actions[:1, 0])
+    denormalised = agent.processor.statistics.denormalize_action(normalised)
+    clipped = np.clip(expected, *(np.array(getattr(data.statistics().action, name))[3:6] for name in ("p01", "p99")))
+    np.testing.assert_allclose(denormalised[0, 3:6], clipped, atol=1e-6)
 
 
 def test_statistics_count_every_control_step_once(data):
@@ -73,7 +84,7 @@ def test_statistics_count_every_control_step_once(data):
     np.testing.assert_allclose(statistics.action.p01[:3], np.quantile(ran[:, :3], 0.01, axis=0))
     np.testing.assert_allclose(statistics.action.mean[:3], ran[:, :3].sum(0) / len(ran))
     assert statistics.action.mean[6] == pytest.approx((ran[:, 6] > 0).mean())
-    np.testing.assert_allclose(statistics.proprio.max, data.proprio.max(0))
+    np.testing.assert_allclose(statistics.proprio.max, robot_proprio(data.proprio, "widowx").max(0))
     assert (statistics.num_transitions, statistics.num_trajectories) == (len(ran), 7)
 
 
@@ -89,25 +100,27 @@ def test_places_are_positions_and_a_heading_modulo_quarter_turns(data):
 
 
 def test_every_epoch_takes_every_row_once_and_in_its_own_order(data):
-    batches = Batches(data, nano_processor(tiny_config(), data.statistics()), seed=3)
+    batches = Batches(data, agent_of(data), seed=3)
     size, total = 4, len(data)
     drawn = np.concatenate([batches.rows(step, size) for step in range(total * 2 // size)])
     first, second = drawn[:total], drawn[total : 2 * total]
     assert sorted(first) == list(range(total))
     assert list(first) != list(second[: len(first)])
-    again = Batches(data, nano_processor(tiny_config(), data.statistics()), seed=3)
+    again = Batches(data, agent_of(data), seed=3)
     np.testing.assert_array_equal(again.rows(5, size), batches.rows(5, size))
 
 
 def test_batches_are_normalised_to_the_bounds(data):
     statistics = data.statistics()
-    batches = Batches(data, nano_processor(tiny_config(), statistics), seed=0)
+    batches = Batches(data, agent_of(data, statistics), seed=0)
     batch = batches.batch(np.arange(len(data)))
     low, high = np.array(statistics.action.p01)[:6], np.array(statistics.action.p99)[:6]
-    expected = np.clip(2 * (data.actions[..., :6] - low) / (high - low) - 1, -1, 1)
-    np.testing.assert_allclose(batch.actions[..., :6], expected, atol=1e-5)
-    assert set(batch.actions[..., 6].unique().tolist()) == {0.0, 1.0}
-    np.testing.assert_allclose(batch.places.mean(0), 0, atol=1e-5)
+    turns = Rotation.from_rotvec(data.actions[..., 3:6].reshape(-1, 3)).as_euler("xyz").reshape(len(data), -1, 3)
+    arm = np.concatenate([data.actions[..., :3], turns], -1)
+    expected = np.clip(2 * (arm - low) / (high - low) - 1, -1, 1)
+    np.testing.assert_allclose(batch["actions"][..., :6], expected, atol=1e-5)
+    np.testing.assert_array_equal(batch["actions"][..., 6], data.actions[..., 6] > 0)
+    np.testing.assert_allclose(batch["places"].mean(0), 0, atol=1e-5)
 
 
 def test_pictures_of_another_size_are_resized_as_the_policy_does(tmp_path):

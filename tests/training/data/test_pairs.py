@@ -9,11 +9,12 @@ from fabricate_episodes import CARROT, CUBE, episode_of, record_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlaser_gym.agents.learners.pairs import KINDS, explain_nothing, mine_pairs
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.episodes import read_episodes
 from vlaser_gym.evaluation.store import RunStore
+from vlaser_gym.settings.algorithms import KINDS
+from vlaser_gym.training.data.pairs import explain_nothing, mine_pairs
 
 
 def at(layout: int, trial: int = 0, task: str = CUBE) -> Address:

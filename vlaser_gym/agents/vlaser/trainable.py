@@ -125,7 +125,7 @@ class TrainableVlaser(TrainableAgent):
             data = dict(processor.prompt(data))
         if "proprio" in data:
             data = dict(NormalizeProprio(processor.statistics)(RobotProprio(self.robot)(data)))
-        return {name: data[name] for name in self.input_names if name in data}
+        return {name: data[name] for name in self.input_shapes if name in data}
 
     def normalize_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
         """See :class:`TrainableAgent`."""
@@ -156,8 +156,8 @@ class TrainableVlaser(TrainableAgent):
     def encode(self, inputs: Inputs) -> VisionLanguage:
         """Keys and values of image and text; without gradients where nothing of them is trained."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoding_is_frozen):
-            pixels = normalize_pixels(inputs["pixels"].to(self.device))
-            return self.policy.encode_vision_language(pixels, inputs["input_ids"].to(self.device))
+            pixels = normalize_pixels(inputs["pixels"].to(self.policy.device))
+            return self.policy.encode_vision_language(pixels, inputs["input_ids"].to(self.policy.device))
 
     @property
     def encoding_is_frozen(self) -> bool:
@@ -174,8 +174,9 @@ class TrainableVlaser(TrainableAgent):
     def sample(self, encoding: VisionLanguage, inputs: Inputs, draws: Draws, *, with_value: bool = False) -> Sample:
         """Chains ``[B, K + 1, H, A]``; their last state is the chunk."""
         assert self.density is not None, "Likelihoods need a density."
-        drawn = ChainDraws(**draws).to(self.device)
-        field = self._field(encoding, inputs, with_value)
+        drawn = ChainDraws(**draws).to(self.policy.device)
+        prefix = self.policy.encode_proprio(encoding, inputs["proprio"].to(self.policy.device))
+        field = FlowField(self.policy, prefix, with_value=with_value)
         chain, log_prob = self.density.sample(field, drawn)
         return Sample(chain[:, -1], {"chain": chain, "stochastic": drawn.stochastic}, log_prob, field.value_features)
 
@@ -184,8 +185,9 @@ class TrainableVlaser(TrainableAgent):
     ) -> Likelihood:
         """All random steps of stored chains in one pass of the action expert."""
         assert self.density is not None, "Likelihoods need a density."
-        chain, stochastic = (latent[name].to(self.device) for name in self.latent_names)
-        field = self._field(encoding, inputs, with_value)
+        chain, stochastic = (latent[name].to(self.policy.device) for name in self.latent_names)
+        prefix = self.policy.encode_proprio(encoding, inputs["proprio"].to(self.policy.device))
+        field = FlowField(self.policy, prefix, with_value=with_value)
         found = self.density.evaluate(field, chain, stochastic)
         assert field.velocity is not None
         numbers = stochastic.shape[1] * chain.shape[2] * chain.shape[3]
@@ -193,8 +195,8 @@ class TrainableVlaser(TrainableAgent):
 
     def value_features(self, encoding: VisionLanguage, inputs: Inputs) -> Tensor:
         """The action expert's features of a chunk of zeros, the mean of the noise, at flow time 0: ``[B, F]``."""
-        prefix = self.policy.encode_proprio(encoding, self._proprio(inputs))
-        zeros = torch.zeros(len(inputs["proprio"]), self.horizon, self.action_dim, device=self.device)
+        prefix = self.policy.encode_proprio(encoding, inputs["proprio"].to(self.policy.device))
+        zeros = torch.zeros(len(inputs["proprio"]), self.horizon, self.action_dim, device=self.policy.device)
         return self.policy.features(prefix, zeros, zeros[:, 0, 0]).flatten(1)
 
     def imitation_draws(self, count: int, samples: int, generator: torch.Generator) -> Draws:
@@ -215,24 +217,22 @@ class TrainableVlaser(TrainableAgent):
         assert self._image_features is not None
         found = self.places(self._image_features.flatten(1))
         self._image_features = None
-        return {"places": self.places_weight * nn.functional.mse_loss(found.float(), inputs["places"].to(self.device))}
+        return {
+            "places": self.places_weight
+            * nn.functional.mse_loss(found.float(), inputs["places"].to(self.policy.device))
+        }
 
     def velocities(
         self, encoding: VisionLanguage, inputs: Inputs, chunk: Tensor, draws: Draws
     ) -> tuple[Tensor, Tensor]:
         """See :class:`TrainableAgent`."""
-        noise, t = draws["noise"].to(self.device), draws["t"].to(self.device)
-        actions, sigma_min = chunk.to(self.device)[:, None].expand_as(noise), self.policy.config.sigma_min
+        noise, t, proprio = (
+            tensor.to(self.policy.device) for tensor in (draws["noise"], draws["t"], inputs["proprio"])
+        )
+        actions, sigma_min = chunk.to(self.policy.device)[:, None].expand_as(noise), self.policy.config.sigma_min
         x = flow.interpolate(noise.flatten(0, 1), actions.flatten(0, 1), t.flatten(), sigma_min).view_as(noise)
-        velocity = self.policy.decode(self.policy.joint_features(encoding, self._proprio(inputs), x, t))
+        velocity = self.policy.decode(self.policy.joint_features(encoding, proprio, x, t))
         return velocity, flow.target_velocity(noise, actions, sigma_min)
-
-    def _field(self, encoding: VisionLanguage, inputs: Inputs, with_value: bool) -> FlowField:
-        prefix = self.policy.encode_proprio(encoding, self._proprio(inputs))
-        return FlowField(self.policy, prefix, with_value=with_value)
-
-    def _proprio(self, inputs: Inputs) -> Tensor:
-        return inputs["proprio"].to(self.device)
 
     # ------------------------------------------------------------------ what is trained
 
@@ -243,7 +243,9 @@ class TrainableVlaser(TrainableAgent):
     def add_adapters(self, rank: int, frozen: Sequence[str], seed: int) -> None:
         """See :class:`TrainableAgent`. The policy without its adapters is the one that training began with."""
         self.policy.requires_grad_(False)
-        add_lora(self.policy, [part for part in PARTS if part not in (*frozen, "embedding")], rank=rank, seed=seed)
+        adapted = [part for part in PARTS if part not in (*frozen, "embedding")]
+        if adapted:
+            add_lora(self.policy, adapted, rank=rank, seed=seed)
 
     @property
     def has_adapters(self) -> bool:
@@ -259,7 +261,7 @@ class TrainableVlaser(TrainableAgent):
         policy = VlaserPolicy.on_meta(self.policy.config)
         weights = {name: value.clone() for name, value in merged_state_dict(self.policy).items()}
         policy.load_state_dict(weights, assign=True)
-        copied = type(self)(policy.to(self.device), self.processor, self.density)
+        copied = type(self)(policy.to(self.policy.device), self.processor, self.density)
         copied.policy.requires_grad_(False)
         return copied.eval()
 

@@ -86,21 +86,19 @@ class DecisionMemory:
         decisions: any number.
         agent: its encodings are computed once, if nothing that they depend on is trained.
         cache_bytes: memory for them; decisions that do not fit are encoded whenever they are asked for.
-        cache_device: where they are kept; by default where the policy is.
+        device: where they are kept.
     """
 
-    def __init__(
-        self, decisions: Decisions, agent: TrainableAgent, cache_bytes: int, cache_device: str | None = None
-    ) -> None:
+    def __init__(self, decisions: Decisions, agent: TrainableAgent, cache_bytes: int, device: torch.device) -> None:
         self.decisions, self.agent = decisions, agent
-        self.cache = PrefixCache(cache_bytes if agent.encoding_is_frozen else 0, cache_device or agent.device)
+        self.cache = PrefixCache(cache_bytes if agent.encoding_is_frozen else 0, device, len(decisions))
         if self.cache.budget:
             self._fill()
 
     @torch.no_grad()
     def _fill(self) -> None:
         for rows in torch.split(torch.arange(len(self.decisions)), _ENCODED_AT_ONCE):
-            self.cache.add(self.encode(self.agent, rows), len(self.decisions))
+            self.cache.add(self.encode(self.agent, rows))
             if self.cache.is_full:
                 return
 

@@ -17,10 +17,11 @@ class PrefixCache:
     Args:
         budget: bytes; 0 keeps none.
         device: where to keep them.
+        total: decisions that will come in all.
     """
 
-    def __init__(self, budget: int, device: torch.device | str) -> None:
-        self.budget, self.device = budget, torch.device(device)
+    def __init__(self, budget: int, device: torch.device | str, total: int) -> None:
+        self.budget, self.device, self.total = budget, torch.device(device), total
         #: Decisions that are kept; known after the first.
         self.capacity = 0
         #: Bytes of one decision.
@@ -37,14 +38,14 @@ class PrefixCache:
         """Forget the decisions, keep the memory."""
         self._filled = 0
 
-    def add(self, encoding: Encoding, total: int) -> None:
-        """Keep what fits of a batch; ``total`` decisions will come in all."""
+    def add(self, encoding: Encoding) -> None:
+        """Keep what fits of a batch."""
         if not self.budget:
             return
         new = encoding.tensors()
         if self._store is None:
             self.bytes_per_decision = sum(tensor.nbytes for tensor in new) // len(new[0])
-            self.capacity = min(total, self.budget // self.bytes_per_decision)
+            self.capacity = min(self.total, self.budget // self.bytes_per_decision)
             self._store = encoding.map(
                 lambda t: torch.empty(self.capacity, *t.shape[1:], dtype=t.dtype).to(self.device)
             )

@@ -10,30 +10,38 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_ppo import make
 from torch import nn
 
-from vlaser_gym.agents.learners.gradients import check_finite, clip_gradients
 from vlaser_gym.errors import DivergedError
 
 
-def test_the_norm_that_gradients_had_is_returned():
+def test_gradients_are_scaled_to_their_common_norm(tmp_path):
     parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
-    assert float(clip_gradients(parameters, 1.0)) == pytest.approx(5)
+    trainer = make(tmp_path)
+    trainer.clip_gradients(parameters, 1.0, "step 7", "algo.learning_rate", {})
+    torch.testing.assert_close(parameters[0].grad, torch.tensor([0.6, 0.0]))
     torch.testing.assert_close(parameters[1].grad, torch.tensor([0.8]))
-    assert float(clip_gradients(parameters, math.inf)) == pytest.approx(1)
-    assert float(clip_gradients([], 1.0)) == 0
+    trainer.clip_gradients(parameters, math.inf, "step 7", "algo.learning_rate", {})
+    torch.testing.assert_close(parameters[1].grad, torch.tensor([0.8]))
+    trainer.clip_gradients([], 1.0, "step 7", "algo.learning_rate", {})
 
 
 @pytest.mark.parametrize(("value", "said"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
-def test_the_first_number_that_is_not_finite_is_named(value, said):
+def test_the_first_number_that_is_not_finite_is_named(tmp_path, value, said):
+    trainer = make(tmp_path / "mine")
+    losses = {"loss": torch.tensor(1e30), "value loss": torch.tensor(value)}
     with pytest.raises(DivergedError) as caught:
-        check_finite("step 7", Path("runs/mine"), {"loss": torch.tensor(1e30), "gradient norm": torch.tensor(value)})
+        trainer.clip_gradients([], 1.0, "step 7", "algo.learning_rate", losses)
     assert str(caught.value) == (
-        f"Training diverged: the gradient norm of step 7 is {said}, and the weights stay as they were before it; lower "
-        "algo.learning_rate and resume from the last checkpoint with run=runs/mine."
+        f"Training diverged: the value loss of step 7 is {said}, and the weights stay as they were before it; lower "
+        f"algo.learning_rate and resume from the last checkpoint with run={tmp_path / 'mine'}."
     )
-    check_finite("step 7", Path("runs/mine"), {"loss": 0.0, "gradient norm": torch.tensor(1e38)})
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.tensor([value])
+    with pytest.raises(DivergedError, match="the critic's gradient norm of step 7 is"):
+        trainer.clip_gradients([parameter], 1.0, "step 7", "algo.learning_rate", {}, "critic's ")
 
 
 @pytest.mark.slow
