@@ -187,9 +187,15 @@ class TrainableAgent(nn.Module, ABC):
     def make_decoder(self) -> ActionDecoder:
         """A decoder with a memory of its own."""
 
-    @abstractmethod
     def acting(self, *, explore: bool = False) -> Agent:
         """An agent with these weights for the runner; ``explore``: draws from the distribution that is trained."""
+        from vlaser_gym.agents.acting import PolicyAgent  # noqa: PLC0415  (it imports this module)
+
+        return PolicyAgent(self, explore=explore)
+
+    def decide(self, encoding: Any, inputs: Inputs) -> Tensor:
+        """Chunks ``[B, H, A]`` without noise, for :meth:`acting`."""
+        raise InvalidConfigError(f"{type(self).__name__} has neither decide() nor acting(): write one of them.")
 
     def describe_distribution(self) -> dict[str, Any]:
         """What decides how :meth:`sample` spreads, as runs keep it among their agent's settings."""
