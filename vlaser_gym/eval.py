@@ -18,7 +18,7 @@ from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
-from vlaser_gym.evaluation.summary import episodes_per_minute
+from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
@@ -55,6 +55,14 @@ def score_line(protocol: str, score: Mapping[str, Any]) -> str:
     mean = f"mean over {score['groups']} groups" if score["groups"] > 1 else "plain mean"
     rate, low, high = (100 * score[key] for key in ("value", "low", "high"))
     return f"{protocol} {score['name']}: {rate:.1f} [{low:.1f}, {high:.1f}] % ({score['n']} episodes, {mean})"
+
+
+def retry_line(retried: Mapping[str, int], errors: int) -> str:
+    """How many episodes of each task were tried again, and how many of the run's ended as errors all the same."""
+    count = sum(retried.values())
+    per_task = ", ".join(f"{task} {number}" for task, number in retried.items())
+    tried = "1 episode was" if count == 1 else f"{count} episodes were"
+    return f"After failures of the simulator {tried} tried again ({per_task}); errors that remain: {errors}."
 
 
 def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> str:
@@ -101,7 +109,8 @@ def _score(settings: EvalSettings) -> Evaluation:
 def _print_table(evaluation: Evaluation) -> None:
     console = make_console()
     summary = evaluation.summary()
-    pace = episodes_per_minute(read_timing(evaluation.path))
+    timing = read_timing(evaluation.path)
+    pace = episodes_per_minute(timing)
     origin = evaluation.who.origin
     print(
         f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
@@ -112,6 +121,8 @@ def _print_table(evaluation: Evaluation) -> None:
     plain = not console.is_terminal
     console.print(result_table(summary, pace, plain))
     console.print(subgoal_table(summary, plain))
+    if retried := retried_episodes(timing):
+        print(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
     for score in summary.get("protocol", []):
         print(score_line(str(evaluation.settings.protocol), score))
     for line in published_lines(summary, read_config(evaluation.path)):

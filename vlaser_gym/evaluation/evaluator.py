@@ -319,10 +319,11 @@ class Evaluation:
     def _run_robot(self, addresses: list[Address]) -> None:
         """Episodes of one robot. Those that a simulator failure interrupts are tried once more, each by itself."""
         while addresses and not self._enough():
-            suspects, addresses, _ = self._run_lanes(addresses, self.settings.num_envs)
+            suspects, addresses, failure = self._run_lanes(addresses, self.settings.num_envs)
             for address in suspects:
                 if self._enough():
                     return
+                self.store.add_timing({"event": "retry", **_where(address), "error": failure, "time": _now()})
                 interrupted, _, error = self._run_lanes([address], 1)
                 if interrupted:
                     self._add_error(address, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,3 +84,12 @@ def episodes_per_minute(timing: Iterable[Mapping[str, Any]]) -> dict[str, float]
         if entry.get("event") == "episode":
             seconds.setdefault(entry["task"], []).append(entry["seconds"] / entry["lanes"])
     return {task: 60 * len(costs) / sum(costs) for task, costs in seconds.items() if sum(costs) > 0}
+
+
+def retried_episodes(timing: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many episodes of each task were tried again because the simulator had failed at them; tasks with none lack.
+
+    Records do not hold it: what a second try gives is the same as a first one would have given.
+    """
+    retried = {address_of(entry) for entry in timing if entry.get("event") == "retry"}
+    return dict(Counter(address.task for address in sorted(retried, key=lambda address: address.sort_key)))

@@ -25,8 +25,8 @@ from vlaser_gym.evaluation.files import write_whole
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
-from vlaser_gym.evaluation.store import Record, address_of, read_states
-from vlaser_gym.evaluation.summary import summarise
+from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
+from vlaser_gym.evaluation.summary import retried_episodes, summarise
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
 
 #: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
@@ -305,6 +305,7 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
         "engine": f"{some['engine']} {some['engine_version']}",
         "look": some["look"],
         "episodes": len(records),
+        "retried": sum(retried_episodes(read_timing(stored.path)).values()),
         "ending": "stopped at first success" if stops else "run to the step limit",
         "published": published_lines(_summary(records), stored.config),
     }

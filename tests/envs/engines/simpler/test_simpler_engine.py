@@ -46,16 +46,17 @@ def chunk(lanes: int, steps: int) -> np.ndarray:
 def test_an_episode(interpreter: Path, tmp_path: Path) -> None:
     with opened(interpreter, lanes=2) as env:
         assert (env.engine.name, env.engine.look) == ("simpler", "original")
-        observation, info = env.reset(options={"layout": [0, 3]})
+        observation, info = env.reset(options={"layout": [0, 7]})
         assert observation["instruction"] == ("put carrot on plate",) * 2
         assert not info["success"].any()
         # The TCP of the specification's start pose, openness 1.
         start = [0.29207, -0.00609, 0.13532, 0.68671, 0.00526, 0.72687, -0.00808, 1.0]
         np.testing.assert_allclose(observation["proprio"], [start] * 2, atol=1e-5)
         assert observation["image"].shape == (2, 480, 640, 3)
-        assert observation["image"][:, 0, :2, 0].tolist() == [[0, 100], [0, 103]]
+        # The carrot on the corners at y -0.075 and 0.075: the stand-in shows the time, and y in cm from 100 on.
+        assert observation["image"][:, 0, :2, 0].tolist() == [[0, 92], [0, 108]]
         observation, reward, _, truncated, info = env.step_chunk(chunk(2, 6))
-        assert observation["image"][:, 0, :2, 0].tolist() == [[6, 100], [6, 103]]
+        assert observation["image"][:, 0, :2, 0].tolist() == [[6, 92], [6, 108]]
         np.testing.assert_allclose(observation["proprio"][:, 0], 0.29207 + 0.06, atol=1e-5)
         # The stand-in: grasped after the third step only; even layouts succeed from the fifth on.
         flags = info["chunk"]["flags"]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict
 from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, nearest_episode
 from vlaser_gym.envs.engines.simpler.process import Worker, find_interpreter
+from vlaser_gym.envs.engines.simpler.starts import REACH, TURN, departures
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError
@@ -93,7 +94,7 @@ class SimplerEngine:
         """Begin episodes; all lanes at the same time.
 
         Raises:
-            InvalidConfigError: for what the original does not have.
+            InvalidConfigError: for what the original does not have, and for episodes that do not begin as they should.
             GymError: if the original cannot build an environment.
             SimulationError: if a worker dies or takes too long.
         """
@@ -106,7 +107,23 @@ class SimplerEngine:
             command = {"do": "place", "episode": asdict(episode), "state": state}
             self._worker(lane).ask(command, f"the beginning of {_named(placement)}")
         for row, told in self._answers(lanes):
-            self._episodes[lanes[row]] = _Episode(placements[row], _reading(placements[row], told))
+            reading = _reading(placements[row], told)
+            self._check_start(lanes[row], placements[row], told)
+            self._episodes[lanes[row]] = _Episode(placements[row], reading)
+
+    def _check_start(self, lane: int, placement: Placement, told: Mapping[str, Any]) -> None:
+        """Refuse an episode of the benchmark that begins elsewhere, with what the simulator had to say."""
+        wrong = departures(placement, told) if placement.name else []
+        if not wrong:
+            return
+        said = self._worker(lane).complaints()
+        log = f"its log says: {' / '.join(said)}" if said else "its log says nothing of it"
+        others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InvalidConfigError(
+            f"{_named(placement)} does not begin as the original does: {wrong[0]}{others} ({100 * REACH:g} cm and "
+            f"{TURN:g} degrees are allowed); {log}. A mesh is missing in the installation, or it is not the release "
+            "that this engine knows (docs/simpler.md): its scores would say nothing of a policy."
+        )
 
     def _commanded(self, placement: Placement) -> Episode:
         task, variant = placement.task, placement.variant

@@ -12,9 +12,9 @@ The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "d
 - ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
 - ``{"do": "picture"}``: what the robot's camera saw last, into the memory. Answers its shape.
 
-A state has ``qpos``, ``qvel``, ``objects`` (name -> pose), ``joints`` (name -> position), ``proprio``, ``instruction``,
-``subtask``, ``success``, ``info`` and ``stats`` (the scalars of ``info`` and of its ``episode_stats``). Poses are
-``x y z qw qx qy qz``.
+A state has ``qpos``, ``qvel``, ``base`` (pose of the robot's root link), ``objects`` (name -> pose), ``joints`` (name
+-> position), ``proprio``, ``instruction``, ``subtask``, ``success``, ``info`` and ``stats`` (the scalars of ``info``
+and of its ``episode_stats``). Poses are ``x y z qw qx qy qz``.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class Scene:
         return {
             "qpos": numbers(robot.get_qpos()),
             "qvel": numbers(robot.get_qvel()),
+            "base": pose_of(robot),
             "objects": {actor.name: pose_of(actor) for actor in base.get_actors() if actor.name},
             "joints": {joint.name: float(position) for joint, position in joints},
             "proprio": proprioception(robot, base.robot_uid),
@@ -269,7 +270,9 @@ def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def reply(channel: socket.socket, message: dict[str, Any]) -> None:
-    """Send a line."""
+    """Send a line, once what was printed before it can be read."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     channel.sendall(json.dumps(message).encode() + b"\n")
 
 
