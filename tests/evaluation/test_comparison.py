@@ -248,6 +248,20 @@ def test_differing_protocols_are_told(tmp_path: Path) -> None:
     assert compare_runs(runs).against[0].warnings == differing_protocols(*runs)
 
 
+def test_environments_are_compared_by_value(tmp_path: Path) -> None:
+    """Of the tasks that both have; a run that tells nothing is not compared."""
+    settings = [{TASKS[0]: {"control_freq": 5, "shader_dir": shader}} for shader in ("ibl", "rt")]
+    outcomes = dict.fromkeys(addresses(layouts=2), True)
+    paths = [
+        fabricate_run(tmp_path / "one", outcomes, environment_settings=settings[0]),
+        fabricate_run(tmp_path / "two", outcomes, environment_settings=settings[1]),
+        fabricate_run(tmp_path / "old", outcomes),
+    ]
+    one, two, old = load_runs(paths)
+    assert differing_protocols(one, two) == (f"shader dir of {TASKS[0]} differs: ibl in one, rt in two.",)
+    assert differing_protocols(one, old) == ()
+
+
 def test_what_is_no_comparison(tmp_path: Path) -> None:
     run = fabricate_run(tmp_path / "a", dict.fromkeys(addresses(layouts=2), True))
     with pytest.raises(InvalidConfigError, match="two runs or more; got 1"):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +266,8 @@ def test_bad_settings_are_one_sentence_and_leave_nothing(
 
 def test_robots_do_not_mix_unless_a_preset_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second robot is pretended: the cube's setup belongs to somebody else."""
-    other = type("Other", (), {"robot": type("R", (), {"name": "google_robot"})})
-    real = robots.get_setup
+    setup = robots.get_setup("widowx")
+    monkeypatch.setitem(robots._SETUPS, "elsewhere", replace(setup, robot=replace(setup.robot, name="google_robot")))
 
     class OtherCube(type(tasks.get_task("widowx_stack_cube"))):  # type: ignore[misc]
         pass
@@ -275,7 +276,6 @@ def test_robots_do_not_mix_unless_a_preset_says_so(tmp_path: Path, monkeypatch: 
     stand_in = OtherCube.__new__(OtherCube)
     stand_in.__dict__.update({**cube.__dict__, "robot_setup": "elsewhere"})
     monkeypatch.setitem(tasks._TASKS, "widowx_stack_cube", stand_in)
-    monkeypatch.setattr(tasks, "get_setup", lambda name: other if name == "elsewhere" else real(name))
     with pytest.raises(InvalidConfigError, match=r"share a robot; got .*google_robot: widowx_stack_cube"):
         score(tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -194,11 +194,24 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
         sides[name.replace("_", " ")] = values
     for name in _SAME_SETTINGS:
         sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
+    sides |= _environment_values(a, b)
     return tuple(
         f"{name} differs: {first} in {a.label}, {second} in {b.label}."
         for name, (first, second) in sides.items()
         if first != second
     )
+
+
+def _environment_values(a: StoredRun, b: StoredRun) -> dict[str, list[str]]:
+    """What two runs tell of the environments of tasks that both have, by name of the value and of the task."""
+    stored = [run.config.get("environment_settings") or {} for run in (a, b)]
+    return {
+        f"{name.replace('_', ' ')} of {task}": [str(settings[task][name]) for settings in stored]
+        for task in stored[0]
+        if task in stored[1]
+        for name in stored[0][task]
+        if name in stored[1][task]
+    }
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

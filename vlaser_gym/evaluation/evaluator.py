@@ -20,7 +20,7 @@ from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
 from vlaser_gym.cli import CONFIG_DIR, check_above_zero, check_least, typed, words
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes
+from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, effective_settings
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -199,7 +199,7 @@ def evaluate(
     plan = settings.plan if plan is None else plan
     until = settings.until_decided(plan)
     check_engine(str(settings.engine["name"]), settings.look)
-    check_episodes(str(settings.engine["name"]), plan)
+    check_episodes(settings.engine, plan)
     path = settings.run_directory()
     check_same(path, settings.stored())
     check_writable(path)
@@ -221,7 +221,11 @@ def _continue(
     on_episode: Callable[[Record], None],
 ) -> Evaluation:
     """Run what the run directory lacks."""
-    decided = {"engine_version": who.origin["engine_version"], "agent_settings": dict(who.agent_settings)}
+    decided = {
+        "engine_version": who.origin["engine_version"],
+        "agent_settings": dict(who.agent_settings),
+        "environment_settings": {task.name: effective_settings(settings.engine, task) for task in settings.tasks},
+    }
     with RunStore(path, {**settings.stored(), **decided}) as store:
         on_start(path, len(store.records), len(plan))
         evaluation = Evaluation(settings, who, store, launcher, on_episode, until)

@@ -53,6 +53,8 @@ FREE_SETTINGS = (
     "engine.python",
     "engine.timeout",
     "launcher",
+    # Follows from the settings that are compared; runs of before have none.
+    "environment_settings",
 )
 
 Record = dict[str, Any]

@@ -202,3 +202,46 @@ def test_doctor_where_simpler_env_is_not_there(
     status, found = doctor_says(sys.executable, capsys)
     assert status == 1
     assert "No module named 'simpler_env'" in found["SimplerEnv"]
+
+
+def test_what_the_original_would_ignore_is_refused_before_it_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """WidowX environments are prepackaged: they set what they are given of these. The step limit is the protocol's."""
+    python = make_interpreter(tmp_path)
+    for given, said in {
+        "control_freq=10": "sets control_freq itself to 5",
+        "scene_name=other": "sets scene_name itself",
+        "robot=widowx_bridge_dataset_camera_setup": "sets robot itself",
+        "max_episode_steps=99": "ends after the protocol's 60 control steps",
+        "prepackaged_config=false": "the engine decides by the task",
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            score(tmp_path, python, "task=widowx_stack_cube", f"+engine.env_kwargs.{given}")
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert f"engine.env_kwargs.{given.split('=')[0]}=" in error
+        assert "would be ignored" in error
+        assert said in error
+        assert "Traceback" not in error
+    with pytest.raises(SystemExit):
+        score(tmp_path, python, "task=widowx_stack_cube", "engine.env_kwargs=5")
+    assert "must be names and values" in capsys.readouterr().err
+    assert calls(tmp_path) == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_what_it_was_run_with_and_says_what_departs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its settings, in the terminal and in the report."""
+    python = make_interpreter(tmp_path)
+    given = "engine.env_kwargs={shader_dir: rt}"
+    score(tmp_path, python, "task=widowx_stack_cube", "episodes=1", "report=true", given)
+    stored = read_config(tmp_path / "run")["environment_settings"]["widowx_stack_cube"]
+    assert (stored["control_freq"], stored["sim_freq"], stored["shader_dir"], stored["max_steps"]) == (5, 500, "rt", 60)
+    (made,) = [entry["kwargs"] for entry in calls(tmp_path) if "make" in entry]
+    assert made["shader_dir"] == "rt", "as the original was told"
+    said = "Not the same protocol: shader dir rt here, ibl there; episodes per task 1 here, 240 there."
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "run" / "report.html").read_text()

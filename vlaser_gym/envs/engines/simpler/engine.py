@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict
 from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, nearest_episode
 from vlaser_gym.envs.engines.simpler.process import Worker, find_interpreter
+from vlaser_gym.envs.engines.simpler.settings import check_given
 from vlaser_gym.envs.engines.simpler.starts import REACH, TURN, departures
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import Task
@@ -70,7 +71,7 @@ class SimplerEngine:
             raise InvalidConfigError(f"engine.timeout must be a number of seconds above 0; got {timeout!r}.")
         self.look = look
         self._python, self._timeout = find_interpreter(python), float(timeout)
-        self._env_kwargs = dict(env_kwargs or {})
+        self._env_kwargs = env_kwargs or {}
         self._episodes: list[_Episode | None] = [None] * num_lanes
         self._workers: list[Worker | None] = [None] * num_lanes
         try:
@@ -127,6 +128,7 @@ class SimplerEngine:
 
     def _commanded(self, placement: Placement) -> Episode:
         task, variant = placement.task, placement.variant
+        check_given(task, {"env_kwargs": self._env_kwargs})
         if placement.name:
             episode = episode_of(task, variant, placement.name)
         else:
