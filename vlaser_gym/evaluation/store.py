@@ -52,6 +52,7 @@ FREE_SETTINGS = (
     "engine.processes",
     "engine.python",
     "engine.timeout",
+    "engine.rebuild",
     "launcher",
     # Follows from the settings that are compared; runs of before have none.
     "environment_settings",

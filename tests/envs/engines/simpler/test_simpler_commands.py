@@ -46,7 +46,8 @@ def test_eval_with_a_worker_that_dies(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "random on simpler" in said
     assert "25.0 [" in said
     # The episode that always fails was tried twice; those beside it began again.
-    begun = [entry["options"]["obj_init_options"]["episode_id"] for entry in calls(tmp_path) if "reset" in entry]
+    resets = [entry["options"] for entry in calls(tmp_path) if "reset" in entry]
+    begun = [options["obj_init_options"]["episode_id"] for options in resets if "obj_init_options" in options]
     assert begun.count(2) == 2
     assert begun.count(3) == 1
     assert read_config(tmp_path / "run")["look"] == "original"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from stand_in_interpreter import calls, make_interpreter
+from stand_in_interpreter import STAND_IN, calls, make_interpreter
 
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -27,7 +28,9 @@ FORWARD = np.array([0.01, 0, 0, 0, 0, 0, 1])
 
 
 @contextmanager
-def opened(python: Path, task: str = CARROT, lanes: int = 1, **options: Any) -> Iterator[SceneVectorEnv]:
+def opened(
+    python: Path, task: str | tuple[str, ...] = CARROT, lanes: int = 1, **options: Any
+) -> Iterator[SceneVectorEnv]:
     env_options = {key: options.pop(key) for key in ("observe",) if key in options}
     env = SceneVectorEnv(
         task, lanes, engine="simpler", autoreset_mode=AutoresetMode.DISABLED, record_states=True,
@@ -75,13 +78,13 @@ def test_an_episode(interpreter: Path, tmp_path: Path) -> None:
 
 
 def test_what_the_environment_is_given(interpreter: Path, tmp_path: Path) -> None:
-    """Through the worker: photographs have a folder, places are arrays, every episode has an environment of its own."""
+    """Through the worker: photographs have a folder, places are arrays, every variant has an environment of its own."""
     with opened(interpreter, PICK, observe=("image",), env_kwargs={"shader_dir": "ibl"}) as env:
         observation, _ = env.reset(options={"layout": 30, "variant": "recolor_cabinet_visual_matching_1"})
         assert observation["image"].shape == (1, 512, 640, 3)
         env.reset(options={"layout": 30, "variant": "distractors_more"})
         assert len(env.lanes[0].reading.object_pose) == 7
-    made, reset, closed, again, *_ = calls(tmp_path)
+    made, _, _, reset, closed, again, *_ = calls(tmp_path)
     assert made["make"] == "GraspSingleOpenedCokeCanInScene-v0"
     assert made["kwargs"]["rgb_overlay_path"] == "/assets/real_inpainting/google_coke_can_real_eval_1.png"
     assert made["kwargs"]["urdf_version"] == "recolor_cabinet_visual_matching_1"
@@ -92,6 +95,71 @@ def test_what_the_environment_is_given(interpreter: Path, tmp_path: Path) -> Non
     assert reset["options"]["robot_init_options"]["init_rot_quat"] == {"array": [-0.0, 0.0, 0.0, 1.0]}
     assert closed == {"close": "GraspSingleOpenedCokeCanInScene-v0"}
     assert again["make"] == "GraspSingleOpenedCokeCanDistractorInScene-v0"
+
+
+SPOON = "widowx_spoon_on_towel"
+
+
+def starts(python: Path, task: str, variant: str, layouts: list[int], **options: Any) -> list[np.ndarray]:
+    """Where bodies lie, and the pictures, as episodes begin one after another on one lane."""
+    found = []
+    with opened(python, task, **options) as env:
+        for layout in layouts:
+            observation, _ = env.reset(options={"layout": layout, "variant": variant})
+            found += [env.lanes[0].reading.object_pose, observation["image"]]
+            env.step_chunk(chunk(1, 2))
+    return found
+
+
+@pytest.mark.parametrize(("task", "variant"), [(SPOON, "default"), (PICK, "distractors"), (PICK, "aggregation")])
+def test_an_environment_that_is_kept_begins_as_a_new_one(
+    interpreter: Path, tmp_path: Path, task: str, variant: str
+) -> None:
+    """To the last bit; the stand-in's physics remember resets and its distractors follow random numbers, as there."""
+    layouts = [26, 30, 26] if task == PICK else [2, 7, 2]
+    kept = starts(interpreter, task, variant, layouts)
+    log = calls(tmp_path)
+    again = starts(interpreter, task, variant, layouts, rebuild=True)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, again, strict=True))
+    # Every episode alone, in a process of its own.
+    alone = [value for layout in layouts for value in starts(interpreter, task, variant, [layout])]
+    assert all(np.array_equal(a, b) for a, b in zip(kept, alone, strict=True))
+    assert sum("make" in entry for entry in log) == 1
+    built = [
+        (entry.get("seed"), (entry.get("options") or {}).get("reconfigure")) for entry in log if "make" not in entry
+    ]
+    one = [(2022, None), (2022, True), (None, None)]
+    assert built[:9] == one * 3, "set_main_rng(2022), reset(seed=2022, reconfigure), then the episode's own reset"
+
+
+def test_other_scenes_are_built_anew(interpreter: Path, tmp_path: Path) -> None:
+    """One environment at a time: it is kept for episodes that are built alike, and closed before another is built."""
+    with opened(interpreter, (SPOON, CARROT)) as env:
+        for task, layout in ((SPOON, 0), (SPOON, 5), (CARROT, 5), (SPOON, 5)):
+            env.reset(options={"task": task, "layout": layout})
+    told = [next(key for key in ("make", "close") if key in e) for e in calls(tmp_path) if "make" in e or "close" in e]
+    assert told == ["make", "close", "make", "close", "make"]
+
+
+def test_the_stand_in_notices_shortcuts() -> None:
+    """A kept environment that is only reset with a new scene begins elsewhere: the comparison above can fail."""
+    done = subprocess.run(
+        [sys.executable, "-c", """
+import simpler_env
+def spoon(*resets):
+    env = simpler_env.make("widowx_spoon_on_towel")
+    for options in (*resets, {}):
+        env.reset(options={"obj_init_options": {"episode_id": 3}, **options})
+    return env.unwrapped.bodies[0].pose.p[0]
+assert spoon() == spoon()
+assert abs(spoon({}) - spoon() - 6e-5) < 1e-6
+env = simpler_env.make("widowx_spoon_on_towel")
+env.reset(options={"obj_init_options": {"episode_id": 3}, "reconfigure": True})
+assert abs(env.unwrapped.bodies[0].pose.p[0] - spoon() + 6e-5) < 1e-6
+"""],
+        env={"PYTHONPATH": str(STAND_IN)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

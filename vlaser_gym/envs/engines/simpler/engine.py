@@ -44,7 +44,9 @@ class _Episode:
 
 
 class SimplerEngine:
-    """One worker process per lane; it builds its environment anew for every episode, as the original's evaluation does.
+    """One worker process per lane.
+
+    It keeps its environment while episodes are built alike, and begins each as a newly built one would.
 
     Args:
         num_lanes: number of simulations.
@@ -52,6 +54,8 @@ class SimplerEngine:
         python: interpreter in which ``simpler_env`` can be imported.
         timeout: seconds that a worker may take to start, to begin an episode, or for a control step.
         env_kwargs: keyword arguments for the original's environments beside (or instead of) the protocol's.
+        rebuild: build the environment anew for every episode, as the original's own evaluation does; slower, and to the
+            last bit the same.
 
     Raises:
         InvalidConfigError: if the interpreter does not exist or cannot import ``simpler_env``.
@@ -66,12 +70,13 @@ class SimplerEngine:
         python: str | None = None,
         timeout: float = 300.0,
         env_kwargs: Mapping[str, Any] | None = None,
+        rebuild: bool = False,
     ) -> None:
         if not (isinstance(timeout, int | float) and timeout > 0):
             raise InvalidConfigError(f"engine.timeout must be a number of seconds above 0; got {timeout!r}.")
         self.look = look
         self._python, self._timeout = find_interpreter(python), float(timeout)
-        self._env_kwargs = env_kwargs or {}
+        self._env_kwargs, self._rebuild = env_kwargs or {}, bool(rebuild)
         self._episodes: list[_Episode | None] = [None] * num_lanes
         self._workers: list[Worker | None] = [None] * num_lanes
         try:
@@ -105,7 +110,7 @@ class SimplerEngine:
             self._greet(lane)
         for lane, placement, episode in zip(lanes, placements, episodes, strict=True):
             state = None if placement.name else _state(placement)
-            command = {"do": "place", "episode": asdict(episode), "state": state}
+            command = {"do": "place", "episode": asdict(episode), "state": state, "rebuild": self._rebuild}
             self._worker(lane).ask(command, f"the beginning of {_named(placement)}")
         for row, told in self._answers(lanes):
             reading = _reading(placements[row], told)

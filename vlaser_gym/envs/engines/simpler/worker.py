@@ -6,8 +6,9 @@ line of JSON with another, and memory of SIZE bytes, into which it writes pictur
 
 The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "during": "import"}``. Commands:
 
-- ``{"do": "place", "episode": {...}, "state": null}``: build the environment anew and reset it; see
-  ``vlaser_gym.envs.engines.simpler.episodes.Episode``. ``state`` moves robot and bodies afterwards. Answers the state.
+- ``{"do": "place", "episode": {...}, "state": null, "rebuild": false}``: reset the episode's environment; see
+  ``vlaser_gym.envs.engines.simpler.episodes.Episode``. It is built unless the last episode's was built alike, or always
+  if told to ``rebuild``. ``state`` moves robot and bodies afterwards. Answers the state.
 - ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
 - ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
 - ``{"do": "picture"}``: what the robot's camera saw last, into the memory. Answers its shape.
@@ -43,27 +44,49 @@ ROBOTS = {
 }
 
 
+#: With what the original's constructor seeds its random numbers (ManiSkill2_real2sim ef7a4d4).
+MAIN_SEED = 2022
+
+
 class Scene:
-    """At most one environment, which lives for one episode, as in the original's own evaluation."""
+    """At most one environment, which lives as long as episodes want one that is built alike."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self.memory = memory
         self.env: Any = None
+        self.recipe = ""
         self.observation: Any = None
         self.info: dict[str, Any] = {}
         self.success = False
         self.starts_final = True
 
-    def place(self, episode: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any]:
+    def place(self, episode: dict[str, Any], state: dict[str, Any] | None, rebuild: bool) -> dict[str, Any]:
         """Begin an episode."""
-        self.close()
-        self.env = build(episode)
+        recipe = json.dumps([episode[name] for name in ("make", "prepackaged", "kwargs")], sort_keys=True)
+        if rebuild or self.env is None or recipe != self.recipe:
+            self.close()
+            self.env = build(episode)
+            self.recipe = recipe
+        else:
+            self.renew()
         self.observation, _ = self.env.reset(options=with_arrays(episode["options"]))
         self.info, self.success = {}, False
         self.starts_final = self.is_final()
         if state is not None:
             self.arrange(state)
         return self.state()
+
+    def renew(self) -> None:
+        """Bring the environment to where its constructor leaves it, by what the constructor does at its end.
+
+        The scene is made anew, and the random numbers begin again. An episode that begins from here is that of a new
+        environment, to the last bit; one that is only reset with a new scene is not: the constructor has reset once
+        before, which leaves traces in the physics, and distractors lie where the random numbers have come to.
+        """
+        base = self.base
+        base.set_main_rng(MAIN_SEED)
+        base.reset(seed=MAIN_SEED, options={"reconfigure": True})
+        gc.collect()
 
     def step(self, action: list[float]) -> dict[str, Any]:
         """One control step."""
@@ -261,7 +284,7 @@ def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
     """Do what a command says."""
     do = command["do"]
     if do == "place":
-        return scene.place(command["episode"], command["state"])
+        return scene.place(command["episode"], command["state"], command["rebuild"])
     if do == "step":
         return scene.step(command["action"])
     if do == "advance":

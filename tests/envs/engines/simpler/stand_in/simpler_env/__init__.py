@@ -157,7 +157,12 @@ class BaseEnv:
             raise FileNotFoundError("/assets/hab2_bench_assets/stages/no_such_scene.glb is not found.")
         self.env_id, self.kwargs = env_id, kwargs
         self.prepackaged = bool(kwargs.get("prepackaged_config"))
-        self.build()
+        self.set_main_rng(2022)
+        self.reset(seed=2022, options={"reconfigure": True})
+
+    def set_main_rng(self, seed):
+        note(set_main_rng=self.env_id, seed=seed)
+        self.main_rng = np.random.RandomState(seed)
 
     def build(self):
         if "widowx" in self.robot_uid:
@@ -185,18 +190,29 @@ class BaseEnv:
         note(reset=self.env_id, seed=seed, options=options)
         self.build()
         self.elapsed, self.stats = 0, {}
-        self.place(options)
+        # A seed starts the chain of seeds anew, as it does there.
+        seed = self.main_rng.randint(2**32, dtype=np.uint64) if seed is None else seed
+        self.main_rng, self.rng = np.random.RandomState(seed), np.random.RandomState(seed)
+        # Physics remember how often a scene was reset: bodies settle differently by some micrometres.
+        self.resets = 0 if options.get("reconfigure") else self.resets + 1
+        self.place({"obj_init_options": self.drawn(), **options})
+        for body in self.bodies:
+            body.pose.p[0] += np.float32(6e-5 * (self.resets - 1))
         if self.stage_is_missing():
             for body in self.bodies:
                 body.pose.p[2] -= 19
-        self.place_robot(options.get("robot_init_options", {}))
-        self.player = recorded.find(self)
+        self.place_robot({"init_xy": [0, 0], "init_rot_quat": [0, 0, 0, 1], **options.get("robot_init_options", {})})
+        self.player = None if options.get("reconfigure") else recorded.find(self)
         if self.player is not None:
             self.player.show(self, 0)
-        self.fault = FAULTS.get(f"{self.env_id}:{self.number}", "")
+        self.fault = "" if options.get("reconfigure") else FAULTS.get(f"{self.env_id}:{self.number}", "")
         if self.fault == "fail to reset":
             raise RuntimeError("no room\nfor the object")
         return self.get_obs(), {}
+
+    def drawn(self):
+        """An episode's place where nobody names it."""
+        return {"episode_id": int(self.rng.randint(24)), "init_xy": self.rng.uniform([-0.35, -0.02], [-0.12, 0.42])}
 
     def stage_is_missing(self):
         folder, scene = os.environ.get("MS2_REAL2SIM_ASSET_DIR"), self.kwargs.get("scene_name", self.SCENE)
@@ -380,7 +396,7 @@ class Pick(Google):
     def pose_at(self, i, name, places):
         """Distractors lie anywhere."""
         if i:
-            return Pose([-0.2, 0.1 * i, 0.9], turned(0))
+            return Pose([*self.rng.uniform([-0.5, 0.05], [-0.1, 0.35]), 0.9], turned(0))
         if self.kwargs.get("upright"):
             return Pose([*places, 0.939], UPRIGHT)
         return Pose([*places, 0.902], turned(90 if self.kwargs.get("laid_vertically") else 180))
