@@ -84,7 +84,7 @@ def test_what_the_environment_is_given(interpreter: Path, tmp_path: Path) -> Non
         assert observation["image"].shape == (1, 512, 640, 3)
         env.reset(options={"layout": 30, "variant": "distractors_more"})
         assert len(env.lanes[0].reading.object_pose) == 7
-    made, _, _, reset, closed, again, *_ = calls(tmp_path)
+    made, _, _, reset, closed, again, *_ = (entry for entry in calls(tmp_path) if "picture" not in entry)
     assert made["make"] == "GraspSingleOpenedCokeCanInScene-v0"
     assert made["kwargs"]["rgb_overlay_path"] == "/assets/real_inpainting/google_coke_can_real_eval_1.png"
     assert made["kwargs"]["urdf_version"] == "recolor_cabinet_visual_matching_1"
@@ -118,7 +118,7 @@ def test_an_environment_that_is_kept_begins_as_a_new_one(
     """To the last bit; the stand-in's physics remember resets and its distractors follow random numbers, as there."""
     layouts = [26, 30, 26] if task == PICK else [2, 7, 2]
     kept = starts(interpreter, task, variant, layouts)
-    log = calls(tmp_path)
+    log = [entry for entry in calls(tmp_path) if "picture" not in entry]
     again = starts(interpreter, task, variant, layouts, rebuild=True)
     assert all(np.array_equal(a, b) for a, b in zip(kept, again, strict=True))
     # Every episode alone, in a process of its own.
@@ -160,6 +160,47 @@ assert abs(env.unwrapped.bodies[0].pose.p[0] - spoon() + 6e-5) < 1e-6
         env={"PYTHONPATH": str(STAND_IN)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("task", "camera"), [(CARROT, "3rd_view_camera"), (PICK, "overhead_camera")])
+def test_only_what_is_looked_at_is_rendered(interpreter: Path, tmp_path: Path, task: str, camera: str) -> None:
+    """One camera, once per decision; the original renders all of its own at every control step."""
+    with opened(interpreter, task) as env:
+        env.reset(options={"layout": 1})
+        env.step_chunk(chunk(1, 4))
+        env.step_chunk(chunk(1, 4))
+        env.reset(options={"layout": 3})
+    log = [entry for entry in calls(tmp_path) if "picture" in entry]
+    built = [{"picture": name, "step": 0} for name in ("base_camera", camera)]
+    assert log == [*built, *({"picture": camera, "step": step} for step in (0, 4, 8, 0))]
+
+
+def test_nothing_is_rendered_for_an_agent_that_reads_states(interpreter: Path, tmp_path: Path) -> None:
+    with opened(interpreter, observe=("proprio", "instruction", "state")) as env:
+        env.reset(options={"layout": 1})
+        env.step_chunk(chunk(1, 4))
+        env.reset(options={"layout": 2})
+    pictures = [entry for entry in calls(tmp_path) if "picture" in entry]
+    assert len(pictures) == 2, "those of the constructor"
+
+
+def test_pictures_are_those_of_the_original_loop(interpreter: Path) -> None:
+    """Beside the original's own way: an environment of its own, stepped through its wrappers."""
+    with opened(interpreter) as env:
+        ours = [env.reset(options={"layout": 3})[0]["image"][0]]
+        ours += [env.step_chunk(chunk(1, 1))[0]["image"][0] for _ in range(3)]
+    script = """
+import sys
+import numpy as np, simpler_env
+from simpler_env.utils.env.observation_utils import get_image_from_maniskill2_obs_dict as picture
+env = simpler_env.make("widowx_carrot_on_plate")
+found = [env.reset(options={"obj_init_options": {"episode_id": 3}})[0]]
+found += [env.step(np.array([0.01, 0, 0, 0, 0, 0, 1]))[0] for _ in range(3)]
+np.save(sys.argv[1], [picture(env.unwrapped, observation) for observation in found])
+"""
+    file = interpreter.with_name("pictures.npy")
+    subprocess.run([interpreter, "-c", script, file], check=True)
+    assert np.array_equal(np.array(ours), np.load(file))
 
 
 @pytest.mark.slow

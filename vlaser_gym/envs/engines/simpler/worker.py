@@ -11,7 +11,8 @@ The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "d
   if told to ``rebuild``. ``state`` moves robot and bodies afterwards. Answers the state.
 - ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
 - ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
-- ``{"do": "picture"}``: what the robot's camera saw last, into the memory. Answers its shape.
+- ``{"do": "picture"}``: what the robot's camera sees now, into the memory. Answers its shape. Nothing is rendered
+  otherwise, but for once when an environment is built.
 
 A state has ``qpos``, ``qvel``, ``base`` (pose of the robot's root link), ``objects`` (name -> pose), ``joints`` (name
 -> position), ``proprio``, ``instruction``, ``subtask``, ``success``, ``info`` and ``stats`` (the scalars of ``info``
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: Robot -> TCP link, base link, fingers in ``qpos``.
+#: Robot -> TCP link, base link, fingers in ``qpos``, camera of the policy.
 ROBOTS = {
-    "widowx": ("ee_gripper_link", "base_link", slice(-2, None)),
-    "google_robot": ("link_gripper_tcp", "link_base", slice(-4, -2)),
+    "widowx": ("ee_gripper_link", "base_link", slice(-2, None), "3rd_view_camera"),
+    "google_robot": ("link_gripper_tcp", "link_base", slice(-4, -2), "overhead_camera"),
 }
 
 
@@ -55,7 +56,7 @@ class Scene:
         self.memory = memory
         self.env: Any = None
         self.recipe = ""
-        self.observation: Any = None
+        self.pictures = ""
         self.info: dict[str, Any] = {}
         self.success = False
         self.starts_final = True
@@ -67,9 +68,11 @@ class Scene:
             self.close()
             self.env = build(episode)
             self.recipe = recipe
+            # From now on an observation is empty, until a picture is asked for.
+            self.pictures, self.base._obs_mode = self.base._obs_mode, "none"
         else:
             self.renew()
-        self.observation, _ = self.env.reset(options=with_arrays(episode["options"]))
+        self.base.reset(options=with_arrays(episode["options"]))
         self.info, self.success = {}, False
         self.starts_final = self.is_final()
         if state is not None:
@@ -90,7 +93,7 @@ class Scene:
 
     def step(self, action: list[float]) -> dict[str, Any]:
         """One control step."""
-        self.observation, _, self.success, _, self.info = self.env.step(np.array(action))
+        _, _, self.success, _, self.info = self.base.step(np.array(action))
         return self.state()
 
     def advance(self) -> dict[str, Any]:
@@ -105,14 +108,35 @@ class Scene:
             get_image_from_maniskill2_obs_dict,
         )
 
-        image = np.ascontiguousarray(get_image_from_maniskill2_obs_dict(self.base, self.observation))
+        image = np.ascontiguousarray(get_image_from_maniskill2_obs_dict(self.base, self.observe()))
         if image.dtype != np.uint8 or image.nbytes > len(self.memory):
             raise ValueError(f"the camera's picture is {image.dtype} of shape {image.shape}")
         self.memory[: image.nbytes] = image.tobytes()
         return {"shape": list(image.shape)}
 
+    def observe(self) -> dict[str, Any]:
+        """What the original observes, but of the one camera (and those on which it overlays photographs)."""
+        base = self.base
+        seen = {of_robot(base.robot_uid)[3], *base.rgb_overlay_cameras}
+        cameras, mode = base._cameras, base._obs_mode
+        base._cameras = type(cameras)((name, camera) for name, camera in cameras.items() if name in seen)
+        base._obs_mode = self.pictures
+        try:
+            observation = base.get_obs()
+        finally:
+            base._cameras, base._obs_mode = cameras, mode
+        # What the wrappers make of an observation is theirs to know.
+        layers, layer = [], self.env
+        while layer is not base:
+            layers.append(layer)
+            layer = layer.env
+        for layer in reversed(layers):
+            if hasattr(type(layer), "observation"):
+                observation = layer.observation(observation)
+        return dict(observation)
+
     def arrange(self, state: dict[str, Any]) -> None:
-        """Put robot and bodies where they are told to be, at rest, and look again."""
+        """Put robot and bodies where they are told to be, at rest."""
         base = self.base
         for actor in base.get_actors():
             pose = state["objects"].get(actor.name)
@@ -124,15 +148,6 @@ class Scene:
         if state["base"] is not None:
             robot.set_pose(type(robot.pose)(state["base"][:3], state["base"][3:]))
         base.agent.reset(np.array(state["qpos"]))
-        # What the wrappers make of an observation is theirs to know.
-        layers, layer = [], self.env
-        while layer is not base:
-            layers.append(layer)
-            layer = layer.env
-        self.observation = base.get_obs()
-        for layer in reversed(layers):
-            if hasattr(type(layer), "observation"):
-                self.observation = layer.observation(self.observation)
 
     def state(self) -> dict[str, Any]:
         """Everything that is told of an episode."""
@@ -168,7 +183,7 @@ class Scene:
         """Free the environment's memory before the next is built."""
         if self.env is not None:
             self.env.close()
-            self.env = self.observation = None
+            self.env = None
             gc.collect()
 
 
@@ -202,9 +217,14 @@ def pose_of(body: Any) -> list[float]:
     return numbers(pose.p) + numbers(pose.q)
 
 
+def of_robot(uid: str) -> tuple[str, str, slice, str]:
+    """The entry of a robot in :data:`ROBOTS`, by the original's name of it."""
+    return next(value for name, value in ROBOTS.items() if name in uid)
+
+
 def proprioception(robot: Any, uid: str) -> list[float]:
     """TCP position and quaternion wxyz (w >= 0) in the base link's frame, and the gripper's openness."""
-    tcp_link, base_link, fingers = next(value for name, value in ROBOTS.items() if name in uid)
+    tcp_link, base_link, fingers, _ = of_robot(uid)
     links = {link.name: link for link in robot.get_links()}
     tcp, base = np.array(pose_of(links[tcp_link])), np.array(pose_of(links[base_link]))
     turn = base[3:] / np.linalg.norm(base[3:])

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ class Cabinet:
 
 
 class BaseEnv:
-    robot_uid = "google_robot_static"
+    robot_uid, CAMERA = "google_robot_static", "overhead_camera"
     #: Those of the base class; families add theirs.
     KWARGS = (
         "obs_mode robot sim_freq control_mode control_freq scene_name camera_cfgs rgb_overlay_path rgb_overlay_cameras "
@@ -157,6 +158,8 @@ class BaseEnv:
             raise FileNotFoundError("/assets/hab2_bench_assets/stages/no_such_scene.glb is not found.")
         self.env_id, self.kwargs = env_id, kwargs
         self.prepackaged = bool(kwargs.get("prepackaged_config"))
+        self._obs_mode = "image"
+        self.rgb_overlay_cameras = kwargs.get("rgb_overlay_cameras") or [self.CAMERA]
         self.set_main_rng(2022)
         self.reset(seed=2022, options={"reconfigure": True})
 
@@ -165,6 +168,7 @@ class BaseEnv:
         self.main_rng = np.random.RandomState(seed)
 
     def build(self):
+        self._cameras = OrderedDict((name, None) for name in ("base_camera", self.CAMERA))
         if "widowx" in self.robot_uid:
             qpos = [-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037]
             limits = [[-3, 3]] * 6 + [[0.015, 0.037]] * 2
@@ -279,7 +283,12 @@ class BaseEnv:
         return [Body("ground", Pose([0, 0, 0], [1, 0, 0, 0])), Body("", Pose([0, 0, 0], [1, 0, 0, 0])), *self.bodies]
 
     def get_obs(self):
-        return {"image": {"camera": self.elapsed}}
+        """Pictures of all cameras, where pictures are observed."""
+        if self._obs_mode != "image":
+            return {}
+        for camera in self._cameras:
+            note(picture=camera, step=self.elapsed)
+        return {"image": dict.fromkeys(self._cameras, self.elapsed)}
 
     def is_final_subtask(self):
         return True
@@ -307,7 +316,7 @@ def square(x, y, half):
 
 
 class PutOn(BaseEnv):
-    XY, HEIGHT, SCENE = (0.147, 0.028), 0.87, "bridge_table_1_v1"
+    XY, HEIGHT, SCENE, CAMERA = (0.147, 0.028), 0.87, "bridge_table_1_v1", "3rd_view_camera"
     NAMES = {  # noqa: RUF012
         "PutCarrot": ("bridge_carrot_generated_modified", "bridge_plate_objaverse_larger", "put carrot on plate"),
         "PutSpoon": ("bridge_spoon_generated_modified", "table_cloth_generated_shorter", "put the spoon on the towel"),
@@ -539,11 +548,13 @@ class ObservationWrapper(Wrapper):
 
     def observation(self, raw):
         base = self.unwrapped
-        google = "google" in base.robot_uid
-        image = np.full((512 if google else 480, 640, 3), 7, np.uint8)
-        image[0, 0] = raw["image"]["camera"]
+        image = np.full((512 if "google" in base.robot_uid else 480, 640, 3), 7, np.uint8)
         image[0, 1] = 100 if not base.bodies else np.uint8(100 + round(100 * float(base.bodies[0].pose.p[1])))
-        return {"image": {"overhead_camera" if google else "3rd_view_camera": {"rgb": image}}}
+        seen = {}
+        for camera, elapsed in raw["image"].items():
+            seen[camera] = {"rgb": image.copy()}
+            seen[camera]["rgb"][0, 0] = elapsed
+        return {"image": seen}
 
     def reset(self, **kwargs):
         raw, info = self.env.reset(**kwargs)
