@@ -104,9 +104,10 @@ def test_the_table_holds_the_figures_and_a_pair_is_drawn(
     words = ("task=widowx_stack_cube", "look=original", "figures=pictures", f"engine.assets={assets}")
     assert run(*words, f"golden={golden}", f"beside={tmp_path}/pairs") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "widowx_stack_cube" in line)
-    pictures, least, iou, ssim, photograph, _ = (float(cell) for cell in row.strip("| ").split("|")[1:])
+    pictures, least, alone, iou, ssim, photograph, _ = (float(cell) for cell in row.strip("| ").split("|")[1:])
     assert pictures == 4
     assert least >= 0.95
+    assert alone >= 0.99
     assert iou >= least
     assert ssim >= 0.7 > photograph
     assert (tmp_path / "pairs" / "widowx_stack_cube.png").is_file()
