@@ -350,12 +350,12 @@ class _Prepared:
     def describe(self) -> list[str]:
         """For the screen."""
         count = sum(p.numel() for p in self.policy.parameters())
-        whose = {"keep": "those of the policy", "data": "those of the data", "run": "those that the run began with"}
-        return [
-            f"{count:,} parameters; {len(self.data):,} rows of {self.data.num_episodes} episodes",
-            f"Statistics: {whose[self.statistics]}. {self.clipped.line()}.",
-            *(f"Warning: {sentence}" for sentence in self.clipped.warnings()),
-        ]
+        lines = [f"{count:,} parameters; {len(self.data):,} rows of {self.data.num_episodes} episodes"]
+        if self.statistics == "data":
+            return [*lines, "Statistics: those of the data."]
+        whose = {"keep": "those of the policy", "run": "those that the run began with"}[self.statistics]
+        lines.append(f"Statistics: {whose}. {self.clipped.line()}.")
+        return [*lines, *(f"Warning: {sentence}" for sentence in self.clipped.warnings())]
 
 
 def _prepare(settings: TrainSettings, algo: SftSettings, init: str, path: Path, workers: Workers) -> _Prepared:
@@ -430,7 +430,12 @@ def _start(settings: TrainSettings, init: str, statistics: str | None) -> tuple[
     if report.layout == "vlm":
         print(f"{init} is a vision-language model: the action expert starts with random weights")
     policy.reset_parameters(settings.seed, settings.fresh)
-    keeps = report.layout != "vlm" and (statistics or ("data" if "expert" in settings.fresh else "keep")) == "keep"
+    trained = report.layout != "vlm" and "expert" not in settings.fresh
+    keeps = report.layout != "vlm" and (statistics or ("keep" if trained else "data")) == "keep"
+    if trained and not keeps:
+        print(
+            f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once"
+        )
     known = None if keeps else OF_ROBOT[str(policy.config.robot)]
     return policy, Processor.load(init, policy.config, statistics=known), keeps
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from vlaser_gym.agents.learners.dataset import Demonstrations
 from vlaser_gym.agents.vlaser.statistics import ACTION_NAMES, PROPRIO_NAMES, Statistics
 
-#: Share of a dimension's values above which :meth:`Clipped.warnings` speaks. The bounds are the 1st and 99th percentile of
-#: the policy's own data, which thus lose 2 % in every dimension; five times as much is another distribution of motions.
+#: Share of a dimension's values above which :meth:`Clipped.warnings` speaks. The bounds are the 1st and 99th percentile
+#: of the policy's own data, which lose 2 % in every dimension; five times as much is another distribution of motions.
 WORTH_A_WARNING = 0.10
 
 
@@ -46,18 +46,15 @@ class Clipped:
 
     def warnings(self) -> list[str]:
         """One sentence for actions and one for proprioception, where a dimension loses more than is harmless."""
-        said = {
-            "action": "the policy cannot be taught to move so far",
-            "proprio": "the policy cannot see how far beyond it is",
-        }
+        said = {"action": "these motions cannot be taught", "proprio": "the policy cannot tell these states apart"}
         sentences = []
         for kind, shares in self._kinds:
             large = [f"{name} {100 * share:.0f} %" for name, share in shares.items() if share > WORTH_A_WARNING]
             if large:
                 sentences.append(
-                    f"more than {100 * WORTH_A_WARNING:.0f} % of {kind} {', '.join(large)} lies outside the bounds and is "
-                    f"clipped, so that {said[kind]}; a run with algo.statistics=data takes the data's bounds, and has to "
-                    f"learn anew what the policy's outputs mean."
+                    f"{kind} {', '.join(large)} of the data lies outside the bounds (more than "
+                    f"{100 * WORTH_A_WARNING:.0f} %) and is clipped, so that {said[kind]}; algo.statistics=data "
+                    f"takes the data's bounds, and has to learn anew what the policy's outputs mean."
                 )
         return sentences
 
