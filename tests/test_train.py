@@ -11,7 +11,7 @@ from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.cli import load
-from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
+from vlaser_gym.errors import GymError, InvalidConfigError, MissingAssetError, StorageError
 from vlaser_gym.train import TrainSettings, initial_policy, main
 
 NANO = f"init={SHIPPED / 'nano'}"
@@ -44,6 +44,14 @@ def stored_policy(folder: Path, robot: str) -> Path:
 def test_what_improves_a_policy_does_not_begin_with_random_weights(tmp_path, algo):
     match = rf"algo={algo} goes on from a policy, but init=nano is a preset .* init=.*weights/nano"
     refused(InvalidConfigError, match, f"algo={algo}", f"run={tmp_path}/run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dpo"])
+def test_what_improves_a_policy_needs_its_statistics(tmp_path, algo):
+    folder = stored_policy(tmp_path / "policy", "widowx")
+    (folder / "statistics.json").unlink()
+    refused(MissingAssetError, "without statistics", f"algo={algo}", f"init={folder}", f"run={tmp_path}/run")
     assert not (tmp_path / "run").exists()
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from vlaser_gym.agents.learners.clipping import Clipped
 from vlaser_gym.agents.learners.collection import CollectRound
 from vlaser_gym.agents.learners.curves import draw_curves, read_metrics
 from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
@@ -35,7 +36,8 @@ from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.config import PRESETS, VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
-from vlaser_gym.agents.vlaser.statistics import Statistics
+from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
+from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.cli import check_least, check_unread, run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
@@ -138,29 +140,26 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
     if isinstance(algo, Sb3Settings):
         _train_stock(settings, algo, init, path, workers, _clock(settings, begun))
         return
-    policy, processor, data = _prepare(settings, init, path, workers)
+    start = _prepare(settings, algo, init, path, workers)
     if workers.leads:
-        count = sum(p.numel() for p in policy.parameters())
-        print(
-            f"Run directory: {path}\n{init}: {count:,} parameters; {len(data):,} rows of {data.num_episodes} episodes"
-        )
+        print(f"Run directory: {path}", f"{init}: " + "\n".join(start.describe()), sep="\n")
     trainer = SupervisedFineTuning(
-        policy,
-        processor,
-        Batches(data, processor, settings.seed),
+        start.policy,
+        start.processor,
+        Batches(start.data, start.processor, settings.seed),
         algo,
         path,
         seed=settings.seed,
         workers=workers,
         save_every=settings.save_every,
         log_every=settings.log_every,
-        evaluate=_evaluation(settings, processor) if settings.evaluate_episodes else None,
+        evaluate=_evaluation(settings, start.processor) if settings.evaluate_episodes else None,
         evaluate_every=settings.evaluate_every or algo.steps,
         report=_print_row,
     )
     if workers.leads:
         _claim(path, {**settings.stored(), "init": init})
-        _record_start(path, trainer.step, {**settings.stored(), "init": init, "rows": len(data)})
+        _record_start(path, trainer.step, {**settings.stored(), "init": init, **start.record()})
     finished = trainer.train(_clock(settings, begun))
     if workers.leads:
         hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
@@ -326,20 +325,57 @@ def _algorithm(settings: TrainSettings) -> SftSettings | PpoSettings | Sb3Settin
     return typed(_ALGORITHMS[name], DictConfig(settings.algo))
 
 
-def _prepare(
-    settings: TrainSettings, init: str, path: Path, workers: Workers
-) -> tuple[VlaserPolicy, Processor, Demonstrations]:
-    """The policy to start from, its processor with the data's statistics, and the data.
+@dataclass(frozen=True)
+class _Prepared:
+    """What supervised training begins with.
+
+    Attributes:
+        policy: to start from.
+        processor: with the statistics that normalise the data.
+        data: the demonstrations.
+        statistics: whose those are: ``"keep"`` (the policy's), ``"data"``, or ``"run"`` (of the run that goes on).
+        clipped: what they clip of the data.
+    """
+
+    policy: VlaserPolicy
+    processor: Processor
+    data: Demonstrations
+    statistics: str
+    clipped: Clipped
+
+    def record(self) -> dict[str, Any]:
+        """For ``starts.jsonl``."""
+        return {"rows": len(self.data), "statistics": self.statistics, "clipped": asdict(self.clipped)}
+
+    def describe(self) -> list[str]:
+        """For the screen."""
+        count = sum(p.numel() for p in self.policy.parameters())
+        lines = [f"{count:,} parameters; {len(self.data):,} rows of {self.data.num_episodes} episodes"]
+        if self.statistics == "data":
+            return [*lines, "Statistics: those of the data."]
+        whose = {"keep": "those of the policy", "run": "those that the run began with"}[self.statistics]
+        lines.append(f"Statistics: {whose}. {self.clipped.line()}.")
+        return [*lines, *(f"Warning: {sentence}" for sentence in self.clipped.warnings())]
+
+
+def _prepare(settings: TrainSettings, algo: SftSettings, init: str, path: Path, workers: Workers) -> _Prepared:
+    """The policy to start from, the data, and the statistics that both go by.
 
     A run that is continued keeps the statistics that it began with.
     """
-    policy, processor = initial_policy(settings, init)
+    policy, processor, keeps = _start(settings, init, algo.statistics)
     if settings.evaluate_episodes:
         _check_robot(settings, init, processor)
     data = _demonstrations(settings.data_sets, policy.config.horizon, processor, workers)
-    stored = path / POLICY_FOLDER
-    statistics = Statistics.load(stored) if (stored / "statistics.json").is_file() else data.statistics()
-    return policy, _with_statistics(processor, statistics), data
+    stored = path / POLICY_FOLDER / STATISTICS_FILE
+    if stored.is_file():
+        whose, statistics = "run", Statistics.load(stored)
+    elif keeps:
+        whose, statistics = "keep", processor.statistics
+    else:
+        whose, statistics = "data", data.statistics()
+    processor = replace(processor, statistics=statistics)
+    return _Prepared(policy, processor, data, whose, Clipped.of(data, statistics))
 
 
 def _demonstrations(paths: list[str], horizon: int, processor: Processor, workers: Workers) -> Demonstrations:
@@ -355,13 +391,31 @@ def _demonstrations(paths: list[str], horizon: int, processor: Processor, worker
 
 
 def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processor]:
-    """The policy that a run starts from, and its processor."""
+    """The policy that a learner goes on from, and its processor, with the policy's own statistics.
+
+    Raises:
+        InvalidConfigError: for a start with random weights.
+        MissingAssetError: for a policy without its statistics.
+    """
+    return _start(settings, init, "keep")[:2]
+
+
+def _start(settings: TrainSettings, init: str, statistics: str | None) -> tuple[VlaserPolicy, Processor, bool]:
+    """What a run starts from, and whether the statistics in its processor stay.
+
+    Args:
+        settings: of the run.
+        init: a preset or an existing folder.
+        statistics: ``"keep"``, ``"data"``, or ``None`` for what fits the start. Where the data's are to come, the
+            processor holds others until they are known.
+    """
     device = own_device(choose_device(settings.device))
     if init in PRESETS:
         config = VlaserConfig.preset(init, settings.robot or "widowx", **settings.settings)
         if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
             raise InvalidConfigError(f"init={init} needs a tokenizer; give the folder of a VLM instead.")
-        return VlaserPolicy.initialise(config, settings.seed, device=device), nano_processor(config)
+        _check_has_statistics(init, statistics, has=False)
+        return VlaserPolicy.initialise(config, settings.seed, device=device), nano_processor(config), False
     if not Path(init).exists():
         raise UnknownNameError("init (a preset or an existing folder)", init, PRESETS)
     policy, report = load_policy(
@@ -372,10 +426,26 @@ def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Pr
         seed=settings.seed,
         settings=settings.settings,
     )
+    _check_has_statistics(init, statistics, has=report.layout != "vlm")
     if report.layout == "vlm":
         print(f"{init} is a vision-language model: the action expert starts with random weights")
     policy.reset_parameters(settings.seed, settings.fresh)
-    return policy, Processor.load(init, policy.config)
+    trained = report.layout != "vlm" and "expert" not in settings.fresh
+    keeps = report.layout != "vlm" and (statistics or ("keep" if trained else "data")) == "keep"
+    if trained and not keeps:
+        print(
+            f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once"
+        )
+    known = None if keeps else OF_ROBOT[str(policy.config.robot)]
+    return policy, Processor.load(init, policy.config, statistics=known), keeps
+
+
+def _check_has_statistics(init: str, statistics: str | None, *, has: bool) -> None:
+    if statistics == "keep" and not has:
+        raise InvalidConfigError(
+            f"{init} is no policy yet: its action expert starts with random weights, and there are no statistics to "
+            f"keep; give the folder of a policy with init=, or train one first (algo=sft without algo.statistics=keep)."
+        )
 
 
 def _check_given(
@@ -402,10 +472,6 @@ def _check_robot(settings: TrainSettings, init: str, processor: Processor) -> No
             f"The policy {init} is for {processor.robot}, but task={settings.task} is of {', '.join(robots)}; choose "
             "tasks of the policy's robot with task=, or another init."
         )
-
-
-def _with_statistics(processor: Processor, statistics: Statistics) -> Processor:
-    return Processor(processor.prompt, processor.resize, processor.robot, statistics)
 
 
 def _evaluation(settings: TrainSettings, processor: Processor) -> Callable[[VlaserPolicy], dict[str, float]]:
@@ -438,6 +504,13 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
     name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
     if name != wanted:
         raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")
+    # What the weights have learned by cannot change on the way; runs from before the key have none in their settings.
+    bounds = [kept.get("algo", {}).get("statistics") for kept in (before, stored)]
+    if bounds[0] != bounds[1]:
+        raise StorageError(
+            f"{path} holds a run that began with algo.statistics={bounds[0] or 'null'}, not {bounds[1] or 'null'}; "
+            "choose another run= or the same setting."
+        )
     # Another schedule and more data are decisions that may be taken on the way; they go on record.
     differing = [name for name in differing if name not in ("algo", "data")]
     if differing:

@@ -39,6 +39,8 @@ from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 STATE_FILE = "trainer.pt"
 POLICY_FOLDER = "checkpoint"
 PRECISIONS = ("float32", "bfloat16")
+#: Whose statistics normalise: those that the policy has, or the data's.
+STATISTICS = ("keep", "data")
 #: Parts of the policy that the learning rate of the vision-language group is for; the rest is the expert group.
 VISION_LANGUAGE = ("vision", "embedding", "language")
 
@@ -64,6 +66,7 @@ class SftSettings:
     freeze: list[str]
     augment: str
     precision: str
+    statistics: str | None = None
 
     def __post_init__(self) -> None:
         check_least(self, prefix="algo.", steps=1, batch_size=1, accumulate=1, flow_samples=1, warmup=0)
@@ -80,6 +83,8 @@ class SftSettings:
             )
         if self.precision not in PRECISIONS:
             raise UnknownNameError("algo.precision", self.precision, PRECISIONS)
+        if self.statistics not in (None, *STATISTICS):
+            raise InvalidConfigError(f"algo.statistics is one of keep, data or null; got {self.statistics!r}.")
         if not 0 <= self.ema < 1:
             raise InvalidConfigError(f"algo.ema must be in [0, 1); got {self.ema}.")
 
