@@ -33,7 +33,7 @@ ADDRESSES = [Address("b", layout=f"grid:{k}") for k in (10, 2)] + [Address("a", 
 
 def record(address: Address, **extra: Any) -> dict[str, Any]:
     where = {"task": address.task, "variant": address.variant, "layout": address.layout, "trial": address.trial}
-    who = {"instruction": "put it there", "agent": "random", "engine": "mujoco", "engine_version": "1", "look": "builtin"}
+    who = {"instruction": "put it there", "agent": "x", "engine": "mujoco", "engine_version": "1", "look": "builtin"}
     outcome = {"success": True, "success_any": True, "first_success_step": 2, "steps": 3, "reward": 1.0}
     flags = {"flags": {"x": True, "success": True}, "flags_any": {"x": True, "success": True}}
     return {**where, **who, **outcome, "ending": "truncated", **flags, "error": None, **extra}
