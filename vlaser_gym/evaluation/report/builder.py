@@ -278,8 +278,9 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
     differences = [
         ChartRow(label, (Mark(row.difference, row.interval, "difference"),), strong=row.task == "all")
         for label, row in zip(labels, rows, strict=True)
+        if row.difference is not None and row.interval is not None
     ]
-    reach = max(abs(limit) for row in rows for limit in row.interval)
+    reach = max((abs(limit) for row in rows for limit in row.interval or ()), default=0.0)
     end = next(end for end in (0.2, 0.4, 0.6, 0.8, 1.0) if reach <= end + 1e-9)
     return {
         "rule": {"last": "last step", "any": "any step"}[comparison.count],
