@@ -242,8 +242,14 @@ def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
         "counts": {"last": last.count, "any": anywhere.count},
         "last": None if last.count is None else (last.count / len(records), wilson(last.count, len(records))),
         "any": (anywhere.count / len(records), wilson(anywhere.count, len(records))),  # type: ignore[operator,arg-type]
-        "steps": first.mean_steps,
+        "steps": {"to success": _mean_first_success(records), "if stopped": first.mean_steps},
     }
+
+
+def _mean_first_success(records: Sequence[Record]) -> float | None:
+    """Steps up to the first success, over the episodes that have one."""
+    firsts = [record["first_success_step"] for record in records if record["first_success_step"] is not None]
+    return sum(firsts) / len(firsts) if firsts else None
 
 
 def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -259,7 +265,7 @@ def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "errors": sum(row["errors"] for row in rows),
         "last": mean("last"),
         "any": mean("any"),
-        "steps": None,
+        "steps": {"to success": None, "if stopped": None},
     }
 
 
