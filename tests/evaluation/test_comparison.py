@@ -272,6 +272,19 @@ def test_p_text() -> None:
     assert [p_text(p) for p in (0.0004, 0.0213, 1.0)] == ["< 0.001", "0.021", "1.000"]
 
 
+def test_runs_of_all_names_that_the_preset_once_held_still_compare(tmp_path: Path) -> None:
+    """Both names of the same nine episodes stay in the table; that the mean counts them twice is said."""
+    names = ["google_robot_open_drawer", "google_robot_open_top_drawer"]
+    where = addresses(names, layouts=9)
+    for name, k in (("a", 3), ("b", 6)):
+        fabricate_run(tmp_path / name, {x: x.layout_index < k for x in where}, task="google_robot")
+    two = compare_runs(load_runs([tmp_path / "a", tmp_path / "b"])).against[0]
+    assert [row.task for row in two.tasks] == names
+    assert any(f"{names[0]} and {names[1]} (9); name each once." in warning for warning in two.warnings)
+    page = write_report(tmp_path / "a").read_text()
+    assert f"{names[0]} and {names[1]} (9)" in page
+
+
 # ---- episodes that the simulator did not finish ----------------------------------------------------------------------
 
 

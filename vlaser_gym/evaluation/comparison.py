@@ -19,6 +19,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
 from vlaser_gym.evaluation.conventions import OUTCOMES
+from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.statistics import Interval, mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_config, read_records
 
@@ -390,6 +391,8 @@ def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunCompa
         warnings.append(
             f"Left out for want of a partner: {unpaired[0]} episodes of {a.label}, {unpaired[1]} of {b.label}."
         )
+    if not (a.config.get("protocol") or b.config.get("protocol")) and (doubled := double_counts(common)):
+        warnings.append(doubled)
     if overall.tested < overall.n:
         everything = [_Pairs.of(task, addresses, (a, b), key, with_errors=True) for task, addresses in by_task]
         warnings.append(_of_errors(overall, everything, a.label, b.label))

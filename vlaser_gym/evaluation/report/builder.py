@@ -22,6 +22,7 @@ from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
 from vlaser_gym.evaluation.files import write_whole
+from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
@@ -125,11 +126,6 @@ class _Side:
         self.thumbnails = thumbnails
         self.media = media
 
-    @property
-    def records(self) -> list[Record]:
-        """Of all episodes, as they are stored."""
-        return list(self.stored.records.values())
-
     def episode(self, address: Address) -> dict[str, Any]:
         """What the page knows about an episode."""
         record = self.stored.records[address]
@@ -194,7 +190,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     return {
         "title": " / ".join(side.stored.label for side in sides),
         "runs": [_run_facts(side.stored, name) for side, name in zip(sides, "AB", strict=False)],
-        "results": _results(sides[0].records, tasks) if comparison is None else None,
+        "results": _results(first, tasks) if comparison is None else None,
         "comparison": None if comparison is None else _compared(comparison),
         "tasks": tasks,
         "short": _short,
@@ -202,8 +198,9 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     }
 
 
-def _results(records: Sequence[Record], tasks: Sequence[str]) -> dict[str, Any]:
+def _results(stored: StoredRun, tasks: Sequence[str]) -> dict[str, Any]:
     """Table, chart, funnel and published numbers of one run."""
+    records = list(stored.records.values())
     per_task = {name: [r for r in records if r["task"] == name] for name in tasks}
     rows = [_result_row(name, mine) for name, mine in per_task.items()]
     if len(rows) > 1:
@@ -228,6 +225,7 @@ def _results(records: Sequence[Record], tasks: Sequence[str]) -> dict[str, Any]:
             for name, mine in per_task.items()
         ],
         "conventions": success_conventions(records),
+        "doubled": None if stored.config.get("protocol") else double_counts(stored.records),
     }
 
 
