@@ -149,6 +149,13 @@ def test_ranking_against_real_rates(runs: Path, capsys: pytest.CaptureFixture[st
     assert re.search(rf"{TASKS[0]}\s*\|\s*2\s*\|\s*0\.5000\s*\|\s*-1\.000", out)
 
 
+def test_ranking_says_which_failures_are_crashes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "real.yaml").write_text(f"p: {{{TASKS[0]}: 0.9}}\nq: {{{TASKS[0]}: 0.4}}\n")
+    fabricate_run(runs / "crashed", dict.fromkeys(WHERE, False), errors=WHERE[:3])
+    command("runs/weak", "crashed", "real=real.yaml", "policies=[p,q]")
+    assert "Warning: 3 of 48 episodes of crashed are errors: failures here." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -205,11 +205,9 @@ def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None
         table.add_row(row.task, str(row.policies), f"{row.mmrv:.4f}", f"{row.pearson:.3f}")
     print(f"The runs' success rates against those of {settings.real} (MMRV: 0 is best):")
     console.print(table)
-    for run in runs:
-        if errors := sum(record["error"] is not None for record in run.records.values()):
-            print(
-                f"Warning: {errors} of {len(run.records)} episodes of {run.label} are errors; the rates count failures."
-            )
+    for stored in runs:
+        if errors := sum(record["error"] is not None for record in stored.records.values()):
+            print(f"Warning: {errors} of {len(stored.records)} episodes of {stored.label} are errors: failures here.")
 
 
 def _write_page(runs: Sequence[StoredRun], comparison: Comparison, path: str) -> None:

@@ -131,7 +131,7 @@ def test_absent_fields_are_named(run: Path, field: str) -> None:
     lines = unsealed(run)
     del lines[2][field]
     write_lines(run, lines)
-    assert f"Line 3 of {run / 'episodes.jsonl'} is damaged: expected {field}, " in refusal(run)
+    assert f"Line 3 of {run / 'episodes.jsonl'} is damaged: expected {field} (" in refusal(run)
 
 
 @pytest.mark.parametrize(

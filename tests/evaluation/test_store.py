@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fabricate_run import plain_record as record
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
@@ -29,14 +30,6 @@ from vlaser_gym.evaluation.store import (
 
 CONFIG: dict[str, Any] = {"task": "widowx", "num_envs": 8, "video": 1, "agent": {"name": "random", "horizon": 4}}
 ADDRESSES = [Address("b", layout=f"grid:{k}") for k in (10, 2)] + [Address("a", layout="region:7", trial=1)]
-
-
-def record(address: Address, **extra: Any) -> dict[str, Any]:
-    where = {"task": address.task, "variant": address.variant, "layout": address.layout, "trial": address.trial}
-    who = {"instruction": "put it there", "agent": "x", "engine": "mujoco", "engine_version": "1", "look": "builtin"}
-    outcome = {"success": True, "success_any": True, "first_success_step": 2, "steps": 3, "reward": 1.0}
-    flags = {"flags": {"x": True, "success": True}, "flags_any": {"x": True, "success": True}}
-    return {**where, **who, **outcome, "ending": "truncated", **flags, "error": None, **extra}
 
 
 def summary(**counts: int) -> dict[str, Any]:

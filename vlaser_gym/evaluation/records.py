@@ -142,7 +142,7 @@ def check_fields(entry: Mapping[str, Any], needed: Mapping[str, Kind], more: Map
     """
     for name, kind in needed.items():
         if name not in entry:
-            raise ValueError(f"expected {name}, {kind.words}; it is absent")
+            raise ValueError(f"expected {name} ({kind.words}); it is absent")
     for name, kind in {**needed, **(more or {})}.items():
         if name in entry and not kind.holds(entry[name]):
             raise ValueError(f"expected {kind.words} as {name}; got {shortened(entry[name])}")
