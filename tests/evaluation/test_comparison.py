@@ -16,6 +16,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
 from vlaser_gym.evaluation.comparison import (
+    MOST_LEFT_OUT,
     compare_runs,
     differing_protocols,
     holm,
@@ -370,3 +371,7 @@ def test_the_table_of_the_document(share: float, chances: tuple[float, ...]) -> 
     """Why 5 %: docs/statistics.md."""
     for n, chance in zip((24, 96, 240), chances, strict=True):
         assert 100 * wrong_verdicts(n, 0.5, share) == pytest.approx(chance, abs=0.05)
+
+
+def test_what_the_share_still_allows_at_worst() -> None:
+    assert 100 * wrong_verdicts(240, 0.7, MOST_LEFT_OUT) == pytest.approx(11.9, abs=0.05)
