@@ -93,6 +93,15 @@ def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text())["algo"]["steps"] == 7
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"algo": "sft"}', '{"algo":' * 100_000])
+def test_damaged_settings_of_a_run_are_one_sentence(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text)
+    refused(
+        StorageError, r"settings\.json is damaged: expected the run's settings", "algo=sft", NANO, f"run={tmp_path}"
+    )
+    assert (tmp_path / "settings.json").read_text() == text
+
+
 def test_an_aborted_start_leaves_nothing_that_refuses_the_next(tmp_path):
     """The folder is there already, and the first attempt has no demonstrations."""
     for algo in ("sft", "sb3_ppo"):

@@ -15,6 +15,7 @@ from vlaser_gym.envs.tasks.protocols import PROTOCOLS
 from vlaser_gym.errors import GymError, RenderingUnavailableError
 from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
+from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
@@ -46,7 +47,7 @@ def task_list() -> str:
     for name in task_names():
         variants.setdefault(", ".join(get_task(name).variants), []).append(name)
     lines += [f"\nvariants of {', '.join(names)}: {of}" for of, names in variants.items()]
-    lines += [f"\npresets: {', '.join(f'{name} ({len(of)} tasks)' for name, of in PRESETS.items())}"]
+    lines += ["", *(f"preset {name}: {', '.join(of)}" for name, of in PRESETS.items())]
     return "\n".join([*lines, f"protocols: {', '.join(PROTOCOLS)}"])
 
 
@@ -125,6 +126,8 @@ def _print_table(evaluation: Evaluation) -> None:
         print(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
     for score in summary.get("protocol", []):
         print(score_line(str(evaluation.settings.protocol), score))
+    if not evaluation.settings.protocol and (doubled := double_counts(evaluation.store.records)):
+        print(f"Warning: {doubled}")
     for line in published_lines(summary, read_config(evaluation.path)):
         print(line)
     _print_verdict(evaluation)

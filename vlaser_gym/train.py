@@ -43,6 +43,7 @@ from vlaser_gym.cli import check_least, check_unread, run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.evaluation.files import parse_object
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
@@ -499,7 +500,9 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
     file = path / SETTINGS_FILE
     if not file.is_file():
         return
-    before = json.loads(file.read_text())
+    before = parse_object(file.read_bytes())
+    if before is None or not isinstance(before.get("algo", {}), dict):
+        raise StorageError(f"{file} is damaged: expected the run's settings; restore the file or choose another run=.")
     differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
     name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
     if name != wanted:

@@ -32,6 +32,7 @@ def fabricate_run(
     outcomes: Mapping[Address, bool],
     *,
     lost: Iterable[Address] = (),
+    errors: Iterable[Address] = (),
     agent: str = "random",
     engine: str = "mujoco",
     look: str = "builtin",
@@ -41,15 +42,27 @@ def fabricate_run(
     """A run of 12 steps per episode in chunks of 4.
 
     Successes last from step 9 on; episodes of ``lost`` succeed at step 6 alone. Whoever succeeds has passed all
-    sub-goals; the others have passed those that their layout's number leaves over.
+    sub-goals; the others have passed those that their layout's number leaves over. The simulator crashed in ``errors``.
     """
-    lost = set(lost)
+    lost, errors = set(lost), set(errors)
     with RunStore(path, {**CONFIG, **config}) as store:
         for address, success in outcomes.items():
             flags = _flags(address, success, address in lost)
             record = _record(address, flags, agent, engine, look)
-            store.add(record, _states(flags) if states else None)
+            if address in errors:
+                store.add(_crashed(record), None)
+            else:
+                store.add(record, _states(flags) if states else None)
     return path
+
+
+def plain_record(address: Address, **extra: Any) -> dict[str, Any]:
+    """Of an episode of any task, known or not: a success in 3 steps, but for what is told."""
+    where = {"task": address.task, "variant": address.variant, "layout": address.layout, "trial": address.trial}
+    who = {"instruction": "put it there", "agent": "x", "engine": "mujoco", "engine_version": "1", "look": "builtin"}
+    outcome = {"success": True, "success_any": True, "first_success_step": 2, "steps": 3, "reward": 1.0}
+    flags = {"flags": {"x": True, "success": True}, "flags_any": {"x": True, "success": True}}
+    return {**where, **who, **outcome, "ending": "truncated", **flags, "error": None, **extra}
 
 
 def _flags(address: Address, success: bool, lost: bool) -> dict[str, np.ndarray]:
@@ -84,6 +97,12 @@ def _record(address: Address, flags: Mapping[str, np.ndarray], agent: str, engin
         "flags_any": {name: bool(values.any()) for name, values in flags.items()},
         "error": None,
     }
+
+
+def _crashed(record: Mapping[str, Any]) -> dict[str, Any]:
+    flags = dict.fromkeys(record["flags"], False)
+    nothing = {"success": False, "success_any": False, "first_success_step": None, "steps": 0, "reward": 0.0}
+    return {**record, **nothing, "ending": "error", "flags": flags, "flags_any": flags, "error": "diverged"}
 
 
 def _states(flags: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from vlaser_gym.envs import robots, tasks
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation import evaluator
+from vlaser_gym.evaluation.comparison import compare_runs, load_runs
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.launchers import described
 from vlaser_gym.evaluation.store import read_config, read_records, read_states, read_timing, read_training
@@ -116,6 +117,23 @@ step = fake_env.FakeVectorEnv.step_chunk
 fake_env.FakeVectorEnv.step_chunk = lambda *args: (time.sleep(0.005), step(*args))[1]
 test_evaluator.score(Path(sys.argv[2]))
 """
+
+
+def test_a_preset_that_means_less_than_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run of all that it meant stays readable; it is not continued as if it had meant something else."""
+    monkeypatch.setitem(tasks.PRESETS, "widowx", ("widowx_carrot_on_plate", "widowx_stack_cube"))
+    score(tmp_path / "old", "task=widowx")
+    score(tmp_path / "part", "task=widowx", plan=settings(tmp_path, "task=widowx_carrot_on_plate").plan)
+    before = files(tmp_path / "old")
+    monkeypatch.setitem(tasks.PRESETS, "widowx", ("widowx_carrot_on_plate",))
+    with pytest.raises(
+        StorageError, match=r"holds 12 episodes .* such as widowx_stack_cube/default/grid:0/0: the preset"
+    ):
+        score(tmp_path / "old", "task=widowx")
+    assert files(tmp_path / "old") == before
+    two = compare_runs(load_runs([tmp_path / "old", tmp_path / "part"])).against[0]
+    assert (two.unpaired, two.overall.n, two.overall.difference) == ((12, 0), 12, 0)
+    assert score(tmp_path / "part", "task=widowx").episodes == 0
 
 
 @pytest.mark.parametrize("episodes", [1, 10])

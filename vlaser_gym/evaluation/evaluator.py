@@ -24,7 +24,7 @@ from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, 
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import AgentError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import AgentError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
@@ -227,6 +227,7 @@ def _continue(
         "environment_settings": {task.name: effective_settings(settings.engine, task) for task in settings.tasks},
     }
     with RunStore(path, {**settings.stored(), **decided}) as store:
+        _check_planned(store, plan)
         on_start(path, len(store.records), len(plan))
         evaluation = Evaluation(settings, who, store, launcher, on_episode, until)
         order = plan if until is None else until.plan
@@ -239,6 +240,20 @@ def _continue(
             store.finish(evaluation.summary() | evaluation.verdict)
     evaluation.seconds = evaluation.elapsed()
     return evaluation
+
+
+def _check_planned(store: RunStore, plan: Sequence[Address]) -> None:
+    """Refuse a run that another version of this package began for other episodes of the same name.
+
+    Raises:
+        StorageError: if the run holds episodes that the plan lacks.
+    """
+    others = sorted(store.records.keys() - set(plan), key=lambda address: address.sort_key)
+    if others:
+        raise StorageError(
+            f"{store.path} holds {len(others)} episodes that its settings no longer mean, such as {others[0]}: the "
+            "preset held other tasks when it began; compare and render still read it, to score anew choose a new run=."
+        )
 
 
 def _kept(store: RunStore) -> str:

@@ -43,7 +43,8 @@ from vlaser_gym.evaluation.files import (
     write_whole,
 )
 from vlaser_gym.evaluation.recording import RecordedEpisode
-from vlaser_gym.evaluation.store import address_of, setting_differences
+from vlaser_gym.evaluation.records import address_of, check_where
+from vlaser_gym.evaluation.store import setting_differences
 from vlaser_gym.evaluation.video import encode
 
 VERSION = "v3.0"
@@ -149,7 +150,7 @@ class LeRobotWriter:
         self._episodes = [row for file in groups for row in pq.read_table(file).to_pylist()]
         self.tasks = instructions_of(self._episodes)
         drop_cut_line(self.path / DROPPED_PATH)
-        self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH)}
+        self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH, check_where)}
         self.addresses = {_address(row) for row in self._episodes} | self.dropped
 
     def _wanted(self) -> dict[str, Any]:

@@ -18,6 +18,9 @@ Summary = dict[str, Any]
 def summarise(records: Sequence[Mapping[str, Any]], tasks: Iterable[Task]) -> Summary:
     """Rates with 95 % Wilson intervals per task, and their mean over tasks; no clock enters.
 
+    An episode that the simulator did not finish counts as a failure in every rate and in no mean of steps.
+    ``mean_first_success_step`` is the mean over the episodes that succeeded at some step.
+
     Args:
         records: of one run.
         tasks: in the order of the summary; they name the sub-goals.
@@ -45,6 +48,7 @@ def _score(score: Score, success: Mapping[Address, bool]) -> dict[str, Any]:
 
 
 def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    steps = [r["steps"] for r in records if r["error"] is None]
     firsts = [r["first_success_step"] for r in records if r["first_success_step"] is not None]
     return {
         "task": task.name,
@@ -58,7 +62,7 @@ def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str,
             for name in task.subgoals
             if name != "success"
         },
-        "mean_steps": sum(r["steps"] for r in records) / len(records),
+        "mean_steps": sum(steps) / len(steps) if steps else None,
         "mean_first_success_step": sum(firsts) / len(firsts) if firsts else None,
     }
 

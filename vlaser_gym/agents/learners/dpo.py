@@ -309,7 +309,8 @@ def check_density(run: Path, density: Density) -> None:
     wanted = describe_density(density)
     found = {name: told.get(name) for name in wanted}
     same = all(found[name] == wanted[name] for name in ("density", "num_flow_steps"))
-    if not same or not np.isclose(found["noise_level"] or 0, wanted["noise_level"]):
+    level = found["noise_level"] or 0
+    if not same or not isinstance(level, int | float) or not np.isclose(level, wanted["noise_level"]):
         needed, got = (" ".join(f"{name}={value}" for name, value in values.items()) for values in (wanted, found))
         raise InvalidConfigError(
             f"algo.loss=tpo needs chains of {needed}; the run {run} has {got}: collect with agent=vlaser_explore and "

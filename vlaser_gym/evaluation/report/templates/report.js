@@ -29,6 +29,7 @@
   const reachedRank = (episode, side) => subgoals(episode).indexOf(side.reached);
 
   function relation(episode) {
+    if (episode.sides.some((side) => side.outcome === "error")) return "error";
     const [a, b] = episode.sides.map(succeeded);
     if (a && b) return "both";
     if (!a && !b) return "neither";
