@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,21 @@ def fabricate_run(
     engine: str = "mujoco",
     look: str = "builtin",
     states: bool = False,
+    told: Mapping[Address, Sequence[str]] | None = None,
     **config: Any,
 ) -> Path:
     """A run of 12 steps per episode in chunks of 4.
 
     Successes last from step 9 on; episodes of ``lost`` succeed at step 6 alone. Whoever succeeds has passed all
-    sub-goals; the others have passed those that their layout's number leaves over.
+    sub-goals; the others have passed those that their layout's number leaves over. ``told``: the instructions of an
+    episode's 13 states; without them its states are those of an earlier version, which did not keep them.
     """
     lost = set(lost)
     with RunStore(path, {**CONFIG, **config}) as store:
         for address, success in outcomes.items():
             flags = _flags(address, success, address in lost)
             record = _record(address, flags, agent, engine, look)
-            store.add(record, _states(flags) if states else None)
+            store.add(record, _states(flags, (told or {}).get(address)) if states else None)
     return path
 
 
@@ -86,5 +88,6 @@ def _record(address: Address, flags: Mapping[str, np.ndarray], agent: str, engin
     }
 
 
-def _states(flags: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {"decision": np.array([0, 4, 8]), **{f"flag/{name}": values for name, values in flags.items()}}
+def _states(flags: Mapping[str, np.ndarray], told: Sequence[str] | None) -> dict[str, np.ndarray]:
+    texts = {} if told is None else {"instruction": np.array(told)}
+    return {"decision": np.array([0, 4, 8]), **texts, **{f"flag/{name}": values for name, values in flags.items()}}
