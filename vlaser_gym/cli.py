@@ -201,11 +201,12 @@ def _default_options(config_name: str) -> dict[str, str]:
     return {str(k): str(v) for entry in defaults if isinstance(entry, DictConfig) for k, v in entry.items()}
 
 
-def _valid_keys(config_name: str, options: Mapping[str, str]) -> set[str]:
-    """Dotted names of a command's keys, given the options of its groups."""
-    keys = {*_keys_of(CONFIG_DIR / f"{config_name}.yaml")} - {"defaults"}
+def _valid_keys(config_name: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Dotted names of a command's keys with their defaults, given the options of its groups."""
+    keys = {key: value for key, value in _flat(_file(CONFIG_DIR / f"{config_name}.yaml")).items() if key != "defaults"}
     for group, option in options.items():
-        keys |= {group} | {f"{group}.{key}" for key in _keys_of(CONFIG_DIR / group / f"{option}.yaml")}
+        own = _flat(_file(CONFIG_DIR / group / f"{option}.yaml"))
+        keys |= {group: None} | {f"{group}.{key}": value for key, value in own.items()}
     return keys
 
 
@@ -213,11 +214,6 @@ def _valid_keys(config_name: str, options: Mapping[str, str]) -> set[str]:
 def _file(path: Path) -> DictConfig:
     """A file of the package; not to be changed."""
     return cast(DictConfig, OmegaConf.load(path))
-
-
-@cache
-def _keys_of(path: Path) -> frozenset[str]:
-    return frozenset(_flat_keys(_file(path)))
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
@@ -271,8 +267,11 @@ def _option(override: Override) -> str:
     return str(option)
 
 
-def _assignment(override: Override, valid: set[str]) -> str:
-    """An override of a key in the form that Hydra takes, checked against the keys that exist."""
+def _assignment(override: Override, valid: Mapping[str, Any]) -> str:
+    """An override of a key in the form that Hydra takes, checked against the keys that exist.
+
+    Where the default is a text, ``true`` is the word.
+    """
     key = override.key_or_group
     if override.is_delete() or override.package is not None:
         raise _unreadable(str(override.input_line))
@@ -280,16 +279,18 @@ def _assignment(override: Override, valid: set[str]) -> str:
     if key not in valid and not is_open:
         raise UnknownNameError("key", key, valid)
     value = override.get_value_string()
+    if isinstance(valid.get(key), str) and isinstance(override.value(), bool):
+        value = f"'{value}'"
     return f"{'++' if is_open else ''}{key}={f'[{value}]' if override.is_sweep_override() else value}"
 
 
-def _flat_keys(config: Any, prefix: str = "") -> set[str]:
-    """Dotted names of all leaves."""
-    keys: set[str] = set()
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """All leaves as they are written, by their dotted names."""
+    leaves: dict[str, Any] = {}
     for key in config:
         node = config._get_node(key)
-        keys |= _flat_keys(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else {f"{prefix}{key}"}
-    return keys
+        leaves |= _flat(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else {f"{prefix}{key}": node._value()}
+    return leaves
 
 
 def _commented_keys(path: Path) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
