@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from vlaser_gym.errors import AgentError, GymError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, UnknownNameError
 
 CONFIG_DIR = Path(__file__).parent / "configs"
 T = TypeVar("T")
@@ -34,14 +36,16 @@ def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str
 
     A :class:`~vlaser_gym.errors.GymError` ends the process with its sentence on stderr and status 2, Ctrl-C with
     status 130. What an agent's own code raised stands above the sentence with its traceback: somebody has to debug it.
-    Any other exception is a defect and keeps its traceback.
+    Any other exception is a defect and keeps its traceback. A :class:`~vlaser_gym.errors.GymWarning` is one sentence
+    on stderr.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if {"-h", "--help"} & set(arguments):
             print(help_text(config_name))
             return
-        main(load(config_name, arguments))
+        with _warnings_as_sentences():
+            main(load(config_name, arguments))
     except GymError as error:
         trace = error.trace if isinstance(error, AgentError) else ""
         print(f"{trace}Error: {error}", file=sys.stderr)
@@ -53,6 +57,23 @@ def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str
         # The reader (head, less) has left. Closing stderr too keeps the interpreter from complaining on its way out.
         sys.stderr.close()
         sys.exit(141)
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Show warnings of this package without the line of code that they come from, every time."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, GymWarning):
+                print(f"Warning: {message}", file=sys.stderr)
+            else:
+                shown(message, category, *where)
+
+        warnings.simplefilter("always", GymWarning)
+        warnings.showwarning = show
+        yield
 
 
 def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:

@@ -67,7 +67,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         engine_options: keyword arguments of the engine.
 
     An action is 7 numbers: TCP translation (m) and axis-angle rotation (rad) in the base frame, neither scaled nor
-    clipped, and the gripper in [-1, 1].
+    clipped, and the gripper in [-1, 1], whose sign is the robot's (+1 opens the WidowX and closes the Google Robot);
+    :mod:`vlaser_gym.conventions` declares all of it.
 
     Example:
         >>> env = SceneVectorEnv("widowx_stack_cube", num_envs=2, observe=("proprio", "instruction"))
