@@ -98,7 +98,9 @@ def echo() -> Iterator[tuple[Echo, str]]:
 
 def test_a_client_is_told_what_the_actions_mean(echo: tuple[Echo, str]) -> None:
     """Of every robot, or of the one that the agent is for. +1 opens one robot's fingers and closes the other's."""
-    told = Client(echo[1]).metadata["conventions"]
+    client = Client(echo[1])
+    told = client.metadata["conventions"]
+    client.connection.close()
     assert {entry["robot"]: entry["control_hz"] for entry in told} == {"widowx": 5.0, "google_robot": 3.0}
     gripper = {entry["robot"]: (entry["action"][2]["positive"], entry["action"][2]["mode"]) for entry in told}
     assert gripper == {"widowx": ("opens", "absolute"), "google_robot": ("closes", "relative")}
@@ -106,7 +108,9 @@ def test_a_client_is_told_what_the_actions_mean(echo: tuple[Echo, str]) -> None:
     bound = Echo()
     bound.robot = "google_robot"  # type: ignore[attr-defined]
     with served(bound) as url:
-        assert [entry["robot"] for entry in Client(url).metadata["conventions"]] == ["google_robot"]
+        client = Client(url)
+        assert [entry["robot"] for entry in client.metadata["conventions"]] == ["google_robot"]
+        client.connection.close()
 
 
 def test_an_openpi_client_is_answered(echo: tuple[Echo, str]) -> None:
