@@ -45,8 +45,8 @@ def warned(run: Path, *overrides: str, **hooks: Any) -> list[str]:
 
 SENTENCE = (
     "Actions of test_units.Same cannot be metres and radians per control step: the largest step is 1.73 m and 1.73 rad "
-    "(widowx reaches 0.66 m, no turn exceeds 3.14 rad): normalised numbers or millimetres? The agent has to convert them "
-    "(docs/conventions.md)."
+    "(widowx reaches 0.66 m, no turn exceeds 3.14 rad): normalised numbers or millimetres? The agent has to convert "
+    "them (docs/conventions.md)."
 )
 
 

@@ -6,8 +6,7 @@ import warnings
 
 from vlaser_gym.conventions import CONVENTIONS
 from vlaser_gym.conventions.units import doubted_units
-from vlaser_gym.envs.robots import get_setup
-from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks import by_robot, get_task
 from vlaser_gym.errors import GymWarning
 from vlaser_gym.evaluation.runner import EpisodeResult
 
@@ -26,7 +25,8 @@ class UnitsWatch:
     def see(self, result: EpisodeResult) -> None:
         """Look at the actions of an episode, wherever it ran; nothing is known of robots without a convention."""
         actions = result.trajectory.get("action")
-        convention = CONVENTIONS.get(get_setup(get_task(result.address.task).robot_setup).robot.name)
+        (robot,) = by_robot([get_task(result.address.task)])
+        convention = CONVENTIONS.get(robot)
         if self._warned or actions is None or convention is None:
             return
         if doubt := doubted_units(convention, actions):
