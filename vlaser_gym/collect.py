@@ -30,6 +30,7 @@ from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, R
 from vlaser_gym.evaluation.runner import Runner
 from vlaser_gym.evaluation.store import read_records
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console
+from vlaser_gym.evaluation.units import UnitsWatch
 
 #: Settings that change how fast or how much is recorded, not what an episode holds.
 _FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
@@ -180,8 +181,10 @@ def _record(
     camera = EpisodeCamera(env, env.engine, settings.every, _make_resize(settings), settings.tail)
     tap = LabelTap(agent)
     recorder = Recorder(camera, tap)
+    units = UnitsWatch(str(settings.agent.get("name")))
     try:
         for result in Runner(camera, tap, waiting, out_of_time, str(settings.agent.get("name"))):
+            units.see(result)
             if result.success or not settings.only_successful:
                 writer.add(recorder.episode(result, env.addresses.index(result.address)))
             else:

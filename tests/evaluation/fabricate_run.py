@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,15 @@ def fabricate_run(
     engine: str = "mujoco",
     look: str = "builtin",
     states: bool = False,
+    told: Mapping[Address, Sequence[str]] | None = None,
     **config: Any,
 ) -> Path:
     """A run of 12 steps per episode in chunks of 4.
 
     Successes last from step 9 on; episodes of ``lost`` succeed at step 6 alone. Whoever succeeds has passed all
     sub-goals; the others have passed those that their layout's number leaves over. The simulator crashed in ``errors``.
+    ``told``: the instructions of an episode's 13 states; without them its states are those of an earlier version, which
+    did not keep them.
     """
     lost, errors = set(lost), set(errors)
     with RunStore(path, {**CONFIG, **config}) as store:
@@ -52,7 +55,7 @@ def fabricate_run(
             if address in errors:
                 store.add(_crashed(record), None)
             else:
-                store.add(record, _states(flags) if states else None)
+                store.add(record, _states(flags, (told or {}).get(address)) if states else None)
     return path
 
 
@@ -105,5 +108,6 @@ def _crashed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, **nothing, "ending": "error", "flags": flags, "flags_any": flags, "error": "diverged"}
 
 
-def _states(flags: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {"decision": np.array([0, 4, 8]), **{f"flag/{name}": values for name, values in flags.items()}}
+def _states(flags: Mapping[str, np.ndarray], told: Sequence[str] | None) -> dict[str, np.ndarray]:
+    texts = {} if told is None else {"instruction": np.array(told)}
+    return {"decision": np.array([0, 4, 8]), **texts, **{f"flag/{name}": values for name, values in flags.items()}}

@@ -31,6 +31,7 @@ from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
+from vlaser_gym.evaluation.units import UnitsWatch
 
 #: What is run where neither task nor protocol is given.
 DEFAULT_TASK = "widowx"
@@ -194,6 +195,9 @@ def evaluate(
 
     Raises:
         GymError: for whatever is wrong with the settings; then nothing is left behind.
+
+    Warns:
+        GymWarning: once, at the first episode whose actions cannot be metres and radians.
     """
     tasks = settings.tasks
     plan = settings.plan if plan is None else plan
@@ -288,6 +292,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
+        self._units = UnitsWatch(str(self.who.origin["agent"]))
         self._outcomes = {address: bool(record["success"]) for address, record in self.store.records.items()}
 
     @property
@@ -358,6 +363,7 @@ class Evaluation:
         return [], [], ""
 
     def _add(self, result: EpisodeResult, lanes: int) -> None:
+        self._units.see(result)
         record = {
             **_where(result.address),
             "instruction": _instruction(result.address),

@@ -211,7 +211,10 @@ def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
 
 
 def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
-    """The environment's privileged ``state [T + 1, 26]`` from recorded states; the stage is left 0."""
+    """The environment's privileged ``state [T + 1, 26]`` from recorded states.
+
+    The stage is 0 in trajectories without one, such as those stored before it was recorded.
+    """
     task = get_task(address.task)
     proprio = proprio_of(address, trajectory)
     state = np.zeros((len(proprio), 26), np.float32)
@@ -225,6 +228,8 @@ def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
     joints = [values for name, values in trajectory.items() if name.startswith("joint/")]
     for column, values in enumerate(joints):
         state[:, 22 + column] = values
+    if "stage" in trajectory:
+        state[:, STATE_FIELDS["stage"]] = trajectory["stage"][:, None]
     return state
 
 

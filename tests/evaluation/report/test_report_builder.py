@@ -49,7 +49,18 @@ def test_the_page_knows_every_episode(tmp_path: Path) -> None:
     assert last["decisions"] == [0, 4, 8]
     assert last["flags"]["success"] == [[8, 12]]
     assert first["flags"]["success"] == [[5, 6]]
-    assert data["episodes"][0]["instruction"] == "put carrot on plate"
+    assert first["told"] == [[0, "put carrot on plate"]]
+
+
+def test_the_page_knows_when_the_second_stage_began(tmp_path: Path) -> None:
+    known, older, lost = addresses(["google_robot_place_apple_in_closed_top_drawer"], layouts=3)
+    first, second = "open top drawer", "place apple into top drawer"
+    told = {known: [first] * 8 + [second] * 5}
+    run = fabricate_run(tmp_path / "run", dict.fromkeys((known, older, lost), False), states=True, told=told)
+    (run / "states" / "google_robot_place_apple_in_closed_top_drawer.default.grid-0002.trial-0.npz").unlink()
+    sides = [episode["sides"][0] for episode in data_of(write_report(run))["episodes"]]
+    assert sides[0]["told"] == [[0, first], [8, second]]
+    assert sides[1]["told"] == sides[2]["told"] == [[0, first], [1, f"unknown (at the start: {first})"]]
 
 
 def test_the_table_shows_rates_and_intervals(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
+from vlaser_gym.evaluation.told import changes, instructions_told
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
 
 #: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
@@ -154,14 +155,16 @@ class _Side:
         return f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={address}"
 
     def _timeline(self, record: Record) -> dict[str, Any]:
-        """Steps at which the agent decided, and the steps during which each flag was true."""
+        """Steps at which the agent decided, what it was told from when on, and when each flag was true."""
+        wanted = {"decision", "instruction", *(f"flag/{name}" for name in record["flags"])}
         try:
-            states = read_states(self.stored.path, record, {"decision", *(f"flag/{name}" for name in record["flags"])})
+            states = read_states(self.stored.path, record, wanted)
         except StorageError:
-            return {"decisions": [], "flags": {}}
+            states = {}
         names = [name for name in record["flags"] if f"flag/{name}" in states]
         return {
             "decisions": states["decision"].tolist() if "decision" in states else [],
+            "told": changes(instructions_told(record, states)),
             "flags": dict(zip(names, _spans([states[f"flag/{name}"] for name in names]), strict=True)),
         }
 
@@ -181,7 +184,6 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
                 "layout": address.layout,
                 "trial": address.trial,
                 "variant": address.variant,
-                "instruction": first.records[address]["instruction"],
                 "sides": [side.episode(address) for side in sides],
             }
             for address in addresses

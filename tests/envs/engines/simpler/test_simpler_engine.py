@@ -68,8 +68,10 @@ def test_an_episode(interpreter: Path, tmp_path: Path) -> None:
         assert flags["success"].tolist() == [[k >= 5 for k in range(1, 7)], [False] * 6]
         assert reward.tolist() == [2.0, 0.0]
         assert set(info["states"][0]) == {
-            "qpos", "action", "object/bridge_carrot_generated_modified", "object/bridge_plate_objaverse_larger",
+            "qpos", "action", "instruction", "stage", "object/bridge_carrot_generated_modified",
+            "object/bridge_plate_objaverse_larger",
         }  # fmt: skip
+        assert info["states"][0]["instruction"].tolist() == ["put carrot on plate"] * 6
         assert not truncated.any()
         assert env.step_chunk(chunk(2, 60))[3].all()
         assert env.lanes[0].elapsed == 60
