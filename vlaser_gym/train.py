@@ -37,6 +37,7 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
 from vlaser_gym.cli import check_least, check_unread, run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
@@ -212,7 +213,7 @@ def _post_train(
             report=_print_row,
         )
         if workers.leads:
-            _claim(path, {**settings.stored(), "init": init})
+            _claim_for_agent(path, {**settings.stored(), "init": init}, processor.robot)
             print(f"Run directory: {path}\n{init}: " + trainer.describe())
             _say_shares(len(resolve(settings.task)), task_slots(settings.num_envs, algo, workers))
         finished = trainer.run()
@@ -283,7 +284,7 @@ def _learn_in_rounds(
         report=_print_row,
         say=make_console().print,
     )
-    _claim(path, {**settings.stored(), "init": init})
+    _claim_for_agent(path, {**settings.stored(), "init": init}, processor.robot)
     print(f"Run directory: {path}\n{init}: {trainer.describe()}")
     finished = trainer.train(stop)
     hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
@@ -439,7 +440,7 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
     if name != wanted:
         raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")
     # Another schedule and more data are decisions that may be taken on the way; they go on record.
-    differing = [name for name in differing if name not in ("algo", "data")]
+    differing = [name for name in differing if name not in ("algo", "data", "agent_version")]
     if differing:
         raise StorageError(
             f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
@@ -452,6 +453,16 @@ def _claim(path: Path, stored: dict[str, Any]) -> None:
     _check_same(path, stored)
     path.mkdir(parents=True, exist_ok=True)
     (path / SETTINGS_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def _claim_for_agent(path: Path, stored: dict[str, Any], robot: str) -> None:
+    """The same for a run that learns from what the policy did: not with two versions of the agent in one run."""
+    file = path / SETTINGS_FILE
+    version = json.loads(file.read_text()).get("agent_version", 1) if file.is_file() else AGENT_VERSIONS[robot]
+    outdated = why_another_version(robot, version)
+    if outdated is not None:
+        raise StorageError(f"{path} holds a run {outdated}. Begin again with another run=.")
+    _claim(path, {**stored, "agent_version": AGENT_VERSIONS[robot]})
 
 
 def _record_start(path: Path, step: int, stored: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.errors import UnknownNameError
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 
@@ -145,6 +146,9 @@ def protocol_differences(summary: Mapping[str, Any], config: Mapping[str, Any], 
     ]
     if config.get("until") == "decided":
         differences.append("stopped when decided here, all episodes there")
+    outdated = why_outdated(config.get("agent_settings"))
+    if outdated is not None:
+        differences.append(outdated)
     return [*differences, *_count_differences(_counts(table, summary, config), table)]
 
 

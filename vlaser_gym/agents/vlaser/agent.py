@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
+from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import MicroBatcher
@@ -20,6 +21,7 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -104,10 +106,7 @@ class VlaserAgent:
         columns = {**seen, **{name: tensor.numpy() for name, tensor in chosen.items()}}
         for row, lane in enumerate(lanes):
             self._decided[int(lane)] = {name: values[row] for name, values in columns.items()}
-        chunk = self.processor.arm_actions(chosen["chunk"].clamp(-1, 1).numpy())[:, : self.act_steps]
-        # All rows of the chunk are executed, in this order; an episode that ends inside it is reset, hold and all.
-        chunk[..., 6] = self.gripper.commands(chunk[..., 6], lanes)
-        return chunk
+        return executed_actions(chosen["chunk"].numpy(), self.processor, self.gripper, lanes, self.act_steps)
 
     def decided(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
         """What the last decision of each lane was made from, for learners.
@@ -148,6 +147,7 @@ class VlaserAgent:
             "checkpoint": self.source or None,
             "policy": config.name,
             "robot": self.robot,
+            "agent_version": AGENT_VERSIONS[self.robot],
             "parameters": sum(parameter.numel() for parameter in self.policy.parameters()),
             "image_size": config.image_size,
             "resize": self.processor.resize.filter,
