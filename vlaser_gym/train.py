@@ -30,13 +30,19 @@ from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
 from vlaser_gym.agents.learners.rounds import RoundSettings, RoundTrainer, Source
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, SftSettings, SupervisedFineTuning
-from vlaser_gym.agents.vlaser.agent import SHIPPED, VlaserAgent, choose_device, nano_processor
+from vlaser_gym.agents.vlaser.agent import (
+    RANDOM,
+    SHIPPED_NAMES,
+    VlaserAgent,
+    choose_device,
+    random_policy,
+    shipped_or_path,
+)
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
-from vlaser_gym.agents.vlaser.config import PRESETS, VlaserConfig
+from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
-from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
 from vlaser_gym.cli import check_least, check_unread, run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
@@ -47,6 +53,8 @@ from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 
 SETTINGS_FILE = "settings.json"
+#: Version of what that file means. In the first, which says no number, ``init=nano`` meant random weights.
+SCHEMA = 2
 #: Settings that may differ when a run is continued.
 _FREE = ("run", "device", "threads", "log_every", "save_every", "num_envs", "max_minutes", "engine")
 
@@ -102,7 +110,7 @@ class TrainSettings:
     def stored(self) -> dict[str, Any]:
         """What a run keeps of its settings, and what must agree to continue it."""
         kept = {name: value for name, value in asdict(self).items() if name not in _FREE}
-        return {**kept, "robot": self.robot or "widowx"}
+        return {**kept, "robot": self.robot or "widowx", "schema": SCHEMA}
 
 
 def main(config: DictConfig) -> None:
@@ -129,6 +137,8 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
     if workers.leads:
         _check_same(path, {**settings.stored(), "init": init})
         check_writable(path)
+        if isinstance(algo, SftSettings) and init in SHIPPED_NAMES:
+            print(f"init={init} is this package's trained policy; random weights, its former meaning: {RANDOM}{init}.")
     workers.barrier()
     if isinstance(algo, RoundSettings):
         _learn_in_rounds(settings, algo, init, path, workers, _clock(settings, begun))
@@ -358,15 +368,14 @@ def _demonstrations(paths: list[str], horizon: int, processor: Processor, worker
 def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processor]:
     """The policy that a run starts from, and its processor."""
     device = own_device(choose_device(settings.device))
-    if init in PRESETS:
-        config = VlaserConfig.preset(init, settings.robot or "widowx", **settings.settings)
-        if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
-            raise InvalidConfigError(f"init={init} needs a tokenizer; give the folder of a VLM instead.")
-        return VlaserPolicy.initialise(config, settings.seed, device=device), nano_processor(config)
-    if not Path(init).exists():
-        raise UnknownNameError("init (a preset or an existing folder)", init, PRESETS)
+    if init.startswith(RANDOM):
+        return random_policy(init, settings.robot, settings.settings, settings.seed, device)
+    source = shipped_or_path(init)
+    if not Path(source).exists():
+        names = [*SHIPPED_NAMES, *(f"{RANDOM}{name}" for name in PRESETS)]
+        raise UnknownNameError("init (a name or an existing folder)", init, names)
     policy, report = load_policy(
-        init,
+        source,
         robot=settings.robot,
         dtype=torch.float32,
         device=device,
@@ -376,17 +385,17 @@ def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Pr
     if report.layout == "vlm":
         print(f"{init} is a vision-language model: the action expert starts with random weights")
     policy.reset_parameters(settings.seed, settings.fresh)
-    return policy, Processor.load(init, policy.config)
+    return policy, Processor.load(source, policy.config)
 
 
 def _check_given(
     settings: TrainSettings, algo: SftSettings | PpoSettings | Sb3Settings | RoundSettings, init: str
 ) -> None:
     """Raise :class:`InvalidConfigError` for what an algorithm cannot begin with, or would not read."""
-    if isinstance(algo, PpoSettings | RoundSettings) and init in PRESETS:
+    if isinstance(algo, PpoSettings | RoundSettings) and init.startswith(RANDOM):
         raise InvalidConfigError(
-            f"algo={algo.name} goes on from a policy, but init={init} is a preset with random weights; give the folder "
-            f"of a policy, such as init={SHIPPED / 'nano'}, which came with this package."
+            f"algo={algo.name} goes on from a policy, but init={init} has random weights; give the folder of a policy, "
+            "or init=nano, the trained one that comes with this package."
         )
     if isinstance(algo, PpoSettings | Sb3Settings):
         reason = f"algo={algo.name}, which logs in its own steps and has algo.save_every"
@@ -435,12 +444,14 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
     if not file.is_file():
         return
     before = json.loads(file.read_text())
+    if "schema" not in before and before.get("init") in PRESETS:
+        before["init"] = f"{RANDOM}{before['init']}"
     differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
     name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
     if name != wanted:
         raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")
     # Another schedule and more data are decisions that may be taken on the way; they go on record.
-    differing = [name for name in differing if name not in ("algo", "data", "agent_version")]
+    differing = [name for name in differing if name not in ("algo", "data", "agent_version", "schema")]
     if differing:
         raise StorageError(
             f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "

@@ -12,7 +12,6 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from vlaser_gym.agents.vlaser.agent import ACT_STEPS
 from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
@@ -48,7 +47,7 @@ class ChainLanes(ObservationWrapper):
         num_steps: int,
         gamma: float,
     ) -> None:
-        self.act_steps = ACT_STEPS[processor.robot]
+        self.act_steps = config.executed_steps
         super().__init__(ChunkActions(env, self.act_steps, gamma))
         self.processor, self.gripper = processor, make_gripper(processor.robot)
         shape = (num_steps + 1, config.horizon, config.action_dim)

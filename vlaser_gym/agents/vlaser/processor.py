@@ -333,6 +333,7 @@ class Processor:
         statistics: str | Path | None = None,
         template: str | None = None,
         wrap: str | None = None,
+        resize: str | None = None,
     ) -> Processor:
         """The processor that belongs to a checkpoint; what is given here comes before what lies there.
 
@@ -344,7 +345,8 @@ class Processor:
             statistics: a file in the layout of ``statistics.json``; by default the checkpoint's own, else the robot's
                 data set's.
             template: a key of :data:`TEMPLATES` or a text; by default the checkpoint's own, else Vlaser's.
-            wrap: see :class:`TokenizePrompt`.
+            wrap: see :class:`TokenizePrompt`; by default the checkpoint's own, else none.
+            resize: a key of :data:`FILTERS`; by default the checkpoint's own, else the released policies'.
 
         Raises:
             MissingAssetError: if there is no tokenizer.
@@ -362,7 +364,7 @@ class Processor:
             statistics=None if statistics is None else Statistics.load(statistics),
             template=TEMPLATES.get(template, template),
             wrap=stored.get("wrap", "{instruction}") if wrap is None else wrap,
-            resize=stored.get("resize", "lanczos4"),
+            resize=stored.get("resize", "lanczos4") if resize is None else resize,
         )
 
     @property
