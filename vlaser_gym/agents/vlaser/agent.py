@@ -178,7 +178,7 @@ def _check_robot(address: Address, robot: str) -> None:
 
 
 def load_agent(
-    checkpoint: str | None = None,
+    checkpoint: str | Path | None = None,
     *,
     robot: str | None = None,
     tokenizer: str | None = None,
@@ -228,6 +228,7 @@ def load_agent(
             "released .pt file with agent.tokenizer=FOLDER), checkpoint=nano (trained weights that come with the "
             f"package) or checkpoint={RANDOM}nano (random ones)."
         )
+    checkpoint = str(checkpoint)
     chosen = _device_for(checkpoint, device)
     policy, processor = open_policy(
         checkpoint,
