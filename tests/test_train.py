@@ -65,7 +65,7 @@ def test_nano_means_the_trained_policy_and_random_nano_random_weights():
 
 @pytest.mark.parametrize("init", ["toy", "vlaser_2b", "nanno", "random:nanno"])
 def test_what_is_no_start_is_told_with_the_names(init):
-    with pytest.raises(UnknownNameError, match="nearest: .*nano|nearest: random:"):
+    with pytest.raises(UnknownNameError, match=r"nearest: .*nano|nearest: random:"):
         initial_policy(settings(), init)
     with pytest.raises(InvalidConfigError, match="random:toy needs a tokenizer"):
         initial_policy(settings(), "random:toy")
