@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from vlaser_gym import train
-from vlaser_gym.agents.vlaser.agent import SHIPPED, nano_processor
+from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.cli import load
-from vlaser_gym.errors import GymError, InvalidConfigError, MissingAssetError, StorageError
+from vlaser_gym.errors import GymError, InvalidConfigError, MissingAssetError, StorageError, UnknownNameError
 from vlaser_gym.train import TrainSettings, initial_policy, main
 
 NANO = f"init={SHIPPED / 'nano'}"
@@ -42,7 +44,7 @@ def stored_policy(folder: Path, robot: str) -> Path:
 
 @pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo", "nft"])
 def test_what_improves_a_policy_does_not_begin_with_random_weights(tmp_path, algo):
-    match = rf"algo={algo} goes on from a policy, but init=nano is a preset .* init=.*weights/nano"
+    match = rf"algo={algo} goes on from a policy, but init=random:nano has random weights; .* init=nano"
     refused(InvalidConfigError, match, f"algo={algo}", f"run={tmp_path}/run")
     assert not (tmp_path / "run").exists()
 
@@ -53,6 +55,48 @@ def test_what_improves_a_policy_needs_its_statistics(tmp_path, algo):
     (folder / "statistics.json").unlink()
     refused(MissingAssetError, "without statistics", f"algo={algo}", f"init={folder}", f"run={tmp_path}/run")
     assert not (tmp_path / "run").exists()
+
+
+def test_nano_means_the_trained_policy_and_random_nano_random_weights():
+    """The same names as for checkpoint=, and the same weights behind them."""
+    key = "action_decoder.weight"
+    shipped = load_file(SHIPPED / "nano/model.safetensors")[key]
+    for init, loaded in ((name, initial_policy(settings(), name)) for name in ("nano", str(SHIPPED / "nano"))):
+        assert torch.equal(loaded[0].state_dict()[key], shipped), init
+        assert loaded[1].statistics.num_trajectories > 1000, init
+    assert torch.equal(load_agent("nano").policy.state_dict()[key], shipped)
+    drawn = VlaserPolicy.initialise(VlaserConfig.preset("nano"), seed=3).state_dict()[key]
+    for policy in (initial_policy(settings("seed=3"), "random:nano")[0], load_agent("random:nano", seed=3).policy):
+        assert torch.equal(policy.state_dict()[key], drawn)
+    assert settings().init == "random:nano", "training from nothing is still what sft does unless told otherwise"
+
+
+@pytest.mark.parametrize("init", ["toy", "vlaser_2b", "nanno", "random:nanno"])
+def test_what_is_no_start_is_told_with_the_names(init):
+    with pytest.raises(UnknownNameError, match=r"nearest: .*nano|nearest: random:"):
+        initial_policy(settings(), init)
+    with pytest.raises(InvalidConfigError, match="random:toy needs a tokenizer"):
+        initial_policy(settings(), "random:toy")
+
+
+def test_the_changed_meaning_is_said_where_it_matters(tmp_path, capsys):
+    """init=nano was random weights; runs stored so are taken at what they meant."""
+    for init, said in (("nano", True), ("random:nano", False), (str(SHIPPED / "nano"), False)):
+        with pytest.raises(GymError):
+            main(load("train", [f"init={init}", f"data={tmp_path}/none", f"run={tmp_path}/run", "device=cpu"]))
+        assert ("random weights, its former meaning: random:nano" in capsys.readouterr().out) == said
+    old = settings("algo=sft").stored()
+    del old["schema"]
+    (tmp_path / "settings.json").write_text(json.dumps({**old, "init": "nano"}))
+    train._check_same(tmp_path, {**settings("algo=sft").stored(), "init": "random:nano"})
+    refused(StorageError, r"another init \(random:nano\)", "init=nano", f"run={tmp_path}")
+    train._claim(tmp_path, {**settings("algo=sft").stored(), "init": "random:nano"})
+    assert json.loads((tmp_path / "settings.json").read_text())["init"] == "random:nano"
+
+
+def test_several_starts_can_be_named():
+    for text in ("init=[random:nano,nano]", "init=random:nano,nano"):
+        assert settings(text).inits == ["random:nano", "nano"]
 
 
 def test_the_robot_is_that_of_the_policy_and_of_the_tasks(tmp_path):

@@ -1,4 +1,4 @@
-"""Score an agent: ``python -m vlaser_gym.eval task=widowx agent=vlaser_nano``; ``--help`` lists the keys."""
+"""Score an agent: ``python -m vlaser_gym.eval task=widowx agent=vlaser checkpoint=nano``; ``--help`` lists the keys."""
 
 from __future__ import annotations
 

@@ -31,14 +31,21 @@ from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
 from vlaser_gym.agents.learners.rounds import RoundSettings, RoundTrainer, Source
 from vlaser_gym.agents.learners.sb3_settings import Sb3Settings
 from vlaser_gym.agents.learners.sft import POLICY_FOLDER, SftSettings, SupervisedFineTuning
-from vlaser_gym.agents.vlaser.agent import SHIPPED, VlaserAgent, choose_device, nano_processor
+from vlaser_gym.agents.vlaser.agent import (
+    RANDOM,
+    SHIPPED_NAMES,
+    VlaserAgent,
+    choose_device,
+    random_policy,
+    shipped_or_path,
+)
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
-from vlaser_gym.agents.vlaser.config import PRESETS, VlaserConfig
+from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
-from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
 from vlaser_gym.cli import check_least, check_unread, run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
@@ -49,6 +56,8 @@ from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 
 SETTINGS_FILE = "settings.json"
+#: Version of what that file means. In the first, which says no number, ``init=nano`` meant random weights.
+SCHEMA = 2
 #: Settings that may differ when a run is continued.
 _FREE = ("run", "device", "threads", "log_every", "save_every", "num_envs", "max_minutes", "engine")
 
@@ -104,7 +113,7 @@ class TrainSettings:
     def stored(self) -> dict[str, Any]:
         """What a run keeps of its settings, and what must agree to continue it."""
         kept = {name: value for name, value in asdict(self).items() if name not in _FREE}
-        return {**kept, "robot": self.robot or "widowx"}
+        return {**kept, "robot": self.robot or "widowx", "schema": SCHEMA}
 
 
 def main(config: DictConfig) -> None:
@@ -131,6 +140,8 @@ def _train(settings: TrainSettings, init: str, path: Path, workers: Workers) -> 
     if workers.leads:
         _check_same(path, {**settings.stored(), "init": init})
         check_writable(path)
+        if isinstance(algo, SftSettings) and init in SHIPPED_NAMES:
+            print(f"init={init} is this package's trained policy; random weights, its former meaning: {RANDOM}{init}.")
     workers.barrier()
     if isinstance(algo, RoundSettings):
         _learn_in_rounds(settings, algo, init, path, workers, _clock(settings, begun))
@@ -212,7 +223,7 @@ def _post_train(
             report=_print_row,
         )
         if workers.leads:
-            _claim(path, {**settings.stored(), "init": init})
+            _claim_for_agent(path, {**settings.stored(), "init": init}, processor.robot)
             print(f"Run directory: {path}\n{init}: " + trainer.describe())
             _say_shares(len(resolve(settings.task)), task_slots(settings.num_envs, algo, workers))
         finished = trainer.run()
@@ -283,7 +294,7 @@ def _learn_in_rounds(
         report=_print_row,
         say=make_console().print,
     )
-    _claim(path, {**settings.stored(), "init": init})
+    _claim_for_agent(path, {**settings.stored(), "init": init}, processor.robot)
     print(f"Run directory: {path}\n{init}: {trainer.describe()}")
     finished = trainer.train(stop)
     hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
@@ -406,21 +417,20 @@ def _start(settings: TrainSettings, init: str, statistics: str | None) -> tuple[
 
     Args:
         settings: of the run.
-        init: a preset or an existing folder.
+        init: a name or an existing folder.
         statistics: ``"keep"``, ``"data"``, or ``None`` for what fits the start. Where the data's are to come, the
             processor holds others until they are known.
     """
     device = own_device(choose_device(settings.device))
-    if init in PRESETS:
-        config = VlaserConfig.preset(init, settings.robot or "widowx", **settings.settings)
-        if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
-            raise InvalidConfigError(f"init={init} needs a tokenizer; give the folder of a VLM instead.")
+    if init.startswith(RANDOM):
         _check_has_statistics(init, statistics, has=False)
-        return VlaserPolicy.initialise(config, settings.seed, device=device), nano_processor(config), False
-    if not Path(init).exists():
-        raise UnknownNameError("init (a preset or an existing folder)", init, PRESETS)
+        return *random_policy(init, settings.robot, settings.settings, settings.seed, device), False
+    source = shipped_or_path(init)
+    if not Path(source).exists():
+        names = [*SHIPPED_NAMES, *(f"{RANDOM}{name}" for name in PRESETS)]
+        raise UnknownNameError("init (a name or an existing folder)", init, names)
     policy, report = load_policy(
-        init,
+        source,
         robot=settings.robot,
         dtype=torch.float32,
         device=device,
@@ -438,7 +448,7 @@ def _start(settings: TrainSettings, init: str, statistics: str | None) -> tuple[
             f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once"
         )
     known = None if keeps else OF_ROBOT[str(policy.config.robot)]
-    return policy, Processor.load(init, policy.config, statistics=known), keeps
+    return policy, Processor.load(source, policy.config, statistics=known), keeps
 
 
 def _check_has_statistics(init: str, statistics: str | None, *, has: bool) -> None:
@@ -453,10 +463,10 @@ def _check_given(
     settings: TrainSettings, algo: SftSettings | PpoSettings | Sb3Settings | RoundSettings, init: str
 ) -> None:
     """Raise :class:`InvalidConfigError` for what an algorithm cannot begin with, or would not read."""
-    if isinstance(algo, PpoSettings | RoundSettings) and init in PRESETS:
+    if isinstance(algo, PpoSettings | RoundSettings) and init.startswith(RANDOM):
         raise InvalidConfigError(
-            f"algo={algo.name} goes on from a policy, but init={init} is a preset with random weights; give the folder "
-            f"of a policy, such as init={SHIPPED / 'nano'}, which came with this package."
+            f"algo={algo.name} goes on from a policy, but init={init} has random weights; give the folder of a policy, "
+            "or init=nano, the trained one that comes with this package."
         )
     if isinstance(algo, PpoSettings | Sb3Settings):
         reason = f"algo={algo.name}, which logs in its own steps and has algo.save_every"
@@ -503,6 +513,8 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
     before = parse_object(file.read_bytes())
     if before is None or not isinstance(before.get("algo", {}), dict):
         raise StorageError(f"{file} is damaged: expected the run's settings; restore the file or choose another run=.")
+    if "schema" not in before and before.get("init") in PRESETS:
+        before["init"] = f"{RANDOM}{before['init']}"
     differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
     name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
     if name != wanted:
@@ -515,7 +527,7 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
             "choose another run= or the same setting."
         )
     # Another schedule and more data are decisions that may be taken on the way; they go on record.
-    differing = [name for name in differing if name not in ("algo", "data")]
+    differing = [name for name in differing if name not in ("algo", "data", "agent_version", "schema")]
     if differing:
         raise StorageError(
             f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
@@ -528,6 +540,16 @@ def _claim(path: Path, stored: dict[str, Any]) -> None:
     _check_same(path, stored)
     path.mkdir(parents=True, exist_ok=True)
     (path / SETTINGS_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
+def _claim_for_agent(path: Path, stored: dict[str, Any], robot: str) -> None:
+    """The same for a run that learns from what the policy did: not with two versions of the agent in one run."""
+    file = path / SETTINGS_FILE
+    version = json.loads(file.read_text()).get("agent_version", 1) if file.is_file() else AGENT_VERSIONS[robot]
+    outdated = why_another_version(robot, version)
+    if outdated is not None:
+        raise StorageError(f"{path} holds a run {outdated}. Begin again with another run=.")
+    _claim(path, {**stored, "agent_version": AGENT_VERSIONS[robot]})
 
 
 def _record_start(path: Path, step: int, stored: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
@@ -204,11 +205,13 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
     for name in _SAME_SETTINGS:
         sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
     sides |= _environment_values(a, b)
-    return tuple(
+    differing = [
         f"{name} differs: {first} in {a.label}, {second} in {b.label}."
         for name, (first, second) in sides.items()
         if first != second
-    )
+    ]
+    outdated = [(run.label, why_outdated(run.config.get("agent_settings"))) for run in (a, b)]
+    return (*differing, *(f"{label} was {why}." for label, why in outdated if why is not None))
 
 
 def _environment_values(a: StoredRun, b: StoredRun) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.engines import effective_settings, published_settings
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import UnknownNameError
@@ -185,6 +186,9 @@ def _of_run(config: Mapping[str, Any], table: PublishedTable) -> Iterator[Depart
     yield from _differing(published, {**config, "engine": _engine(config).get("name")})
     if config.get("until") == "decided":
         yield Departure("end", "after all episodes", "when decided")
+    outdated = why_outdated(config.get("agent_settings"))
+    if outdated is not None:
+        yield Departure("agent", "as it is now", outdated)
 
 
 def _of_environments(

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
@@ -390,6 +391,9 @@ def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
         if all(entry.suffix == ".tmp" or entry.name in ("states", "training") for entry in entries):
             return
     stored = read_config(path)
+    outdated = why_outdated(stored.get("agent_settings"))
+    if outdated is not None:
+        raise StorageError(f"{path} holds an evaluation {outdated}. Run it again with another run=.")
     known = {key: value for key, value in stored.items() if key in {"schema", *config}}
     differences = setting_differences(known, {**config, "schema": stored["schema"]}, FREE_SETTINGS)
     if differences:
@@ -409,6 +413,8 @@ def check_writable(path: str | Path) -> None:
 
 
 _ABSENT = object()
+#: What settings were in runs that do not keep them.
+_UNTOLD = {"agent_settings.agent_version": 1}
 
 
 def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str] = ()) -> list[str]:
@@ -419,7 +425,8 @@ def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], fr
         wanted: the new ones.
         free: keys that may differ, dotted, or whole groups by their first part.
     """
-    old, new = _flat(stored), _flat(wanted)
+    new = _flat(wanted)
+    old = {key: value for key, value in _UNTOLD.items() if key in new} | _flat(stored)
     return [
         f"{key} was {_shown(old, key)}, now {_shown(new, key)}"
         for key in sorted(old.keys() | new.keys())

@@ -133,6 +133,21 @@ def test_chains_are_stored_as_drawn_and_executed_clamped(tmp_path):
     np.testing.assert_array_equal(executed[..., 6], np.where(expected[..., 6] > 0.5, 1.0, -1.0))
 
 
+def test_the_checkpoint_acts_as_it_was_trained(tmp_path):
+    """Flow steps of the rollouts and executed steps: the lanes, evaluations on the way and the checkpoint agree."""
+    seen = []
+    evaluate = lambda policy: seen.append(policy.config.num_flow_steps) or {"success/mean": 0.0}  # noqa: E731
+    config = tiny_config(act_steps=2)
+    trainer = make(
+        tmp_path, config, iterations=1, flow_steps=config.num_flow_steps + 4, evaluate=evaluate, evaluate_every=1
+    )
+    trainer.run()
+    agent = load_agent(str(tmp_path / "checkpoint"))
+    assert agent.decide.num_steps == config.num_flow_steps + 4
+    assert set(seen) == {config.num_flow_steps + 4}
+    assert agent.act_steps == trainer.env.lanes.act_steps == trainer.env.lanes.unwrapped.actions[0].shape[1] == 2
+
+
 # ---------------------------------------------------------------------- buffer
 
 

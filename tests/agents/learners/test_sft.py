@@ -407,7 +407,7 @@ def test_two_processes_match_one(path, tmp_path):
 def test_several_initialisations_are_tabulated(path, tmp_path):
     first = command(path, tmp_path / "first", "algo.steps=5")
     subprocess.run([sys.executable, *first], check=True, timeout=280)
-    several = command(path, tmp_path / "all", "algo.steps=5", f"init=[nano,{tmp_path}/first/checkpoint]")
+    several = command(path, tmp_path / "all", "algo.steps=5", f"init=[random:nano,{tmp_path}/first/checkpoint]")
     done = subprocess.run([sys.executable, *several], check=True, timeout=280, capture_output=True, text=True)
     assert "loss/flow" in done.stdout
     assert (tmp_path / "all" / "curves.png").is_file()
@@ -505,7 +505,7 @@ def test_random_weights_take_the_datas_statistics(tmp_path, path, start):
         sizes = {"max_length": 160, "expert_width": 16, "expert_mlp": 32}
         more = [f"settings.{name}={value}" for name, value in {**tokens, **sizes}.items()]
     elif start == "preset":
-        init, more = "nano", [f"settings.{name}={value}" for name, value in TINY.items()]
+        init, more = "random:nano", [f"settings.{name}={value}" for name, value in TINY.items()]
     else:
         save_pretrained(VlaserPolicy.initialise(tiny_config(), seed=1), folder)
         nano_processor(tiny_config()).save(folder)

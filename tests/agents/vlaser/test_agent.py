@@ -176,18 +176,6 @@ class TestActions:
         np.testing.assert_allclose(chunk[:, :3], [FRACTAL.denormalize_action(np.zeros(7))[:3]] * 2, atol=1e-12)
         np.testing.assert_allclose(chunk[:, 6], [0.8, 0.8], atol=1e-6)
 
-    def test_hold_counts_executed_steps_only(self, make) -> None:
-        """15 control steps are 7.5 chunks of 2, although each chunk predicts 4."""
-        agent = make("google_robot")
-        agent.reset(np.array([0]), [address(0, "google_robot")])
-        commands = []
-        for decision in range(9):
-            normalised = torch.zeros(1, 4, 7)
-            normalised[..., 6] = 1.0 if decision == 0 else 0.0
-            agent.decide = lambda *_, answer=normalised, clamp: answer
-            commands += agent.act(batch([observation(0, 0)]), np.array([0]))[0, :, 6].tolist()
-        assert commands == [-1.0] * 15 + [1.0] * 3
-
     def test_act_steps(self, make) -> None:
         normalised = np.zeros((1, 4, 7), np.float32)
         assert self.chunk(make, normalised, "widowx", act_steps=1).shape == (1, 7)

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from vlaser_gym.agents.vlaser.agent import ACT_STEPS
+from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.processor import Processor
@@ -47,7 +47,7 @@ class ChainLanes(ObservationWrapper):
         num_steps: int,
         gamma: float,
     ) -> None:
-        self.act_steps = ACT_STEPS[processor.robot]
+        self.act_steps = config.executed_steps
         super().__init__(ChunkActions(env, self.act_steps, gamma))
         self.processor, self.gripper = processor, make_gripper(processor.robot)
         shape = (num_steps + 1, config.horizon, config.action_dim)
@@ -70,10 +70,8 @@ class ChainLanes(ObservationWrapper):
 
     def on_action(self, actions: NDArray[Any]) -> NDArray[Any]:
         """The last states of chains ``[N, K + 1, H, A]`` -> chunks in environment units ``[N, act_steps, 7]``."""
-        normalised = np.clip(np.asarray(actions, np.float64)[:, -1], -1, 1)
-        chunk = self.processor.arm_actions(normalised)[:, : self.act_steps]
-        chunk[..., 6] = self.gripper.commands(chunk[..., 6], np.arange(self.num_envs))
-        return chunk
+        lanes = np.arange(self.num_envs)
+        return executed_actions(np.asarray(actions)[:, -1], self.processor, self.gripper, lanes, self.act_steps)
 
     def on_reset(self, observation: Observation, info: Info, mask: Bools) -> tuple[Observation, Info]:
         """New episodes release the grippers."""

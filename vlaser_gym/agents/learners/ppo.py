@@ -102,6 +102,9 @@ class FlowPPO(PPO):  # type: ignore[misc]  # Stable-Baselines3 is not followed b
         self._check_sizes(env.num_envs)
         policy.eval()
         policy.freeze(*settings.freeze)
+        if settings.flow_steps is not None:
+            # Its evaluations and its checkpoint act as it learned to.
+            policy.config = policy.config.replace(num_flow_steps=settings.flow_steps)
         if settings.lora:
             # With adapters only these are trained.
             parts = [part for part in PARTS if part not in (*settings.freeze, "embedding")]

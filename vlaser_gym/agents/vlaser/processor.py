@@ -335,6 +335,7 @@ class Processor:
         statistics: str | Path | Statistics | None = None,
         template: str | None = None,
         wrap: str | None = None,
+        resize: str | None = None,
     ) -> Processor:
         """The processor that belongs to a checkpoint; what is given here comes before what lies there.
 
@@ -346,7 +347,8 @@ class Processor:
             statistics: a file in the layout of ``statistics.json``, or ``"bridge"`` or ``"fractal"``; by default the
                 checkpoint's own, and for a file of the original's the robot's data set's, with a warning.
             template: a key of :data:`TEMPLATES` or a text; by default the checkpoint's own, else Vlaser's.
-            wrap: see :class:`TokenizePrompt`.
+            wrap: see :class:`TokenizePrompt`; by default the checkpoint's own, else none.
+            resize: a key of :data:`FILTERS`; by default the checkpoint's own, else the released policies'.
 
         Raises:
             MissingAssetError: if there is no tokenizer, or if a policy of ours comes without its statistics.
@@ -364,7 +366,7 @@ class Processor:
             statistics=statistics if isinstance(statistics, Statistics) else Statistics.load(statistics),
             template=TEMPLATES.get(template, template),
             wrap=stored.get("wrap", "{instruction}") if wrap is None else wrap,
-            resize=stored.get("resize", "lanczos4"),
+            resize=stored.get("resize", "lanczos4") if resize is None else resize,
         )
 
     @property
