@@ -160,8 +160,8 @@ def _print_plan(settings: CompareSettings) -> None:
     console.print(table)
     print(
         "Paired runs share their addresses; the correlation is that of their outcomes there. compare prints how often\n"
-        "two runs' outcomes differ. until=decided counts the second run only: 24 layouts that are alike, planned for a\n"
-        "quarter more episodes."
+        "two runs' outcomes differ. until=decided counts the second run only, planned for a quarter more episodes on\n"
+        "24 layouts that are alike."
     )
 
 

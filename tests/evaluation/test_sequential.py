@@ -36,7 +36,7 @@ def test_equal_agents_whose_trials_agree_are_hardly_ever_told_apart() -> None:
     wrong, runs = 0, 60
     for _ in range(runs):
         a, b = (draw(rng, (rng.random(24) < 0.5).astype(float)) for _ in range(2))
-        wrong += decide(a, b).verdict is not None
+        wrong += UntilDecided(EPISODES, b)(a) is not None
     assert wrong / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
 
 
@@ -44,7 +44,7 @@ def test_an_agent_as_good_as_the_rate_is_hardly_ever_told_from_it() -> None:
     """The same against a rate, with a correlation of 0.5 within layouts (beta distributed)."""
     rng = np.random.default_rng(4)
     runs = 200
-    wrong = sum(decide(draw(rng, rng.beta(0.65, 0.35, 24)), 0.65).verdict is not None for _ in range(runs))
+    wrong = sum(UntilDecided(EPISODES, 0.65)(draw(rng, rng.beta(0.65, 0.35, 24))) is not None for _ in range(runs))
     assert wrong / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
 
 

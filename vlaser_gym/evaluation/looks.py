@@ -19,6 +19,8 @@ from vlaser_gym.errors import InvalidConfigError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+#: ``draw(a, b)`` gives ``[R, b - a]``: the next outcomes of layouts ``a`` to ``b`` (excluded) in R evaluations.
+Draw = Callable[[int, int], NDArray[np.bool_ | np.int64 | np.float64]]
 
 #: No test at the usual levels can decide after fewer episodes.
 FEWEST = 6
@@ -89,14 +91,12 @@ class Schedule:
         """``[K]`` chance of a wrong verdict up to each look: as much of the level as of the plan has run."""
         return np.asarray(self.level * self.looks / self.total, np.float64)
 
-    def sums(
-        self, runs: int, draw: Callable[[int, int], NDArray[np.bool_ | np.int64 | np.float64]]
-    ) -> Iterator[tuple[Floats, Floats]]:
+    def sums(self, runs: int, draw: Draw) -> Iterator[tuple[Floats, Floats]]:
         """Go through the plan and stop at every look.
 
         Args:
             runs: R.
-            draw: ``draw(a, b)`` gives ``[R, b - a]``, the next outcomes of layouts ``a`` to ``b``, the latter excluded.
+            draw: gives the outcomes.
 
         Yields:
             ``[R, L]`` sums of each layout's outcomes and ``[L]`` how many they are; the same arrays every time.
@@ -303,7 +303,7 @@ def _grouped(sums: Floats) -> Floats:
     return np.asarray(padded.reshape(runs, -1, _GROUPS).sum(1), np.float64)
 
 
-def _bernoulli(rates: Floats, rng: np.random.Generator) -> Callable[[int, int], Bools]:
+def _bernoulli(rates: Floats, rng: np.random.Generator) -> Draw:
     return lambda begin, end: rng.random((len(rates), end - begin)) < rates[:, begin:end]
 
 

@@ -5,13 +5,14 @@ The evaluations are judged by the same functions as real ones (``looks.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.evaluation.looks import (
+    Draw,
     FlipTest,
     Floats,
     Schedule,
@@ -124,9 +125,7 @@ def _paired_verdicts(
     return np.stack([test.look(sums, spent) for (sums, _), spent in zip(steps, schedule.spent, strict=True)], 1)
 
 
-def _differences(
-    only_agent: Floats, only_baseline: Floats, rng: np.random.Generator
-) -> Callable[[int, int], NDArray[np.int64]]:
+def _differences(only_agent: Floats, only_baseline: Floats, rng: np.random.Generator) -> Draw:
     """Draws 1 where only the agent succeeds, -1 where only the baseline does, else 0."""
 
     def draw(begin: int, end: int) -> NDArray[np.int64]:
