@@ -174,7 +174,8 @@ def _print_plan(settings: CompareSettings) -> None:
     console.print(table)
     print(
         "Paired runs share their addresses; the correlation is that of their outcomes there. compare prints how often\n"
-        "two runs' outcomes differ. until=decided counts the second run only."
+        "two runs' outcomes differ. until=decided counts the second run only, planned for a quarter more episodes on\n"
+        "24 layouts that are alike."
     )
 
 

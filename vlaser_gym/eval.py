@@ -23,6 +23,9 @@ from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
+#: How numbers are printed: differences always with their sign.
+_SIGN = {"rate": "", "difference": "+"}
+
 
 def main(config: DictConfig) -> None:
     """Run or continue the evaluation, print its table, render its videos."""
@@ -140,9 +143,10 @@ def _print_verdict(evaluation: Evaluation) -> None:
     test = evaluation.verdict.get("sequential")
     if test is None or not evaluation.complete:
         return
-    what = "share of won among the episodes that differ" if Path(test["baseline"]).is_dir() else "success"
+    limits = " to ".join(f"{100 * test[side]:{_SIGN[test['interval_of']]}.1f}" for side in ("low", "high"))
+    what = {"rate": f"success {limits} %", "difference": f"success minus the baseline's {limits} points"}
     print(f"{test['reason'].capitalize()}.")
-    print(f"The interval that holds whenever one stops: {what} {100 * test['low']:.1f} to {100 * test['high']:.1f} %.")
+    print(f"The interval that holds whenever one stops: {what[test['interval_of']]}.")
     for warning in _differences_from(test["baseline"], evaluation.path):
         print(f"Warning: {warning}")
 

@@ -258,7 +258,7 @@ def sign_flip(totals: Sequence[int]) -> float:
     return float(min(1.0, distribution[sums >= abs(sum(totals))].sum()))
 
 
-def tango(only_a: int, only_b: int, n: int, level: float = 0.95) -> Interval:
+def tango(only_a: float, only_b: float, n: float, level: float = 0.95) -> Interval:
     """Score interval of the difference of two paired rates, B minus A (Tango 1998, Statistics in Medicine 17, 891-908).
 
     Args:

@@ -28,7 +28,7 @@ from vlaser_gym.errors import AgentError, InvalidConfigError, StorageError, Unkn
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
-from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
+from vlaser_gym.evaluation.sequential import UntilDecided, outcome_of, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
 from vlaser_gym.evaluation.units import UnitsWatch
@@ -139,7 +139,7 @@ class EvalSettings:
 
         Raises:
             InvalidConfigError: for a baseline that is none, or lacks episodes, and for tasks of several robots: those
-                run robot after robot, and the test takes episodes in random order.
+                run robot after robot, and the test takes the layouts of all tasks in turn.
         """
         if self.until is None:
             return None
@@ -293,7 +293,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
         self._units = UnitsWatch(str(self.who.origin["agent"]))
-        self._outcomes = {address: bool(record["success"]) for address, record in self.store.records.items()}
+        self._outcomes = {address: outcome_of(record) for address, record in self.store.records.items()}
 
     @property
     def path(self) -> Path:
@@ -318,14 +318,13 @@ class Evaluation:
         """What the summary says of the sequential test: nothing without one."""
         if self.until is None:
             return {}
-        test = self.until.test
-        reason = (
-            self.until(self._outcomes) or f"undecided after all {test.n} episodes (error level {100 * test.level:g} %)"
-        )
+        test = self.until
+        test(self._outcomes)
+        named = {"baseline": str(self.settings.baseline), "level": test.schedule.level}
+        counts = {"episodes": test.n, "wins": test.wins, "losses": test.losses, "errors": test.errors}
         low, high = test.interval()
-        numbers = {"episodes": test.n, "wins": test.wins, "losses": test.losses, "low": low, "high": high}
-        named = {"baseline": str(self.settings.baseline), "level": test.level}
-        return {"sequential": {"verdict": test.verdict, "reason": reason, **named, **numbers}}
+        limits = {"interval_of": test.quantity, "low": low, "high": high}
+        return {"sequential": {"verdict": test.verdict, "reason": test.conclusion, **named, **counts, **limits}}
 
     def run(self, addresses: Sequence[Address]) -> None:
         """Run and store episodes, robot after robot."""
@@ -405,7 +404,7 @@ class Evaluation:
         self, record: Record, states: Mapping[str, Any] | None, training: Mapping[str, Any] | None = None
     ) -> None:
         record = self.store.add(record, states, training)
-        self._outcomes[address_of(record)] = bool(record["success"])
+        self._outcomes[address_of(record)] = outcome_of(record)
         self.episodes += 1
         self.on_episode(record)
 
