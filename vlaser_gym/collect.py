@@ -119,7 +119,7 @@ def main(config: DictConfig) -> None:
     agent = make_agent({**settings.agent, **({"checkpoint": settings.checkpoint} if settings.checkpoint else {})})
     writer = LeRobotWriter(
         settings.output,
-        fps=setup.control_hz / settings.every,
+        fps=setup.control_hz,
         robot=setup.robot.name,
         images=settings.images,
         group=settings.group,
@@ -177,9 +177,9 @@ def _record(
         return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
 
     env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))
-    camera = EpisodeCamera(env, env.engine, settings.every, _make_resize(settings), settings.tail)
+    camera = EpisodeCamera(env, env.engine, _make_resize(settings), settings.tail)
     tap = LabelTap(agent)
-    recorder = Recorder(camera, tap)
+    recorder = Recorder(camera, tap, settings.every)
     try:
         for result in Runner(camera, tap, waiting, out_of_time, str(settings.agent.get("name"))):
             if result.success or not settings.only_successful:
