@@ -313,8 +313,8 @@ class LeRobotWriter:
         self._keep_numbers(columns)
         self._next_group += 1
         features = {name: _feature(name, values) for name, values in columns.items()}
+        self._waiting = []  # they are stored, whatever happens from here on
         self._write_meta({CAMERA: self._camera_feature(frames.shape[1:]), **features})
-        self._waiting = []
 
     # ------------------------------------------------------------------ pieces
 
