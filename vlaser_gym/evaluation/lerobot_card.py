@@ -20,7 +20,7 @@ _COLUMNS = {
     "action": f"**what to learn**: what the recorded agent meant to do, a {_ACTION}; then {{gripper}}",
     "privileged.executed": "what was executed instead: the same, but for disturbances that the agent did not know of",
     "privileged.state": "of the simulator: pose of the TCP and openness, poses of the object to move and of its goal "
-    f"({_POSE}, base frame), up to three joints of furniture, the stage (0)",
+    f"({_POSE}, base frame), up to three joints of furniture, the task's stage",
     "privileged.decision": "a policy that decides every {every} steps does so here; this gym's own fine-tuning takes "
     "its samples from these rows",
     "next.reward": "1 where the task is solved after the step",

@@ -2,20 +2,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import imageio.v2 as imageio
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from demonstrations import SIZE, fake_episode, tiny_config, write_old_set, write_set
+from demonstrations import SIZE, TINY, fake_episode, tiny_config, write_old_set, write_set
 from scipy.spatial.transform import Rotation
 
 from vlaser_gym.agents.learners.dataset import Batches, Demonstrations, cached_pixels, chunked
 from vlaser_gym.agents.learners.gripper_column import GripperColumn
 from vlaser_gym.agents.vlaser.agent import nano_processor
 from vlaser_gym.agents.vlaser.processor import ResizeImage
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.cli import load
+from vlaser_gym.errors import GymError, InvalidConfigError
 from vlaser_gym.evaluation.lerobot import LeRobotReader, LeRobotWriter
+from vlaser_gym.train import main as train
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +275,40 @@ def test_commands_between_are_right_in_data_sets_of_this_gym_alone(tmp_path):
     np.testing.assert_allclose(data.actions[:, 0, 6], [0.375, 1, 0.5])
     with pytest.raises(InvalidConfigError, match=r"is 0.25 .*where it should be -1, 0 or 1"):
         Demonstrations([foreign_set(tmp_path / "set", gripper, "google_robot")], "google_robot", 1, ResizeImage(SIZE))
+
+
+def cut_video(path):
+    """Take the last picture away."""
+    file = path / "videos/observation.images.main/chunk-000/file-000.mp4"
+    pictures = list(imageio.get_reader(file).iter_data())
+    imageio.mimwrite(file, pictures[:-1], fps=5, macro_block_size=2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: change(path, "action", 3, np.nan), r"row 3 \(episode 0, frame 3\): action should hold 7 finite"),
+        (lambda path: change(path, "action", 3, 1.5, 6), r"the last number of action, is 1.5 "),
+        (cut_video, r"file-000.mp4 holds 10 pictures; by .* episode 1 ends there with picture 11"),
+    ],
+)
+def test_the_command_refuses_such_data_before_it_makes_a_run(tmp_path, damage, said):
+    path = write_set(tmp_path / "set", 2, images="mp4")
+    damage(path)
+    settings = [f"settings.{name}={value}" for name, value in TINY.items()]
+    arguments = [f"data={path}", f"run={tmp_path / 'run'}", "evaluate_episodes=0", "device=cpu", *settings]
+    with pytest.raises(GymError, match=said) as caught:
+        train(load("train", arguments))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    assert not list(path.glob(".cache/*"))
+
+
+def test_the_commands_that_read_no_data_set_take_no_meaning_of_its_gripper(tmp_path):
+    with pytest.raises(GymError, match=r"^gripper=open is not read with algo=ppo, which reads no data set; leave it"):
+        train(load("train", [f"run={tmp_path / 'run'}", "algo=ppo", f"init={tmp_path}", "gripper=open"]))
+    with pytest.raises(GymError, match="Unknown gripper 'wide'"):
+        train(load("train", [f"run={tmp_path / 'run'}", "gripper=wide"]))
 
 
 def test_pictures_are_decoded_again_when_their_file_has_changed(tmp_path):
