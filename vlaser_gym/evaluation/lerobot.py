@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -189,10 +189,14 @@ class LeRobotWriter:
 
     def _read_numbers(self) -> None:
         """Keep the numbers of the stored episodes: quantiles are taken over all of them."""
-        for chunk, file in dict.fromkeys((e["data/chunk_index"], e["data/file_index"]) for e in self._episodes):
-            self._keep_numbers(_number_columns(self.path / DATA_PATH.format(chunk_index=chunk, file_index=file)))
+        keys = self._episodes[0] if self._episodes else {}
+        means = [key.removeprefix("stats/").removesuffix("/mean") for key in keys if key.endswith("/mean")]
+        names = [name for name in means if name != CAMERA]
+        for chunk, number in dict.fromkeys((e["data/chunk_index"], e["data/file_index"]) for e in self._episodes):
+            file = self.path / DATA_PATH.format(chunk_index=chunk, file_index=number)
+            self._keep_numbers(_number_columns(file, names))
 
-    def _keep_numbers(self, columns: Mapping[str, NDArray[Any]]) -> None:
+    def _keep_numbers(self, columns: Columns) -> None:
         for name, values in columns.items():
             if name not in _INDICES:
                 self._numbers.setdefault(name, []).append(values)
@@ -445,11 +449,11 @@ def _feature(name: str, values: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": str(values.dtype), "shape": list(values.shape[1:]) or [1], "names": _NAMES.get(name)}
 
 
-def _number_columns(file: Path) -> Columns:
-    """The columns of a data file of ours but its pictures."""
-    table = read_table(file)
+def _number_columns(file: Path, names: Sequence[str]) -> Columns:
+    """Some columns of a data file of ours: scalars or vectors."""
+    table = read_table(file, names)
     found = {}
-    for name in (name for name in table.column_names if name != CAMERA):
+    for name in names:
         kind = table.schema.field(name).type
         values = values_of(table[name], [kind.list_size if pa.types.is_fixed_size_list(kind) else 1])
         if values is None:
