@@ -109,8 +109,9 @@ class LeRobotReader:
     def __init__(self, path: str | Path, groups: int | None = None) -> None:
         self.path = Path(path)
         self.info = self._read_info()
-        self.groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))[:groups]
-        self._is_whole = groups is None
+        there = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
+        self.groups = there[:groups]
+        self._is_whole = len(self.groups) == len(there)
         listed = [(file, row) for file in self.groups for row in read_table(file).to_pylist()]
         self.episodes: list[dict[str, Any]] = [row for _, row in listed]
         self._lists = [file for file, _ in listed]

@@ -277,11 +277,11 @@ def test_commands_between_are_right_in_data_sets_of_this_gym_alone(tmp_path):
         Demonstrations([foreign_set(tmp_path / "set", gripper, "google_robot")], "google_robot", 1, ResizeImage(SIZE))
 
 
-def cut_video(path):
-    """Take the last picture away."""
+def cut_video(path, pictures=10):
+    """Take the last picture away, or add more."""
     file = path / "videos/observation.images.main/chunk-000/file-000.mp4"
-    pictures = list(imageio.get_reader(file).iter_data())
-    imageio.mimwrite(file, pictures[:-1], fps=5, macro_block_size=2)
+    stored = list(imageio.get_reader(file).iter_data())
+    imageio.mimwrite(file, [*stored, *stored][:pictures], fps=5, macro_block_size=2)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,8 @@ def cut_video(path):
     [
         (lambda path: change(path, "action", 3, np.nan), r"row 3 \(episode 0, frame 3\): action should hold 7 finite"),
         (lambda path: change(path, "action", 3, 1.5, 6), r"the last number of action, is 1.5 "),
-        (cut_video, r"file-000.mp4 holds 10 pictures; by .* episode 1 ends there with picture 11"),
+        (cut_video, r"file-000.mp4 holds 10 pictures; by .* episode 1 ends there with picture 11\. Restore"),
+        (lambda path: cut_video(path, 12), r"holds 12 pictures; by .* episode 1 ends there with picture 11, the last"),
     ],
 )
 def test_the_command_refuses_such_data_before_it_makes_a_run(tmp_path, damage, said):
