@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import imageio.v2 as imageio
@@ -242,6 +243,35 @@ def test_a_state_of_another_size_is_named(tmp_path):
     (path / "meta/info.json").write_text(info.replace('"shape": [8]', '"shape": [7]'))
     with pytest.raises(InvalidConfigError, match=r"each row of observation.state should hold 8 .*; it holds 7"):
         Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+
+
+def test_marks_that_cannot_be_are_refused(tmp_path):
+    path = write_set(tmp_path / "set", 1)
+    edit_column(path, "privileged.decision", lambda marks: [False] * len(marks))
+    with pytest.raises(InvalidConfigError, match=r"privileged\.decision marks no row"):
+        Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+    path = write_old_set(tmp_path / "old", [fake_episode(0, 8, 4)], 4)
+    edit_column(path, "steps", lambda steps: [steps[0], 5])
+    with pytest.raises(InvalidConfigError, match=r"row 1 \(episode 0, frame 1\): steps should be 1 to 4, .* it is 5"):
+        Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+
+
+def edit_column(path, name, edit):
+    file = path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    column = pa.array(edit(table[name].to_pylist()), table.schema.field(name).type)
+    pq.write_table(table.set_column(table.column_names.index(name), name, column), file)
+
+
+def test_without_marks_every_row_is_a_sample(tmp_path):
+    """A data set of somebody else, beside an empty one."""
+    episode = fake_episode(0, 6)
+    path = write_old_set(tmp_path / "set", [episode], 1)
+    info = json.loads((path / "meta/info.json").read_text())
+    del info["features"]["steps"], info["vlaser_gym"]
+    (path / "meta/info.json").write_text(json.dumps(info))
+    empty = LeRobotReader(write_set(tmp_path / "empty", 1), groups=0)
+    check_samples(Demonstrations([empty, LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE)), [episode], 1)
 
 
 def foreign_set(path, gripper, robot="widowx"):

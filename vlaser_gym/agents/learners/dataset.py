@@ -92,6 +92,7 @@ class Demonstrations:
         self.instructions: list[str] = []
         if not any(reader.episodes for reader in readers):
             raise InvalidConfigError(f"The data sets {', '.join(str(r.path) for r in readers)} hold no episode.")
+        readers = [reader for reader in readers if reader.episodes]
         rows = [self._rows(reader) for reader in readers]
         self._pixels = [cached_pixels(r, resize, part.chosen) for r, part in zip(readers, rows, strict=True)]
         self._starts = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
@@ -113,6 +114,7 @@ class Demonstrations:
         _check_numbers(reader, rows.names["action"], "action", rows.actions)
         _check_numbers(reader, rows.names["privileged"], "privileged", rows.state)
         _check_gripper(reader, rows, self.gripper, self.robot)
+        _check_decisions(reader, rows)
         return rows
 
     def _numbers(self, told: Sequence[str]) -> NDArray[np.int64]:
@@ -221,7 +223,8 @@ def _column_names(reader: LeRobotReader) -> dict[str, str]:
         }
     label = "action.intended" if "action.intended" in reader.features else "action"
     names = {"state": "observation.state", "action": label, "privileged": "observation.environment_state"}
-    return {**names, "steps": "steps"}
+    has_blocks = len(reader.features.get(label, {"shape": [7]})["shape"]) > 1
+    return {**names, "steps": "steps"} if has_blocks or "steps" in reader.features else names
 
 
 def _check_numbers(reader: LeRobotReader, name: str, kind: str, values: NDArray[Any]) -> None:
@@ -234,8 +237,8 @@ def _check_numbers(reader: LeRobotReader, name: str, kind: str, values: NDArray[
     if bad.any():
         row = int(np.argmax(bad))
         raise InvalidConfigError(
-            f"{reader.place(row)}: {name} {wanted}; it holds {_shown(values[row])}, and so do {bad.sum() - 1} further "
-            "rows of this data set. Mend them, or take their episodes out of the data set."
+            f"{reader.place(row)}: {name} {wanted}; it holds {_shown(values[row])}. Rows like it: {bad.sum()} of "
+            f"{len(bad)}; mend them, or take their episodes out of the data set."
         )
 
 
@@ -250,6 +253,19 @@ def _check_gripper(reader: LeRobotReader, rows: _Rows, gripper: GripperColumn, r
             f"({values.min():g} to {values.max():g} in the whole data set), where it should be "
             f"{gripper.expected(robot, reader.is_of_this_gym)}; say what it means by gripper= with one of "
             f"{', '.join(MEANINGS)}."
+        )
+
+
+def _check_decisions(reader: LeRobotReader, rows: _Rows) -> None:
+    """Raise :class:`InvalidConfigError` if no row is a sample, or a row counts steps that its block does not have."""
+    if not rows.chosen.any():
+        raise InvalidConfigError(f"{reader.path}: privileged.decision marks no row, so that there is nothing to learn.")
+    wrong = (rows.steps < 1) | (rows.steps > rows.actions.shape[1])
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InvalidConfigError(
+            f"{reader.place(row)}: steps should be 1 to {rows.actions.shape[1]}, as many as a row has actions; it is "
+            f"{rows.steps[row]}."
         )
 
 
