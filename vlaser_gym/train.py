@@ -26,6 +26,7 @@ from vlaser_gym.agents.learners.dataset import Batches, Demonstrations
 from vlaser_gym.agents.learners.distributed import Workers, joined_workers, own_device
 from vlaser_gym.agents.learners.dpo import DpoSettings, PreferenceTrainer
 from vlaser_gym.agents.learners.evaluation import run_episodes, success_rates
+from vlaser_gym.agents.learners.gripper_column import GripperColumn
 from vlaser_gym.agents.learners.nft import NegativeAwareTrainer, NftSettings
 from vlaser_gym.agents.learners.ppo_settings import GrpoSettings, PpoSettings
 from vlaser_gym.agents.learners.rounds import RoundSettings, RoundTrainer, Source
@@ -67,6 +68,7 @@ class TrainSettings:
     """What ``configs/train.yaml`` holds; the comments there say what each means."""
 
     data: Any
+    gripper: str | None
     init: Any
     robot: str | None
     run: str | None
@@ -98,6 +100,7 @@ class TrainSettings:
         check_counts(settings.engine)
         check_least(settings, seed=0, log_every=1, save_every=1, num_envs=1, evaluate_every=0, evaluate_episodes=0)
         check_least(settings, or_null=True, threads=1, max_minutes=0)
+        GripperColumn.parse(settings.gripper)
         return settings
 
     @property
@@ -378,7 +381,7 @@ def _prepare(settings: TrainSettings, algo: SftSettings, init: str, path: Path, 
     policy, processor, keeps = _start(settings, init, algo.statistics)
     if settings.evaluate_episodes:
         _check_robot(settings, init, processor)
-    data = _demonstrations(settings.data_sets, policy.config.horizon, processor, workers)
+    data = _demonstrations(settings, policy.config.horizon, processor, workers)
     stored = path / POLICY_FOLDER / STATISTICS_FILE
     if stored.is_file():
         whose, statistics = "run", Statistics.load(stored)
@@ -390,13 +393,14 @@ def _prepare(settings: TrainSettings, algo: SftSettings, init: str, path: Path, 
     return _Prepared(policy, processor, data, whose, Clipped.of(data, statistics))
 
 
-def _demonstrations(paths: list[str], horizon: int, processor: Processor, workers: Workers) -> Demonstrations:
+def _demonstrations(settings: TrainSettings, horizon: int, processor: Processor, workers: Workers) -> Demonstrations:
     """The first process decodes the pictures; the others wait, then read the same episodes."""
+    paths, gripper = settings.data_sets, GripperColumn.parse(settings.gripper)
     groups = workers.agree([len(LeRobotReader(path).groups) for path in paths])
     readers = [LeRobotReader(path, count) for path, count in zip(paths, groups, strict=True)]
     if not workers.leads:
         workers.barrier()
-    data = Demonstrations(readers, processor.robot, horizon, processor.resize)
+    data = Demonstrations(readers, processor.robot, horizon, processor.resize, gripper)
     if workers.leads:
         workers.barrier()
     return data
@@ -473,6 +477,8 @@ def _check_given(
         check_unread("train", settings, ("log_every", "save_every"), reason)
     if isinstance(algo, Sb3Settings):
         check_unread("train", settings, ("evaluate_every",), f"algo={algo.name}, which evaluates at the end")
+    if not isinstance(algo, SftSettings):
+        check_unread("train", settings, ("gripper",), f"algo={algo.name}, which reads no data set")
 
 
 def _check_robot(settings: TrainSettings, init: str, processor: Processor) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.comparison import tango
+from vlaser_gym.evaluation.comparison import MOST_LEFT_OUT, tango
 from vlaser_gym.evaluation.conventions import OUTCOMES
 from vlaser_gym.evaluation.looks import FlipTest, Floats, Schedule, limits, score, spread, swaps
 from vlaser_gym.evaluation.statistics import Interval
@@ -28,8 +28,6 @@ from vlaser_gym.evaluation.store import Record, address_of, read_records
 Outcome = bool | None
 #: The baseline of a sequential test: a rate, or the outcomes of a run.
 Baseline = float | Mapping[Address, Outcome]
-#: Share of episodes that the simulator could not finish, beyond which nothing is decided.
-MOST_ERRORS = 0.1
 #: Evaluations simulated for each rate that an interval tries.
 _INTERVAL_RUNS = 2_000
 #: Limits of intervals are searched up to so many standard errors from the estimate, by halving the range so often.
@@ -70,7 +68,7 @@ class UntilDecided:
     task. A layout of one task is another layout than that of another task.
 
     An episode that the simulator could not finish is a failure where a rate is the baseline. Against a run it is left
-    out, whichever of the two it happened to. A look at which they are more than :data:`MOST_ERRORS` decides nothing.
+    out, whichever of the two it happened to. A look at which they are more than :data:`~vlaser_gym.evaluation.comparison.MOST_LEFT_OUT` decides nothing.
 
     Args:
         addresses: all episodes that the evaluation may run.
@@ -139,7 +137,7 @@ class UntilDecided:
         if self.verdict is None and self._too_many_errors:
             return (
                 f"undecided after {self.n} episodes: the simulator could not finish {self.errors} of them, "
-                f"more than {100 * MOST_ERRORS:g} %"
+                f"more than {100 * MOST_LEFT_OUT:g} %"
             )
         paired = isinstance(self.baseline, Mapping)
         whom = "the baseline run" if isinstance(self.baseline, Mapping) else f"{100 * self.baseline:.1f} %"
@@ -195,7 +193,7 @@ class UntilDecided:
 
     @property
     def _too_many_errors(self) -> bool:
-        return self.errors > MOST_ERRORS * self.n
+        return self.errors > MOST_LEFT_OUT * self.n
 
 
 class _AgainstRate:
