@@ -13,7 +13,6 @@ from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.comparison import sign_flip, tango
 from vlaser_gym.evaluation.looks import Schedule
 from vlaser_gym.evaluation.sequential import Baseline, Outcome, UntilDecided, in_passes, read_baseline
-from vlaser_gym.evaluation.store import read_records
 
 EPISODES = [Address("widowx_stack_cube", layout=f"grid:{k}", trial=r) for r in range(10) for k in range(24)]
 
@@ -285,14 +284,13 @@ def test_too_many_errors_decide_nothing() -> None:
 
 def test_baselines(tmp_path: Path) -> None:
     where = addresses(layouts=2)
-    run = fabricate_run(tmp_path / "run", {x: x.layout_index == 0 for x in where}, lost=[where[1]])
+    outcomes = {x: x.layout_index == 0 for x in where}
+    run = fabricate_run(tmp_path / "run", outcomes, lost=[where[1]])
     assert read_baseline(run)[where[0]] is True
     assert read_baseline(str(run))[where[1]] is False
     assert read_baseline(run, "any")[where[1]] is True
-    lines = (run / "episodes.jsonl").read_text().replace('"error": null', '"error": "diverged"', 1)
-    (run / "episodes.jsonl").write_text(lines)
-    (crashed,) = [x for x, outcome in read_baseline(run).items() if outcome is None]
-    assert str(crashed) == "/".join(str(read_records(run)[0][key]) for key in ("task", "variant", "layout", "trial"))
+    crashed = fabricate_run(tmp_path / "crashed", outcomes, errors=[where[0]])
+    assert [x for x, outcome in read_baseline(crashed).items() if outcome is None] == [where[0]]
     assert [read_baseline(x) for x in ("65", 65, "0.65", "65%", 0.65)] == [0.65] * 5
     with pytest.raises(InvalidConfigError, match=r"run directory or a success rate such as 0\.65 or 65%; got 'best'"):
         read_baseline("best")

@@ -68,7 +68,8 @@ class UntilDecided:
     task. A layout of one task is another layout than that of another task.
 
     An episode that the simulator could not finish is a failure where a rate is the baseline. Against a run it is left
-    out, whichever of the two it happened to. A look at which they are more than :data:`~vlaser_gym.evaluation.comparison.MOST_LEFT_OUT` decides nothing.
+    out, whichever of the two it happened to. A look at which they are
+    more than :data:`~vlaser_gym.evaluation.comparison.MOST_LEFT_OUT` decides nothing.
 
     Args:
         addresses: all episodes that the evaluation may run.
