@@ -80,7 +80,8 @@ class GaussianPolicy(TrainableAgent):
         return data
 
     def normalize_actions(self, actions: np.ndarray) -> np.ndarray:
-        return np.clip(actions / SCALE, -1, 1)
+        gripper = 2 * actions[..., 6:] - 1  # openness -> the sign that opens the WidowX's
+        return np.clip(np.concatenate([actions[..., :6], gripper], -1) / SCALE, -1, 1)
 
     def make_decoder(self) -> Decoder:
         return Decoder()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fabricate_vlm import write_vlm
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
+from fabricate_run import plain_record
 
 from vlaser_gym import ask, cli
 
@@ -105,10 +109,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     with RunStore(path, {"task": task}) as store:
         for lane, layout in enumerate(("grid:3", "grid:4")):
             address = Address(task, layout=layout)
-            where = {"task": task, "variant": address.variant, "layout": layout, "trial": 0}
             states = {name: np.stack([value] * 2) for name, value in info["initial_states"][lane].items()}
             states["qpos"][1, 0] += 0.5
-            store.add({**where, "success": False, "look": "builtin", "engine": "mujoco"}, states)
+            store.add(plain_record(address), states)
     images = observations["image"].copy()
     env.close()
     return path, images

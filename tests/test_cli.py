@@ -25,7 +25,7 @@ def test_defaults_are_those_of_the_file() -> None:
         None,
         8,
         None,
-        "vlaser_nano",
+        "vlaser",
         "mujoco",
     )
 

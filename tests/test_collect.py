@@ -85,9 +85,9 @@ def test_every_row_is_what_the_environment_showed_and_did(recorded, oracle):
         images, proprio, state, actions, success = oracle[TASKS.index(episode["address/task"])]
         count = episode["length"]
         np.testing.assert_array_equal(columns["action"][rows], actions[:count])
-        np.testing.assert_array_equal(columns["action.intended"][rows], actions[:count])
+        np.testing.assert_array_equal(columns["privileged.executed"][rows], actions[:count])
         np.testing.assert_allclose(columns["observation.state"][rows], proprio[:count], atol=1e-6)
-        np.testing.assert_allclose(columns["observation.environment_state"][rows], state[:count], atol=1e-6)
+        np.testing.assert_allclose(columns["privileged.state"][rows], state[:count], atol=1e-6)
         np.testing.assert_array_equal(columns["next.success"][rows], success[:count])
         stored = [Image.open(io.BytesIO(row["bytes"])) for row in columns["observation.images.main"][rows]]
         np.testing.assert_array_equal(np.stack([np.asarray(image) for image in stored]), images[:count])
@@ -134,7 +134,7 @@ def test_rows_of_a_task_with_two_stages_have_the_instruction_of_their_stage(tmp_
     texts = {row["task_index"]: row["__index_level_0__"] for row in table}
     told = [texts[index] for index in columns["task_index"]]
     assert episode["tasks"] == ["open top drawer", "place apple into top drawer"] == list(dict.fromkeys(told))
-    assert [told.count(text) for text in episode["tasks"]] == [11, 9]
+    assert [told.count(text) for text in episode["tasks"]] == [101, 99]
 
 
 def test_stored_statistics_are_those_of_the_columns(recorded):
@@ -147,21 +147,23 @@ def test_stored_statistics_are_those_of_the_columns(recorded):
         assert stored[name]["count"] == [len(values)]
 
 
-def test_a_picture_every_fourth_step_keeps_all_actions(recorded, tmp_path):
+def test_a_policy_that_decides_every_fourth_step_changes_no_row_but_marks_its_own(recorded, tmp_path):
     collect(tmp_path / "sparse", "episodes=1", "every=4", f"task={TASKS[1]}", "num_envs=1", "tail=null", "images=mp4")
     info, (episode,), columns = read(tmp_path / "sparse")
-    assert (info["fps"], episode["length"]) == (1.25, 15)  # 60 steps
-    actions = columns["action"].reshape(-1, 7)
+    assert (info["fps"], episode["length"]) == (5, 60)
+    np.testing.assert_array_equal(columns["privileged.decision"], np.arange(60) % 4 == 0)
     _, episodes, every_step = read(recorded)
     whole = next(e for e in episodes if e["address/task"] == TASKS[1])
     rows = slice(whole["dataset_from_index"], whole["dataset_to_index"])
-    np.testing.assert_array_equal(actions[: whole["length"]], every_step["action"][rows])
+    assert every_step["privileged.decision"].all()
+    for name in ("action", "observation.state", "privileged.state"):
+        np.testing.assert_array_equal(columns[name][: whole["length"]], every_step[name][rows])
     place = {key: episode[f"videos/observation.images.main/{key}"] for key in ("chunk_index", "file_index")}
     video = info["video_path"].format(video_key="observation.images.main", **place)
     frames = np.stack([np.asarray(f) for f in imageio.get_reader(tmp_path / "sparse" / video).iter_data()])
-    assert len(frames) == 15
-    assert episode["videos/observation.images.main/to_timestamp"] == pytest.approx(15 / 1.25)
-    exact = [every_step["observation.images.main"][rows][i]["bytes"] for i in range(0, whole["length"], 4)]
+    assert len(frames) == 60
+    assert episode["videos/observation.images.main/to_timestamp"] == pytest.approx(60 / 5)
+    exact = [row["bytes"] for row in every_step["observation.images.main"][rows]]
     exact = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in exact]).astype(int)
     assert np.abs(frames[: len(exact)] - exact).mean() < 6
     np.testing.assert_array_equal(np.concatenate(list(LeRobotReader(tmp_path / "sparse").frames())), frames)
@@ -178,20 +180,31 @@ def test_more_episodes_are_appended(recorded, tmp_path, monkeypatch):
     np.testing.assert_array_equal(columns["index"], np.arange(info["total_frames"]))
     _, first, _ = read(recorded)
     assert [e["address/layout"] for e in episodes[:2]] == [e["address/layout"] for e in first]
-    with pytest.raises(StorageError, match=r"\(every was 4, now 2; fps was 1.25, now 2.5\)"):
+    with pytest.raises(StorageError, match=r"\(every was 4, now 2\)"):
         collect(path, "episodes=3", "every=2")
 
 
 def test_disturbed_actions_come_with_what_was_meant(tmp_path):
+    """The agent is pushed for four steps at a time; what it meant is what is to be learnt."""
     collect(tmp_path / "set", "episodes=1", "tail=8", "every=4", PUSH)
     _, episodes, columns = read(tmp_path / "set")
     for episode in episodes:
         rows = slice(episode["dataset_from_index"], episode["dataset_to_index"])
-        # The last row repeats the last action, which breaks its block.
-        blocks = (columns["action"][rows] - columns["action.intended"][rows])[:-1]
-        np.testing.assert_allclose(blocks, blocks[:, :1].repeat(4, axis=1), atol=1e-12)
-        assert (np.abs(blocks[:, 0, [0, 1, 2, 5]]) > 0).all()
-        np.testing.assert_array_equal(blocks[..., [3, 4, 6]], 0)
+        push = columns["privileged.executed"][rows] - columns["action"][rows]
+        first = np.arange(len(push)) // 4 * 4
+        np.testing.assert_allclose(push, push[first], atol=1e-12)
+        assert (np.abs(push[:, [0, 1, 2, 5]]) > 0).all()
+        np.testing.assert_array_equal(push[:, [3, 4, 6]], 0)
+
+
+def test_an_agent_that_decides_several_steps_at_once_has_a_row_and_a_picture_for_each(tmp_path):
+    """Its episode ends with the chunk in which its time is over, and with it its rows."""
+    collect(tmp_path / "set", "episodes=1", "agent=random", "agent.horizon=7", "only_successful=false", "every=7")
+    _, episodes, columns = read(tmp_path / "set")
+    assert [e["length"] for e in episodes] == [60, 60]
+    pictures = [row["bytes"] for row in columns["observation.images.main"]]
+    assert len(set(pictures)) > 100
+    np.testing.assert_array_equal(columns["action"], columns["privileged.executed"])
 
 
 @pytest.mark.slow

@@ -55,11 +55,35 @@ def test_two_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     low, high = (100 * limit for limit in tango(0, 8, 24))
     row = next(line for line in out.splitlines() if TASKS[0] in line)
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        TASKS[0], "24", "33.3", "66.7", f"+33.3 [{low:+.1f}, {high:+.1f}]", "0", "8",
+        TASKS[0], "24", "0, 0", "33.3", "66.7", f"+33.3 [{low:+.1f}, {high:+.1f}]", "0", "8",
         f"{mcnemar(0, 8):.3f}", f"{2 * mcnemar(0, 8):.3f}",
     ]  # fmt: skip
     assert "mean over tasks" in out
     assert "B is better than A (p < 0.001)." in out
+
+
+def test_crashes_do_not_make_a_run_worse(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """22 of 24 against 16 of 24, but 6 of the 8 failures are crashes: McNemar's p of 6 against 0 is 0.031."""
+    where, crashed = addresses(TASKS[:1]), addresses(TASKS[:1])[16:22]
+    fabricate_run(runs / "sound", {x: x.layout_index < 22 for x in where})
+    fabricate_run(runs / "crashing", {x: x.layout_index < 16 for x in where}, errors=crashed)
+    command("sound", "crashing", "report=out/crashes.html", "json=out/crashes.json")
+    out = capsys.readouterr().out
+    low, high = (100 * limit for limit in tango(0, 0, 18))
+    row = next(line for line in out.splitlines() if TASKS[0] in line)
+    cells = [TASKS[0], "18 of 24", "0, 6", "91.7", "66.7", f"+0.0 [{low:+.1f}, {high:+.1f}]", "0", "0", "-"]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == cells
+    assert "worse" not in out
+    assert "0.031" not in out
+    assert "No verdict: more than 5 % of the pairs hold an episode that the simulator did not finish" in out
+    warning = "In 6 of 24 pairs the simulator did not finish an episode (0 of sound, 6 of crashing)."
+    assert f"Warning: {warning}" in out
+    assert "with it they would be -25.0 points. Above 5 % of the pairs nothing is decided" in out
+    page = (runs / "out" / "crashes.html").read_text()
+    assert warning in page
+    assert "<td>18 of 24</td>" in page
+    result = json.loads((runs / "out" / "crashes.json").read_text())["against"][0]["overall"]
+    assert (result["p"], result["errors_b"], result["tested"], result["difference"]) == (None, 6, 18, 0.0)
 
 
 def test_paths_with_commas_quotes_and_blanks(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +147,13 @@ def test_ranking_against_real_rates(runs: Path, capsys: pytest.CaptureFixture[st
     command("runs/weak", "runs/strong", "real=real.yaml", "policies=[p,q]")
     out = capsys.readouterr().out
     assert re.search(rf"{TASKS[0]}\s*\|\s*2\s*\|\s*0\.5000\s*\|\s*-1\.000", out)
+
+
+def test_ranking_says_which_failures_are_crashes(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "real.yaml").write_text(f"p: {{{TASKS[0]}: 0.9}}\nq: {{{TASKS[0]}: 0.4}}\n")
+    fabricate_run(runs / "crashed", dict.fromkeys(WHERE, False), errors=WHERE[:3])
+    command("runs/weak", "crashed", "real=real.yaml", "policies=[p,q]")
+    assert "Warning: 3 of 48 episodes of crashed are errors: failures here." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

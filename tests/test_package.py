@@ -57,6 +57,11 @@ def test_tasks_and_robots_know_no_engine() -> None:
     assert offences("envs/robots", "mujoco", "mani_skill", "sapien", "vlaser_gym.envs.engines") == []
 
 
+def test_conventions_stand_below_everything() -> None:
+    rooms = [f"vlaser_gym.{name}" for name in ("envs", "agents", "wrappers", "evaluation", "cli")]
+    assert offences("conventions", *rooms, "torch", "gymnasium", "mujoco") == []
+
+
 def test_environments_know_no_agent() -> None:
     assert offences("envs", "vlaser_gym.agents", "vlaser_gym.evaluation", "vlaser_gym.wrappers", "torch") == []
 

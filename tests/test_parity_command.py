@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlaser_gym import cli, parity
+from vlaser_gym.envs.tasks import get_task
 
 
 def run(*overrides: str) -> int:
@@ -74,6 +75,20 @@ def test_a_task_without_recordings_is_a_row_of_dashes(tmp_path: Path, capsys: py
     assert (task["object_mm"], task["successes"], task["replays"]) == (None, 0, [])
 
 
+def test_settled_poses_stand_in_for_resets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cube (layout 850) recorded 3 mm and 4 mm from where it starts here, and turned by 60 instead of 90 degrees."""
+    (tmp_path / "reset").mkdir()
+    x, y, z, *_ = get_task("google_robot_pick_object").layout("grid:850").object_pose[0]
+    turned = {"pose": [x + 0.003, y - 0.004, z, 0.8660254, 0.0, 0.0, 0.5]}
+    (tmp_path / "settled_poses_google_pick_object.json").write_text(json.dumps({"layouts": {"850": turned}}))
+    assert run("task=google_robot_pick_object", f"golden={tmp_path}") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "google_robot_pick_object" in line)
+    cells = [cell.strip() for cell in row.strip("| ").split("|")[1:]]
+    assert cells[0] == "5.000"
+    assert float(cells[1]) == pytest.approx(30.0, abs=0.01)
+    assert cells[2:] == ["-"] * 6
+
+
 @pytest.mark.golden
 def test_pictures_need_the_pack_and_say_so(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"golden={golden}", "look=original", "figures=pictures", f"engine.assets={tmp_path}") == 2
@@ -89,9 +104,10 @@ def test_the_table_holds_the_figures_and_a_pair_is_drawn(
     words = ("task=widowx_stack_cube", "look=original", "figures=pictures", f"engine.assets={assets}")
     assert run(*words, f"golden={golden}", f"beside={tmp_path}/pairs") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "widowx_stack_cube" in line)
-    pictures, least, iou, ssim, photograph, _ = (float(cell) for cell in row.strip("| ").split("|")[1:])
+    pictures, least, alone, iou, ssim, photograph, _ = (float(cell) for cell in row.strip("| ").split("|")[1:])
     assert pictures == 4
     assert least >= 0.95
+    assert alone >= 0.99
     assert iou >= least
     assert ssim >= 0.7 > photograph
     assert (tmp_path / "pairs" / "widowx_stack_cube.png").is_file()

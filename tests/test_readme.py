@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlaser_gym.conventions import get_convention
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -39,6 +41,16 @@ def test_the_example_agent_acts() -> None:
     actions = scope["Hover"]().act({}, np.arange(3))
     assert actions.shape == (3, 4, 7)
     assert np.isfinite(actions).all()
+
+
+def test_the_gripper_s_sign_is_said_of_both_robots() -> None:
+    """It said "+1 open" of both."""
+    assert "(+1 open)" not in README
+    (sentence,) = re.findall(r"\*\*The gripper's sign is the robot's own\*\*: (.*?last command)\.", README, re.S)
+    for robot, title in (("widowx", "WidowX"), ("google_robot", "Google Robot")):
+        said = re.search(rf"on the\s+{title} \+1 (\w+)", sentence)
+        assert said is not None
+        assert said[1] == get_convention(robot).action_part("gripper").positive
 
 
 @pytest.mark.parametrize("name", ["torch", "mujoco", "gymnasium", "stable_baselines3"])

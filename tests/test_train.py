@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from vlaser_gym import train
-from vlaser_gym.agents.vlaser.agent import SHIPPED, nano_processor
+from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load, typed
-from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
+from vlaser_gym.errors import GymError, InvalidConfigError, MissingAssetError, StorageError, UnknownNameError
 from vlaser_gym.settings.training import TrainSettings
 from vlaser_gym.train import main
 from vlaser_gym.training import job
@@ -47,9 +49,59 @@ def stored_policy(folder: Path, robot: str) -> Path:
 
 @pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo", "nft"])
 def test_what_improves_a_policy_does_not_begin_with_random_weights(tmp_path, algo):
-    match = rf"algo={algo} goes on from a policy, but init=nano is a preset .* init=.*weights/nano"
+    match = rf"algo={algo} goes on from a policy, but init=random:nano has random weights; .* init=nano"
     refused(InvalidConfigError, match, f"algo={algo}", f"run={tmp_path}/run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dpo"])
+def test_what_improves_a_policy_needs_its_statistics(tmp_path, algo):
+    folder = stored_policy(tmp_path / "policy", "widowx")
+    (folder / "statistics.json").unlink()
+    refused(MissingAssetError, "without statistics", f"algo={algo}", f"init={folder}", f"run={tmp_path}/run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_nano_means_the_trained_policy_and_random_nano_random_weights():
+    """The same names as for checkpoint=, and the same weights behind them."""
+    key = "action_decoder.weight"
+    shipped = load_file(SHIPPED / "nano/model.safetensors")[key]
+    for init, loaded in ((name, initial_policy(settings(), name)) for name in ("nano", str(SHIPPED / "nano"))):
+        assert torch.equal(loaded[0].state_dict()[key], shipped), init
+        assert loaded[1].statistics.num_trajectories > 1000, init
+    assert torch.equal(load_agent("nano").policy.state_dict()[key], shipped)
+    drawn = VlaserPolicy.initialise(VlaserConfig.preset("nano"), seed=3).state_dict()[key]
+    for policy in (initial_policy(settings("seed=3"), "random:nano")[0], load_agent("random:nano", seed=3).policy):
+        assert torch.equal(policy.state_dict()[key], drawn)
+    assert settings().init == "random:nano", "training from nothing is still what sft does unless told otherwise"
+
+
+@pytest.mark.parametrize("init", ["toy", "vlaser_2b", "nanno", "random:nanno"])
+def test_what_is_no_start_is_told_with_the_names(init):
+    with pytest.raises(UnknownNameError, match=r"nearest: .*nano|nearest: random:"):
+        initial_policy(settings(), init)
+    with pytest.raises(InvalidConfigError, match="random:toy needs a tokenizer"):
+        initial_policy(settings(), "random:toy")
+
+
+def test_the_changed_meaning_is_said_where_it_matters(tmp_path, capsys):
+    """init=nano was random weights; runs stored so are taken at what they meant."""
+    for init, said in (("nano", True), ("random:nano", False), (str(SHIPPED / "nano"), False)):
+        with pytest.raises(GymError):
+            main(load("train", [f"init={init}", f"data={tmp_path}/none", f"run={tmp_path}/run", "device=cpu"]))
+        assert ("random weights, its former meaning: random:nano" in capsys.readouterr().out) == said
+    old = settings("algo=sft").stored("nano")
+    del old["schema"]
+    (tmp_path / "settings.json").write_text(json.dumps(old))
+    train._check_same(tmp_path, settings("algo=sft").stored("random:nano"))
+    refused(StorageError, r"another init \(random:nano\)", "init=nano", f"run={tmp_path}")
+    train._claim(tmp_path, settings("algo=sft").stored("random:nano"), {})
+    assert json.loads((tmp_path / "settings.json").read_text())["init"] == "random:nano"
+
+
+def test_several_starts_can_be_named():
+    for text in ("init=[random:nano,nano]", "init=random:nano,nano"):
+        assert settings(text).inits == ["random:nano", "nano"]
 
 
 def test_the_robot_is_that_of_the_policy_and_of_the_tasks(tmp_path):
@@ -82,12 +134,21 @@ def test_a_vision_language_model_gets_an_expert_for_the_robot_that_was_named(tmp
 
 def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
     kept = settings("algo=sft").stored("nano")
-    train._claim(tmp_path, kept)
+    train._claim(tmp_path, kept, {})
     before = (tmp_path / "settings.json").read_text()
     refused(StorageError, "holds a run of algo=sft, not dpo", "algo=dpo", NANO, f"run={tmp_path}")
     assert (tmp_path / "settings.json").read_text() == before
-    train._claim(tmp_path, {**kept, "algo": {**kept["algo"], "steps": 7}})
+    train._claim(tmp_path, {**kept, "algo": {**kept["algo"], "steps": 7}}, {})
     assert json.loads((tmp_path / "settings.json").read_text())["algo"]["steps"] == 7
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"algo": "sft"}', '{"algo":' * 100_000])
+def test_damaged_settings_of_a_run_are_one_sentence(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text)
+    refused(
+        StorageError, r"settings\.json is damaged: expected the run's settings", "algo=sft", NANO, f"run={tmp_path}"
+    )
+    assert (tmp_path / "settings.json").read_text() == text
 
 
 def test_an_aborted_start_leaves_nothing_that_refuses_the_next(tmp_path):
@@ -99,7 +160,7 @@ def test_an_aborted_start_leaves_nothing_that_refuses_the_next(tmp_path):
         with pytest.raises(GymError):
             main(load("train", [f"algo={algo}", f"run={run}", "seed=1", "num_envs=4", "device=cpu", wrong]))
         assert not list(run.iterdir())
-        train._claim(run, settings(f"algo={algo}", "seed=2").stored("nano"))
+        train._claim(run, settings(f"algo={algo}", "seed=2").stored("nano"), {})
         train._check_same(run, settings(f"algo={algo}", "seed=2").stored("nano"))
 
 
@@ -109,8 +170,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_p
 
 
 def test_a_run_from_before_the_robot_had_no_default_goes_on(tmp_path):
-    train._claim(tmp_path, settings("robot=widowx").stored("nano"))
-    train._claim(tmp_path, settings().stored("nano"))
+    train._claim(tmp_path, settings("robot=widowx").stored("nano"), {})
+    train._claim(tmp_path, settings().stored("nano"), {})
 
 
 # ---------------------------------------------------------------------- ranges

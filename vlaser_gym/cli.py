@@ -7,11 +7,13 @@ interface is used alone: the working directory, the logging set-up and ``sys.arg
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from vlaser_gym.errors import AgentError, GymError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, UnknownNameError
 
 CONFIG_DIR = Path(__file__).parent / "configs"
 T = TypeVar("T")
@@ -33,14 +35,16 @@ def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str
 
     A :class:`~vlaser_gym.errors.GymError` ends the process with its sentence on stderr and status 2, Ctrl-C with
     status 130. What an agent's own code raised stands above the sentence with its traceback: somebody has to debug it.
-    Any other exception is a defect and keeps its traceback.
+    Any other exception is a defect and keeps its traceback. A :class:`~vlaser_gym.errors.GymWarning` is one sentence
+    on stderr.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if {"-h", "--help"} & set(arguments):
             print(help_text(config_name))
             return
-        main(load(config_name, arguments))
+        with _warnings_as_sentences():
+            main(load(config_name, arguments))
     except GymError as error:
         trace = error.trace if isinstance(error, AgentError) else ""
         print(f"{trace}Error: {error}", file=sys.stderr)
@@ -52,6 +56,30 @@ def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str
         # The reader (head, less) has left. Closing stderr too keeps the interpreter from complaining on its way out.
         sys.stderr.close()
         sys.exit(141)
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Show warnings of this package without the line of code that they come from, every time."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, GymWarning):
+                print(f"Warning: {message}", file=sys.stderr)
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", GymWarning)
+        warnings.showwarning = show
+        yield
 
 
 def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -162,11 +190,12 @@ def _default_options(config_name: str) -> dict[str, str]:
     return {str(k): str(v) for entry in defaults if isinstance(entry, DictConfig) for k, v in entry.items()}
 
 
-def _valid_keys(config_name: str, options: Mapping[str, str]) -> set[str]:
-    """Dotted names of a command's keys, given the options of its groups."""
-    keys = {*_keys_of(CONFIG_DIR / f"{config_name}.yaml")} - {"defaults"}
+def _valid_keys(config_name: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Dotted names of a command's keys with their defaults, given the options of its groups."""
+    keys = {key: value for key, value in _flat(_file(CONFIG_DIR / f"{config_name}.yaml")).items() if key != "defaults"}
     for group, option in options.items():
-        keys |= {group} | {f"{group}.{key}" for key in _keys_of(CONFIG_DIR / group / f"{option}.yaml")}
+        own = _flat(_file(CONFIG_DIR / group / f"{option}.yaml"))
+        keys |= {group: None} | {f"{group}.{key}": value for key, value in own.items()}
     return keys
 
 
@@ -174,11 +203,6 @@ def _valid_keys(config_name: str, options: Mapping[str, str]) -> set[str]:
 def _file(path: Path) -> DictConfig:
     """A file of the package; not to be changed."""
     return cast(DictConfig, OmegaConf.load(path))
-
-
-@cache
-def _keys_of(path: Path) -> frozenset[str]:
-    return frozenset(_flat_keys(_file(path)))
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
@@ -232,8 +256,11 @@ def _option(override: Override) -> str:
     return str(option)
 
 
-def _assignment(override: Override, valid: set[str]) -> str:
-    """An override of a key in the form that Hydra takes, checked against the keys that exist."""
+def _assignment(override: Override, valid: Mapping[str, Any]) -> str:
+    """An override of a key in the form that Hydra takes, checked against the keys that exist.
+
+    Where the default is a text, ``true`` is the word.
+    """
     key = override.key_or_group
     if override.is_delete() or override.package is not None:
         raise _unreadable(str(override.input_line))
@@ -241,16 +268,18 @@ def _assignment(override: Override, valid: set[str]) -> str:
     if key not in valid and not is_open:
         raise UnknownNameError("key", key, valid)
     value = override.get_value_string()
+    if isinstance(valid.get(key), str) and isinstance(override.value(), bool):
+        value = f"'{value}'"
     return f"{'++' if is_open else ''}{key}={f'[{value}]' if override.is_sweep_override() else value}"
 
 
-def _flat_keys(config: Any, prefix: str = "") -> set[str]:
-    """Dotted names of all leaves."""
-    keys: set[str] = set()
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """All leaves as they are written, by their dotted names."""
+    leaves: dict[str, Any] = {}
     for key in config:
         node = config._get_node(key)
-        keys |= _flat_keys(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else {f"{prefix}{key}"}
-    return keys
+        leaves |= _flat(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else {f"{prefix}{key}": node._value()}
+    return leaves
 
 
 def _commented_keys(path: Path) -> tuple[list[str], list[tuple[str, str, list[str]]]]:

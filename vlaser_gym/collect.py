@@ -30,6 +30,7 @@ from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, R
 from vlaser_gym.evaluation.runner import Runner
 from vlaser_gym.evaluation.store import read_records
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console
+from vlaser_gym.evaluation.units import UnitsWatch
 from vlaser_gym.settings.checks import check_above_zero, check_least
 
 #: Settings that change how fast or how much is recorded, not what an episode holds.
@@ -120,7 +121,7 @@ def main(config: DictConfig) -> None:
     agent = make_agent({**settings.agent, **({"checkpoint": settings.checkpoint} if settings.checkpoint else {})})
     writer = LeRobotWriter(
         settings.output,
-        fps=setup.control_hz / settings.every,
+        fps=setup.control_hz,
         robot=setup.robot.name,
         images=settings.images,
         group=settings.group,
@@ -178,11 +179,13 @@ def _record(
         return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
 
     env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))
-    camera = EpisodeCamera(env, env.engine, settings.every, _make_resize(settings), settings.tail)
+    camera = EpisodeCamera(env, env.engine, _make_resize(settings), settings.tail)
     tap = LabelTap(agent)
-    recorder = Recorder(camera, tap)
+    recorder = Recorder(camera, tap, settings.every)
+    units = UnitsWatch(str(settings.agent.get("name")))
     try:
         for result in Runner(camera, tap, waiting, out_of_time, str(settings.agent.get("name"))):
+            units.see(result)
             if result.success or not settings.only_successful:
                 writer.add(recorder.episode(result, env.addresses.index(result.address)))
             else:

@@ -16,6 +16,7 @@ from rich.table import Table
 from vlaser_gym.cli import load, run, typed
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.comparison import (
+    MOST_LEFT_OUT,
     Comparison,
     RunComparison,
     StoredRun,
@@ -112,7 +113,8 @@ def _print_comparison(two: RunComparison, comparison: Comparison) -> None:
     print(f"\nA = {two.a}   B = {two.b}   success at {rule} in %, {100 * comparison.level:g} % intervals")
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
     several = len(comparison.against) > 1 or len(two.tasks) > 1
-    for name in ("task", "pairs", "A", "B", "B - A", "only A", "only B", "p", *(["p (Holm)"] if several else [])):
+    headers = ("task", "pairs", "errors\nA, B", "A", "B", "B - A", "only A", "only B", "p")
+    for name in (*headers, *(["p (Holm)"] if several else [])):
         table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
     for row in two.tasks:
         table.add_row(*_cells(row, several))
@@ -126,15 +128,27 @@ def _print_comparison(two: RunComparison, comparison: Comparison) -> None:
 
 
 def _cells(row: TaskDifference, several: bool) -> list[str]:
-    pairs = str(row.n) if row.layouts == row.n else f"{row.n} on {row.layouts} layouts"
-    low, high = (100 * limit for limit in row.interval)
-    cells = ["mean over tasks" if row.task == "all" else row.task, pairs, f"{100 * row.a:.1f}", f"{100 * row.b:.1f}"]
-    cells += [f"{100 * row.difference:+.1f} [{low:+.1f}, {high:+.1f}]", str(row.only_a), str(row.only_b)]
+    pairs = str(row.n) if row.tested == row.n else f"{row.tested} of {row.n}"
+    pairs += "" if row.layouts == row.tested else f" on {row.layouts} layouts"
+    cells = ["mean over tasks" if row.task == "all" else row.task, pairs, f"{row.errors_a}, {row.errors_b}"]
+    cells += [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", _difference(row), str(row.only_a), str(row.only_b)]
     return cells + [p_text(row.p)] + ([p_text(row.p_holm)] if several else [])
+
+
+def _difference(row: TaskDifference) -> str:
+    if row.difference is None or row.interval is None:
+        return "-"
+    low, high = (100 * limit for limit in row.interval)
+    return f"{100 * row.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _verdict(two: RunComparison, level: float) -> str:
     row = two.overall
+    if row.p_holm is None or row.difference is None:
+        return (
+            f"No verdict: more than {100 * MOST_LEFT_OUT:g} % of the pairs hold an episode that the simulator did not "
+            "finish, and the others may favour either run (docs/statistics.md): run these episodes again."
+        )
     if row.p_holm <= 1 - level:
         return f"B is {'better' if row.difference > 0 else 'worse'} than A (p {_relation(row.p_holm)})."
     return f"These episodes do not show which is better (p {_relation(row.p_holm)})."
@@ -160,7 +174,8 @@ def _print_plan(settings: CompareSettings) -> None:
     console.print(table)
     print(
         "Paired runs share their addresses; the correlation is that of their outcomes there. compare prints how often\n"
-        "two runs' outcomes differ. until=decided counts the second run only."
+        "two runs' outcomes differ. until=decided counts the second run only, planned for a quarter more episodes on\n"
+        "24 layouts that are alike."
     )
 
 
@@ -191,6 +206,9 @@ def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None
         table.add_row(row.task, str(row.policies), f"{row.mmrv:.4f}", f"{row.pearson:.3f}")
     print(f"The runs' success rates against those of {settings.real} (MMRV: 0 is best):")
     console.print(table)
+    for stored in runs:
+        if errors := sum(record["error"] is not None for record in stored.records.values()):
+            print(f"Warning: {errors} of {len(stored.records)} episodes of {stored.label} are errors: failures here.")
 
 
 def _write_page(runs: Sequence[StoredRun], comparison: Comparison, path: str) -> None:

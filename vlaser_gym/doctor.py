@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -21,11 +22,13 @@ from rich.text import Text
 
 from vlaser_gym import __version__
 from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.assets import MANIFEST, default_directory
 from vlaser_gym.envs.assets.pack import examine as check_assets
 from vlaser_gym.envs.engines import engine_names
 from vlaser_gym.envs.engines.maniskill.engine import probe
-from vlaser_gym.envs.tasks import task_names
+from vlaser_gym.envs.tasks import by_robot, get_task, task_names
+from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import GymError, RenderingUnavailableError, StorageError
 from vlaser_gym.evaluation.table import make_console
@@ -59,7 +62,7 @@ class Finding:
         works: whether it does.
         text: what was found.
         remedy: what to do where it does not work.
-        needed: whether the default evaluation needs it.
+        needed: whether the default evaluation needs it, or the user asked for it.
     """
 
     name: str
@@ -96,26 +99,52 @@ def examine(output: str | None = None, simpler: str | None = None) -> Iterator[F
         yield _optional(module, title, purpose, command)
     if find_spec("mani_skill") is not None:
         yield _sapien_pictures()
-    yield examine_simpler(simpler)
+    yield from examine_simpler(simpler)
 
 
-def examine_simpler(python: str | None) -> Finding:
-    """Whether the engine simpler works with an interpreter: an episode begins there and its picture comes back."""
-    name = "SimplerEnv"
+def examine_simpler(python: str | None) -> Iterator[Finding]:
+    """Whether the engine simpler works with an interpreter: an episode of every scene family begins as it should.
+
+    Its pictures come back too, with the rasteriser: the ray tracer of scenes with a cabinet takes minutes without a
+    GPU.
+    """
     if python is None:
         remedy = "If you have installed it: python -m vlaser_gym.doctor simpler=ITS_PYTHON (docs/simpler.md)"
-        return Finding(name, False, "not checked; only for the engine simpler", remedy, needed=False)
-    try:
-        env = SceneVectorEnv(task_names()[0], observe=("image",), engine="simpler", engine_options={"python": python})
+        yield Finding("SimplerEnv", False, "not checked; only for the engine simpler", remedy, needed=False)
+        return
+    families = _scene_families()
+    for tasks in by_robot(map(get_task, families)).values():
+        names = [task.name for task in tasks]
+        options = {"python": python, "env_kwargs": {"shader_dir": "ibl"}}
         try:
-            observation, _ = env.reset(options={"layout": 0})
-            _, height, width, _ = observation["image"].shape
-            text = f"{env.engine.version} begins {task_names()[0]}; {width} x {height} pixels"
-            return Finding(name, True, text, needed=False)
-        finally:
-            env.close()
+            env = SceneVectorEnv(names, observe=("image",), engine="simpler", engine_options=options)
+        except GymError as error:
+            yield Finding("SimplerEnv", False, str(error), "See docs/simpler.md.")
+            return
+        with closing(env):
+            for name in names:
+                yield _begins(env, families[name])
+
+
+def _scene_families() -> dict[str, Address]:
+    """A published episode of every kind of task before every scenery, by its task."""
+    families: dict[object, Address] = {}
+    for address in get_protocol("visual_matching").episodes:
+        task = get_task(address.task)
+        families.setdefault((type(task), task.robot_setup, task.scenery), address)
+    return {address.task: address for address in families.values()}
+
+
+def _begins(env: SceneVectorEnv, address: Address) -> Finding:
+    """An episode of SimplerEnv."""
+    name = f"SimplerEnv, {address.task}"
+    chosen = {"task": address.task, "variant": address.variant, "layout": address.layout}
+    try:
+        observation, _ = env.reset(options=chosen)
     except GymError as error:
-        return Finding(name, False, str(error), "See docs/simpler.md.", needed=False)
+        return Finding(name, False, str(error), "See docs/simpler.md.")
+    _, height, width, _ = observation["image"].shape
+    return Finding(name, True, f"begins as the original does; {width} x {height} pixels ({env.engine.version})")
 
 
 def _print(console: Console, finding: Finding) -> None:

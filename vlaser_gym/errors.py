@@ -14,6 +14,10 @@ class GymError(Exception):
     """
 
 
+class GymWarning(UserWarning):
+    """Something that does not stop a command and yet should be looked at; commands print it as one sentence."""
+
+
 class UnknownNameError(GymError):
     """A name that is not in a list of valid names; the text offers the nearest ones."""
 

@@ -1,4 +1,4 @@
-"""Score an agent: ``python -m vlaser_gym.eval task=widowx agent=vlaser_nano``; ``--help`` lists the keys."""
+"""Score an agent: ``python -m vlaser_gym.eval task=widowx agent=vlaser checkpoint=nano``; ``--help`` lists the keys."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from vlaser_gym.envs.tasks.protocols import PROTOCOLS
 from vlaser_gym.errors import GymError, RenderingUnavailableError
 from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
+from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
-from vlaser_gym.evaluation.summary import episodes_per_minute
+from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
+
+#: How numbers are printed: differences always with their sign.
+_SIGN = {"rate": "", "difference": "+"}
 
 
 def main(config: DictConfig) -> None:
@@ -46,7 +50,7 @@ def task_list() -> str:
     for name in task_names():
         variants.setdefault(", ".join(get_task(name).variants), []).append(name)
     lines += [f"\nvariants of {', '.join(names)}: {of}" for of, names in variants.items()]
-    lines += [f"\npresets: {', '.join(f'{name} ({len(of)} tasks)' for name, of in PRESETS.items())}"]
+    lines += ["", *(f"preset {name}: {', '.join(of)}" for name, of in PRESETS.items())]
     return "\n".join([*lines, f"protocols: {', '.join(PROTOCOLS)}"])
 
 
@@ -55,6 +59,14 @@ def score_line(protocol: str, score: Mapping[str, Any]) -> str:
     mean = f"mean over {score['groups']} groups" if score["groups"] > 1 else "plain mean"
     rate, low, high = (100 * score[key] for key in ("value", "low", "high"))
     return f"{protocol} {score['name']}: {rate:.1f} [{low:.1f}, {high:.1f}] % ({score['n']} episodes, {mean})"
+
+
+def retry_line(retried: Mapping[str, int], errors: int) -> str:
+    """How many episodes of each task were tried again, and how many of the run's ended as errors all the same."""
+    count = sum(retried.values())
+    per_task = ", ".join(f"{task} {number}" for task, number in retried.items())
+    tried = "1 episode was" if count == 1 else f"{count} episodes were"
+    return f"After failures of the simulator {tried} tried again ({per_task}); errors that remain: {errors}."
 
 
 def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> str:
@@ -101,7 +113,8 @@ def _score(settings: EvalSettings) -> Evaluation:
 def _print_table(evaluation: Evaluation) -> None:
     console = make_console()
     summary = evaluation.summary()
-    pace = episodes_per_minute(read_timing(evaluation.path))
+    timing = read_timing(evaluation.path)
+    pace = episodes_per_minute(timing)
     origin = evaluation.who.origin
     print(
         f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
@@ -112,8 +125,12 @@ def _print_table(evaluation: Evaluation) -> None:
     plain = not console.is_terminal
     console.print(result_table(summary, pace, plain))
     console.print(subgoal_table(summary, plain))
+    if retried := retried_episodes(timing):
+        print(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
     for score in summary.get("protocol", []):
         print(score_line(str(evaluation.settings.protocol), score))
+    if not evaluation.settings.protocol and (doubled := double_counts(evaluation.store.records)):
+        print(f"Warning: {doubled}")
     for line in published_lines(summary, read_config(evaluation.path)):
         print(line)
     _print_verdict(evaluation)
@@ -126,9 +143,10 @@ def _print_verdict(evaluation: Evaluation) -> None:
     test = evaluation.verdict.get("sequential")
     if test is None or not evaluation.complete:
         return
-    what = "share of won among the episodes that differ" if Path(test["baseline"]).is_dir() else "success"
+    limits = " to ".join(f"{100 * test[side]:{_SIGN[test['interval_of']]}.1f}" for side in ("low", "high"))
+    what = {"rate": f"success {limits} %", "difference": f"success minus the baseline's {limits} points"}
     print(f"{test['reason'].capitalize()}.")
-    print(f"The interval that holds whenever one stops: {what} {100 * test['low']:.1f} to {100 * test['high']:.1f} %.")
+    print(f"The interval that holds whenever one stops: {what[test['interval_of']]}.")
     for warning in _differences_from(test["baseline"], evaluation.path):
         print(f"Warning: {warning}")
 

@@ -127,11 +127,21 @@ def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:
     title = "Pictures: foreground against the recorded one; similarity (SSIM) inside the recorded foreground"
     table = Table(title=title, box=box.ASCII)
     table.add_column("task")
-    for name in ("pictures", "least IoU", "mean IoU", "SSIM", "bare photograph", "SSIM of the whole picture"):
+    heads = (
+        "pictures",
+        "least IoU",
+        "of an object",
+        "mean IoU",
+        "SSIM",
+        "bare photograph",
+        "SSIM of the whole picture",
+    )
+    for name in heads:
         table.add_column(name, justify="right")
     for row in rows:
-        names = ("least_iou", "iou", "ssim", "photograph_ssim", "whole_ssim")
-        table.add_row(row["task"], str(len(row["pictures"])), *(f"{row[n]:.4f}" if n in row else "-" for n in names))
+        names = ("least_iou", "least_object_iou", "iou", "ssim", "photograph_ssim", "whole_ssim")
+        figures = (row.get(name) for name in names)
+        table.add_row(row["task"], str(len(row["pictures"])), *("-" if f is None else f"{f:.4f}" for f in figures))
     return table
 
 

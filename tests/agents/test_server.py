@@ -96,6 +96,23 @@ def echo() -> Iterator[tuple[Echo, str]]:
         yield agent, url
 
 
+def test_a_client_is_told_what_the_actions_mean(echo: tuple[Echo, str]) -> None:
+    """Of every robot, or of the one that the agent is for. +1 opens one robot's fingers and closes the other's."""
+    client = Client(echo[1])
+    told = client.metadata["conventions"]
+    client.connection.close()
+    assert {entry["robot"]: entry["control_hz"] for entry in told} == {"widowx": 5.0, "google_robot": 3.0}
+    gripper = {entry["robot"]: (entry["action"][2]["positive"], entry["action"][2]["mode"]) for entry in told}
+    assert gripper == {"widowx": ("opens", "absolute"), "google_robot": ("closes", "relative")}
+    assert [part["unit"] for part in told[0]["action"]] == ["m", "rad", "1"]
+    bound = Echo()
+    bound.robot = "google_robot"  # type: ignore[attr-defined]
+    with served(bound) as url:
+        client = Client(url)
+        assert [entry["robot"] for entry in client.metadata["conventions"]] == ["google_robot"]
+        client.connection.close()
+
+
 def test_an_openpi_client_is_answered(echo: tuple[Echo, str]) -> None:
     client = Client(echo[1])
     assert client.metadata["observes"] == ["image", "proprio", "instruction"]

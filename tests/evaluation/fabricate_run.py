@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +32,40 @@ def fabricate_run(
     outcomes: Mapping[Address, bool],
     *,
     lost: Iterable[Address] = (),
+    errors: Iterable[Address] = (),
     agent: str = "random",
     engine: str = "mujoco",
     look: str = "builtin",
     states: bool = False,
+    told: Mapping[Address, Sequence[str]] | None = None,
     **config: Any,
 ) -> Path:
     """A run of 12 steps per episode in chunks of 4.
 
     Successes last from step 9 on; episodes of ``lost`` succeed at step 6 alone. Whoever succeeds has passed all
-    sub-goals; the others have passed those that their layout's number leaves over.
+    sub-goals; the others have passed those that their layout's number leaves over. The simulator crashed in ``errors``.
+    ``told``: the instructions of an episode's 13 states; without them its states are those of an earlier version, which
+    did not keep them.
     """
-    lost = set(lost)
+    lost, errors = set(lost), set(errors)
     with RunStore(path, {**CONFIG, **config}) as store:
         for address, success in outcomes.items():
             flags = _flags(address, success, address in lost)
             record = _record(address, flags, agent, engine, look)
-            store.add(record, _states(flags) if states else None)
+            if address in errors:
+                store.add(_crashed(record), None)
+            else:
+                store.add(record, _states(flags, (told or {}).get(address)) if states else None)
     return path
+
+
+def plain_record(address: Address, **extra: Any) -> dict[str, Any]:
+    """Of an episode of any task, known or not: a success in 3 steps, but for what is told."""
+    where = {"task": address.task, "variant": address.variant, "layout": address.layout, "trial": address.trial}
+    who = {"instruction": "put it there", "agent": "x", "engine": "mujoco", "engine_version": "1", "look": "builtin"}
+    outcome = {"success": True, "success_any": True, "first_success_step": 2, "steps": 3, "reward": 1.0}
+    flags = {"flags": {"x": True, "success": True}, "flags_any": {"x": True, "success": True}}
+    return {**where, **who, **outcome, "ending": "truncated", **flags, "error": None, **extra}
 
 
 def _flags(address: Address, success: bool, lost: bool) -> dict[str, np.ndarray]:
@@ -86,5 +102,12 @@ def _record(address: Address, flags: Mapping[str, np.ndarray], agent: str, engin
     }
 
 
-def _states(flags: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {"decision": np.array([0, 4, 8]), **{f"flag/{name}": values for name, values in flags.items()}}
+def _crashed(record: Mapping[str, Any]) -> dict[str, Any]:
+    flags = dict.fromkeys(record["flags"], False)
+    nothing = {"success": False, "success_any": False, "first_success_step": None, "steps": 0, "reward": 0.0}
+    return {**record, **nothing, "ending": "error", "flags": flags, "flags_any": flags, "error": "diverged"}
+
+
+def _states(flags: Mapping[str, np.ndarray], told: Sequence[str] | None) -> dict[str, np.ndarray]:
+    texts = {} if told is None else {"instruction": np.array(told)}
+    return {"decision": np.array([0, 4, 8]), **texts, **{f"flag/{name}": values for name, values in flags.items()}}

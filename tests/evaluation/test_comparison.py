@@ -4,6 +4,7 @@ import json
 from itertools import product
 from math import comb, log, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
 from vlaser_gym.evaluation.comparison import (
+    MOST_LEFT_OUT,
     compare_runs,
     differing_protocols,
     holm,
@@ -25,6 +27,7 @@ from vlaser_gym.evaluation.comparison import (
     tango,
     task_weights,
 )
+from vlaser_gym.evaluation.report import write_report
 
 Z = norm.isf(0.025)
 
@@ -248,6 +251,20 @@ def test_differing_protocols_are_told(tmp_path: Path) -> None:
     assert compare_runs(runs).against[0].warnings == differing_protocols(*runs)
 
 
+def test_environments_are_compared_by_value(tmp_path: Path) -> None:
+    """Of the tasks that both have; a run that tells nothing is not compared."""
+    settings = [{TASKS[0]: {"control_freq": 5, "shader_dir": shader}} for shader in ("ibl", "rt")]
+    outcomes = dict.fromkeys(addresses(layouts=2), True)
+    paths = [
+        fabricate_run(tmp_path / "one", outcomes, environment_settings=settings[0]),
+        fabricate_run(tmp_path / "two", outcomes, environment_settings=settings[1]),
+        fabricate_run(tmp_path / "old", outcomes),
+    ]
+    one, two, old = load_runs(paths)
+    assert differing_protocols(one, two) == (f"shader dir of {TASKS[0]} differs: ibl in one, rt in two.",)
+    assert differing_protocols(one, old) == ()
+
+
 def test_what_is_no_comparison(tmp_path: Path) -> None:
     run = fabricate_run(tmp_path / "a", dict.fromkeys(addresses(layouts=2), True))
     with pytest.raises(InvalidConfigError, match="two runs or more; got 1"):
@@ -268,3 +285,107 @@ def test_labels_tell_runs_apart(tmp_path: Path) -> None:
 
 def test_p_text() -> None:
     assert [p_text(p) for p in (0.0004, 0.0213, 1.0)] == ["< 0.001", "0.021", "1.000"]
+
+
+def test_runs_of_all_names_that_the_preset_once_held_still_compare(tmp_path: Path) -> None:
+    """Both names of the same nine episodes stay in the table; that the mean counts them twice is said."""
+    names = ["google_robot_open_drawer", "google_robot_open_top_drawer"]
+    where = addresses(names, layouts=9)
+    for name, k in (("a", 3), ("b", 6)):
+        fabricate_run(tmp_path / name, {x: x.layout_index < k for x in where}, task="google_robot")
+    two = compare_runs(load_runs([tmp_path / "a", tmp_path / "b"])).against[0]
+    assert [row.task for row in two.tasks] == names
+    assert any(f"{names[0]} and {names[1]} (9); name each once." in warning for warning in two.warnings)
+    page = write_report(tmp_path / "a").read_text()
+    assert f"{names[0]} and {names[1]} (9)" in page
+
+
+# ---- episodes that the simulator did not finish ----------------------------------------------------------------------
+
+
+def compared(folder: Path, where: list[Address], a: int, b: int, errors_a: list[int], errors_b: list[int]) -> Any:
+    """A succeeds on the first ``a`` of ``where``, B on the first ``b``; both crash where told, by position."""
+    for name, successes, errors in (("a", a, errors_a), ("b", b, errors_b)):
+        outcomes = {x: k < successes for k, x in enumerate(where)}
+        fabricate_run(folder / name, outcomes, errors=[where[k] for k in errors])
+    return compare_runs(load_runs([folder / "a", folder / "b"])).against[0]
+
+
+def test_a_pair_with_an_error_counts_in_the_rates_alone(tmp_path: Path) -> None:
+    """Of 48 pairs B crashes in one that A solves, A in one that B does not solve either: by hand."""
+    two = compared(tmp_path, addresses(TASKS[:1], layouts=48), 30, 20, [40], [25])
+    (row,) = two.tasks
+    assert (row.n, row.errors_a, row.errors_b, row.tested, row.layouts) == (48, 1, 1, 46, 46)
+    assert (row.a, row.b) == (30 / 48, 20 / 48)
+    assert (row.both, row.only_a, row.only_b, row.neither) == (20, 9, 0, 17), "of A's ten more, one met B's crash"
+    assert row.difference == -9 / 46
+    assert row.interval == tango(9, 0, 46)
+    assert row.p == row.p_holm == two.overall.p == 2 / 2**9
+    (warning,) = two.warnings
+    assert warning == (
+        "In 2 of 48 pairs the simulator did not finish an episode (1 of a, 1 of b). The rates A and B count it as a "
+        f"failure; B - A, its interval and p leave the pair out: with it they would be {-1000 / 48:.1f} points, "
+        f"p = {2 / 2**10:.3f}."
+    )
+
+
+@pytest.mark.parametrize(("errors", "decides"), [(1, True), (2, False)])
+def test_the_share_up_to_which_it_decides(tmp_path: Path, errors: int, decides: bool) -> None:
+    """One pair of 20 is 5 %."""
+    two = compared(tmp_path, addresses(TASKS[:1], layouts=20), 5, 19, [], [*range(20 - errors, 20)])
+    assert two.overall.p == two.tasks[0].p == (pytest.approx(2 / 2**14) if decides else None)
+    assert (two.overall.p_holm is None) is not decides
+
+
+def test_several_trials_with_a_crash(tmp_path: Path) -> None:
+    """Layouts' sums are taken of the trials that both finished."""
+    where = addresses(TASKS[:1], layouts=10, trials=3)
+    two = compared(tmp_path, where, 6, 18, [7], [])
+    totals = [0, 0, 2, 3, 3, 3, 0, 0, 0, 0]
+    assert (two.overall.tested, two.overall.layouts) == (29, 10)
+    assert two.overall.p == sign_flip(totals)
+    assert two.overall.interval == stratified_bootstrap([Stratum.of(totals, [3, 3, 2, *[3] * 7])])
+
+
+def test_a_task_without_a_single_whole_pair(tmp_path: Path) -> None:
+    """Its rates stand; it enters no difference, and the mean over tasks misses half of itself."""
+    two = compared(tmp_path, addresses(layouts=6), 12, 6, [], [*range(6, 12)])
+    first, second = two.tasks
+    assert (second.difference, second.interval, second.p, second.tested, second.layouts) == (None, None, None, 0, 0)
+    assert (first.difference, first.p, two.overall.difference) == (0, 1, 0)
+    assert (two.overall.b, two.overall.n, two.overall.p) == (0.5, 12, None)
+    assert f"Every pair of {TASKS[1]} holds an error: it enters no difference." in two.warnings
+    page = write_report(tmp_path / "a", compare_to=tmp_path / "b", path=tmp_path / "page.html").read_text()
+    assert "holds an error: it enters no difference" in page
+
+
+def test_nothing_but_errors(tmp_path: Path) -> None:
+    two = compared(tmp_path, addresses(TASKS[:1], layouts=3), 3, 0, [], [0, 1, 2])
+    assert (two.overall.a, two.overall.b, two.overall.difference, two.overall.p) == (1, 0, None, None)
+    write_report(tmp_path / "a", compare_to=tmp_path / "b", path=tmp_path / "page.html")
+
+
+def wrong_verdicts(n: int, rate: float, share: float) -> float:
+    """Chance of p <= 5 % between equal agents if ``share`` of B's episodes crash, each of which would have failed."""
+    left = rate / (1 - share)
+    only_a, only_b = (1 - share) * rate * (1 - left), (1 - share) * (1 - rate) * left
+    chance = 0.0
+    for d in range(n + 1):
+        counts = np.arange(d + 1)
+        rejects = 2 * binom.cdf(np.minimum(counts, d - counts), d, 0.5) <= 0.05
+        chance += binom.pmf(d, n, only_a + only_b) * (binom.pmf(counts, d, only_b / (only_a + only_b)) @ rejects)
+    return float(chance)
+
+
+@pytest.mark.parametrize(
+    ("share", "chances"),
+    [(0.0, (2.4, 3.7, 4.0)), (0.05, (2.6, 4.8, 7.2)), (0.1, (3.2, 8.7, 18.4)), (0.2, (6.3, 28.5, 65.8))],
+)
+def test_the_table_of_the_document(share: float, chances: tuple[float, ...]) -> None:
+    """Why 5 %: docs/statistics.md."""
+    for n, chance in zip((24, 96, 240), chances, strict=True):
+        assert 100 * wrong_verdicts(n, 0.5, share) == pytest.approx(chance, abs=0.05)
+
+
+def test_what_the_share_still_allows_at_worst() -> None:
+    assert 100 * wrong_verdicts(240, 0.7, MOST_LEFT_OUT) == pytest.approx(11.9, abs=0.05)

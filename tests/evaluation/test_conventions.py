@@ -34,6 +34,14 @@ def test_one_run_gives_three_numbers() -> None:
     assert first.mean_steps == (20 + 30 + 60 + 60) / 4
 
 
+def test_episodes_that_the_simulator_did_not_finish_are_failures_without_a_number_of_steps() -> None:
+    crashed = {**record(), "steps": 0, "ending": "error", "error": "diverged"}
+    last, anywhere, first = success_conventions([record("gms", 20, True), record(), crashed])
+    assert last.rate == anywhere.rate == first.rate == 1 / 3
+    assert (last.mean_steps, first.mean_steps) == (60, (20 + 60) / 2)
+    assert [convention.mean_steps for convention in success_conventions([crashed])] == [None] * 3
+
+
 def test_a_run_that_stopped_cannot_tell_the_last_step() -> None:
     last, anywhere, first = success_conventions([record("gms", 20, True, "terminated"), record()])
     assert last.count is last.rate is last.interval is last.mean_steps is None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vlaser_gym.envs import robots, tasks
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation import evaluator
+from vlaser_gym.evaluation.comparison import compare_runs, load_runs
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.launchers import described
 from vlaser_gym.evaluation.store import read_config, read_records, read_states, read_timing, read_training
@@ -115,6 +117,23 @@ step = fake_env.FakeVectorEnv.step_chunk
 fake_env.FakeVectorEnv.step_chunk = lambda *args: (time.sleep(0.005), step(*args))[1]
 test_evaluator.score(Path(sys.argv[2]))
 """
+
+
+def test_a_preset_that_means_less_than_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run of all that it meant stays readable; it is not continued as if it had meant something else."""
+    monkeypatch.setitem(tasks.PRESETS, "widowx", ("widowx_carrot_on_plate", "widowx_stack_cube"))
+    score(tmp_path / "old", "task=widowx")
+    score(tmp_path / "part", "task=widowx", plan=settings(tmp_path, "task=widowx_carrot_on_plate").plan)
+    before = files(tmp_path / "old")
+    monkeypatch.setitem(tasks.PRESETS, "widowx", ("widowx_carrot_on_plate",))
+    with pytest.raises(
+        StorageError, match=r"holds 12 episodes .* such as widowx_stack_cube/default/grid:0/0: the preset"
+    ):
+        score(tmp_path / "old", "task=widowx")
+    assert files(tmp_path / "old") == before
+    two = compare_runs(load_runs([tmp_path / "old", tmp_path / "part"])).against[0]
+    assert (two.unpaired, two.overall.n, two.overall.difference) == ((12, 0), 12, 0)
+    assert score(tmp_path / "part", "task=widowx").episodes == 0
 
 
 @pytest.mark.parametrize("episodes", [1, 10])
@@ -265,8 +284,8 @@ def test_bad_settings_are_one_sentence_and_leave_nothing(
 
 def test_robots_do_not_mix_unless_a_preset_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second robot is pretended: the cube's setup belongs to somebody else."""
-    other = type("Other", (), {"robot": type("R", (), {"name": "google_robot"})})
-    real = robots.get_setup
+    setup = robots.get_setup("widowx")
+    monkeypatch.setitem(robots._SETUPS, "elsewhere", replace(setup, robot=replace(setup.robot, name="google_robot")))
 
     class OtherCube(type(tasks.get_task("widowx_stack_cube"))):  # type: ignore[misc]
         pass
@@ -275,7 +294,6 @@ def test_robots_do_not_mix_unless_a_preset_says_so(tmp_path: Path, monkeypatch: 
     stand_in = OtherCube.__new__(OtherCube)
     stand_in.__dict__.update({**cube.__dict__, "robot_setup": "elsewhere"})
     monkeypatch.setitem(tasks._TASKS, "widowx_stack_cube", stand_in)
-    monkeypatch.setattr(tasks, "get_setup", lambda name: other if name == "elsewhere" else real(name))
     with pytest.raises(InvalidConfigError, match=r"share a robot; got .*google_robot: widowx_stack_cube"):
         score(tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -386,6 +386,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore::vlaser_gym.errors.GymWarning")  # a noise of 1 m is said to be none
 @given(given_overrides=lists)
 @example(given_overrides=["episodes=1000000000000"])
 @example(given_overrides=["agent.noise=null"])

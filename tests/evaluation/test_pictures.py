@@ -50,3 +50,19 @@ def test_figures_count_the_recorded_foreground() -> None:
     figures = picture_figures([comparison, comparison])
     assert figures["least_iou"] == pytest.approx(0.75)
     assert len(figures["pictures"]) == 2
+    assert figures["least_object_iou"] is None
+
+
+def test_an_object_is_counted_alone() -> None:
+    """A can of 200 pixels with a crack of 10, beside a finger that bulges far from it."""
+    picture = np.zeros((60, 60, 3), np.uint8)
+    can, finger = np.zeros((60, 60), bool), np.zeros((60, 60), bool)
+    can[20:30, 10:30], finger[20:30, 34:50] = True, True
+    ours = can | finger
+    ours[20:30, 15] = False
+    ours[10:20, 40:50] = True
+    recorded = Recorded("k", "default", {}, picture, can | finger, {"can": can})
+    comparison = _compared(recorded, picture, ours, picture)
+    assert comparison.object_iou == {"can": pytest.approx(190 / 200)}
+    assert comparison.iou == pytest.approx(350 / 460)
+    assert picture_figures([comparison])["least_object_iou"] == pytest.approx(0.95)

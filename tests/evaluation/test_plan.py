@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import GOOGLE_TASKS, get_task
+from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.evaluation.plan import plan_episodes
+from vlaser_gym.evaluation.plan import double_counts, plan_episodes
 
 CARROT, CUBE = get_task("widowx_carrot_on_plate"), get_task("widowx_stack_cube")
 
@@ -49,3 +51,32 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         plan_episodes([CUBE], layouts="grids")
     with pytest.raises(UnknownNameError, match="default"):
         plan_episodes([CUBE], variant="defualt")
+
+
+OPEN, TOP = "google_robot_open_drawer", "google_robot_open_top_drawer"
+
+
+def test_tasks_that_share_initial_states_are_named() -> None:
+    """The first 9 of 27 layouts of one are the 9 of the other; 12 of the latter are 9 and 3 again."""
+    plan = plan_episodes([get_task(OPEN), get_task(TOP), CUBE], episodes=12)
+    said = double_counts(plan)
+    assert said is not None
+    assert f"two tasks share: {OPEN} and {TOP} (9); name each once." in said
+    assert double_counts(a for a in plan if a.task != TOP) is None
+    assert double_counts(plan_episodes([get_task(OPEN), get_task(TOP)], layouts="region")) is None
+    assert double_counts([Address("somebody's own"), Address("another")]) is None
+
+
+def test_a_variant_can_make_one_of_two_tasks() -> None:
+    near = [get_task(f"google_robot_move_near_{version}") for version in ("v0", "v1")]
+    assert double_counts(plan_episodes(near)) is None
+    assert "(24)" in str(double_counts(plan_episodes(near, variant="aggregation")))
+
+
+def test_no_published_evaluation_counts_an_initial_state_twice() -> None:
+    assert double_counts(get_protocol("visual_matching").episodes) is None
+
+
+def test_what_the_preset_once_held_is_named() -> None:
+    everything = plan_episodes([task for task in GOOGLE_TASKS if task.num_layouts < 1000], episodes=3)
+    assert " more pairs of tasks; name each once." in str(double_counts(everything))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -8,7 +10,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.comparison import mcnemar
 from vlaser_gym.evaluation.power import discordant_share, paired_episodes, paired_power, plan, unpaired_episodes
-from vlaser_gym.evaluation.sequential import SequentialTest
+from vlaser_gym.evaluation.sequential import UntilDecided
 
 
 def test_unpaired_power_by_simulation() -> None:
@@ -60,26 +62,28 @@ def test_pairing_helps_as_far_as_outcomes_correlate() -> None:
     assert [row.episodes for row in swapped] == [row.episodes for row in rows]
 
 
-def test_sequential_column_is_the_tests_forecast() -> None:
-    row = plan(0.65, 0.85, correlations=(0.2,))[1]
-    rng = np.random.default_rng(0)
-    share = row.discordant
+def test_sequential_column_is_what_the_test_does() -> None:
+    """Drawn and judged one by one: a plan of 24 layouts with a quarter more episodes than the fixed design's."""
+    unpaired, row = plan(0.65, 0.85, correlations=(0.2,))
+    share, rng = row.discordant, np.random.default_rng(0)
     assert share is not None
-    stops = []
-    for _ in range(300):
-        draws = rng.random(1000)
-        test = SequentialTest({Address("x"): False, Address("y"): True})
-        for draw in draws:
-            if test.verdict is not None:
-                break
-            if draw < (share + 0.2) / 2:
-                test.add(Address("x"), True)
-            elif draw < share:
-                test.add(Address("y"), False)
-            else:
-                test.add(Address("y"), True)
-        stops.append(test.n)
-    assert row.sequential == pytest.approx(np.mean(stops), abs=4 * np.std(stops) / 300**0.5)
+
+    def episodes(fixed: int) -> list[Address]:
+        trials = ceil(1.25 * fixed / 24)
+        return [Address("x", layout=f"grid:{k}", trial=r) for k in range(24) for r in range(trials)]
+
+    stops, known = [], []
+    for _ in range(150):
+        where = episodes(row.episodes)
+        draws = dict(zip(where, rng.random(len(where)), strict=True))
+        until = UntilDecided(where, {x: draws[x] > (share + 0.2) / 2 for x in where})
+        until({x: draws[x] < (share + 0.2) / 2 or draws[x] > share for x in where})
+        stops.append(until.n)
+        until = UntilDecided(episodes(unpaired.episodes), 0.65)
+        until({x: bool(rng.random() < 0.85) for x in until.plan})
+        known.append(until.n)
+    assert row.sequential == pytest.approx(np.mean(stops), abs=4 * np.std(stops) / 150**0.5 + 1)
+    assert unpaired.sequential == pytest.approx(np.mean(known), abs=4 * np.std(known) / 150**0.5 + 1)
 
 
 def test_impossible_correlations_are_left_out() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import published_settings
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.tasks.variants import ROBOT_COLOURS
@@ -105,8 +106,72 @@ def test_differing_protocols_are_told() -> None:
     warning = published_lines(summary(WIDOWX, n=230), config)[-1]
     assert warning == (
         "Not the same protocol: engine mujoco here, simpler there; look builtin here, original there; "
-        "terminate on success true here, false there; 230 episodes per task here, 240 there."
+        "terminate on success true here, false there; episodes per task 230 here, 240 there."
     )
+
+
+#: What Vlaser's scripts run with: 4 of 4 predicted actions, 10 flow steps, fp32.
+VLASER: dict[str, Any] = {"act_steps": 4, "horizon": 4, "num_flow_steps": 10, "dtype": "float32", "device": "cpu"}
+
+
+@pytest.mark.parametrize(("agent", "said"), [
+    ({}, None),
+    ({"act_steps": 2}, "act steps 2 here, 4 there"),
+    ({"num_flow_steps": 5}, "num flow steps 5 here, 10 there"),
+    ({"dtype": "bfloat16", "device": "cuda"}, "dtype bfloat16 here, float32 there"),
+    ({"density": "flow_sde", "noise_level": 0.5},
+     "density flow_sde here, not set there; noise level 0.5 here, not set there"),
+])  # fmt: skip
+def test_what_the_agent_tells_is_compared_by_value(agent: dict[str, Any], said: str | None) -> None:
+    lines = published_lines(summary(WIDOWX), {**PAPER, "agent_settings": {**VLASER, **agent}})
+    assert lines[5:] == ([] if said is None else [f"Not the same protocol: {said}."])
+
+
+def test_the_google_robot_executes_two() -> None:
+    counts = {"google_robot_open_drawer": 30, "google_robot_close_drawer": 66}
+    config = {**PAPER, "agent_settings": {**VLASER, "act_steps": 2}}
+    assert len(published_lines(summary(counts, n=108), config)) == 1
+    assert (
+        "act steps 4 here, 2 there" in published_lines(summary(counts, n=108), {**config, "agent_settings": VLASER})[-1]
+    )
+
+
+def test_what_environments_are_run_with_is_compared_by_value() -> None:
+    """Arguments of the original's environments with another value; those with the same are no departure."""
+    given = {"shader_dir": "ibl", "enable_shadow": True, "light_mode": "vertical"}
+    lines = published_lines(summary(WIDOWX), {**PAPER, "engine": {"name": "simpler", "env_kwargs": given}})
+    assert lines[-1] == (
+        "Not the same protocol: enable shadow true here, false there; light mode vertical here, not set there."
+    )
+    counts = {"google_robot_open_drawer": 30, "google_robot_close_drawer": 66}
+    given = {"shader_dir": "ibl", "control_freq": 5, "sim_freq": 513}
+    lines = published_lines(summary(counts, n=108), {**PAPER, "engine": {"name": "simpler", "env_kwargs": given}})
+    assert lines[-1] == "Not the same protocol: control freq 5 here, 3 there; shader dir ibl here, rt there."
+
+
+def test_stored_values_count_and_tasks_are_named_where_only_some_differ() -> None:
+    settings = {task: published_settings(get_task(task)) for task in WIDOWX}
+    assert published_lines(summary(WIDOWX), {**PAPER, "environment_settings": settings})[5:] == []
+    settings["widowx_stack_cube"]["max_steps"] = 120
+    lines = published_lines(summary(WIDOWX), {**PAPER, "environment_settings": settings})
+    assert lines[-1] == "Not the same protocol: max steps 120 here, 60 there (widowx_stack_cube)."
+
+
+def test_published_settings_are_those_of_the_specification() -> None:
+    """Frequencies, controllers, step limits and cameras, written out here a second time."""
+    widowx, sink = (published_settings(get_task(t)) for t in ("widowx_stack_cube", "widowx_put_eggplant_in_basket"))
+    google, drawer = (published_settings(get_task(f"google_robot_{t}")) for t in ("move_near_v0", "open_drawer"))
+    assert (widowx["control_freq"], widowx["sim_freq"], widowx["max_steps"], sink["max_steps"]) == (5, 500, 60, 120)
+    assert (google["control_freq"], google["sim_freq"], google["max_steps"], drawer["max_steps"]) == (3, 513, 80, 113)
+    assert (widowx["robot"], sink["robot"], google["robot"]) == (
+        "widowx", "widowx_sink_camera_setup", "google_robot_static",
+    )  # fmt: skip
+    assert widowx["control_mode"] == "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"
+    assert google["control_mode"].startswith(
+        "arm_pd_ee_delta_pose_align_interpolate_by_planner_gripper_pd_joint_target"
+    )
+    assert (widowx["camera"], google["camera"]) == ("3rd_view_camera 640x480", "overhead_camera 640x512")
+    assert (widowx["shader_dir"], google["shader_dir"], drawer["shader_dir"]) == ("ibl", "ibl", "rt")
 
 
 def test_part_of_a_benchmark_has_no_mean() -> None:
@@ -123,7 +188,7 @@ def test_pooled_columns() -> None:
     assert "Vlaser-QA (paper) 44.4" in lines[0]
     assert len(lines) == 1
     shortened = published_lines(summary(counts, n=100), PAPER)
-    assert "200 episodes of drawer here, 216 there" in shortened[-1]
+    assert "episodes of drawer 200 here, 216 there" in shortened[-1]
 
 
 def test_nothing_published_nothing_said() -> None:
@@ -186,8 +251,11 @@ def test_a_protocols_scores_stand_beside_their_own_tables() -> None:
 def test_simplerenvs_aggregation_has_fewer_cameras_than_the_papers() -> None:
     lines = published_lines(*protocol_run("variant_aggregation", lambda a: True))
     assert [line.split(":")[0] for line in lines[:-1]] == ["pick_coke_can", "move_near", "drawer"]
-    assert "675 episodes of coke here, 825 there; 480 episodes of near here, 600 there" in lines[-1]
+    assert "episodes of coke 675 here, 825 there; episodes of near 480 here, 600 there" in lines[-1]
 
 
 def test_a_run_that_chose_its_end_says_so() -> None:
-    assert "stopped when decided here" in published_lines(summary(WIDOWX), {**PAPER, "until": "decided"})[-1]
+    assert (
+        "end when decided here, after all episodes there"
+        in published_lines(summary(WIDOWX), {**PAPER, "until": "decided"})[-1]
+    )

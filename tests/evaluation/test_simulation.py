@@ -8,6 +8,8 @@ from scipy.stats import binom
 
 from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
 from vlaser_gym.evaluation.comparison import mcnemar, sign_flip
+from vlaser_gym.evaluation.looks import Schedule
+from vlaser_gym.evaluation.simulation import Forecast, against_rate, against_run
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 
 RATES = np.linspace(0.05, 0.95, 91)
@@ -81,3 +83,53 @@ def test_mcnemar_keeps_its_level(correlation: float) -> None:
         second = np.where(same, first, rng.random(240) < 0.65)
         rejected += mcnemar(int((first & ~second).sum()), int((second & ~first).sum())) <= 0.05
     assert 0.01 < rejected / runs <= 0.05
+
+
+def wrong(forecast: Forecast) -> float:
+    """Share of verdicts where none is right."""
+    return forecast.better + forecast.worse
+
+
+def most_wrong(runs: int) -> float:
+    """The level and three standard errors."""
+    return float(0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
+def test_until_decided_keeps_its_level(correlation: float) -> None:
+    """24 layouts of 10 trials, equally good on average: up to 40 % wrong if trials count as independent."""
+    schedule = Schedule.of(24, 10)
+    assert 0.005 < wrong(against_run(0.5, 0.5, schedule, correlation, runs=1000)) <= most_wrong(1000)
+    assert 0.005 < wrong(against_rate(0.65, 0.65, schedule, correlation)) <= most_wrong(2000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("correlation", [0.0, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("trials", [1, 3, 10])
+def test_until_decided_keeps_its_level_everywhere(trials: int, correlation: float, rate: float) -> None:
+    schedule = Schedule.of(24, trials)
+    assert wrong(against_run(rate, rate, schedule, correlation, seed=1)) <= most_wrong(2000)
+    assert wrong(against_rate(rate, rate, schedule, correlation, seed=1)) <= most_wrong(2000)
+
+
+def test_until_decided_saves_half_of_the_episodes() -> None:
+    """65 against 85 % on 24 layouts of 10 trials that are alike: at most 120 of 240 episodes on average."""
+    schedule = Schedule.of(24, 10)
+    forecasts = (
+        against_run(0.85, 0.65, schedule, runs=500),
+        against_run(0.65, 0.85, schedule, runs=500),
+        against_rate(0.85, 0.65, schedule),
+        against_rate(0.65, 0.85, schedule),
+    )
+    for forecast, better in zip(forecasts, (True, False, True, False), strict=True):
+        assert forecast.mean <= 120
+        assert (forecast.better if better else forecast.worse) >= 0.98
+
+
+def test_power_of_few_trials() -> None:
+    """65 against 85 %: what docs/statistics.md says of one and of three trials."""
+    powers = [against_run(0.85, 0.65, Schedule.of(24, trials), runs=1000).better for trials in (1, 3)]
+    assert powers == pytest.approx([0.24, 0.70], abs=0.06)
+    powers = [against_rate(0.85, 0.65, Schedule.of(24, trials)).better for trials in (1, 3)]
+    assert powers == pytest.approx([0.55, 0.94], abs=0.05)

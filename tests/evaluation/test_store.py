@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fabricate_run import plain_record as record
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
@@ -23,6 +24,7 @@ from vlaser_gym.evaluation.store import (
     read_config,
     read_records,
     read_states,
+    read_summary,
     read_timing,
 )
 
@@ -30,9 +32,14 @@ CONFIG: dict[str, Any] = {"task": "widowx", "num_envs": 8, "video": 1, "agent": 
 ADDRESSES = [Address("b", layout=f"grid:{k}") for k in (10, 2)] + [Address("a", layout="region:7", trial=1)]
 
 
-def record(address: Address, **extra: Any) -> dict[str, Any]:
-    where = {"task": address.task, "variant": address.variant, "layout": address.layout, "trial": address.trial}
-    return {**where, "success": True, **extra}
+def summary(**counts: int) -> dict[str, Any]:
+    """Of a run in which all episodes succeeded."""
+    rates = {task: {"count": n, "rate": 1.0, "low": 0.2, "high": 1.0} for task, n in counts.items()}
+    rows = [
+        {"task": task, "n": n, "errors": 0, "success": rates[task], "success_any": rates[task]}
+        for task, n in counts.items()
+    ]
+    return {"schema": SCHEMA, "tasks": rows}
 
 
 def states(seed: int = 0) -> dict[str, np.ndarray]:
@@ -68,10 +75,10 @@ def test_lines_are_appended_and_sorted_at_the_end(tmp_path: Path) -> None:
     lines = [json.loads(line)["layout"] for line in (run / "episodes.jsonl").read_text().splitlines()]
     assert lines == ["grid:10", "grid:2", "region:7"]
     with RunStore(run, CONFIG) as store:
-        store.finish({"n": 3})
+        store.finish(summary(a=1, b=2))
     lines = [json.loads(line)["layout"] for line in (run / "episodes.jsonl").read_text().splitlines()]
     assert lines == ["region:7", "grid:2", "grid:10"]
-    assert json.loads((run / "summary.json").read_text()) == {"n": 3}
+    assert json.loads((run / "summary.json").read_text()) == summary(a=1, b=2) == read_summary(run)
     assert not list(run.rglob("*.tmp"))
 
 
@@ -150,7 +157,7 @@ def test_an_episode_whose_states_did_not_reach_the_disk_is_run_again(tmp_path: P
     with RunStore(run, CONFIG) as store:
         assert len(store.records) == 2
         store.add(record(ADDRESSES[2]), states(2))
-        store.finish({})
+        store.finish(summary(a=1, b=2))
     assert file.read_bytes() == whole
     assert len(read_records(run)) == 3
 
@@ -319,7 +326,7 @@ def test_timing_is_kept_apart(tmp_path: Path) -> None:
 
 
 def test_no_number_that_json_lacks(tmp_path: Path) -> None:
-    with RunStore(tmp_path / "run", CONFIG) as store, pytest.raises(ValueError, match="JSON"):
+    with RunStore(tmp_path / "run", CONFIG) as store, pytest.raises(ValueError, match="finite number as reward"):
         store.add(record(ADDRESSES[0], reward=float("nan")), None)
     with pytest.raises(StorageError, match="no states"):
         read_states(tmp_path / "run", record(ADDRESSES[0], states=None))

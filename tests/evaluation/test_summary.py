@@ -47,7 +47,7 @@ def test_counts_by_hand() -> None:
     }
     assert carrot["mean_first_success_step"] == 25
     assert not carrot["stopped"]
-    assert carrot["mean_steps"] == 45
+    assert carrot["mean_steps"] == 60, "the crashed episode has no number of steps"
     assert summary["mean"]["success"]["rate"] == pytest.approx((0.25 + 1) / 2)
     assert summary["mean"]["success_any"]["rate"] == pytest.approx((0.5 + 1) / 2)
 
@@ -60,6 +60,10 @@ def test_success_itself_is_no_subgoal_and_tasks_without_episodes_are_left_out() 
 
 def test_no_success_no_first_success() -> None:
     assert summarise([RECORDS[2]], [CARROT])["tasks"][0]["mean_first_success_step"] is None
+
+
+def test_no_mean_of_steps_where_the_simulator_finished_nothing() -> None:
+    assert summarise([RECORDS[3]], [CARROT])["tasks"][0]["mean_steps"] is None
 
 
 def test_pace_shares_the_time_among_the_lanes() -> None:

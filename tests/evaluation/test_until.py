@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_env import make_fake_env
 from test_evaluator import files, score, settings
@@ -14,8 +16,9 @@ from vlaser_gym import cli
 from vlaser_gym import eval as eval_command
 from vlaser_gym.errors import InvalidConfigError, StorageError
 from vlaser_gym.evaluation import evaluator
+from vlaser_gym.evaluation.comparison import tango
 from vlaser_gym.evaluation.evaluator import evaluate
-from vlaser_gym.evaluation.sequential import SequentialTest, shuffled
+from vlaser_gym.evaluation.sequential import UntilDecided
 from vlaser_gym.evaluation.store import address_of, read_records
 
 LONG = ("episodes=24", "trials=3")
@@ -32,13 +35,13 @@ def test_it_stops_when_the_question_is_answered(tmp_path: Path) -> None:
     records = {address_of(r): r["success"] for r in read_records(tmp_path / "run")}
     assert len(records) < 144 / 2
     said = summary(tmp_path / "run")["sequential"]
-    plan = shuffled([address_of(r) for r in full_run(tmp_path)])
-    test = SequentialTest(0.05)
-    for address in plan[: said["episodes"]]:
-        assert test.verdict is None
-        test.add(address, records[address])
+    test = UntilDecided([address_of(r) for r in full_run(tmp_path)], 0.05)
+    for end in range(said["episodes"]):
+        assert test({address: records[address] for address in test.plan[:end]}) is None
+    test(records)
     assert test.verdict == said["verdict"] == "better"
     assert (said["wins"], said["losses"]) == (test.wins, test.losses)
+    assert (said["errors"], said["interval_of"]) == (0, "rate")
     assert said["low"] > 0.05
     assert said["reason"] == f"better than 5.0 % after {test.n} episodes (error level 5 %)"
     assert said["episodes"] <= len(records) < said["episodes"] + 4, "what ran is stored, nothing else was begun"
@@ -81,18 +84,47 @@ def test_against_a_run_and_undecided(tmp_path: Path) -> None:
     said = summary(tmp_path / "second")["sequential"]
     assert said["verdict"] is None
     assert said["reason"] == "undecided after all 144 episodes (error level 5 %)"
-    assert (said["wins"], said["losses"], said["low"], said["high"]) == (0, 0, 0.0, 1.0)
+    assert (said["wins"], said["losses"]) == (0, 0)
+    low, high = tango(0, 0, 48, 0.95)
+    assert (said["low"], said["high"]) == pytest.approx((low, high)), "48 layouts that agree count as 48 pairs"
+    assert said["interval_of"] == "difference"
 
 
 def test_a_crash_of_the_simulator_holds_nothing_up(tmp_path: Path) -> None:
     """The crashed episode counts as a failure at its place in the order."""
     score(tmp_path / "run", *UNTIL, "num_envs=4")
-    plan = shuffled([address_of(r) for r in full_run(tmp_path)])
+    plan = UntilDecided([address_of(r) for r in full_run(tmp_path)], 0.05).plan
     crash = f"engine.crash_on=[{plan[1]}]"
     score(tmp_path / "crash", *UNTIL, "num_envs=4", crash)
     (failed,) = [r for r in read_records(tmp_path / "crash") if r["error"]]
     assert address_of(failed) == plan[1]
     assert len(read_records(tmp_path / "crash")) < 144 / 2
+
+
+def test_pairs_with_a_crash_are_left_out(tmp_path: Path) -> None:
+    """The same agent again, with crashes in either run: what crashed is no loss and no win."""
+    every = [address_of(r) for r in full_run(tmp_path)]
+    here, there = (f"engine.crash_on=[{every[k]},{every[k + 50]}]" for k in (3, 7))
+    score(tmp_path / "first", *LONG, there)
+    score(tmp_path / "second", *LONG, here, "until=decided", f"baseline={tmp_path / 'first'}")
+    said = summary(tmp_path / "second")["sequential"]
+    assert (said["wins"], said["losses"], said["errors"]) == (0, 0, 4)
+    assert said["reason"].startswith("undecided after all 144 episodes, 4 left out for simulator errors")
+
+
+def test_a_run_of_the_order_before_goes_on(tmp_path: Path) -> None:
+    """Until this version episodes ran in one random order: what such a run holds is used, the rest is run."""
+    score(tmp_path / "whole", *UNTIL, "num_envs=1")
+    every = [address_of(r) for r in full_run(tmp_path)]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.yaml").write_bytes((tmp_path / "whole" / "config.yaml").read_bytes())
+    lines = {address_of(r): r for r in read_records(tmp_path / "full")}
+    held = [every[k] for k in np.random.default_rng(20250131).permutation(len(every))[:20]]
+    (tmp_path / "old" / "episodes.jsonl").write_text("".join(json.dumps(lines[x]) + "\n" for x in held))
+    shutil.copytree(tmp_path / "full" / "states", tmp_path / "old" / "states")
+    score(tmp_path / "old", *UNTIL, "num_envs=1")
+    assert summary(tmp_path / "old")["sequential"] == summary(tmp_path / "whole")["sequential"]
+    assert set(held) <= {address_of(r) for r in read_records(tmp_path / "old")}
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,11 @@ def record_of(address: Address, outcome: Outcome, engine: str = "mujoco") -> dic
     flags = {name: number < progress for number, name in enumerate(get_task(address.task).subgoals)}
     return {
         **{"task": address.task, "variant": address.variant, "layout": address.layout, "trial": address.trial},
-        **{"engine": engine, "engine_version": "1", "look": "builtin", "error": None, "steps": steps},
-        **{"success": success, "first_success_step": steps if success else None, "flags_any": flags},
+        **{"engine": engine, "engine_version": "1", "look": "builtin", "agent": "random"},
+        **{"instruction": get_task(address.task).instruction(address.layout), "steps": steps, "reward": float(success)},
+        **{"success": success, "success_any": success, "first_success_step": steps if success else None},
+        **{"flags": {**flags, "success": success}, "flags_any": {**flags, "success": success}},
+        **{"ending": "truncated", "error": None},
     }
 
 

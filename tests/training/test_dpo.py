@@ -340,6 +340,9 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     with pytest.raises(InvalidConfigError, match=r"needs chains of density=flow_sde .* density=None"):
         begin(make(tmp_path, data=[run]))
     noisy = write_run(tmp_path / "noisy", OUTCOMES, tiny_config(), noise_level=0.9)
+    strange = write_run(tmp_path / "strange", OUTCOMES, tiny_config(), noise_level="much")
+    with pytest.raises(InvalidConfigError, match="noise_level=much"):
+        begin(make(tmp_path, data=[strange]))
     with pytest.raises(InvalidConfigError, match=r"noise_level=0\.9"):
         begin(make(tmp_path, data=[noisy]))
     other = tiny_config(num_flow_steps=tiny_config().num_flow_steps + 2)

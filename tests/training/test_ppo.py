@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from torch import distributed
 
 from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.densities import make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import group_config, typed
@@ -26,6 +26,7 @@ from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, U
 from vlaser_gym.settings.algorithms import DENSITIES, PpoSettings
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.environments import LearningEnv
+from vlaser_gym.training.job import Job
 from vlaser_gym.training.metrics import read_metrics
 from vlaser_gym.training.ppo import PPO
 from vlaser_gym.training.rollout import Rollout
@@ -48,16 +49,9 @@ SETTINGS = dataclasses.replace(
 
 
 def trainable(config: VlaserConfig, settings: PpoSettings, seed: int, policy_seed: int = 1) -> TrainableVlaser:
-    density = make_density(
-        settings.density,
-        settings.flow_steps or config.num_flow_steps,
-        width=config.expert_width,
-        action_dim=config.action_dim,
-        noise_level=settings.noise_level,
-        noise_bounds=settings.noise_bounds,
-        seed=seed,
-    )
-    return TrainableVlaser(VlaserPolicy.initialise(config, policy_seed), nano_processor(config), density)
+    """As :meth:`Job.vlaser` makes it."""
+    job = Job(SimpleNamespace(seed=seed), settings, "", Path(), ProcessGroup())
+    return job.vlaser(VlaserPolicy.initialise(config, policy_seed), nano_processor(config))
 
 
 def make(path, config=None, envs=4, seed=3, policy_seed=1, group=None, evaluate=None, every=0, **changes) -> PPO:
@@ -136,6 +130,20 @@ def test_chains_are_stored_as_drawn_and_executed_clamped(tmp_path):
     expected = trainer.agent.processor.arm_actions(np.clip(chains[:, :, -1].astype(np.float64), -1, 1))[..., :4, :]
     np.testing.assert_allclose(executed[..., :6], expected[..., :6], atol=1e-12)
     np.testing.assert_array_equal(executed[..., 6], np.where(expected[..., 6] > 0.5, 1.0, -1.0))
+
+
+def test_the_checkpoint_acts_as_it_was_trained(tmp_path):
+    """Flow steps of the rollouts and executed steps: environments, evaluations on the way and the checkpoint agree."""
+    seen = []
+    evaluate = lambda agent: seen.append(agent.policy.config.num_flow_steps) or {"success/mean": 0.0}  # noqa: E731
+    config = tiny_config(act_steps=2)
+    steps = config.num_flow_steps + 4
+    trainer = make(tmp_path, config, iterations=1, flow_steps=steps, evaluate=evaluate, every=1)
+    trainer.run()
+    agent = load_agent(str(tmp_path / "checkpoint"))
+    assert agent.decide.num_steps == trainer.agent.density.num_steps == steps
+    assert set(seen) == {steps}
+    assert agent.act_steps == trainer.agent.act_steps == trainer.env.env.unwrapped.actions[0].shape[1] == 2
 
 
 # ---------------------------------------------------------------------- rollout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -9,20 +10,25 @@ import sys
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from demonstrations import SIZE, TINY, tiny_config, write_set
+from fabricate_vlm import SPECIAL_IDS, write_vlm
 
 from vlaser_gym import cli
-from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
+from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
+from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
-from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import DivergedError, InvalidConfigError, MissingAssetError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.settings.algorithms import SftSettings
 from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.train import main
 from vlaser_gym.training.data.demonstrations import Batches, Demonstrations
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.job import initial_policy
@@ -397,7 +403,7 @@ def test_two_processes_match_one(path, tmp_path):
 def test_several_initialisations_are_tabulated(path, tmp_path):
     first = command(path, tmp_path / "first", "algo.steps=5")
     subprocess.run([sys.executable, *first], check=True, timeout=280)
-    several = command(path, tmp_path / "all", "algo.steps=5", f"init=[nano,{tmp_path}/first/checkpoint]")
+    several = command(path, tmp_path / "all", "algo.steps=5", f"init=[random:nano,{tmp_path}/first/checkpoint]")
     done = subprocess.run([sys.executable, *several], check=True, timeout=280, capture_output=True, text=True)
     assert "loss/imitation" in done.stdout
     assert (tmp_path / "all" / "curves.png").is_file()
@@ -421,3 +427,106 @@ def test_parts_of_an_init_can_start_afresh(path, tmp_path):
     assert not torch.equal(
         after["action_encoder.linear_1.weight"], before.state_dict()["action_encoder.linear_1.weight"]
     )
+
+
+# --- whose statistics
+
+
+def fine_tune(run, data, init, *more: str):
+    """One step with a learning rate of 0."""
+    still = ("algo.steps=1", "algo.batch_size=4", "algo.learning_rate=0", "algo.expert_learning_rate=0")
+    options = ("algo=sft", "device=cpu", "threads=1", "evaluate_episodes=0", f"data={data}", f"run={run}")
+    main(cli.load("train", [*options, f"init={init}", *still, *more]))
+    return run / "checkpoint"
+
+
+def decisions(folder) -> np.ndarray:
+    """What a policy does in a few states: ``[4, 4, 7]`` in metres, radians and the gripper's command."""
+    rng, lanes = np.random.default_rng(7), np.arange(4)
+    agent = load_agent(str(folder), device="cpu", micro_batch=4)
+    agent.reset(lanes, [Address("widowx_stack_cube", layout=lane) for lane in range(4)])
+    pose = [0.3, 0.0, 0.1, 0.7071, 0.0, 0.7071, 0.0, 1.0]
+    observations = {
+        "image": rng.integers(0, 256, (4, 48, 64, 3), np.uint8),
+        "proprio": np.array(pose) + rng.normal(0, 0.01, (4, 8)),
+        "instruction": ["stack the cubes"] * 4,
+    }
+    return agent.act(observations, lanes)
+
+
+def start_of(run) -> dict:
+    return json.loads((run / "starts.jsonl").read_text().splitlines()[-1])
+
+
+def test_nothing_learned_is_nothing_changed(tmp_path, path, capsys):
+    """The data's statistics replaced the policy's, so that the same weights moved the arm otherwise."""
+    before = decisions(SHIPPED / "nano")
+    after = fine_tune(tmp_path / "run", path, SHIPPED / "nano")
+    np.testing.assert_array_equal(decisions(after), before)
+    assert (after / "statistics.json").read_text() == (SHIPPED / "nano" / "statistics.json").read_text()
+    assert "Statistics: those of the policy." in capsys.readouterr().out
+    replaced = fine_tune(tmp_path / "data", path, SHIPPED / "nano", "algo.statistics=data")
+    assert "statistics replace those of" in capsys.readouterr().out
+    assert np.abs(decisions(replaced) - before).max() > 1e-3
+
+
+def test_what_the_kept_bounds_clip_is_said_and_recorded(tmp_path, path, capsys):
+    """Counted again from the files, row by row."""
+    run = tmp_path / "run"
+    fine_tune(run, path, SHIPPED / "nano")
+    out, recorded = capsys.readouterr().out, start_of(run)
+    bounds = json.loads((SHIPPED / "nano" / "statistics.json").read_text())
+    rows = pq.read_table(sorted((path / "data").rglob("*.parquet"))).to_pydict()
+    label = "action.intended" if "action.intended" in rows else "action"
+    for kind, column, names in (("action", label, "xyz"), ("proprio", "observation.state", "xyz")):
+        for i, name in enumerate(names):
+            low, high = bounds[kind]["p01"][i], bounds[kind]["p99"][i]
+            values = [np.ravel(value)[i] for value in rows[column]]
+            share = sum(not low <= value <= high for value in values) / len(values)
+            assert recorded["clipped"][kind][name] == pytest.approx(share)
+            assert f"{name} {100 * share:.1f}" in out
+            assert (share > 0.1) == (f"{name} {100 * share:.0f} %" in out.partition("Warning: ")[2])
+    assert recorded["statistics"] == "keep"
+    assert set(recorded["clipped"]["action"]) == {"x", "y", "z", "roll", "pitch", "yaw"}
+    assert "Warning: proprio" in out
+
+
+@pytest.mark.parametrize("start", ["preset", "vlm", "fresh expert", "policy without"])
+def test_random_weights_take_the_datas_statistics(tmp_path, path, start):
+    """A preset's or a new expert's outputs mean nothing yet; with its own statistics gone, a policy must be told."""
+    folder, init, more = tmp_path / "init", str(tmp_path / "init"), []
+    if start == "vlm":
+        write_vlm(folder)
+        tokens = {"image_token_id": SPECIAL_IDS["<IMG_CONTEXT>"], "pad_id": SPECIAL_IDS["<|endoftext|>"]}
+        sizes = {"max_length": 160, "expert_width": 16, "expert_mlp": 32}
+        more = [f"settings.{name}={value}" for name, value in {**tokens, **sizes}.items()]
+    elif start == "preset":
+        init, more = "random:nano", [f"settings.{name}={value}" for name, value in TINY.items()]
+    else:
+        save_pretrained(VlaserPolicy.initialise(tiny_config(), seed=1), folder)
+        nano_processor(tiny_config()).save(folder)
+    if start == "fresh expert":
+        more = ["fresh=[expert]"]
+    if start == "policy without":
+        (folder / "statistics.json").unlink()
+        with pytest.raises(MissingAssetError, match=r"without statistics\.json.*algo\.statistics=data\.$") as caught:
+            fine_tune(tmp_path / "refused", path, init)
+        assert "\n" not in str(caught.value)
+        more = ["algo.statistics=data"]
+    if start in ("preset", "vlm"):
+        with pytest.raises(InvalidConfigError, match="no statistics to keep"):
+            fine_tune(tmp_path / "refused", path, init, *more, "algo.statistics=keep")
+    stored = Statistics.load(fine_tune(tmp_path / "run", path, init, *more))
+    assert stored == read(path).statistics()
+    assert start_of(tmp_path / "run")["statistics"] == "data"
+
+
+def test_a_run_goes_on_by_the_statistics_that_it_began_with(path, tmp_path):
+    run = tmp_path / "run"
+    first = Statistics.load(fine_tune(run, path, SHIPPED / "nano", "algo.statistics=data"))
+    for other in ("algo.statistics=keep", "algo.statistics=null"):
+        with pytest.raises(StorageError, match=r"began with algo\.statistics=data, not (keep|null); choose"):
+            fine_tune(run, path, SHIPPED / "nano", other)
+    again = fine_tune(run, path, SHIPPED / "nano", "algo.statistics=data", "algo.steps=2")
+    assert Statistics.load(again) == first
+    assert start_of(run)["statistics"] == "run"

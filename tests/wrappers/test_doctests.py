@@ -1,4 +1,4 @@
-"""Every example in a docstring of the environments and wrappers runs."""
+"""Every example in a docstring of the environments, wrappers and conventions runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from types import ModuleType
 import pytest
 
 MODULES = (
+    "vlaser_gym.agents.ablated",
+    "vlaser_gym.conventions.robots",
+    "vlaser_gym.conventions.units",
     "vlaser_gym.envs.address",
     "vlaser_gym.envs.lane",
     "vlaser_gym.envs.registration",

@@ -42,9 +42,10 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
     from vlaser_gym.cli import group_config  # noqa: PLC0415
 
     mapping = group_config("agent", config) if isinstance(config, str) else OmegaConf.create(dict(config))
-    settings: dict[str, Any] = OmegaConf.to_container(mapping, resolve=True)
+    # The name may refer to keys of a whole command's config.
+    nameless = OmegaConf.masked_copy(mapping, [key for key in mapping if key != "name"])
+    settings: dict[str, Any] = OmegaConf.to_container(nameless, resolve=True)
     path = str(settings.pop("_target_", ""))
-    settings.pop("name", None)
     target = _import(path)
     _check_arguments(path, target, settings)
     with agent_code(f"Building the agent {path} with {settings}"):

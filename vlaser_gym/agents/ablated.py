@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,72 +11,122 @@ from numpy.typing import NDArray
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.envs.tasks import by_robot, get_task, task_names
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 IMAGES = ("true", "blank", "swap")
 INSTRUCTIONS = ("true", "other", "empty")
-#: What WidowX's tasks say; another than the true one is the next in this list.
-SENTENCES = (
-    "put carrot on plate",
-    "put the spoon on the towel",
-    "stack the green block on the yellow block",
-    "put eggplant into yellow basket",
-)
 
 
 class AblatedAgent:
-    """Another agent behind a filter.
+    """Another agent behind a filter. What else that agent has (``describe``, ``robot``, ``subtask_done``) it has too.
 
     Args:
         agent: name of the agent's config.
         image: ``true``; ``blank``: uniform grey; ``swap``: each lane gets the picture of the next lane with the same
             instruction, grey where there is none.
-        instruction: ``true``; ``other``: another task's; ``empty``: no words.
+        instruction: ``true``; ``other``: another task's of the same robot, see :func:`other_instruction`; ``empty``:
+            no words.
         settings: the agent's own settings, e.g. its ``checkpoint``.
+
+    Raises:
+        UnknownNameError: for another filter.
+        InvalidConfigError: for a filter of something that the agent does not read.
     """
 
     def __init__(
-        self, agent: str = "vlaser_nano", image: str = "true", instruction: str = "true", **settings: Any
+        self, agent: str = "vlaser_nano", image: str | bool = "true", instruction: str | bool = "true", **settings: Any
     ) -> None:
-        for kind, value, valid in (("image", image, IMAGES), ("instruction", instruction, INSTRUCTIONS)):
+        # Where settings are read as YAML, the word true is a truth value.
+        self.image = "true" if image is True else image
+        self.instruction = "true" if instruction is True else instruction
+        for kind, value, valid in (("image", self.image, IMAGES), ("instruction", self.instruction, INSTRUCTIONS)):
             if value not in valid:
                 raise UnknownNameError(f"agent.{kind}", value, valid)
         self.agent = make_agent({**_config(agent), **settings})
-        self.observes = self.agent.observes
-        self.image, self.instruction = image, instruction
+        for kind, value in (("image", self.image), ("instruction", self.instruction)):
+            if value != "true" and kind not in self.agent.observes:
+                raise InvalidConfigError(
+                    f"agent.{kind}={value} filters what the agent reads; {agent} reads no {kind}: leave the key out."
+                )
+        # Pictures change places within an instruction, also where the agent reads pictures alone.
+        more = ("instruction",) if self.image == "swap" else ()
+        self.observes = tuple(dict.fromkeys((*self.agent.observes, *more)))
+        self._tasks: dict[int, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "agent":  # not built yet, such as while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.agent, name)
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """See :class:`~vlaser_gym.agents.base.Agent`."""
+        """See :class:`~vlaser_gym.agents.base.Agent`.
+
+        Raises:
+            InvalidConfigError: for ``instruction=other`` in an episode of a task that does not exist here.
+        """
+        for lane, address in zip(lanes, addresses, strict=True):
+            if self.instruction == "other" and address.task not in task_names():
+                raise InvalidConfigError(
+                    "agent.instruction=other tells another task's instruction and must know which task the episode is "
+                    f"of; got {address.task!r}: let the client send the episode's address, or choose "
+                    "agent.instruction=empty."
+                )
+            self._tasks[int(lane)] = address.task
         self.agent.reset(lanes, addresses)
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """See :class:`~vlaser_gym.agents.base.Agent`."""
-        told = tuple(observations["instruction"])
-        shown = np.asarray(observations["image"])
-        filtered = {**observations, "image": self._shown(shown, told), "instruction": self._told(told)}
+        filtered = dict(observations)
+        if self.image != "true":
+            filtered["image"] = self._shown(np.asarray(observations["image"]), observations)
+        if self.instruction != "true":
+            told = zip(lanes, observations["instruction"], strict=True)
+            filtered["instruction"] = tuple(self._told(text, self._tasks[int(lane)]) for lane, text in told)
         return self.agent.act(filtered, lanes)
 
-    def _shown(self, images: NDArray[np.uint8], told: tuple[str, ...]) -> NDArray[np.uint8]:
-        if self.image == "true":
-            return images
+    def _shown(self, images: NDArray[np.uint8], observations: Observations) -> NDArray[np.uint8]:
         out = np.full_like(images, 127)
         if self.image == "swap":
+            told = observations["instruction"]
             for sentence in set(told):
                 mine = np.array([i for i, other in enumerate(told) if other == sentence])
                 if len(mine) > 1:
                     out[mine] = images[np.roll(mine, 1)]
         return out
 
-    def _told(self, told: tuple[str, ...]) -> tuple[str, ...]:
-        if self.instruction == "true":
-            return told
-        if self.instruction == "empty":
-            return ("",) * len(told)
-        after = dict(zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1], strict=True))
-        return tuple(after.get(sentence, SENTENCES[0]) for sentence in told)
+    def _told(self, text: str, task: str) -> str:
+        return "" if self.instruction == "empty" else other_instruction(text, task)
+
+
+def other_instruction(told: str, task: str) -> str:
+    """What the next task of the same robot that says something else says in its first layout; after the last the first.
+
+    Args:
+        told: the true instruction.
+        task: name of the episode's task.
+
+    Raises:
+        InvalidConfigError: if the robot has no other instruction.
+
+    Example:
+        >>> other_instruction("put carrot on plate", "widowx_carrot_on_plate")
+        'put the spoon on the towel'
+        >>> other_instruction("open top drawer", "google_robot_open_top_drawer")
+        'open middle drawer'
+    """
+    (alike,) = (of for of in by_robot(map(get_task, task_names())).values() if get_task(task) in of)
+    start = alike.index(get_task(task)) + 1
+    sentences = (other.instruction("grid:0") for other in (*alike[start:], *alike[:start]))
+    sentence = next((text for text in sentences if text != told), None)
+    if sentence is None:
+        raise InvalidConfigError(f"agent.instruction=other needs a second instruction; the robot of {task} has one.")
+    return sentence
 
 
 def _config(agent: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf  # noqa: PLC0415
+
     from vlaser_gym.cli import group_config  # noqa: PLC0415
 
-    return {str(key): value for key, value in group_config("agent", agent).items()}
+    return cast(dict[str, Any], OmegaConf.to_container(group_config("agent", agent)))

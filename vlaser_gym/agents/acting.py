@@ -15,7 +15,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError
 
 Indices = NDArray[np.int64]
-#: Rows of every forward pass: with one shape for all, an environment's actions do not depend on how many others there are.
+#: Rows of every forward pass. With one shape for all, actions do not depend on how many other environments there are.
 BATCH = 8
 
 

@@ -46,8 +46,9 @@ class Agent(Protocol):
             lanes: ``[N]``, which lanes the rows belong to.
 
         Returns:
-            ``[N, H, 7]`` actions in environment units: translation (m), axis-angle (rad), gripper. All H are executed
-            before the next decision.
+            ``[N, H, 7]`` actions in environment units: translation (m) and axis-angle (rad) per control step in the
+            robot's base frame, and the gripper, where +1 opens the WidowX and closes the Google Robot; see
+            :mod:`vlaser_gym.conventions`. All H are executed before the next decision.
         """
 
 

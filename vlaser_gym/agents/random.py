@@ -45,7 +45,10 @@ class RandomAgent:
             self._generators[int(lane)] = address.rng()
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """``[N, horizon, 7]``: uniform motions within the bounds, the gripper fully open or closed (+1 or -1)."""
+        """``[N, horizon, 7]``: uniform motions within the bounds, the gripper at +1 or -1: open or closed.
+
+        Which of them is open is the robot's convention.
+        """
         return np.stack([self._chunk(self._generators[int(lane)]) for lane in lanes])
 
     def _chunk(self, generator: np.random.Generator) -> NDArray[np.float64]:

@@ -26,9 +26,10 @@ _MAX_ANSWER = 64_000_000
 class RemoteAgent:
     """Sends the observations of every lane over a connection of its own and executes the chunks that come back.
 
-    Actions must come in this gym's units, ``[H, 7]``: translation (m), axis-angle (rad), gripper; whatever else a
-    policy speaks is converted at the server. A server of this gym is told the address of every new episode, so that its
-    agent acts as it would here; others know of episodes only what they see.
+    Actions must come in this gym's units, ``[H, 7]``: translation (m), axis-angle (rad), gripper, with the robot's
+    signs (:mod:`vlaser_gym.conventions`); whatever else a policy speaks is converted at the server. A server of this
+    gym is told the address of every new episode, so that its agent acts as it would here; others know of episodes only
+    what they see.
 
     Args:
         url: ``ws://host:port``.

@@ -20,6 +20,7 @@ from websockets.http11 import Request, Response
 from vlaser_gym import __version__
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.agents.wire import KEYS, one_line, pack, unpack
+from vlaser_gym.conventions import CONVENTIONS
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
 
@@ -95,7 +96,13 @@ class PolicyServer:
             "agent_settings": dict(describe()),
             "observes": list(self.agent.observes),
             "keys": self.keys,
+            "conventions": [CONVENTIONS[robot].described() for robot in self._robots()],
         }
+
+    def _robots(self) -> list[str]:
+        """The robot that the agent is for, or all: what its numbers mean depends on whom it is asked for."""
+        robot = getattr(self.agent, "robot", None)
+        return [robot] if robot in CONVENTIONS else list(CONVENTIONS)
 
     async def run(self, host: str, port: int, started: Callable[[int], None] = lambda port: None) -> None:
         """Serve until cancelled.

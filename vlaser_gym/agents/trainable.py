@@ -181,7 +181,11 @@ class TrainableAgent(nn.Module, ABC):
 
     @abstractmethod
     def normalize_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """Actions in environment units ``[..., 7]`` -> chunks ``[..., A]`` that the network should give."""
+        """Demonstrated actions -> chunks ``[..., A]`` that the network should give.
+
+        Args:
+            actions: ``[..., 7]``: translation (m), roll, pitch, yaw (rad, static xyz), openness (0 closed, 1 open).
+        """
 
     @abstractmethod
     def make_decoder(self) -> ActionDecoder:

@@ -119,10 +119,11 @@ class Lane:
         self.terminated = terminate_on_success and flags["success"]
         self.truncated = self.elapsed >= self.task.max_steps
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """The simulated state by name: ``qpos``, ``object/<name>``, ``joint/<name>``.
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The state by name: ``qpos``, ``object/<name>``, ``joint/<name>``, and what the robot is told in it.
 
-        ``base_pose`` (of the robot's root link, world) is there where the layout brings its own.
+        ``base_pose`` (of the robot's root link, world) is there where the layout brings its own. ``instruction`` is the
+        text that an observation of this state holds, ``stage`` the index of the sub-task that it belongs to.
         """
         named = {"qpos": self.reading.qpos.copy()}
         if self.layout.base_pose is not None:
@@ -131,7 +132,7 @@ class Lane:
             named[f"object/{obj.name}"] = pose.copy()
         for joint, value in self.reading.joints.items():
             named[f"joint/{joint}"] = np.array(value)
-        return named
+        return {**named, "instruction": np.array(self.instruction), "stage": np.array(self.stage)}
 
     def get_state(self) -> dict[str, Any]:
         """A deep copy of the lane's fields."""

@@ -62,11 +62,13 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         terminate_on_success: end an episode at its first success. The benchmark does not: it runs to the step limit
             and counts the last step.
         autoreset_mode: ``SAME_STEP`` (learners) or ``DISABLED`` (a lane that ended stands still until it is reset).
-        record_states: put every control step's state into ``info["states"]``.
+        record_states: put every control step's state into ``info["states"]``; see
+            :meth:`~vlaser_gym.envs.lane.Lane.state`.
         engine_options: keyword arguments of the engine.
 
     An action is 7 numbers: TCP translation (m) and axis-angle rotation (rad) in the base frame, neither scaled nor
-    clipped, and the gripper in [-1, 1].
+    clipped, and the gripper in [-1, 1], whose sign is the robot's (+1 opens the WidowX and closes the Google Robot);
+    :mod:`vlaser_gym.conventions` declares all of it.
 
     Example:
         >>> env = SceneVectorEnv("widowx_stack_cube", num_envs=2, observe=("proprio", "instruction"))
@@ -278,7 +280,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         ran = np.zeros((self.num_envs, horizon), bool)
         reward = np.zeros((self.num_envs, horizon))
         flags = {name: np.zeros((self.num_envs, horizon), bool) for name in self._flag_names}
-        trace: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in self.lanes]
+        trace: list[list[dict[str, NDArray[Any]]]] = [[] for _ in self.lanes]
         for h in range(horizon):
             lanes = np.flatnonzero(~self.ended)
             if not len(lanes):
@@ -576,7 +578,7 @@ def _observation_space(observe: Sequence[str], height: int, width: int) -> space
     return spaces.Dict({name: choices[name] for name in observe})
 
 
-def _stacked(steps: list[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+def _stacked(steps: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     return {name: np.stack([step[name] for step in steps]) for name in steps[0]} if steps else {}
 
 

@@ -6,7 +6,7 @@ Methods and their reasons are in ``docs/statistics.md``. Differences are B minus
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from math import lcm, sqrt
@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
 from vlaser_gym.evaluation.conventions import OUTCOMES
+from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.statistics import Interval, mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_config, read_records
 
@@ -27,6 +29,8 @@ LayoutKey = tuple[str, str, str]
 #: Fields of records and settings in which runs should agree before their rates are compared.
 _SAME_FIELDS = ("engine", "engine_version", "look")
 _SAME_SETTINGS = ("terminate_on_success", "vlaser_gym")
+#: Largest share of pairs with an error beside which a comparison still decides; why is told in docs/statistics.md.
+MOST_LEFT_OUT = 0.05
 #: Sum of the weights of all layouts, up to which weights are exact; beyond, they are rounded.
 _FINE = 200_000
 
@@ -73,17 +77,22 @@ class TaskDifference:
 
     Attributes:
         n: episodes that both runs hold.
+        errors_a, errors_b: those of them that the simulator did not finish.
+        a, b: success rates of all ``n``, in which an error is a failure; intervals in ``a_interval``, ``b_interval``.
+        tested: pairs without an error; what follows is about these.
         layouts: how many different layouts these are.
-        a, b: success rates, with their intervals in ``a_interval`` and ``b_interval``.
-        only_a, only_b, both, neither: how many episodes ended how.
-        difference: rate of B minus rate of A, with ``interval``.
+        only_a, only_b, both, neither: how many of them ended how.
+        difference: rate of B minus rate of A, with ``interval``; both ``None`` if no pair is without an error.
         method: how the interval was found.
-        p: two-sided, uncorrected.
+        p: two-sided, uncorrected; ``None`` if more than :data:`MOST_LEFT_OUT` of the pairs hold an error.
         p_holm: after Holm's correction; equal to ``p`` if nothing else was tested.
     """
 
     task: str
     n: int
+    errors_a: int
+    errors_b: int
+    tested: int
     layouts: int
     a: float
     a_interval: Interval
@@ -93,11 +102,11 @@ class TaskDifference:
     only_b: int
     both: int
     neither: int
-    difference: float
-    interval: Interval
+    difference: float | None
+    interval: Interval | None
     method: str
-    p: float
-    p_holm: float = 1.0
+    p: float | None
+    p_holm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,9 @@ def compare_runs(runs: Sequence[StoredRun], count: str = "last", level: float = 
         level: coverage of the intervals.
 
     Returns:
-        The differences. P-values are corrected by Holm's method: those of ``overall`` among the runs, those of single
-        tasks among all tasks of all runs.
+        The differences. Pairs with an episode that the simulator did not finish count in the rates and nowhere else.
+        P-values are corrected by Holm's method: those of ``overall`` among the runs, those of single tasks among all
+        tasks of all runs.
 
     Raises:
         InvalidConfigError: for fewer than two runs, or runs without a common address.
@@ -157,8 +167,8 @@ def compare_runs(runs: Sequence[StoredRun], count: str = "last", level: float = 
     if not 0 < level < 1:
         raise InvalidConfigError(f"level must lie between 0 and 1; got {level}.")
     found = [_compare_two(runs[0], other, OUTCOMES[count], level) for other in runs[1:]]
-    overall = iter(holm([two.overall.p for two in found]))
-    single = iter(holm([row.p for two in found for row in two.tasks]))
+    overall = _corrected([two.overall.p for two in found])
+    single = _corrected([row.p for two in found for row in two.tasks])
     corrected = [
         replace(
             two,
@@ -194,11 +204,26 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
         sides[name.replace("_", " ")] = values
     for name in _SAME_SETTINGS:
         sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
-    return tuple(
+    sides |= _environment_values(a, b)
+    differing = [
         f"{name} differs: {first} in {a.label}, {second} in {b.label}."
         for name, (first, second) in sides.items()
         if first != second
-    )
+    ]
+    outdated = [(run.label, why_outdated(run.config.get("agent_settings"))) for run in (a, b)]
+    return (*differing, *(f"{label} was {why}." for label, why in outdated if why is not None))
+
+
+def _environment_values(a: StoredRun, b: StoredRun) -> dict[str, list[str]]:
+    """What two runs tell of the environments of tasks that both have, by name of the value and of the task."""
+    stored = [run.config.get("environment_settings") or {} for run in (a, b)]
+    return {
+        f"{name.replace('_', ' ')} of {task}": [str(settings[task][name]) for settings in stored]
+        for task in stored[0]
+        if task in stored[1]
+        for name in stored[0][task]
+        if name in stored[1][task]
+    }
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -233,7 +258,7 @@ def sign_flip(totals: Sequence[int]) -> float:
     return float(min(1.0, distribution[sums >= abs(sum(totals))].sum()))
 
 
-def tango(only_a: int, only_b: int, n: int, level: float = 0.95) -> Interval:
+def tango(only_a: float, only_b: float, n: float, level: float = 0.95) -> Interval:
     """Score interval of the difference of two paired rates, B minus A (Tango 1998, Statistics in Medicine 17, 891-908).
 
     Args:
@@ -278,48 +303,90 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
+def _corrected(ps: Sequence[float | None]) -> Iterator[float | None]:
+    """Holm's correction among what was tested."""
+    corrected = iter(holm([p for p in ps if p is not None]))
+    return iter([None if p is None else next(corrected) for p in ps])
+
+
 @dataclass(frozen=True)
 class _Pairs:
-    """Outcomes of the pairs of one task, and of what they sum up to per layout."""
+    """Outcomes of the pairs of one task, and of what they sum up to per layout.
+
+    Attributes:
+        all: outcomes of A and B of all pairs, in which an error is a failure.
+        errors: how many of A and of B are errors.
+        outcomes: of the pairs that are tested.
+        layouts: those of them; ``None`` if no pair is tested.
+    """
 
     task: str
+    all: tuple[tuple[bool, bool], ...]
+    errors: tuple[int, int]
     outcomes: tuple[tuple[bool, bool], ...]
-    layouts: Stratum
+    layouts: Stratum | None
 
     @classmethod
-    def of(cls, task: str, addresses: Sequence[Address], a: StoredRun, b: StoredRun, key: str) -> _Pairs:
-        """Pairs of a task's episodes, which both runs hold, by the success that records keep as ``key``."""
-        outcomes: dict[LayoutKey, list[tuple[bool, bool]]] = {}
-        for address in addresses:
-            pair = bool(a.records[address][key]), bool(b.records[address][key])
-            outcomes.setdefault((address.task, address.variant, address.layout), []).append(pair)
-        totals = [sum(y - x for x, y in pairs) for pairs in outcomes.values()]
-        layouts = Stratum.of(totals, [len(pairs) for pairs in outcomes.values()])
-        return cls(task, tuple(pair for pairs in outcomes.values() for pair in pairs), layouts)
+    def of(
+        cls, task: str, addresses: Sequence[Address], runs: tuple[StoredRun, StoredRun], key: str, with_errors: bool
+    ) -> _Pairs:
+        """Pairs of a task's episodes, which both runs hold, by the success that records keep as ``key``.
+
+        Args:
+            with_errors: pairs with an error are tested, too.
+        """
+        records = [tuple(run.records[address] for run in runs) for address in addresses]
+        outcomes = [(bool(a[key]), bool(b[key])) for a, b in records]
+        failed = [(a["error"] is not None, b["error"] is not None) for a, b in records]
+        by_layout: dict[LayoutKey, list[tuple[bool, bool]]] = {}
+        for address, outcome, error in zip(addresses, outcomes, failed, strict=True):
+            if with_errors or not any(error):
+                by_layout.setdefault((address.task, address.variant, address.layout), []).append(outcome)
+        totals = [sum(b - a for a, b in pairs) for pairs in by_layout.values()]
+        layouts = Stratum.of(totals, [len(pairs) for pairs in by_layout.values()]) if totals else None
+        tested = tuple(pair for pairs in by_layout.values() for pair in pairs)
+        return cls(task, tuple(outcomes), (sum(a for a, _ in failed), sum(b for _, b in failed)), tested, layouts)
 
     def count(self, a: bool, b: bool) -> int:
-        """Pairs in which A and B ended so."""
+        """Tested pairs in which A and B ended so."""
         return self.outcomes.count((a, b))
 
     @property
-    def n(self) -> int:
-        """All pairs."""
+    def tested(self) -> int:
+        """Number of tested pairs."""
         return len(self.outcomes)
+
+    @property
+    def left_out(self) -> float:
+        """Share of the pairs that are not tested."""
+        return (len(self.all) - self.tested) / len(self.all)
+
+    @property
+    def difference(self) -> float | None:
+        """Of the rates, B minus A, among the tested pairs."""
+        return (self.count(False, True) - self.count(True, False)) / self.tested if self.tested else None
+
+    @property
+    def num_layouts(self) -> int:
+        """Different layouts of the tested pairs."""
+        return 0 if self.layouts is None else len(self.layouts.totals)
 
     @property
     def clustered(self) -> bool:
         """Whether some layout has several trials: its pairs are then not independent."""
-        return len(self.layouts.totals) < self.n
+        return self.num_layouts < self.tested
 
     @property
     def can_bootstrap(self) -> bool:
         """Whether layouts differ in their mean difference: resampling equal ones would show no spread."""
-        return not self.layouts.constant
+        return self.layouts is not None and not self.layouts.constant
 
-    def interval(self, level: float) -> tuple[Interval, str]:
+    def interval(self, level: float) -> tuple[Interval | None, str]:
         """Of the difference of this task, and how it was found."""
+        if self.layouts is None:
+            return None, "no pair without an error"
         if not self.clustered:
-            return tango(self.count(True, False), self.count(False, True), self.n, level), "score (Tango)"
+            return tango(self.count(True, False), self.count(False, True), self.tested, level), "score (Tango)"
         if self.can_bootstrap:
             return stratified_bootstrap([self.layouts], level), "bootstrap by layout"
         # All layouts agree, which shows no spread. A layout then counts as one pair, which is on the safe side.
@@ -330,17 +397,41 @@ class _Pairs:
 
 def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunComparison:
     common = common_addresses(a, b)
-    groups = [
-        _Pairs.of(task, list(addresses), a, b, key) for task, addresses in groupby(common, lambda address: address.task)
-    ]
+    by_task = [(task, list(addresses)) for task, addresses in groupby(common, lambda address: address.task)]
+    groups = [_Pairs.of(task, addresses, (a, b), key, with_errors=False) for task, addresses in by_task]
+    rows = tuple(_task_difference(pairs, level) for pairs in groups)
+    overall = _overall(groups, rows, level)
     warnings = [*differing_protocols(a, b), *_stopped_early(a, b)]
     unpaired = len(a.records) - len(common), len(b.records) - len(common)
     if any(unpaired):
         warnings.append(
             f"Left out for want of a partner: {unpaired[0]} episodes of {a.label}, {unpaired[1]} of {b.label}."
         )
-    rows = tuple(_task_difference(pairs, level) for pairs in groups)
-    return RunComparison(a.label, b.label, unpaired, tuple(warnings), rows, _overall(groups, rows, level))
+    if not (a.config.get("protocol") or b.config.get("protocol")) and (doubled := double_counts(common)):
+        warnings.append(doubled)
+    if overall.tested < overall.n:
+        everything = [_Pairs.of(task, addresses, (a, b), key, with_errors=True) for task, addresses in by_task]
+        warnings.append(_of_errors(overall, everything, a.label, b.label))
+    warnings += [f"Every pair of {row.task} holds an error: it enters no difference." for row in rows if not row.tested]
+    return RunComparison(a.label, b.label, unpaired, tuple(warnings), rows, overall)
+
+
+def _of_errors(overall: TaskDifference, everything: Sequence[_Pairs], a: str, b: str) -> str:
+    """What the episodes that the simulator did not finish do to a comparison, in words.
+
+    Args:
+        overall: without the pairs that hold one.
+        everything: all pairs, in which an error is a failure.
+        a, b: labels of the runs.
+    """
+    difference = np.mean([pairs.difference for pairs in everything if pairs.difference is not None])
+    p = "" if overall.p is None else f", p = {p_text(_p_value(everything))}"
+    undecided = f" Above {100 * MOST_LEFT_OUT:g} % of the pairs nothing is decided, and no p given."
+    return (
+        f"In {overall.n - overall.tested} of {overall.n} pairs the simulator did not finish an episode "
+        f"({overall.errors_a} of {a}, {overall.errors_b} of {b}). The rates A and B count it as a failure; B - A, its "
+        f"interval and p leave the pair out: with it they would be {100 * difference:+.1f} points{p}."
+    ) + (undecided if overall.p is None else "")
 
 
 def _stopped_early(*runs: StoredRun) -> list[str]:
@@ -353,69 +444,87 @@ def _stopped_early(*runs: StoredRun) -> list[str]:
 
 
 def _task_difference(pairs: _Pairs, level: float) -> TaskDifference:
-    both, neither = pairs.count(True, True), pairs.count(False, False)
-    only_a, only_b = pairs.count(True, False), pairs.count(False, True)
+    a, b = (sum(outcome[side] for outcome in pairs.all) for side in (0, 1))
+    n = len(pairs.all)
     interval, method = pairs.interval(level)
     return TaskDifference(
         task=pairs.task,
-        n=pairs.n,
-        layouts=len(pairs.layouts.totals),
-        a=(both + only_a) / pairs.n,
-        a_interval=wilson(both + only_a, pairs.n, level),
-        b=(both + only_b) / pairs.n,
-        b_interval=wilson(both + only_b, pairs.n, level),
-        only_a=only_a,
-        only_b=only_b,
-        both=both,
-        neither=neither,
-        difference=(only_b - only_a) / pairs.n,
+        n=n,
+        errors_a=pairs.errors[0],
+        errors_b=pairs.errors[1],
+        tested=pairs.tested,
+        layouts=pairs.num_layouts,
+        a=a / n,
+        a_interval=wilson(a, n, level),
+        b=b / n,
+        b_interval=wilson(b, n, level),
+        only_a=pairs.count(True, False),
+        only_b=pairs.count(False, True),
+        both=pairs.count(True, True),
+        neither=pairs.count(False, False),
+        difference=pairs.difference,
         interval=interval,
         method=method,
-        p=_p_value([pairs]),
+        p=_p_value([pairs]) if _decides([pairs]) else None,
     )
 
 
 def _overall(groups: Sequence[_Pairs], rows: Sequence[TaskDifference], level: float) -> TaskDifference:
-    """Mean over tasks."""
-    a, a_interval = mean_of_rates([(row.both + row.only_a, row.n) for row in rows], level)
-    b, b_interval = mean_of_rates([(row.both + row.only_b, row.n) for row in rows], level)
-    difference = float(np.mean([row.difference for row in rows]))
-    if any(pairs.clustered for pairs in groups) and all(pairs.can_bootstrap for pairs in groups):
-        interval = stratified_bootstrap([pairs.layouts for pairs in groups], level)
-        method = "bootstrap by layout, within tasks"
-    else:
-        interval, method = _combined(rows, difference), "tasks' intervals combined (Zou and Donner)"
-    totals = {name: sum(getattr(row, name) for row in rows) for name in ("only_a", "only_b", "both", "neither")}
+    """Mean over tasks; the difference is that over the tasks that have tested pairs."""
+    a, a_interval = mean_of_rates([(round(row.a * row.n), row.n) for row in rows], level)
+    b, b_interval = mean_of_rates([(round(row.b * row.n), row.n) for row in rows], level)
+    difference, interval, method = _mean_difference(groups, rows, level)
+    counts = ("n", "errors_a", "errors_b", "tested", "layouts", "only_a", "only_b", "both", "neither")
     return TaskDifference(
         task="all",
-        n=sum(row.n for row in rows),
-        layouts=sum(row.layouts for row in rows),
         a=a,
         a_interval=a_interval,
         b=b,
         b_interval=b_interval,
         difference=difference,
         interval=interval,
-        method=rows[0].method if len(rows) == 1 else method,
-        p=_p_value(groups),
-        **totals,
+        method=method,
+        p=_p_value(groups) if _decides(groups) else None,
+        **{name: sum(getattr(row, name) for row in rows) for name in counts},
     )
 
 
-def _combined(rows: Sequence[TaskDifference], difference: float) -> Interval:
+def _mean_difference(
+    groups: Sequence[_Pairs], rows: Sequence[TaskDifference], level: float
+) -> tuple[float | None, Interval | None, str]:
+    """Mean of the tasks' differences, its interval, and how that was found."""
+    known = [(row.difference, row.interval) for row in rows if row.difference is not None and row.interval is not None]
+    if not known:
+        return None, None, rows[0].method
+    difference = float(np.mean([value for value, _ in known]))
+    strata = [pairs.layouts for pairs in groups if pairs.layouts is not None]
+    if any(pairs.clustered for pairs in groups) and not any(layouts.constant for layouts in strata):
+        interval, method = stratified_bootstrap(strata, level), "bootstrap by layout, within tasks"
+    else:
+        interval, method = _combined(known, difference), "tasks' intervals combined (Zou and Donner)"
+    return difference, interval, rows[0].method if len(rows) == 1 else method
+
+
+def _combined(parts: Sequence[tuple[float, Interval]], mean: float) -> Interval:
     """Limits of a mean from the limits of its parts: squared distances add up (Zou and Donner 2008)."""
-    below = sqrt(sum((row.difference - row.interval[0]) ** 2 for row in rows)) / len(rows)
-    above = sqrt(sum((row.interval[1] - row.difference) ** 2 for row in rows)) / len(rows)
-    return difference - below, difference + above
+    below = sqrt(sum((difference - low) ** 2 for difference, (low, _) in parts)) / len(parts)
+    above = sqrt(sum((high - difference) ** 2 for difference, (_, high) in parts)) / len(parts)
+    return mean - below, mean + above
+
+
+def _decides(groups: Sequence[_Pairs]) -> bool:
+    """Whether few enough pairs are left out: in the mean over tasks, from which a task without any is missing whole."""
+    return float(np.mean([pairs.left_out for pairs in groups])) <= MOST_LEFT_OUT + 1e-9
 
 
 def _p_value(groups: Sequence[_Pairs]) -> float:
     """Tests the mean over tasks: layouts count as they do there, more in a task of few episodes."""
-    weights = task_weights([pairs.n for pairs in groups])
-    if len(set(weights)) > 1 or any(pairs.clustered for pairs in groups):
-        weighted = zip(weights, groups, strict=True)
-        return sign_flip([weight * int(total) for weight, pairs in weighted for total in pairs.layouts.totals])
-    return mcnemar(sum(p.count(True, False) for p in groups), sum(p.count(False, True) for p in groups))
+    tested = [(pairs, pairs.layouts) for pairs in groups if pairs.layouts is not None]
+    weights = task_weights([pairs.tested for pairs, _ in tested])
+    if len(set(weights)) > 1 or any(pairs.clustered for pairs, _ in tested):
+        weighted = zip(weights, tested, strict=True)
+        return sign_flip([weight * int(total) for weight, (_, layouts) in weighted for total in layouts.totals])
+    return mcnemar(sum(p.count(True, False) for p, _ in tested), sum(p.count(False, True) for p, _ in tested))
 
 
 def task_weights(counts: Sequence[int]) -> list[int]:
@@ -443,6 +552,8 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def p_text(p: float) -> str:
-    """Three digits; very small ones as a bound."""
+def p_text(p: float | None) -> str:
+    """Three digits; very small ones as a bound; a dash where nothing was tested."""
+    if p is None:
+        return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -22,7 +22,8 @@ class Convention:
         name: ``"last"``, ``"any"`` or ``"first"``.
         meaning: in words.
         count: successes out of ``n`` episodes; ``None`` where this run cannot tell.
-        mean_steps: control steps per episode under this convention; ``None`` where this run cannot tell.
+        mean_steps: control steps per episode under this convention, failures and all, but for those that the simulator
+            did not finish; ``None`` where this run cannot tell.
     """
 
     name: str
@@ -55,13 +56,14 @@ def success_conventions(records: Sequence[Mapping[str, Any]]) -> tuple[Conventio
     n = len(records)
     stopped = any(record["ending"] == "terminated" for record in records)
     anywhere = sum(bool(record["success_any"]) for record in records)
-    firsts = [r["first_success_step"] if r["first_success_step"] is not None else r["steps"] for r in records]
-    full = None if stopped or not n else sum(r["steps"] for r in records) / n
+    ran = [record for record in records if record.get("error") is None]
+    firsts = [r["first_success_step"] if r["first_success_step"] is not None else r["steps"] for r in ran]
+    full = None if stopped or not ran else sum(r["steps"] for r in ran) / len(ran)
     last = None if stopped else sum(bool(record["success"]) for record in records)
     return (
         Convention("last", "success at the last step", n, last, full),
         Convention("any", "success at any step", n, anywhere, full),
-        Convention("first", "stopped at the first success", n, anywhere, sum(firsts) / n if n else None),
+        Convention("first", "stopped at the first success", n, anywhere, sum(firsts) / len(ran) if ran else None),
     )
 
 

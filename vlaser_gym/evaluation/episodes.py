@@ -9,8 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.evaluation.store import Record, read_records, read_training
+from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.store import Record, read_config, read_records, read_training
 
 #: Task, variant and layout fix an initial state; engine, its version and look tell whose it is.
 Start = tuple[str, ...]
@@ -60,8 +62,12 @@ def read_episodes(runs: Sequence[str | Path]) -> list[StoredEpisode]:
     """Episodes of several runs, run after run, by address; those that the simulator could not finish are left out.
 
     Raises:
-        StorageError: for a folder that is no run directory.
+        StorageError: for a folder that is no run directory, or whose outcomes a policy would not have today.
     """
+    for run in runs:
+        outdated = why_outdated(read_config(run).get("agent_settings"))
+        if outdated is not None:
+            raise StorageError(f"{run} was {outdated}. Run it again to learn from it.")
     return [
         StoredEpisode(Path(run), record, _progress(record))
         for run in runs

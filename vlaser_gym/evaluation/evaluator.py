@@ -20,17 +20,18 @@ from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
 from vlaser_gym.cli import CONFIG_DIR, typed, words
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes
+from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, effective_settings
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import AgentError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import AgentError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
-from vlaser_gym.evaluation.sequential import UntilDecided, read_baseline
+from vlaser_gym.evaluation.sequential import UntilDecided, outcome_of, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
+from vlaser_gym.evaluation.units import UnitsWatch
 from vlaser_gym.settings.checks import check_above_zero, check_least
 
 #: What is run where neither task nor protocol is given.
@@ -139,7 +140,7 @@ class EvalSettings:
 
         Raises:
             InvalidConfigError: for a baseline that is none, or lacks episodes, and for tasks of several robots: those
-                run robot after robot, and the test takes episodes in random order.
+                run robot after robot, and the test takes the layouts of all tasks in turn.
         """
         if self.until is None:
             return None
@@ -195,12 +196,15 @@ def evaluate(
 
     Raises:
         GymError: for whatever is wrong with the settings; then nothing is left behind.
+
+    Warns:
+        GymWarning: once, at the first episode whose actions cannot be metres and radians.
     """
     tasks = settings.tasks
     plan = settings.plan if plan is None else plan
     until = settings.until_decided(plan)
     check_engine(str(settings.engine["name"]), settings.look)
-    check_episodes(str(settings.engine["name"]), plan)
+    check_episodes(settings.engine, plan)
     path = settings.run_directory()
     check_same(path, settings.stored())
     check_writable(path)
@@ -222,8 +226,13 @@ def _continue(
     on_episode: Callable[[Record], None],
 ) -> Evaluation:
     """Run what the run directory lacks."""
-    decided = {"engine_version": who.origin["engine_version"], "agent_settings": dict(who.agent_settings)}
+    decided = {
+        "engine_version": who.origin["engine_version"],
+        "agent_settings": dict(who.agent_settings),
+        "environment_settings": {task.name: effective_settings(settings.engine, task) for task in settings.tasks},
+    }
     with RunStore(path, {**settings.stored(), **decided}) as store:
+        _check_planned(store, plan)
         on_start(path, len(store.records), len(plan))
         evaluation = Evaluation(settings, who, store, launcher, on_episode, until)
         order = plan if until is None else until.plan
@@ -236,6 +245,20 @@ def _continue(
             store.finish(evaluation.summary() | evaluation.verdict)
     evaluation.seconds = evaluation.elapsed()
     return evaluation
+
+
+def _check_planned(store: RunStore, plan: Sequence[Address]) -> None:
+    """Refuse a run that another version of this package began for other episodes of the same name.
+
+    Raises:
+        StorageError: if the run holds episodes that the plan lacks.
+    """
+    others = sorted(store.records.keys() - set(plan), key=lambda address: address.sort_key)
+    if others:
+        raise StorageError(
+            f"{store.path} holds {len(others)} episodes that its settings no longer mean, such as {others[0]}: the "
+            "preset held other tasks when it began; compare and render still read it, to score anew choose a new run=."
+        )
 
 
 def _kept(store: RunStore) -> str:
@@ -270,7 +293,8 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
-        self._outcomes = {address: bool(record["success"]) for address, record in self.store.records.items()}
+        self._units = UnitsWatch(str(self.who.origin["agent"]))
+        self._outcomes = {address: outcome_of(record) for address, record in self.store.records.items()}
 
     @property
     def path(self) -> Path:
@@ -295,14 +319,13 @@ class Evaluation:
         """What the summary says of the sequential test: nothing without one."""
         if self.until is None:
             return {}
-        test = self.until.test
-        reason = (
-            self.until(self._outcomes) or f"undecided after all {test.n} episodes (error level {100 * test.level:g} %)"
-        )
+        test = self.until
+        test(self._outcomes)
+        named = {"baseline": str(self.settings.baseline), "level": test.schedule.level}
+        counts = {"episodes": test.n, "wins": test.wins, "losses": test.losses, "errors": test.errors}
         low, high = test.interval()
-        numbers = {"episodes": test.n, "wins": test.wins, "losses": test.losses, "low": low, "high": high}
-        named = {"baseline": str(self.settings.baseline), "level": test.level}
-        return {"sequential": {"verdict": test.verdict, "reason": reason, **named, **numbers}}
+        limits = {"interval_of": test.quantity, "low": low, "high": high}
+        return {"sequential": {"verdict": test.verdict, "reason": test.conclusion, **named, **counts, **limits}}
 
     def run(self, addresses: Sequence[Address]) -> None:
         """Run and store episodes, robot after robot."""
@@ -320,10 +343,11 @@ class Evaluation:
     def _run_robot(self, addresses: list[Address]) -> None:
         """Episodes of one robot. Those that a simulator failure interrupts are tried once more, each by itself."""
         while addresses and not self._enough():
-            suspects, addresses, _ = self._run_lanes(addresses, self.settings.num_envs)
+            suspects, addresses, failure = self._run_lanes(addresses, self.settings.num_envs)
             for address in suspects:
                 if self._enough():
                     return
+                self.store.add_timing({"event": "retry", **_where(address), "error": failure, "time": _now()})
                 interrupted, _, error = self._run_lanes([address], 1)
                 if interrupted:
                     self._add_error(address, error)
@@ -339,6 +363,7 @@ class Evaluation:
         return [], [], ""
 
     def _add(self, result: EpisodeResult, lanes: int) -> None:
+        self._units.see(result)
         record = {
             **_where(result.address),
             "instruction": _instruction(result.address),
@@ -380,7 +405,7 @@ class Evaluation:
         self, record: Record, states: Mapping[str, Any] | None, training: Mapping[str, Any] | None = None
     ) -> None:
         record = self.store.add(record, states, training)
-        self._outcomes[address_of(record)] = bool(record["success"])
+        self._outcomes[address_of(record)] = outcome_of(record)
         self.episodes += 1
         self.on_episode(record)
 

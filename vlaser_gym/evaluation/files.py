@@ -8,13 +8,16 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from vlaser_gym.errors import StorageError
+
+#: What helps against a line that is not as it was written.
+_REMEDY = "restore the line, or take it out and let the command that wrote it repeat what is missing"
 
 
 @contextmanager
@@ -151,31 +154,55 @@ def drop_cut_line(file: Path) -> None:
         return
     data = file.read_bytes()
     end = data.rfind(b"\n") + 1
-    if end and not _is_json(data[data.rfind(b"\n", 0, end - 1) + 1 : end]):
+    if end and parse_object(data[data.rfind(b"\n", 0, end - 1) + 1 : end]) is None:
         end = data.rfind(b"\n", 0, end - 1) + 1
     if end < len(data):
         os.truncate(file, end)
 
 
-def _is_json(line: bytes) -> bool:
+def parse_object(data: bytes) -> dict[str, Any] | None:
+    """A JSON object; ``None`` for anything else, and for one in which a name stands twice."""
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        entry = json.loads(data.decode(), object_pairs_hook=_once)
+    except (ValueError, RecursionError):  # nested so deeply that nobody has written it
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """Entries of a file of JSON lines; a cut last line is left out."""
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose names must differ: of two equal ones the second would silently win."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        raise ValueError("a name stands twice")
+    return entry
+
+
+def read_lines(file: Path, check: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+    """Entries of a file of JSON lines; a last line that was not written to its end is left out.
+
+    Args:
+        file: an absent one holds nothing.
+        check: raises a :class:`ValueError` with a phrase for an entry that is not what it should be.
+
+    Raises:
+        StorageError: for any other line that is damaged, with its number.
+    """
     if not file.exists():
         return []
-    lines = file.read_bytes().split(b"\n")
-    complete = lines[:-1]
-    if complete and not _is_json(complete[-1]):
-        complete.pop()
-    for number, line in enumerate(complete, 1):
-        if not _is_json(line):
-            raise StorageError(f"Line {number} of {file} is damaged: restore the file or use another run directory.")
-    return [json.loads(line) for line in complete]
+    complete = file.read_bytes().split(b"\n")[:-1]
+    entries = [parse_object(line) for line in complete]
+    if entries and entries[-1] is None:
+        entries.pop()
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            if entry is None:
+                raise ValueError("expected a JSON object whose names differ")
+            check(entry)
+        except ValueError as error:
+            raise StorageError(f"Line {number} of {file} is damaged: {error}; {_REMEDY}.") from error
+        found.append(entry)
+    return found
 
 
 class Syncer:

@@ -2,30 +2,35 @@
 
 ::
 
-    data/chunk-000/file-000.parquet              rows of several episodes
+    data/chunk-000/file-000.parquet              rows of several episodes, one per control step
     videos/<camera>/chunk-000/file-000.mp4       their pictures (images="mp4"; with "png" they are inside the rows)
     meta/episodes/chunk-000/file-000.parquet     one row per episode: length, place in the files, address, statistics
     meta/info.json, stats.json, tasks.parquet    features, statistics over everything, instructions
     meta/collection.json, dropped.jsonl          what made the data set; episodes that were run and not kept
+    README.md                                    the data card: what the columns mean
+
+Stock policies of LeRobot read what begins with ``observation`` and predict what begins with ``action``: these columns
+hold what a policy may see and should do. What only the simulator knows, what was executed in place of what was meant,
+and which rows a policy that decides every few steps uses, begins with ``privileged``, which LeRobot leaves alone.
 
 Every group of episodes gets files of its own with the same number in all three folders. The file in ``meta/episodes``
-is written after the other two, so whoever follows it finds everything it names, whenever the writer was killed; a
-later writer removes what has no such file and goes on. ``meta/collection.json`` is written before everything else: a
-folder without it (or without ``info.json``, in older data sets) is somebody else's, and is left alone.
+is written after the other two and ``tasks.parquet``, so whoever follows it finds everything it names, whenever the
+writer was killed; a later writer removes what has no such file and goes on. ``meta/collection.json`` is written before
+everything else: a folder without it (or, in older data sets, without settings in ``info.json``) is somebody else's, and
+is left alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imageio.v2 as imageio
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,23 +47,45 @@ from vlaser_gym.evaluation.files import (
     storage_errors,
     write_whole,
 )
+from vlaser_gym.evaluation.lerobot_card import data_card
+from vlaser_gym.evaluation.lerobot_reader import (
+    CAMERA,
+    INFO_PATH,
+    TASKS_PATH,
+    VERSION,
+    Columns,
+    LeRobotReader,
+    read_table,
+    read_tasks,
+    values_of,
+)
 from vlaser_gym.evaluation.recording import RecordedEpisode
-from vlaser_gym.evaluation.store import address_of, setting_differences
+from vlaser_gym.evaluation.records import address_of, check_where
+from vlaser_gym.evaluation.store import setting_differences
 from vlaser_gym.evaluation.video import encode
 
-VERSION = "v3.0"
-CAMERA = "observation.images.main"
+__all__ = ["LeRobotReader", "LeRobotWriter", "check_images"]
+
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-INFO_PATH, COLLECTION_PATH, DROPPED_PATH = "meta/info.json", "meta/collection.json", "meta/dropped.jsonl"
+COLLECTION_PATH, DROPPED_PATH, CARD_PATH = "meta/collection.json", "meta/dropped.jsonl", "README.md"
+#: Of the columns; the first one had a row per decision, with a block of actions.
+LAYOUT = 2
 #: LeRobot's limit of files per folder.
 CHUNK_SIZE = 1000
 IMAGE_FORMATS = ("png", "mp4")
 
-_PROPRIO = ["x", "y", "z", "qw", "qx", "qy", "qz", "openness"]
 _ACTION = ["x", "y", "z", "rx", "ry", "rz", "gripper"]
-Columns = dict[str, NDArray[Any]]
+#: Of the numbers in a column.
+_NAMES = {
+    "observation.state": ["x", "y", "z", "qw", "qx", "qy", "qz", "openness"],
+    "action": _ACTION,
+    "privileged.executed": _ACTION,
+}
+#: Shares of the rows that LeRobot's quantiles are about.
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+_INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 def check_images(images: str) -> None:
@@ -109,6 +136,7 @@ class LeRobotWriter:
         self.addresses: set[Address] = set()
         self.dropped: set[Address] = set()
         self._episodes: list[dict[str, Any]] = []
+        self._numbers: dict[str, list[NDArray[Any]]] = {}
         self._waiting: list[RecordedEpisode] = []
         self._new: list[Path] = []
         self._lock = -1
@@ -135,25 +163,47 @@ class LeRobotWriter:
     def _open(self) -> None:
         """Find what is there; remove files that belong to no complete group."""
         stored = self._made_by()
-        self._read()
+        self._read_episodes()
         if stored is not None and self.addresses:
             self._check_same(stored)
+        self.tasks = self._read_instructions()
+        self._read_numbers()
         self._is_ours = True
         self._remove_leftovers()
         (self.path / "meta").mkdir(exist_ok=True)
         write_whole(self.path / COLLECTION_PATH, _json(self._wanted()))
 
-    def _read(self) -> None:
+    def _read_episodes(self) -> None:
         groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
         self._next_group = len(groups)
         self._episodes = [row for file in groups for row in pq.read_table(file).to_pylist()]
-        self.tasks = instructions_of(self._episodes)
         drop_cut_line(self.path / DROPPED_PATH)
-        self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH)}
+        self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH, check_where)}
         self.addresses = {_address(row) for row in self._episodes} | self.dropped
 
+    def _read_instructions(self) -> list[str]:
+        file = self.path / TASKS_PATH
+        tasks = read_tasks(file) if self._episodes else {}
+        if sorted(tasks) != list(range(len(tasks))):
+            raise StorageError(f"{file} should number its {len(tasks)} instructions from 0 on; restore the file.")
+        return [tasks[number] for number in range(len(tasks))]
+
+    def _read_numbers(self) -> None:
+        """Keep the numbers of the stored episodes: quantiles are taken over all of them."""
+        keys = self._episodes[0] if self._episodes else {}
+        means = [key.removeprefix("stats/").removesuffix("/mean") for key in keys if key.endswith("/mean")]
+        names = [name for name in means if name != CAMERA]
+        for chunk, number in dict.fromkeys((e["data/chunk_index"], e["data/file_index"]) for e in self._episodes):
+            file = self.path / DATA_PATH.format(chunk_index=chunk, file_index=number)
+            self._keep_numbers(_number_columns(file, names))
+
+    def _keep_numbers(self, columns: Columns) -> None:
+        for name, values in columns.items():
+            if name not in _INDICES:
+                self._numbers.setdefault(name, []).append(values)
+
     def _wanted(self) -> dict[str, Any]:
-        return {"fps": self.fps, "robot_type": self.robot, **self.settings}
+        return {"layout": LAYOUT, "fps": self.fps, "robot_type": self.robot, **self.settings}
 
     def _made_by(self) -> dict[str, Any] | None:
         """What made the data set that is there; ``None`` in an empty folder."""
@@ -161,15 +211,20 @@ class LeRobotWriter:
             return _read_json(self.path / COLLECTION_PATH)
         if (self.path / INFO_PATH).is_file():
             info = _read_json(self.path / INFO_PATH)
-            if "vlaser_gym" not in info:
+            if "vlaser_gym" not in info:  # where the first layout kept its settings
                 raise StorageError(f"{self.path} holds a data set from elsewhere; choose another output=.")
-            return {"fps": info["fps"], "robot_type": info["robot_type"], **info["vlaser_gym"]}
+            return dict(info["vlaser_gym"])
         begun = self.path / f"{COLLECTION_PATH}.tmp"
         if any(entry != begun for entry in self.path.rglob("*") if entry.is_symlink() or not entry.is_dir()):
             raise StorageError(f"{self.path} is not empty and holds no data set; choose another output=.")
         return None
 
     def _check_same(self, stored: dict[str, Any]) -> None:
+        if stored.get("layout") != LAYOUT:
+            raise StorageError(
+                f"{self.path} holds a data set of an earlier version, with a row per decision instead of one per "
+                "control step: it can be trained on as before, but not continued; choose another output=."
+            )
         differences = setting_differences(stored, json.loads(_json(self._wanted())))
         if differences:
             raise StorageError(
@@ -249,23 +304,26 @@ class LeRobotWriter:
 
     def _write_group(self) -> None:
         place = {"chunk_index": self._next_group // CHUNK_SIZE, "file_index": self._next_group % CHUNK_SIZE}
-        rows, table = self._tables(place)
+        rows, columns = self._tables(place)
         frames = np.concatenate([episode.frames for episode in self._waiting])
+        table: dict[str, Any] = dict(columns)
         if self.images == "mp4":
             self._write_video(frames, self.path / VIDEO_PATH.format(video_key=CAMERA, **place))
         else:
             table[CAMERA] = [{"bytes": _png(frame), "path": None} for frame in frames]
+        self._write_instructions()
         _write_table(_arrow(table), self.path / DATA_PATH.format(**place))
         _write_table(pa.Table.from_pylist(rows), self.path / EPISODES_PATH.format(**place))
         self._episodes += rows
+        self._keep_numbers(columns)
         self._next_group += 1
-        features = {name: _feature(values) for name, values in table.items() if name != CAMERA}
+        features = {name: _feature(name, values) for name, values in columns.items()}
+        self._waiting = []  # they are stored, whatever happens from here on
         self._write_meta({CAMERA: self._camera_feature(frames.shape[1:]), **features})
-        self._waiting = []
 
     # ------------------------------------------------------------------ pieces
 
-    def _tables(self, place: dict[str, int]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _tables(self, place: dict[str, int]) -> tuple[list[dict[str, Any]], Columns]:
         """Rows of ``meta/episodes`` and columns of ``data`` for the waiting episodes."""
         rows: list[dict[str, Any]] = []
         parts: list[Columns] = []
@@ -300,10 +358,11 @@ class LeRobotWriter:
             }
         row |= {f"address/{key}": value for key, value in asdict(episode.address).items()}
         row["success"] = episode.success
-        for name, values in {CAMERA: episode.frames / np.float32(255), **columns}.items():
-            for key, value in _statistics(values, name == CAMERA).items():
-                row[f"stats/{name}/{key}"] = value
-        return row
+        statistics = {CAMERA: _picture_statistics(episode.frames)}
+        statistics |= {name: _statistics(values) for name, values in columns.items()}
+        return row | {
+            f"stats/{name}/{key}": value for name, found in statistics.items() for key, value in found.items()
+        }
 
     def _with_indices(self, columns: Columns, number: int, index: int, tasks: NDArray[np.int64]) -> Columns:
         steps = np.arange(len(columns["action"]))
@@ -326,7 +385,7 @@ class LeRobotWriter:
             "video.channels": 3,
             "video.codec": "h264",
             "video.pix_fmt": "yuv420p",
-            "video.is_depth_map": False,
+            "is_depth_map": False,
             "video.fps": self.fps,
             "has_audio": False,
         }
@@ -337,11 +396,14 @@ class LeRobotWriter:
         with appearing(file) as partial:
             encode(partial, frames[0], frames[1:], self.fps, quality=8)
 
-    def _write_meta(self, features: dict[str, Any]) -> None:
-        meta = self.path / "meta"
+    def _write_instructions(self) -> None:
         names = pa.table({"task_index": range(len(self.tasks)), "__index_level_0__": self.tasks})
-        _write_table(names.replace_schema_metadata({"pandas": json.dumps(_PANDAS_INDEX)}), meta / "tasks.parquet")
-        write_whole(meta / "stats.json", _json(_total_statistics(self._episodes)))
+        _write_table(names.replace_schema_metadata({"pandas": json.dumps(_PANDAS_INDEX)}), self.path / TASKS_PATH)
+
+    def _write_meta(self, features: dict[str, Any]) -> None:
+        self._numbers = {name: [np.concatenate(parts)] for name, parts in self._numbers.items()}
+        numbers = {name: parts[0] for name, parts in self._numbers.items()}
+        write_whole(self.path / "meta/stats.json", _json(_total_statistics(self._episodes, numbers)))
         info = {
             "codebase_version": VERSION,
             "robot_type": self.robot,
@@ -356,9 +418,10 @@ class LeRobotWriter:
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self.images == "mp4" else None,
             "features": features,
-            "vlaser_gym": self.settings,
         }
         write_whole(self.path / INFO_PATH, _json(info))
+        if not (self.path / CARD_PATH).exists():  # afterwards it is its owner's
+            write_whole(self.path / CARD_PATH, data_card(self.robot, self.fps, self.settings, features).encode())
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
@@ -368,54 +431,96 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _columns(episode: RecordedEpisode) -> Columns:
-    """Columns under LeRobot's names. Blocks of one action lose their middle axis."""
+    """Columns under names by which LeRobot tells inputs from outputs and from what it leaves alone."""
     given = episode.columns
-    action, label = (given[name][:, 0] if given[name].shape[1] == 1 else given[name] for name in ("action", "label"))
     flags = {f"next.{name[5:]}": values for name, values in given.items() if name.startswith("flag/")}
     return {
         "observation.state": given["proprio"],
-        "observation.environment_state": given["state"],
-        "action": action,
-        "action.intended": label,
-        "steps": given["steps"].astype(np.int64),
-        "next.reward": given["reward"].astype(np.float32),
+        "action": given["label"],
+        "privileged.executed": given["action"],
+        "privileged.state": given["state"],
+        "privileged.decision": given["decision"],
+        "next.reward": given["reward"],
         "next.done": given["done"],
         **flags,
     }
 
 
-def _feature(values: Any) -> dict[str, Any]:
-    shape = list(values.shape[1:]) or [1]
-    names: Any = {8: _PROPRIO, 7: _ACTION}.get(shape[-1]) if len(shape) == 1 else None
-    return {"dtype": str(values.dtype), "shape": shape, "names": names}
+def _feature(name: str, values: NDArray[Any]) -> dict[str, Any]:
+    return {"dtype": str(values.dtype), "shape": list(values.shape[1:]) or [1], "names": _NAMES.get(name)}
 
 
-def _statistics(values: NDArray[Any], is_image: bool) -> dict[str, Any]:
-    """LeRobot's: min, max, mean, std and count; pictures by channel, as ``[3, 1, 1]`` in 0..1."""
-    numbers = values.astype(np.float64)
-    axes = (0, 1, 2) if is_image else (0,)
-    found = {name: getattr(numbers, name)(axis=axes) for name in ("min", "max", "mean", "std")}
-    shape = (3, 1, 1) if is_image else (found["mean"].shape or (1,))
-    return {**{k: v.reshape(shape).tolist() for k, v in found.items()}, "count": [len(values)]}
+def _number_columns(file: Path, names: Sequence[str]) -> Columns:
+    """Some columns of a data file of ours: scalars or vectors."""
+    table = read_table(file, names)
+    found = {}
+    for name in names:
+        kind = table.schema.field(name).type
+        values = values_of(table[name], [kind.list_size if pa.types.is_fixed_size_list(kind) else 1])
+        if values is None:
+            raise StorageError(f"{file} is damaged: the column {name} has gaps; restore the file.")
+        found[name] = values
+    return found
 
 
-def _total_statistics(episodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Statistics over all episodes from those of each."""
-    names = [key.removeprefix("stats/").removesuffix("/mean") for key in episodes[0] if key.endswith("/mean")]
-    return {name: _pooled([{k: e[f"stats/{name}/{k}"] for k in _STATISTICS} for e in episodes]) for name in names}
+def _statistics(values: NDArray[Any]) -> dict[str, Any]:
+    """LeRobot's: min, max, mean, std, quantiles and count of ``[R, ...]`` over the rows."""
+    numbers = values.astype(np.float64).reshape(len(values), -1)
+    found = {name: getattr(numbers, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")}
+    return {**found, **_quantiles(numbers), "count": [len(values)]}
 
 
-_STATISTICS = ("min", "max", "mean", "std", "count")
+def _quantiles(numbers: NDArray[np.float64]) -> dict[str, list[float]]:
+    found = np.quantile(numbers, list(QUANTILES.values()), axis=0)
+    return dict(zip(QUANTILES, found.tolist(), strict=True))
 
 
-def _pooled(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    low, high, means, stds, counts = (np.array([part[key] for part in parts], np.float64) for key in _STATISTICS)
+def _picture_statistics(frames: NDArray[np.uint8]) -> dict[str, Any]:
+    """The same of pictures ``[R, h, w, 3]``, by channel, as ``[3, 1, 1]`` in 0..1."""
+    histograms = [np.bincount(frames[..., channel].ravel(), minlength=256) for channel in range(3)]
+    by_channel = [_histogram_statistics(histogram) for histogram in histograms]
+    found = {name: np.array([part[name] for part in by_channel]).reshape(3, 1, 1).tolist() for name in by_channel[0]}
+    return {**found, "count": [len(frames)]}
+
+
+def _histogram_statistics(counts: NDArray[np.int64]) -> dict[str, float]:
+    """Statistics of values 0..255, of which there are so many each, divided by 255; quantiles are interpolated."""
+    values, total, behind = np.arange(256) / 255, counts.sum(), np.cumsum(counts)
+    mean = float(counts @ values / total)
+    found = {"min": values[counts > 0][0], "max": values[counts > 0][-1], "mean": mean}
+    found["std"] = np.sqrt(counts @ (values - mean) ** 2 / total)
+    for name, share in QUANTILES.items():
+        rank = share * (total - 1)
+        low, high = (values[np.searchsorted(behind, whole, "right")] for whole in (np.floor(rank), np.ceil(rank)))
+        found[name] = low + (rank - np.floor(rank)) * (high - low)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _total_statistics(episodes: list[dict[str, Any]], numbers: Columns) -> dict[str, Any]:
+    """Statistics over all episodes: quantiles from all rows, those of pictures as LeRobot's own, the episodes' mean."""
+    found = {}
+    for name in (CAMERA, *numbers):
+        parts = {key: np.array([e[f"stats/{name}/{key}"] for e in episodes], np.float64) for key in _POOLED}
+        found[name] = _pooled(parts)
+        if name == CAMERA:
+            of_each = {key: np.array([e[f"stats/{name}/{key}"] for e in episodes]) for key in QUANTILES}
+            found[name] |= {key: np.average(v, 0, parts["count"][:, 0]).tolist() for key, v in of_each.items()}
+        else:
+            found[name] |= _quantiles(numbers[name].astype(np.float64).reshape(len(numbers[name]), -1))
+    return found
+
+
+_POOLED = ("min", "max", "mean", "std", "count")
+
+
+def _pooled(parts: Columns) -> dict[str, Any]:
+    means, counts = parts["mean"], parts["count"]
     weights = (counts / counts.sum()).reshape(-1, *[1] * (means.ndim - 1))
     mean = (weights * means).sum(0)
-    variance = (weights * (stds**2 + (means - mean) ** 2)).sum(0)
+    variance = (weights * (parts["std"] ** 2 + (means - mean) ** 2)).sum(0)
     return {
-        "min": low.min(0).tolist(),
-        "max": high.max(0).tolist(),
+        "min": parts["min"].min(0).tolist(),
+        "max": parts["max"].max(0).tolist(),
         "mean": mean.tolist(),
         "std": np.sqrt(variance).tolist(),
         "count": [int(counts.sum())],
@@ -476,94 +581,3 @@ _PANDAS_INDEX = {
         {"name": None, "field_name": "__index_level_0__", "pandas_type": "unicode", "numpy_type": "object"},
     ],
 }
-
-
-def instructions_of(episodes: Sequence[dict[str, Any]]) -> list[str]:
-    """The instructions of a data set in the order of ``task_index``, from its rows of ``meta/episodes``.
-
-    They are newer than ``meta/tasks.parquet`` where a writer was killed.
-    """
-    return list(dict.fromkeys(text for row in episodes for text in row["tasks"]))
-
-
-class LeRobotReader:
-    """A data set on disk.
-
-    Args:
-        path: its folder.
-        groups: read only so many groups of episodes; a data set may grow while it is read.
-
-    Attributes:
-        info: ``meta/info.json``.
-        groups: files in ``meta/episodes``.
-        episodes: rows of ``meta/episodes``, in order.
-
-    Raises:
-        StorageError: if there is no data set.
-    """
-
-    def __init__(self, path: str | Path, groups: int | None = None) -> None:
-        self.path = Path(path)
-        info = self.path / INFO_PATH
-        if not info.is_file():
-            raise StorageError(
-                f"{self.path} should hold a LeRobot data set (meta/info.json); it does not. "
-                "Write one with python -m vlaser_gym.collect."
-            )
-        self.info: dict[str, Any] = json.loads(info.read_text())
-        if self.info.get("codebase_version") != VERSION:
-            raise StorageError(f"{self.path} has data set version {self.info.get('codebase_version')}, not {VERSION}.")
-        self.groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))[:groups]
-        self.episodes = [row for file in self.groups for row in pq.read_table(file).to_pylist()]
-
-    @property
-    def tasks(self) -> list[str]:
-        """Instructions; rows name theirs by its place, in the column ``task_index``."""
-        return instructions_of(self.episodes)
-
-    @property
-    def total_frames(self) -> int:
-        """Pictures in all episodes."""
-        return int(self.episodes[-1]["dataset_to_index"]) if self.episodes else 0
-
-    @property
-    def is_video(self) -> bool:
-        """Whether the pictures are in video files."""
-        return bool(self.info["features"][CAMERA]["dtype"] == "video")
-
-    def columns(self, names: Sequence[str]) -> Columns:
-        """Whole columns, ``[total_frames, ...]``."""
-        parts = [self._columns_of(table, names) for table in self._tables(names)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
-
-    def _columns_of(self, table: pa.Table, names: Sequence[str]) -> Columns:
-        found = {}
-        for name in names:
-            shape = self.info["features"][name]["shape"]
-            column = table[name].combine_chunks()
-            while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
-                column = column.flatten()
-            values = column.to_numpy(zero_copy_only=False)
-            found[name] = values.reshape(table.num_rows, *([] if shape == [1] else shape))
-        return found
-
-    def _tables(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        for file in self.groups:
-            yield pq.read_table(self.path / "data" / file.relative_to(self.path / "meta/episodes"), columns=list(names))
-
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """All pictures in order, one array ``[R, h, w, 3]`` per file."""
-        for file in self.groups:
-            place = file.relative_to(self.path / "meta/episodes")
-            if self.is_video:
-                reader: Any = imageio.get_reader(self.path / "videos" / CAMERA / place.with_suffix(".mp4"))
-                with reader as video:
-                    yield np.stack([np.asarray(frame) for frame in video.iter_data()])
-            else:
-                table = pq.read_table(self.path / "data" / place, columns=[CAMERA])
-                yield np.stack([_decoded(row["bytes"]) for row in table[CAMERA].to_pylist()])
-
-
-def _decoded(data: bytes) -> NDArray[np.uint8]:
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)

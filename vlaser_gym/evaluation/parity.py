@@ -1,7 +1,8 @@
 """How closely an engine reproduces recordings of the original simulator.
 
 Recordings are folders ``reset/<task>``, ``replay_free/<robot>`` and ``replay_task/<task>``, each with an ``index.json``
-and one ``.npz`` per episode: what SimplerEnv (SAPIEN 2.2.2) did, as arrays.
+and one ``.npz`` per episode: what SimplerEnv (SAPIEN 2.2.2) did, as arrays. A task without resets may have a file
+``settled_poses_<task>.json`` (the task's name without ``robot_``) with where its object lies in each grid layout.
 """
 
 from __future__ import annotations
@@ -94,6 +95,14 @@ class Recordings:
             for key in sorted(index):
                 if folder == own or index[key].get("simpler_task") == name:
                     yield key, index[key], np.load(folder / f"{key}.npz")
+
+    def settled(self, name: str) -> dict[int, Floats]:
+        """Grid layout -> pose ``[7]`` of the task's object at the start; empty where none was recorded."""
+        file = self.folder / f"settled_poses_{name.replace('robot_', '')}.json"
+        if not file.is_file():
+            return {}
+        layouts = json.loads(file.read_text())["layouts"]
+        return {int(index): np.array(layout["pose"], np.float64) for index, layout in layouts.items()}
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,7 @@ def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulato
     found = [(episode, _layout_of(task, episode[1], episode[2])) for episode in recordings.episodes("reset", task_name)]
     episodes = [(episode, layout) for episode, layout in found if layout is not None]
     if not episodes:
-        return dict.fromkeys(INITIAL)
+        return _settled_figures(recordings.settled(task_name), task_name, simulator)
     errors = []
     for env, batch in simulator.batches(task_name, episodes):
         indices = [_grid_index(task, meta, arrays) for (_, meta, arrays), _ in batch]
@@ -205,6 +214,20 @@ def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulato
             for ((_, meta, arrays), _), state, base in zip(batch, states, bases, strict=True)
         ]
     return dict(zip(INITIAL, np.max(errors, 0).tolist(), strict=True))
+
+
+def _settled_figures(settled: Mapping[int, Floats], task_name: str, simulator: Simulator) -> dict[str, float | None]:
+    """How far objects start from where they were recorded, where nothing else was."""
+    figures: dict[str, float | None] = dict.fromkeys(INITIAL)
+    if not settled:
+        return figures
+    poses = []
+    with simulator.opened(task_name) as env:
+        for index in settled:
+            env.reset(options={"layout": index})
+            poses.append(env.lanes[0].state()[f"object/{env.lanes[0].source_name}"])
+    distance, angle = pose_errors(np.array(poses), np.array(list(settled.values())))
+    return figures | {"object_mm": _mm(distance.max()), "object_deg": float(np.degrees(angle.max()))}
 
 
 def _start(env: SceneVectorEnv, lane: int, layout: Layout, qpos: Floats) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.assets.photographs import read_photograph
@@ -21,16 +21,23 @@ from vlaser_gym.evaluation.parity import Recordings
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+#: How far around a recorded object its outline is looked for, pixels.
+_AROUND = 10
+
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recorded picture ``[H, W, 3]``, its foreground ``[H, W]``, and the state that it shows, by name."""
+    """A recorded picture ``[H, W, 3]``, its foreground ``[H, W]``, and the state that it shows, by name.
+
+    ``objects``: the part of the foreground that is each object's, where that was recorded.
+    """
 
     key: str
     variant: str
     state: dict[str, NDArray[Any]]
     picture: Picture
     foreground: Mask
+    objects: dict[str, Mask] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Comparison:
 
     Attributes:
         iou: intersection over union of the two foregrounds.
+        object_iou: the same for each object alone, of the pixels near it that show nothing else.
         ssim: mean structural similarity over the recorded foreground's pixels.
         photograph_ssim: the same of the bare photograph, without any foreground.
         whole_ssim: ours over the whole picture.
@@ -47,6 +55,7 @@ class Comparison:
 
     recorded: Recorded
     iou: float
+    object_iou: dict[str, float]
     ssim: float
     photograph_ssim: float
     whole_ssim: float
@@ -75,11 +84,17 @@ def compare_pictures(
 
 
 def picture_figures(comparisons: list[Comparison]) -> dict[str, Any]:
-    """Least and mean IoU, mean similarities, and each picture's own, for JSON."""
+    """Least and mean IoU, the least of an object alone (None: none was recorded), mean similarities; for JSON.
+
+    ``pictures`` holds each picture's own.
+    """
     names = ("iou", "ssim", "photograph_ssim", "whole_ssim")
-    rows = [{"picture": c.recorded.key, **{name: getattr(c, name) for name in names}} for c in comparisons]
+    rows = [
+        {name: getattr(c, name) for name in (*names, "object_iou")} | {"picture": c.recorded.key} for c in comparisons
+    ]
     means = {name: float(np.mean([row[name] for row in rows])) for name in names}
-    return {"pictures": rows, "least_iou": min(c.iou for c in comparisons), **means}
+    alone = min((iou for c in comparisons for iou in c.object_iou.values()), default=None)
+    return {"pictures": rows, "least_iou": min(c.iou for c in comparisons), "least_object_iou": alone, **means}
 
 
 def beside(comparison: Comparison, scale: int = 2) -> Image.Image:
@@ -111,12 +126,25 @@ def _compared(recorded: Recorded, ours: Picture, foreground: Mask, photograph: P
     similarity = ssim(ours, recorded.picture)
     return Comparison(
         recorded,
-        iou=float((own & theirs).sum() / (own | theirs).sum()),
+        iou=_iou(own, theirs),
+        object_iou={name: _iou(own & _around(mask, theirs), mask) for name, mask in recorded.objects.items()},
         ssim=float(similarity[theirs].mean()),
         photograph_ssim=float(ssim(photograph, recorded.picture)[theirs].mean()),
         whole_ssim=float(similarity.mean()),
         ours=ours,
     )
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def _around(mask: Mask, foreground: Mask) -> Mask:
+    """An object's pixels and those near it, but for those that are nearer to the rest of the foreground."""
+    to_object = distance_transform_edt(~mask)
+    others = foreground & ~mask
+    to_others = distance_transform_edt(~others) if others.any() else np.full(mask.shape, np.inf)
+    return np.asarray(mask | ((to_object <= _AROUND) & (to_object < to_others)))
 
 
 def _recorded(recordings: Recordings, task_name: str) -> Iterator[Recorded]:
@@ -125,13 +153,28 @@ def _recorded(recordings: Recordings, task_name: str) -> Iterator[Recorded]:
             folder = recordings.folder / kind / meta["task"]
             for row, stem in _pictures(key, meta, folder):
                 picture, mask = (Image.open(folder / f"{stem}{end}.png") for end in ("", "_mask"))
+                foreground = np.asarray(mask.convert("L")) > 127
                 yield Recorded(
                     f"{kind}/{stem}",
                     meta.get("urdf_version") or "default",
                     _state(meta, arrays, row),
                     np.asarray(picture.convert("RGB")),
-                    np.asarray(mask.convert("L")) > 127,
+                    foreground,
+                    _objects(meta, folder / f"{stem}_seg.png", foreground),
                 )
+
+
+def _objects(meta: Mapping[str, Any], file: Path, foreground: Mask) -> dict[str, Mask]:
+    """Where each object is seen, of those that are seen before the photograph; none without a file."""
+    if not file.is_file():
+        return {}
+    seen = np.asarray(Image.open(file))
+    masks = {
+        name: (seen == int(number)) & foreground
+        for number, name in meta["seg_legend"].items()
+        if name in meta["object_names"]
+    }
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 def _pictures(key: str, meta: Mapping[str, Any], folder: Path) -> Iterator[tuple[int | None, str]]:

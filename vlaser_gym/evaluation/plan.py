@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import astuple
+from functools import cache
+from itertools import combinations
+
+import numpy as np
 
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import get_task, task_names
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -59,3 +65,37 @@ def _layout(kind: str, k: int, size: int) -> tuple[str, int]:
     if kind == "grid_and_region":
         return (f"grid:{k}" if k < size else f"region:{k - size}"), 0
     return f"region:{k}", 0
+
+
+def double_counts(addresses: Iterable[Address]) -> str | None:
+    """What to say where two tasks of an evaluation hold the same initial states; ``None`` where none do.
+
+    The benchmark has several names for one thing: ``google_robot_open_top_drawer`` is a third of
+    ``google_robot_open_drawer``. A mean over both counts these episodes twice.
+    """
+    starts: dict[str, set[Hashable]] = {}
+    for address in addresses:
+        if _is_known(address):
+            starts.setdefault(address.task, set()).add(_start(address.task, address.variant, address.layout))
+    shared = [(a, b, len(starts[a] & starts[b])) for a, b in combinations(starts, 2) if starts[a] & starts[b]]
+    if not shared:
+        return None
+    some = ", ".join(f"{a} and {b} ({count})" for a, b, count in shared[:3])
+    more = f" and {len(shared) - 3} more pairs of tasks" if len(shared) > 3 else ""
+    return f"The mean over tasks counts initial states twice that two tasks share: {some}{more}; name each once."
+
+
+def _is_known(address: Address) -> bool:
+    """Whether this version has the grid layout: stored runs may hold others. Region layouts are each task's own."""
+    if address.layout_kind != "grid" or address.task not in task_names():
+        return False
+    task = get_task(address.task)
+    return address.variant in task.variants and address.layout_index < task.num_layouts
+
+
+@cache
+def _start(task: str, variant: str, layout: str) -> Hashable:
+    """All that tells an initial state and its instruction from another one's."""
+    state = astuple(get_task(task).layout(layout, variant))
+    exact = tuple(np.round(part, 9).tobytes() if isinstance(part, np.ndarray) else repr(part) for part in state)
+    return (variant, get_task(task).instruction(layout, variant), *exact)

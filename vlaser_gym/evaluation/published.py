@@ -6,13 +6,16 @@ The numbers and their sources are in ``published.yaml``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
+from vlaser_gym.envs.engines import effective_settings, published_settings
+from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import UnknownNameError
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 
@@ -29,9 +32,9 @@ _ORIGIN = {
     "vlaser-google-aggregation": "paper",
     "open-pi-zero-widowx": "open-pi-zero",
 }
-#: Settings in which a run and a table may differ.
-_SETTINGS = ("engine", "look", "variant", "layouts", "terminate_on_success")
-#: Those of them that a protocol decides.
+#: Entries of a table's protocol that are no settings of a run, but say how many episodes or what of the agent.
+_NO_SETTINGS = ("episodes", "totals", "agent")
+#: Settings that a protocol of this gym decides.
 _FIXED_BY_PROTOCOL = ("variant", "layouts")
 
 
@@ -57,7 +60,8 @@ class PublishedTable:
     Attributes:
         sources: where the numbers stand, in words.
         columns: column -> tasks that it pools.
-        protocol: settings of this gym that come nearest to how the numbers were made.
+        protocol: settings of this gym that come nearest to how the numbers were made; ``agent``: those that an agent
+            tells of itself; ``episodes``, ``totals``: of each column.
         scores: protocol of this gym -> column -> the name of its score there.
     """
 
@@ -106,6 +110,27 @@ def published_table(name: str) -> PublishedTable:
     return published_tables()[name]
 
 
+@dataclass(frozen=True)
+class Departure:
+    """A setting in which a run is not what a table's protocol is.
+
+    Attributes:
+        name: of the setting.
+        published: its value in the protocol; ``None`` where that does not set it.
+        here: its value in the run.
+        tasks: to which this applies; empty for the whole run.
+    """
+
+    name: str
+    published: Any
+    here: Any
+    tasks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = f" ({', '.join(self.tasks)})" if self.tasks else ""
+        return f"{self.name.replace('_', ' ')} {_word(self.here)} here, {_word(self.published)} there{where}"
+
+
 def published_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """A run's rates next to published ones, and warnings where the two were not made alike.
 
@@ -128,35 +153,74 @@ def published_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> li
             said = lines.setdefault(f"{what}: yours {yours}", [])
             said += [f"{model} ({_ORIGIN[table.id]}) {100 * v:.1f}" for model, v in values if v is not None]
         if found:
-            differences |= dict.fromkeys(protocol_differences(summary, config, table))
+            differences |= dict.fromkeys(str(departure) for departure in departures(summary, config, table))
     text = [f"{yours} - {', '.join(others)}" for yours, others in lines.items() if others]
     warning = f"Not the same protocol: {'; '.join(differences)}." if text and differences else ""
     return text + ([warning] if warning else [])
 
 
-def protocol_differences(summary: Mapping[str, Any], config: Mapping[str, Any], table: PublishedTable) -> list[str]:
-    """In what a run differs from how a table's numbers were made, a phrase each."""
-    yours = {**config, "engine": _engine(config)}
-    fixed = _FIXED_BY_PROTOCOL if config.get("protocol") else ()
-    differences = [
-        f"{name.replace('_', ' ')} {_word(yours[name])} here, {_word(published)} there"
-        for name, published in table.protocol.items()
-        if name in _SETTINGS and name not in fixed and name in yours and yours[name] != published
+def departures(summary: Mapping[str, Any], config: Mapping[str, Any], table: PublishedTable) -> list[Departure]:
+    """All settings, by value, in which a run differs from how a table's numbers were made.
+
+    Compared are the run's own settings, what its environments were run with (``environment_settings``), what its agent
+    tells of itself (``agent_settings``), and the numbers of episodes. What a run does not tell is not compared.
+    """
+    return [
+        *_of_run(config, table),
+        *_of_environments(summary, config, table),
+        *_differing(table.protocol.get("agent", {}), config.get("agent_settings") or {}),
+        *_of_counts(_counts(table, summary, config), table),
     ]
+
+
+def _differing(published: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Departure]:
+    """Settings of a protocol that a run tells of, with another value."""
+    for name, value in published.items():
+        if name in here and here[name] != value:
+            yield Departure(name, value, here[name])
+
+
+def _of_run(config: Mapping[str, Any], table: PublishedTable) -> Iterator[Departure]:
+    left_out = (*_NO_SETTINGS, *(_FIXED_BY_PROTOCOL if config.get("protocol") else ()))
+    published = {name: value for name, value in table.protocol.items() if name not in left_out}
+    yield from _differing(published, {**config, "engine": _engine(config).get("name")})
     if config.get("until") == "decided":
-        differences.append("stopped when decided here, all episodes there")
-    return [*differences, *_count_differences(_counts(table, summary, config), table)]
+        yield Departure("end", "after all episodes", "when decided")
+    outdated = why_outdated(config.get("agent_settings"))
+    if outdated is not None:
+        yield Departure("agent", "as it is now", outdated)
 
 
-def _count_differences(counts: Mapping[str, int], table: PublishedTable) -> Iterator[str]:
+def _of_environments(
+    summary: Mapping[str, Any], config: Mapping[str, Any], table: PublishedTable
+) -> Iterator[Departure]:
+    """Values that the tasks' environments had; also of settings that the protocol leaves alone."""
+    wanted = {task for tasks in table.columns.values() for task in tasks}
+    tasks = [row["task"] for row in summary["tasks"] if row["task"] in wanted]
+    found: dict[str, tuple[Departure, list[str]]] = {}
+    for task in tasks:
+        here, published = _environment(config, task), published_settings(get_task(task))
+        for departure in (Departure(n, published.get(n), v) for n, v in here.items() if v != published.get(n)):
+            found.setdefault(repr(departure), (departure, []))[1].append(task)
+    for departure, those in found.values():
+        yield departure if those == tasks else replace(departure, tasks=tuple(those))
+
+
+def _environment(config: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    """What a task was run with; runs of before did not store it, but it follows from their engine's settings."""
+    stored: Mapping[str, Any] = (config.get("environment_settings") or {}).get(task) or {}
+    return stored or effective_settings(_engine(config), get_task(task))
+
+
+def _of_counts(counts: Mapping[str, int], table: PublishedTable) -> Iterator[Departure]:
     """Where other numbers of episodes (by column) were run."""
     each = sorted(set(counts.values()))
     wanted = table.protocol.get("episodes")
     if wanted is not None and each != [wanted]:
-        yield f"{' or '.join(map(str, each))} episodes per task here, {wanted} there"
+        yield Departure("episodes per task", wanted, " or ".join(map(str, each)))
     for column, total in table.protocol.get("totals", {}).items():
         if counts.get(column, total) != total:
-            yield f"{counts[column]} episodes of {column} here, {total} there"
+            yield Departure(f"episodes of {column}", total, counts[column])
 
 
 def _counts(table: PublishedTable, summary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, int]:
@@ -220,13 +284,19 @@ def _rate(rate: float, interval: tuple[float, float]) -> str:
     return f"{100 * rate:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
-def _engine(config: Mapping[str, Any]) -> Any:
-    engine = config.get("engine")
-    return engine.get("name") if isinstance(engine, Mapping) else engine
+def _engine(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A run's engine with its options."""
+    engine = config["engine"]
+    return engine if isinstance(engine, Mapping) else {"name": engine}
 
 
 def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as the commands take it."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _table(entry: Mapping[str, Any], sources: Mapping[str, str]) -> PublishedTable:

@@ -34,7 +34,7 @@ Resize = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class RecordedEpisode:
-    """An episode as rows, one per picture.
+    """An episode as rows, one per control step.
 
     Attributes:
         address: which episode.
@@ -42,8 +42,9 @@ class RecordedEpisode:
         success: at the last step.
         frames: ``[R, h, w, 3]`` uint8.
         columns: arrays ``[R, ...]`` by name: ``proprio [8]``, ``state [26]`` (see
-            :data:`~vlaser_gym.envs.vector.STATE_FIELDS`), ``action`` and ``label`` ``[K, 7]``, ``reward``, ``steps``
-            (control steps that ran until the next row, at most K), ``done``, ``flag/<name>``.
+            :data:`~vlaser_gym.envs.vector.STATE_FIELDS`), ``action [7]`` (what ran), ``label [7]`` (what the agent
+            meant), ``decision`` (a policy that decides every few steps does so here), ``reward``, ``done``,
+            ``flag/<name>``.
     """
 
     address: Address
@@ -57,24 +58,20 @@ class RecordedEpisode:
 
 
 class EpisodeCamera:
-    """A vector environment for the runner that takes a picture every ``every`` control steps of each lane.
+    """A vector environment for the runner that takes a picture before every control step of each lane.
 
     Args:
         env: with autoreset mode DISABLED; observes the instruction.
         engine: who makes the pictures of ``env``.
-        every: control steps between two pictures; the first shows the initial state.
         resize: makes the pictures that are kept; ``None`` keeps them as they are.
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
     """
 
-    def __init__(
-        self, env: VectorEnv, engine: Engine, every: int = 1, resize: Resize | None = None, tail: int | None = None
-    ) -> None:
-        self.env, self.engine, self.every, self.resize, self.tail = env, engine, every, resize, tail
+    def __init__(self, env: VectorEnv, engine: Engine, resize: Resize | None = None, tail: int | None = None) -> None:
+        self.env, self.engine, self.resize, self.tail = env, engine, resize, tail
         self.num_envs = env.num_envs
         self.frames: list[list[NDArray[np.uint8]]] = [[] for _ in range(env.num_envs)]
         self.instructions: list[list[str]] = [[] for _ in range(env.num_envs)]
-        self._elapsed = np.zeros(env.num_envs, np.int64)
         self._streak = np.zeros(env.num_envs, np.int64)
         self._over = np.ones(env.num_envs, bool)
 
@@ -82,7 +79,7 @@ class EpisodeCamera:
         """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`."""
         observation, info = self.env.reset(seed=seed, options=options)
         lanes = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
-        self._elapsed[lanes] = self._streak[lanes] = 0
+        self._streak[lanes] = 0
         self._over[lanes] = False
         for lane in lanes:
             self.frames[lane], self.instructions[lane] = [], []
@@ -90,11 +87,9 @@ class EpisodeCamera:
         return observation, info
 
     def step_chunk(self, actions: NDArray[np.float64]) -> Step:
-        """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`; cut into pieces where pictures are due inside."""
+        """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`; one step at a time."""
         horizon = actions.shape[1]
-        piece = self.every if horizon % self.every == 0 else 1
-        piece = horizon if self.every % horizon == 0 else piece
-        steps = [self._piece(actions[:, start : start + piece]) for start in range(0, horizon, piece)]
+        steps = [self._step(actions[:, h : h + 1], h == horizon - 1) for h in range(horizon)]
         observation, _, _, _, info = steps[-1]
         terminated = np.any([step[2] for step in steps], axis=0)
         truncated = np.any([step[3] for step in steps], axis=0)
@@ -112,14 +107,13 @@ class EpisodeCamera:
         """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`."""
         self.env.advance_to_next_subtask(lanes)
 
-    def _piece(self, actions: NDArray[np.float64]) -> Step:
-        step = self.env.step_chunk(actions)
-        ran, success = step[4]["chunk"]["ran"], step[4]["chunk"]["flags"]["success"]
-        for h in range(actions.shape[1]):
-            self._streak = np.where(ran[:, h], np.where(success[:, h], self._streak + 1, 0), self._streak)
-        self._elapsed += ran.sum(1)
-        going = ~self._over & ~(step[2] | step[3]) & ~self._lasting() & ran.any(1)
-        self._shoot(np.flatnonzero(going & (self._elapsed % self.every == 0)), step[0])
+    def _step(self, action: NDArray[np.float64], is_last: bool) -> Step:
+        """One control step ``[N, 1, 7]``; ``is_last`` of its chunk, behind which an episode may end by its ``tail``."""
+        step = self.env.step_chunk(action)
+        ran, success = step[4]["chunk"]["ran"][:, 0], step[4]["chunk"]["flags"]["success"][:, 0]
+        self._streak = np.where(ran, np.where(success, self._streak + 1, 0), self._streak)
+        ends = step[2] | step[3] | (self._lasting() & is_last)
+        self._shoot(np.flatnonzero(ran & ~self._over & ~ends), step[0])
         return step
 
     def _lasting(self) -> NDArray[np.bool_]:
@@ -169,35 +163,27 @@ class Recorder:
 
     Args:
         camera, tap: what the runner runs.
+        every: rows between two decisions of the policy that the episodes are for; the first row is one.
     """
 
-    def __init__(self, camera: EpisodeCamera, tap: LabelTap) -> None:
-        self.camera, self.tap = camera, tap
+    def __init__(self, camera: EpisodeCamera, tap: LabelTap, every: int = 1) -> None:
+        self.camera, self.tap, self.every = camera, tap, every
 
     def episode(self, result: EpisodeResult, lane: int) -> RecordedEpisode:
         """The rows of the episode that has just ended on ``lane``."""
-        every, rows = self.camera.every, len(self.camera.frames[lane])
-        trajectory = result.trajectory
-        labels = np.concatenate(self.tap.labels[lane])[: result.steps]
-        first = np.arange(rows) * every
+        trajectory, steps = result.trajectory, result.steps
         columns = {
-            "proprio": proprio_of(result.address, trajectory)[first],
-            "state": state_of(result.address, trajectory)[first],
-            "action": _blocks(trajectory["action"], rows, every),
-            "label": _blocks(labels, rows, every),
-            "reward": np.add.reduceat(trajectory["reward"], first).astype(np.float32),
-            "steps": np.minimum(every, result.steps - first),
-            "done": np.arange(rows) == rows - 1,
+            "proprio": proprio_of(result.address, trajectory)[:steps],
+            "state": state_of(result.address, trajectory)[:steps],
+            "action": trajectory["action"],
+            "label": np.concatenate(self.tap.labels[lane])[:steps],
+            "decision": np.arange(steps) % self.every == 0,
+            "reward": trajectory["reward"].astype(np.float32),
+            "done": np.arange(steps) == steps - 1,
+            **{name: values for name, values in trajectory.items() if name.startswith("flag/")},
         }
-        last = np.minimum(first + every, result.steps) - 1
-        columns |= {name: values[last] for name, values in trajectory.items() if name.startswith("flag/")}
-        return RecordedEpisode(
-            result.address,
-            tuple(self.camera.instructions[lane]),
-            result.success,
-            np.stack(self.camera.frames[lane]),
-            columns,
-        )
+        frames, told = np.stack(self.camera.frames[lane]), tuple(self.camera.instructions[lane])
+        return RecordedEpisode(result.address, told, result.success, frames, columns)
 
 
 def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
@@ -211,7 +197,10 @@ def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
 
 
 def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
-    """The environment's privileged ``state [T + 1, 26]`` from recorded states; the stage is left 0."""
+    """The environment's privileged ``state [T + 1, 26]`` from recorded states.
+
+    The stage is 0 in trajectories without one, such as those stored before it was recorded.
+    """
     task = get_task(address.task)
     proprio = proprio_of(address, trajectory)
     state = np.zeros((len(proprio), 26), np.float32)
@@ -225,6 +214,8 @@ def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
     joints = [values for name, values in trajectory.items() if name.startswith("joint/")]
     for column, values in enumerate(joints):
         state[:, 22 + column] = values
+    if "stage" in trajectory:
+        state[:, STATE_FIELDS["stage"]] = trajectory["stage"][:, None]
     return state
 
 
@@ -234,12 +225,6 @@ def _path_of(task: Task, layout: Layout, index: int, trajectory: Trajectory) -> 
         return np.asarray(trajectory[f"object/{task.objects_of(layout.cast)[index].name}"], np.float64)
     drawer = layout.goal_joint.removesuffix(joint_name(""))
     return np.array([handle_pose(drawer, float(value)) for value in trajectory[f"joint/{layout.goal_joint}"]])
-
-
-def _blocks(actions: NDArray[np.float64], rows: int, every: int) -> NDArray[np.float64]:
-    """``[T, 7]`` -> ``[rows, every, 7]``, the last action repeated at the end."""
-    index = np.minimum(np.arange(rows * every), len(actions) - 1)
-    return np.asarray(actions)[index].reshape(rows, every, -1)
 
 
 def _joined(infos: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class EpisodeResult:
         flags_any: the task's flags, true if true after any step.
         trajectory: per-step arrays by name: ``flag/<name> [T]``, ``reward [T]``, ``decision`` (steps at which the agent
             decided), and the engine's states where the environment records them: ``action [T, 7]``, and with row 0
-            for the initial state ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]``, ``joint/<name> [T + 1]``.
+            for the initial state ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]``, ``joint/<name> [T + 1]``,
+            ``instruction [T + 1]`` (text, what an observation of that state tells the robot) and ``stage [T + 1]``.
         seconds: wall time from reset to end.
         training: what the agent decided by, one row per decision, where the runner was asked to keep it (``keep``).
     """

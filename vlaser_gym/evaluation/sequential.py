@@ -1,146 +1,60 @@
 """Stopping an evaluation as soon as its question is answered.
 
-The question: is the agent's success rate above or below a baseline's? Both one-sided nulls ("not above", "not below")
-are tested after every episode by betting against them: evidence is the factor by which a bettor who starts with one
-coin has multiplied it. Under a null this factor is expected to stay at one or fall, so the chance that it ever exceeds
-``2 / level`` is at most ``level / 2`` (Ville 1939), however often one looks and whenever one stops. Why this test and
-not Wald's is told in ``docs/statistics.md``.
+The question: is the agent's success rate above or below a baseline's? The evaluation runs in passes, every layout once,
+then again; at looks fixed beforehand (``looks.py``) it is tested with layouts as a sample, as ``compare`` does. The
+level is spent over the looks, so that all of them together give a wrong verdict with at most that chance. Why these
+tests is told in ``docs/statistics.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.comparison import MOST_LEFT_OUT, tango
 from vlaser_gym.evaluation.conventions import OUTCOMES
+from vlaser_gym.evaluation.looks import FlipTest, Floats, Schedule, limits, score, spread, swaps
 from vlaser_gym.evaluation.statistics import Interval
-from vlaser_gym.evaluation.store import address_of, read_records
+from vlaser_gym.evaluation.store import Record, address_of, read_records
 
+#: Success of an episode; ``None`` if the simulator could not finish it.
+Outcome = bool | None
 #: The baseline of a sequential test: a rate, or the outcomes of a run.
-Baseline = float | Mapping[Address, bool]
+Baseline = float | Mapping[Address, Outcome]
+#: Evaluations simulated for each rate that an interval tries.
+_INTERVAL_RUNS = 2_000
+#: Limits of intervals are searched up to so many standard errors from the estimate, by halving the range so often.
+_REACH, _TRIES = 6.0, 5
 
 
-class SequentialTest:
-    """Fed with outcomes one by one, it says when enough is known.
+@dataclass(frozen=True)
+class _Seen:
+    """What there was at a look: per layout ``sums [L]`` of outcomes or differences, and ``counts [L]`` of them.
 
-    Against a rate every episode counts. Against a run, the outcome of each address is compared with the run's: pairs
-    in which both succeed or both fail say nothing, of the others a half is expected either way if the agents are
-    equally good.
-
-    The bettor's stake is not fixed beforehand: it is averaged over all alternatives, with a uniform prior on the rate
-    above (below) the null's (a beta mixture, in closed form).
-
-    Args:
-        baseline: a rate strictly between 0 and 1, or outcomes by address.
-        level: chance at most of a wrong verdict if the agent is just as good as the baseline; half of it goes to
-            each direction.
-
-    Attributes:
-        n: episodes fed so far.
-        wins, losses: successes and failures; against a run, pairs that only the agent (only the baseline) solved.
-        verdict: ``"better"``, ``"worse"`` or ``None`` as long as it is open. It never changes once given.
-
-    Raises:
-        InvalidConfigError: for a rate or level outside (0, 1).
-
-    Example:
-        >>> test = SequentialTest(0.5)
-        >>> while test.verdict is None:
-        ...     test.add(Address("widowx_stack_cube", trial=test.n), True)
-        >>> test.n, test.verdict
-        (8, 'better')
+    ``squares`` is the sum of all squared outcomes or differences: the number of those that are not 0.
     """
 
-    def __init__(self, baseline: Baseline, level: float = 0.05) -> None:
-        if not 0 < level < 1:
-            raise InvalidConfigError(f"level must lie between 0 and 1; got {level}.")
-        self.level = level
-        self.outcomes = baseline if isinstance(baseline, Mapping) else None
-        self.null = 0.5 if isinstance(baseline, Mapping) else float(baseline)
-        if not 0 < self.null < 1:
-            raise InvalidConfigError(
-                f"A baseline rate lies strictly between 0 and 1 (0 and 100 %); got {self.null:g}: against certain "
-                "failure or success a single episode decides."
-            )
-        self.n = self.wins = self.losses = 0
-        self.verdict: str | None = None
+    look: int
+    sums: Floats
+    counts: Floats
+    squares: float
 
-    def add(self, address: Address, success: bool) -> None:
-        """Feed one episode.
+    @property
+    def mean(self) -> float:
+        """Over all episodes."""
+        return float(self.sums.sum() / self.counts.sum())
 
-        Raises:
-            KeyError: if the baseline run lacks the address.
-        """
-        self.n += 1
-        if self.outcomes is not None and self.outcomes[address] == success:
-            return
-        self.wins += success
-        self.losses += not success
-        if self.verdict is None:
-            self.verdict = self._judge()
-
-    def evidence(self) -> tuple[float, float]:
-        """Natural logarithms of the evidence against "not better" and against "not worse"."""
-        better = log_evidence(self.wins, self.losses, self.null)
-        worse = log_evidence(self.losses, self.wins, 1 - self.null)
-        return float(better), float(worse)
-
-    def interval(self) -> Interval:
-        """Confidence interval that holds at every time together, of the rate (against a run: of the share of wins).
-
-        Unlike Wilson's it stays valid if one stops because of what it shows. It holds with ``1 - level``.
-        """
-        from scipy.optimize import brentq  # noqa: PLC0415  loading it takes a second
-
-        if not self.wins + self.losses:
-            return 0.0, 1.0
-
-        def excess(rate: float) -> float:
-            """Above 0 where the evidence against a rate suffices at the level (natural logarithm)."""
-            return _two_sided_evidence(self.wins, self.losses, rate) - log(1 / self.level)
-
-        edge = 1e-12
-        middle = min(max(self.wins / (self.wins + self.losses), edge), 1 - edge)
-        low = brentq(excess, edge, middle) if excess(edge) > 0 and middle > edge else 0.0
-        high = brentq(excess, middle, 1 - edge) if excess(1 - edge) > 0 and middle < 1 - edge else 1.0
-        return float(low), float(high)
-
-    def _judge(self) -> str | None:
-        threshold = log(2 / self.level)
-        better, worse = self.evidence()
-        if better >= threshold:
-            return "better"
-        return "worse" if worse >= threshold else None
-
-
-def log_evidence(wins: ArrayLike, losses: ArrayLike, null: float) -> NDArray[np.float64]:
-    """Logarithm of the evidence against "the rate is at most ``null``", for one or many counts.
-
-    It is the mean likelihood ratio against ``null`` under a uniform prior on ``(null, 1)``. As a function of the
-    data it is a product of factors linear in each outcome, so its expectation does not grow under any smaller rate.
-    """
-    from scipy.special import betaincc, betaln  # noqa: PLC0415
-
-    w, k = np.asarray(wins, np.float64), np.asarray(losses, np.float64)
-    with np.errstate(divide="ignore"):  # no weight above the null: no evidence
-        above = np.log(betaincc(w + 1, k + 1, null))
-    evidence = betaln(w + 1, k + 1) + above - log(1 - null) - w * log(null) - k * log(1 - null)
-    return np.asarray(evidence, np.float64)
-
-
-def _two_sided_evidence(wins: int, losses: int, null: float) -> float:
-    """Logarithm of the mean likelihood ratio against exactly ``null`` under a uniform prior on (0, 1)."""
-    from scipy.special import betaln  # noqa: PLC0415
-
-    return float(betaln(wins + 1, losses + 1)) - wins * log(null) - losses * log(1 - null)
+    @property
+    def repetition(self) -> float:
+        """How many episodes say as much as a single one with a layout of its own (the design effect)."""
+        return float(spread(self.sums[None], self.counts, np.array([self.squares]))[0] / self.counts.sum())
 
 
 class UntilDecided:
@@ -150,18 +64,30 @@ class UntilDecided:
     not depend on how many ran side by side, nor on which of them were faster: successes can be, and would otherwise
     come first. Episodes that were under way when the verdict fell are stored but not part of it.
 
+    Several tasks are one question, that of the rate over all episodes of the plan: each counts as much, whatever its
+    task. A layout of one task is another layout than that of another task.
+
+    An episode that the simulator could not finish is a failure where a rate is the baseline. Against a run it is left
+    out, whichever of the two it happened to. A look at which they are
+    more than :data:`~vlaser_gym.evaluation.comparison.MOST_LEFT_OUT` decides nothing.
+
     Args:
         addresses: all episodes that the evaluation may run.
-        baseline: a rate, or outcomes by address.
-        level: error level of the test.
+        baseline: a rate strictly between 0 and 1, or outcomes by address.
+        level: chance at most of a wrong verdict if the agent is just as good as the baseline; half of it goes to each
+            direction.
 
     Attributes:
-        plan: the addresses in random order, the same every time; the test needs it, because the layouts and tasks of
-            the benchmark come in blocks that are not alike.
-        test: what has been fed so far.
+        plan: the addresses, pass by pass. The order within a pass is random but the same every time: the first pass is
+            looked at before its end, and the benchmark's layouts come in blocks that are not alike.
+        schedule: at which numbers of episodes it is tested.
+        n: episodes that have entered the test.
+        wins, losses: successes and failures; against a run, episodes that only the agent (only the baseline) solved.
+        errors: episodes among them that the simulator could not finish (against a run, here or there).
+        verdict: ``"better"``, ``"worse"`` or ``None`` as long as it is open. It never changes once given.
 
     Raises:
-        InvalidConfigError: if the baseline run lacks some of the episodes.
+        InvalidConfigError: for a rate or level outside (0, 1), or if the baseline run lacks some of the episodes.
 
     Example:
         >>> episodes = [Address("widowx_stack_cube", layout=f"grid:{k}") for k in range(24)]
@@ -169,51 +95,227 @@ class UntilDecided:
         >>> until({until.plan[0]: True}) is None
         True
         >>> until({address: True for address in until.plan})
-        'better than 50.0 % after 8 episodes (error level 5 %)'
+        'better than 50.0 % after 9 episodes (error level 5 %)'
     """
 
     def __init__(self, addresses: Sequence[Address], baseline: Baseline, level: float = 0.05) -> None:
-        if isinstance(baseline, Mapping):
-            missing = [address for address in addresses if address not in baseline]
-            if missing:
-                raise InvalidConfigError(
-                    f"The baseline run lacks {len(missing)} of {len(addresses)} episodes, for instance {missing[0]}: "
-                    "give it and this evaluation the same task, variant, layouts, episodes and trials."
-                )
-        self.plan = shuffled(addresses)
-        self.test = SequentialTest(baseline, level)
-        self.used: list[Address] = []
+        passes = in_passes(addresses)
+        self.plan = [address for episodes in passes for address in episodes]
+        self.schedule = Schedule(tuple(map(len, passes)), level)
+        self.baseline = baseline
+        _check_baseline(baseline, addresses)
+        self._test = (
+            _AgainstRun(self.schedule) if isinstance(baseline, Mapping) else _AgainstRate(self.schedule, baseline)
+        )
+        # Layouts are numbered in the order of their first episode, with most trials first as the schedule wants it.
+        trials = Counter(map(_layout, self.plan))
+        numbers = {layout: k for k, layout in enumerate(sorted(trials, key=lambda layout: -trials[layout]))}
+        self._layouts = np.array([numbers[_layout(address)] for address in self.plan])
+        self._values, self._counted = np.zeros(len(self.plan)), np.zeros(len(self.plan))
+        self._looks = self.schedule.looks.tolist()
+        self._seen: list[_Seen] = []
+        self.n = self.wins = self.losses = self.errors = 0
+        self.verdict: str | None = None
 
-    def __call__(self, results: Mapping[Address, bool]) -> str | None:
+    def __call__(self, results: Mapping[Address, Outcome]) -> str | None:
         """Why to stop now, or ``None`` to go on.
 
         Args:
-            results: success of all episodes that have ended, by address.
+            results: outcomes of all episodes that have ended, by address.
         """
-        while self.test.verdict is None and len(self.used) < len(self.plan):
-            address = self.plan[len(self.used)]
+        while self.verdict is None and self.n < len(self.plan):
+            address = self.plan[self.n]
             if address not in results:
                 return None
-            self.used.append(address)
-            self.test.add(address, bool(results[address]))
-        return self.reason
+            self._enter(address, results[address])
+            if self.n in self._looks:
+                self._look()
+        return None if self.verdict is None else self.conclusion
 
     @property
-    def reason(self) -> str | None:
-        """The verdict in words."""
-        test = self.test
-        if test.verdict is None:
-            return None
-        whom = "the baseline run" if test.outcomes is not None else f"{100 * test.null:.1f} %"
-        pairs = f", {test.wins} won, {test.losses} lost" if test.outcomes is not None else ""
-        return f"{test.verdict} than {whom} after {test.n} episodes{pairs} (error level {100 * test.level:g} %)"
+    def conclusion(self) -> str:
+        """The verdict in words, or why there is none."""
+        if self.verdict is None and self._too_many_errors:
+            return (
+                f"undecided after {self.n} episodes: the simulator could not finish {self.errors} of them, "
+                f"more than {100 * MOST_LEFT_OUT:g} %"
+            )
+        paired = isinstance(self.baseline, Mapping)
+        whom = "the baseline run" if isinstance(self.baseline, Mapping) else f"{100 * self.baseline:.1f} %"
+        pairs = f", {self.wins} won, {self.losses} lost" if paired and self.verdict else ""
+        lost = f", {self.errors} {'left out' if paired else 'failed'} for simulator errors" if self.errors else ""
+        said = f"{self.verdict} than {whom} after" if self.verdict else "undecided after all"
+        return f"{said} {self.n} episodes{pairs}{lost} (error level {100 * self.schedule.level:g} %)"
+
+    @property
+    def quantity(self) -> str:
+        """What :meth:`interval` is about: ``"rate"``, or ``"difference"`` against a run."""
+        return "difference" if isinstance(self.baseline, Mapping) else "rate"
+
+    def interval(self) -> Interval:
+        """Confidence interval of the rate, or against a run of the difference of the rates (agent minus baseline).
+
+        It holds what the last look would not have rejected as baseline, so it covers with ``1 - level`` at all looks
+        together, also if one stops because of what it shows. Unlike Wilson's it takes layouts as a sample. Of a
+        difference it is the wider end, on either side, of two intervals: by swaps, and Tango's score interval of as
+        many pairs as the episodes are worth. Before the first look it says nothing.
+        """
+        return self._test.interval(self._seen)
+
+    def _enter(self, address: Address, outcome: Outcome) -> None:
+        """Take over the next episode."""
+        failed = outcome is None
+        value = int(bool(outcome))
+        if isinstance(self.baseline, Mapping):
+            other = self.baseline[address]
+            failed |= other is None
+            value = 0 if failed else value - int(bool(other))
+            self._counted[self.n] = not failed
+            self.losses += value < 0
+        else:
+            self._counted[self.n] = 1
+            self.losses += not value
+        self.wins += value > 0
+        self._values[self.n] = value
+        self.errors += failed
+        self.n += 1
+
+    def _look(self) -> None:
+        """Test what there is."""
+        if self._too_many_errors:
+            return
+        layouts, size = self._layouts[: self.n], self.schedule.sizes[0]
+        sums, counts = (
+            np.bincount(layouts, what[: self.n], size).astype(np.float64) for what in (self._values, self._counted)
+        )
+        squares = float(np.square(self._values[: self.n]).sum())
+        self._seen.append(_Seen(self._looks.index(self.n), sums, counts, squares))
+        self.verdict = self._test.verdict(self._seen)
+
+    @property
+    def _too_many_errors(self) -> bool:
+        return self.errors > MOST_LEFT_OUT * self.n
 
 
-def shuffled(addresses: Sequence[Address]) -> list[Address]:
-    """The addresses in an order that is random but depends on nothing except the set of them."""
-    ordered = sorted(addresses, key=lambda address: address.sort_key)
+class _AgainstRate:
+    """Compares the number of standard errors between the agent and a rate with calibrated limits."""
+
+    def __init__(self, schedule: Schedule, rate: float) -> None:
+        self.schedule = schedule
+        self.rate = rate
+
+    def verdict(self, seen: Sequence[_Seen]) -> str | None:
+        now = seen[-1]
+        first_pass = self.schedule.looks <= self.schedule.sizes[0]
+        # The first pass needs no calibration over correlations, which takes a second.
+        looks = int(first_pass.sum()) if first_pass[now.look] else None
+        up, down = limits(self.schedule, self.rate, looks)[:, now.look]
+        distance = float(score(now.sums[None], now.counts, self.rate)[0])
+        return "better" if distance > up else "worse" if -distance > down else None
+
+    def interval(self, seen: Sequence[_Seen]) -> Interval:
+        if not seen:
+            return 0.0, 1.0
+        now, mean = seen[-1], seen[-1].mean
+
+        def is_open(rate: float) -> bool:
+            bounds = limits(self.schedule, rate, now.look + 1, _INTERVAL_RUNS)[:, -1]
+            distance = score(now.sums[None], now.counts, rate)[0]
+            return bool(-bounds[1] <= distance <= bounds[0])
+
+        low, high = (_edge(mean, bound, end, is_open) for bound, end in zip(_reach(now), (0.0, 1.0), strict=True))
+        return _without(self.rate, self.verdict(seen), low, high)
+
+
+class _AgainstRun:
+    """Flips the signs of layouts' sums of differences."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.signs = swaps(schedule.sizes[0])
+        self._test, self._tested, self._said = FlipTest(self.signs), 0, 0
+
+    def verdict(self, seen: Sequence[_Seen]) -> str | None:
+        for look in seen[self._tested :]:
+            self._said = int(self._test.look(look.sums[None], self.schedule.spent[look.look])[0])
+        self._tested = len(seen)
+        return {1: "better", -1: "worse"}.get(self._said)
+
+    def interval(self, seen: Sequence[_Seen]) -> Interval:
+        if not seen:
+            return -1.0, 1.0
+        now = seen[-1]
+
+        def is_open(difference: float) -> bool:
+            return self._last(seen, difference) == 0
+
+        by_swaps = [_edge(now.mean, end, end, is_open, tries=8) for end in (-1.0, 1.0)]
+        # Swaps take differences as symmetric around the true one, which single outcomes are around none but 0.
+        pairs = now.counts.sum() / now.repetition
+        won, lost = (pairs * (now.squares + sign * now.sums.sum()) / 2 / now.counts.sum() for sign in (1, -1))
+        by_score = tango(lost, won, pairs, 1 - self.schedule.spent[now.look])
+        low, high = min(by_swaps[0], by_score[0]), max(by_swaps[1], by_score[1])
+        return _without(0.0, self.verdict(seen), low, high)
+
+    def _last(self, seen: Sequence[_Seen], difference: float) -> int:
+        """What the last look says of "agent minus baseline is just so large"."""
+        test = FlipTest(self.signs)
+        said = [test.look((s.sums - difference * s.counts)[None], self.schedule.spent[s.look]) for s in seen]
+        return int(said[-1][0])
+
+
+def _without(null: float, verdict: str | None, low: float, high: float) -> Interval:
+    """Limits lie a little outside of what is possible, but never beyond what the verdict has ruled out."""
+    return (max(low, null) if verdict == "better" else low), (min(high, null) if verdict == "worse" else high)
+
+
+def _reach(now: _Seen) -> Interval:
+    """Rates so far from the estimate that it is many standard errors from each of them."""
+    weight, mean = _REACH**2 * now.repetition / now.counts.sum(), now.mean
+    middle, half = mean + weight / 2, np.sqrt(weight * mean * (1 - mean) + weight**2 / 4)
+    return max(0.0, float((middle - half) / (1 + weight))), min(1.0, float((middle + half) / (1 + weight)))
+
+
+def _edge(inside: float, outside: float, end: float, is_open: Callable[[float], bool], tries: int = _TRIES) -> float:
+    """Where values stop to be possible, a little beyond.
+
+    Args:
+        inside: a value that is possible.
+        outside: one that hardly is.
+        end: where the search goes on if that one is possible too.
+        is_open: tells.
+        tries: how often the range is halved.
+    """
+    if inside == end:
+        return end
+    if outside != end and is_open(outside):
+        inside, outside = outside, end
+    for _ in range(tries):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if is_open(middle) else (inside, middle)
+    return outside
+
+
+def in_passes(addresses: Sequence[Address]) -> list[list[Address]]:
+    """Every layout once, then again those that have further trials.
+
+    The order within a pass is random but depends on nothing except the set of the addresses.
+    """
+    passes: list[list[Address]] = []
+    begun: Counter[tuple[str, str, str]] = Counter()
+    for address in sorted(addresses, key=lambda address: address.sort_key):
+        turn = begun[_layout(address)]
+        begun[_layout(address)] += 1
+        passes += [[]] if turn == len(passes) else []
+        passes[turn].append(address)
     # The seed is arbitrary. It is fixed so that a run that was interrupted goes on in the same order.
-    return [ordered[index] for index in np.random.default_rng(20250131).permutation(len(ordered))]
+    rng = np.random.default_rng(20250131)
+    return [[episodes[index] for index in rng.permutation(len(episodes))] for episodes in passes]
+
+
+def outcome_of(record: Record, count: str = "last") -> Outcome:
+    """Success of a stored episode by a way to count; ``None`` if the simulator could not finish it."""
+    return None if record["error"] is not None else bool(record[OUTCOMES[count]])
 
 
 def read_baseline(baseline: Any, count: str = "last") -> Baseline:
@@ -225,7 +327,7 @@ def read_baseline(baseline: Any, count: str = "last") -> Baseline:
     """
     text = str(baseline)
     if Path(text).is_dir():
-        return {address_of(record): bool(record[OUTCOMES[count]]) for record in read_records(text)}
+        return {address_of(record): outcome_of(record, count) for record in read_records(text)}
     try:
         rate = float(text.removesuffix("%"))
     except ValueError:
@@ -235,46 +337,20 @@ def read_baseline(baseline: Any, count: str = "last") -> Baseline:
     return rate / 100 if rate > 1 or text.endswith("%") else rate
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """How a sequential test will go.
-
-    Attributes:
-        mean: outcomes until the verdict on average, where an open test counts as ``most``.
-        better, worse: chances of the verdicts within ``most`` outcomes.
-    """
-
-    mean: float
-    better: float
-    worse: float
-
-
-def forecast(rate: float, null: float, level: float = 0.05, most: int = 240) -> Forecast:
-    """What a test against ``null`` will do if the rate is ``rate``; summed over all paths, not simulated.
-
-    For a comparison with a run, outcomes are the discordant pairs, ``null`` is a half, and ``rate`` the share that the
-    agent wins.
-    """
-    counts = np.arange(1, most + 1)
-    upper = _wins_needed(counts, null, level)
-    lower = counts - _wins_needed(counts, 1 - null, level)
-    paths, first = np.ones(1), 0  # chances of first, first + 1, ... wins with the test still open
-    mean = better = worse = 0.0
-    for low, high in zip(lower, upper, strict=True):
-        mean += paths.sum()
-        paths = np.append(paths * (1 - rate), 0.0) + np.append(0.0, paths * rate)
-        begin, end = max(low + 1 - first, 0), max(high - first, 0)
-        better, worse = better + paths[end:].sum(), worse + paths[:begin].sum()
-        paths, first = paths[begin:end], first + begin
-    return Forecast(float(mean), float(better), float(worse))
+def _check_baseline(baseline: Baseline, plan: Sequence[Address]) -> None:
+    if isinstance(baseline, Mapping):
+        if missing := [address for address in plan if address not in baseline]:
+            raise InvalidConfigError(
+                f"The baseline run lacks {len(missing)} of {len(plan)} episodes, for instance {missing[0]}: "
+                "give it and this evaluation the same task, variant, layouts, episodes and trials."
+            )
+    elif not 0 < baseline < 1:
+        raise InvalidConfigError(
+            f"A baseline rate lies strictly between 0 and 1 (0 and 100 %); got {baseline:g}: against certain "
+            "failure or success a single episode decides."
+        )
 
 
-def _wins_needed(counts: NDArray[np.int64], null: float, level: float) -> NDArray[np.int64]:
-    """Fewest wins that decide for "better" after so many outcomes; one more than there are outcomes if none do."""
-    low, high = np.full_like(counts, -1), counts + 1
-    while (high - low > 1).any():  # bisection: evidence grows with every win
-        middle = (low + high) // 2
-        enough = log_evidence(middle, counts - middle, null) >= log(2 / level)
-        # Where the two have met, the middle equals the lower end, which never is enough.
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return high
+def _layout(address: Address) -> tuple[str, str, str]:
+    """What trials have in common."""
+    return address.task, address.variant, address.layout

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +21,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
@@ -32,11 +34,43 @@ from vlaser_gym.evaluation.files import (
     claim,
     drop_cut_line,
     line_of,
+    parse_object,
     probe,
     read_lines,
     storage_errors,
     write_whole,
 )
+from vlaser_gym.evaluation.records import (
+    POSITIVE,
+    Record,
+    address_of,
+    check_complete,
+    check_config,
+    check_fields,
+    check_record,
+    check_summary,
+    check_timing,
+    sealed,
+    states_name,
+)
+
+__all__ = [
+    "FREE_SETTINGS",
+    "SCHEMA",
+    "Record",
+    "RunStore",
+    "address_of",
+    "check_same",
+    "check_writable",
+    "read_config",
+    "read_records",
+    "read_states",
+    "read_summary",
+    "read_timing",
+    "read_training",
+    "setting_differences",
+    "states_name",
+]
 
 #: Version of the layout of run directories and of the fields of records. Older versions stay readable.
 SCHEMA = 1
@@ -52,21 +86,11 @@ FREE_SETTINGS = (
     "engine.processes",
     "engine.python",
     "engine.timeout",
+    "engine.rebuild",
     "launcher",
+    # Follows from the settings that are compared; runs of before have none.
+    "environment_settings",
 )
-
-Record = dict[str, Any]
-
-
-def address_of(record: Mapping[str, Any]) -> Address:
-    """The address of the episode that a record describes."""
-    return Address(record["task"], record["variant"], record["layout"], record["trial"])
-
-
-def states_name(address: Address, folder: str = "states") -> str:
-    """Path of an episode's states (or of another folder's arrays) inside its run directory."""
-    kind, index = address.layout_kind, address.layout_index
-    return f"{folder}/{address.task}.{address.variant}.{kind}-{index:04d}.trial-{address.trial}.npz"
 
 
 class RunStore:
@@ -104,9 +128,11 @@ class RunStore:
             write_whole(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
         drop_cut_line(self.path / "episodes.jsonl")
         drop_cut_line(self.path / "timing.jsonl")
-        found = read_lines(self.path / "episodes.jsonl")
+        found = _read_episodes(self.path)
         whole: Callable[[Path], bool] = Path.is_file if (self.path / "summary.json").exists() else _is_intact
-        self.records = {address_of(r): r for r in found if all(whole(self.path / name) for name in _files_of(r))}
+        self.records = {a: r for a, r in found.items() if all(whole(self.path / name) for name in _files_of(r))}
+        #: Of episodes whose arrays are gone: they are run again, and their lines stay until then.
+        self._stale = {address: record for address, record in found.items() if address not in self.records}
         self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
         self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
         self._syncer = Syncer()
@@ -123,6 +149,9 @@ class RunStore:
         Returns:
             The record with ``states``, the path of the states or ``None`` without any, and with ``training``, the path
             of what learners need, if there is such.
+
+        Raises:
+            ValueError: for an episode that is stored already, or a record that could not be read again.
         """
         address = address_of(record)
         if address in self.records:
@@ -130,12 +159,16 @@ class RunStore:
         record = {**record, "states": states_name(address) if states else None}
         if training:
             record["training"] = states_name(address, "training")
+        check_record(record)
         with self._clocked(), _sentences(self.path):
             for name, arrays in (("states", states), ("training", training)):
                 if arrays:
                     (self.path / name).mkdir(exist_ok=True)
                     (self.path / record[name]).write_bytes(pack_arrays(arrays))
-            append_line(self._episodes, record)
+            if self._stale.pop(address, None) is None:
+                append_line(self._episodes, sealed(record))
+            else:
+                self._rewrite([*self._stale.values(), *self.records.values(), record])
             self._syncer.add(*(self.path / name for name in _files_of(record)), self.path / "episodes.jsonl")
         self.records[address] = record
         return record
@@ -153,10 +186,14 @@ class RunStore:
         """All episodes are there: sort the records by address and write the summary."""
         with self._clocked(), _sentences(self.path):
             self._syncer.wait()
-            write_whole(self.path / "episodes.jsonl", b"".join(line_of(record) for record in self.sorted_records()))
-            self._episodes.close()
-            self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
+            self._rewrite(self.sorted_records())
             write_whole(self.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def _rewrite(self, records: Iterable[Record]) -> None:
+        """Write all lines anew; the file holds either the old ones or the new ones."""
+        write_whole(self.path / "episodes.jsonl", b"".join(line_of(sealed(record)) for record in records))
+        self._episodes.close()
+        self._episodes = (self.path / "episodes.jsonl").open("ab", buffering=0)
 
     def close(self) -> None:
         """Wait for the disk and let go of the directory."""
@@ -204,7 +241,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """The settings of a stored run.
 
     Raises:
-        StorageError: if there is no run, or one of a newer version of this package.
+        StorageError: if there is no run, one of a newer version of this package, or one whose settings are damaged.
     """
     file = Path(path) / "config.yaml"
     with _sentences(Path(path)):
@@ -212,30 +249,88 @@ def read_config(path: str | Path) -> dict[str, Any]:
             raise StorageError(f"{path} is no run directory: expected a config.yaml in it; see docs/run_directory.md.")
         try:
             config = OmegaConf.to_container(OmegaConf.load(file))
-        except (YAMLError, ValueError):
+        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError):
             config = None
-    if not isinstance(config, dict) or not isinstance(config.get("schema"), int):
-        raise StorageError(f"{file} is damaged: expected settings with a schema version; use another run directory.")
-    if config["schema"] > SCHEMA:
-        raise StorageError(
-            f"{path} was written by a newer vlaser-gym (schema {config['schema']}, this one reads up to {SCHEMA}); "
-            "update the package."
-        )
-    return config
+    return _of_this_version(file, config, check_config)
+
+
+def read_summary(path: str | Path) -> dict[str, Any] | None:
+    """The summary of a run: ``None`` as long as episodes are missing.
+
+    Raises:
+        StorageError: if it is damaged or of a newer version of this package.
+    """
+    file = Path(path) / "summary.json"
+    with _sentences(Path(path)):
+        if not file.exists():
+            return None
+        data = file.read_bytes()
+    return _of_this_version(file, parse_object(data), check_summary)
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Records of the finished episodes of a run, sorted by address; a run in progress can be read too."""
+    """Records of the finished episodes of a run, sorted by address; a run in progress can be read too.
+
+    Raises:
+        StorageError: if there is no run, a line is damaged, an episode stands there twice, or the run is complete and
+            its records are not those that its summary has counted.
+    """
     read_config(path)
     with _sentences(Path(path)):
-        records = {address_of(record): record for record in read_lines(Path(path) / "episodes.jsonl")}
-    return [records[address] for address in sorted(records, key=_sort_key)]
+        found = _read_episodes(Path(path))
+    if (summary := read_summary(path)) is not None:
+        try:
+            check_complete(found.values(), summary)
+        except ValueError as error:
+            raise StorageError(
+                f"{Path(path) / 'summary.json'} does not belong to the records beside it: {error}; restore the "
+                "records, or remove it and repeat the run's command, which runs what is missing and writes it anew."
+            ) from error
+    return [found[address] for address in sorted(found, key=_sort_key)]
+
+
+def _read_episodes(path: Path) -> dict[Address, Record]:
+    """Records by address, in the order of their lines."""
+    file = path / "episodes.jsonl"
+    records: dict[Address, Record] = {}
+    for number, record in enumerate(read_lines(file, check_record), 1):
+        address = address_of(record)
+        if address in records:
+            first = 1 + list(records).index(address)
+            raise StorageError(
+                f"Lines {first} and {number} of {file} are both of episode {address}: expected each episode once; "
+                "take one of them out."
+            )
+        records[address] = {name: value for name, value in record.items() if name != "crc32"}
+    return records
 
 
 def read_timing(path: str | Path) -> list[dict[str, Any]]:
-    """What the run noted about time; in the order in which it happened."""
+    """What the run noted about time; in the order in which it happened.
+
+    Raises:
+        StorageError: if a line is damaged.
+    """
     with _sentences(Path(path)):
-        return read_lines(Path(path) / "timing.jsonl")
+        return read_lines(Path(path) / "timing.jsonl", check_timing)
+
+
+def _of_this_version(file: Path, found: Any, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """What a file holds, if it has a version and fields that this package reads."""
+    try:
+        if not isinstance(found, dict):
+            raise ValueError("expected names with values")
+        check_fields(found, {"schema": POSITIVE})
+        if found["schema"] <= SCHEMA:
+            check(found)
+    except ValueError as error:
+        raise StorageError(f"{file} is damaged: {error}; restore the file or use another run directory.") from error
+    if found["schema"] > SCHEMA:
+        raise StorageError(
+            f"{file} was written by a newer vlaser-gym (schema {found['schema']}, this one reads up to {SCHEMA}); "
+            "update the package."
+        )
+    return found
 
 
 def read_states(
@@ -296,6 +391,9 @@ def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
         if all(entry.suffix == ".tmp" or entry.name in ("states", "training") for entry in entries):
             return
     stored = read_config(path)
+    outdated = why_outdated(stored.get("agent_settings"))
+    if outdated is not None:
+        raise StorageError(f"{path} holds an evaluation {outdated}. Run it again with another run=.")
     known = {key: value for key, value in stored.items() if key in {"schema", *config}}
     differences = setting_differences(known, {**config, "schema": stored["schema"]}, FREE_SETTINGS)
     if differences:
@@ -315,6 +413,8 @@ def check_writable(path: str | Path) -> None:
 
 
 _ABSENT = object()
+#: What settings were in runs that do not keep them.
+_UNTOLD = {"agent_settings.agent_version": 1}
 
 
 def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str] = ()) -> list[str]:
@@ -325,7 +425,8 @@ def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], fr
         wanted: the new ones.
         free: keys that may differ, dotted, or whole groups by their first part.
     """
-    old, new = _flat(stored), _flat(wanted)
+    new = _flat(wanted)
+    old = {key: value for key, value in _UNTOLD.items() if key in new} | _flat(stored)
     return [
         f"{key} was {_shown(old, key)}, now {_shown(new, key)}"
         for key in sorted(old.keys() | new.keys())

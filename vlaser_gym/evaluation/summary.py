@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ Summary = dict[str, Any]
 
 def summarise(records: Sequence[Mapping[str, Any]], tasks: Iterable[Task]) -> Summary:
     """Rates with 95 % Wilson intervals per task, and their mean over tasks; no clock enters.
+
+    An episode that the simulator did not finish counts as a failure in every rate and in no mean of steps.
+    ``mean_first_success_step`` is the mean over the episodes that succeeded at some step.
 
     Args:
         records: of one run.
@@ -44,6 +48,7 @@ def _score(score: Score, success: Mapping[Address, bool]) -> dict[str, Any]:
 
 
 def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    steps = [r["steps"] for r in records if r["error"] is None]
     firsts = [r["first_success_step"] for r in records if r["first_success_step"] is not None]
     return {
         "task": task.name,
@@ -57,7 +62,7 @@ def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str,
             for name in task.subgoals
             if name != "success"
         },
-        "mean_steps": sum(r["steps"] for r in records) / len(records),
+        "mean_steps": sum(steps) / len(steps) if steps else None,
         "mean_first_success_step": sum(firsts) / len(firsts) if firsts else None,
     }
 
@@ -83,3 +88,12 @@ def episodes_per_minute(timing: Iterable[Mapping[str, Any]]) -> dict[str, float]
         if entry.get("event") == "episode":
             seconds.setdefault(entry["task"], []).append(entry["seconds"] / entry["lanes"])
     return {task: 60 * len(costs) / sum(costs) for task, costs in seconds.items() if sum(costs) > 0}
+
+
+def retried_episodes(timing: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many episodes of each task were tried again because the simulator had failed at them; tasks with none lack.
+
+    Records do not hold it: what a second try gives is the same as a first one would have given.
+    """
+    retried = {address_of(entry) for entry in timing if entry.get("event") == "retry"}
+    return dict(Counter(address.task for address in sorted(retried, key=lambda address: address.sort_key)))

@@ -29,7 +29,8 @@ def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: b
         pace: episodes per minute by task; tasks without one show a dash.
         plain: no characters beyond ASCII.
     """
-    headers = ("n", "success\nat last step", "success\nat any step", "steps", "first\nsuccess", "episodes\nper min")
+    outcomes = ("success\nat last step", "success\nat any step")
+    headers = ("n", *outcomes, "steps", "steps to\nsuccess\n(if any)", "episodes\nper min")
     table = _table("task", headers, plain, wrap=False)
     for row in summary["tasks"]:
         table.add_row(*_cells(row, pace.get(row["task"])))
@@ -69,7 +70,7 @@ def _cells(row: Mapping[str, Any], pace: float | None) -> list[str]:
         str(row["n"]) + (f" ({row['errors']} errors)" if row["errors"] else ""),
         "-" if _stopped(row) else _percent(row["success"]),
         _percent(row["success_any"]),
-        f"{row['mean_steps']:.1f}",
+        "-" if row["mean_steps"] is None else f"{row['mean_steps']:.1f}",
         "-" if first is None else f"{first:.1f}",
         "-" if pace is None else f"{pace:.1f}",
     ]

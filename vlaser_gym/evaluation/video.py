@@ -20,6 +20,7 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
+from vlaser_gym.evaluation.told import instructions_told
 
 _ENGINE = "mujoco"
 _CAPTION_HEIGHT, _NOTE_HEIGHT = 96, 16  # px; with pictures of 480 and 512 multiples of 16, as video codecs like it
@@ -188,19 +189,19 @@ def _frames(
 ) -> Iterator[NDArray[np.uint8]]:
     """Captioned pictures of the initial state and of each control step."""
     named = drawn_states(states)
-    count = len(named["qpos"])
+    count, told = len(named["qpos"]), instructions_told(record, states)
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))
         batch = [{name: values[t] for name, values in named.items()} for t in rows]
         pictures = renderer.frames(record["task"], record["variant"], batch)
         for t, picture in zip(rows, pictures, strict=True):
-            yield draw_caption(picture, _caption(record, states, t, note))
+            yield draw_caption(picture, _caption(record, states, told[t], t, note))
 
 
-def _caption(record: Record, states: Mapping[str, NDArray[Any]], t: int, note: str) -> dict[str, Any]:
+def _caption(record: Record, states: Mapping[str, NDArray[Any]], instruction: str, t: int, note: str) -> dict[str, Any]:
     task = get_task(record["task"])
     return {
-        "instruction": record["instruction"],
+        "instruction": instruction,
         "where": f"{record['task']}   {record['layout']}   trial {record['trial']}   {record['agent']}",
         "step": f"step {t}/{task.max_steps}",
         "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},

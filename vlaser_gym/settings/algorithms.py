@@ -16,6 +16,8 @@ KINDS = ("success", "faster", "further")
 LOSSES = ("tpo", "flow_dpo")
 PRECISIONS = ("float32", "bfloat16")
 REWARDS = ("sparse", "subgoals", "last")
+#: Whose statistics normalise: those that the policy has, or the data's.
+STATISTICS = ("keep", "data")
 STOCK_REWARDS = ("sparse", "subgoals", "reach")
 SCHEDULES = ("constant", "linear")
 
@@ -41,6 +43,7 @@ class SftSettings:
     freeze: list[str]
     augment: str
     precision: str
+    statistics: str | None = None
 
     def __post_init__(self) -> None:
         check_least(self, prefix="algo.", steps=1, batch_size=1, accumulate=1, flow_samples=1, warmup=0)
@@ -56,6 +59,8 @@ class SftSettings:
             )
         if self.precision not in PRECISIONS:
             raise UnknownNameError("algo.precision", self.precision, PRECISIONS)
+        if self.statistics not in (None, *STATISTICS):
+            raise InvalidConfigError(f"algo.statistics is one of keep, data or null; got {self.statistics!r}.")
         if not 0 <= self.ema < 1:
             raise InvalidConfigError(f"algo.ema must be in [0, 1); got {self.ema}.")
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from vlaser_gym.settings.checks import check_least
 
+#: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
+SCHEMA = 2
 #: Settings that may differ when a run is continued.
 _FREE = ("run", "device", "threads", "log_every", "save_every", "num_envs", "max_minutes", "engine")
 
@@ -16,6 +18,7 @@ class TrainSettings:
     """What ``configs/train.yaml`` holds; the comments there say what each means."""
 
     data: Any
+    gripper: str | None
     init: Any
     policy: str | None
     robot: str | None
@@ -58,4 +61,4 @@ class TrainSettings:
     def stored(self, init: str) -> dict[str, Any]:
         """What a run keeps of its settings, and what must agree to continue it."""
         kept = {name: value for name, value in asdict(self).items() if name not in _FREE}
-        return {**kept, "robot": self.robot or "widowx", "init": init}
+        return {**kept, "robot": self.robot or "widowx", "schema": SCHEMA, "init": init}

@@ -33,6 +33,9 @@ class Learner(Protocol):
     def summary(self) -> str:
         """How far it came, and where the result lies."""
 
+    def record(self) -> dict[str, Any]:
+        """What a start keeps besides the settings."""
+
     def close(self) -> None:
         """Free what it holds."""
 
@@ -44,7 +47,7 @@ class Algorithm:
     Attributes:
         settings: dataclass of its keys below ``algo``.
         build: from a :class:`~vlaser_gym.training.job.Job` to a learner; an import string is imported when needed.
-        needs_policy: whether it goes on from a trained policy.
+        needs_policy: whether it goes on from a trained policy, and learns from what that did.
         single_process: whether torchrun cannot help it.
         unread: keys of the command that it does not read, and why.
     """
@@ -63,15 +66,16 @@ class Algorithm:
 
 
 _OWN_STEPS = "which logs in its own steps and has algo.save_every"
-_ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS))
+_NO_DATA = ("gripper", "which reads no data set")
+_ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS), _NO_DATA)
 _STOCK = (*_ON_POLICY, ("evaluate_every", "which evaluates at the end"))
 _HERE = "vlaser_gym.training"
 ALGORITHMS: dict[str, Algorithm] = {
     "sft": Algorithm(SftSettings, f"{_HERE}.sft:build", needs_policy=False),
     "ppo": Algorithm(PpoSettings, f"{_HERE}.ppo:build", unread=_ON_POLICY),
     "grpo": Algorithm(GrpoSettings, f"{_HERE}.grpo:build", unread=_ON_POLICY),
-    "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", single_process=True),
-    "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", single_process=True),
+    "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", single_process=True, unread=(_NO_DATA,)),
+    "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", single_process=True, unread=(_NO_DATA,)),
     "sb3_ppo": Algorithm(Sb3Settings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK),
     "sb3_sac": Algorithm(Sb3Settings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK),
 }

@@ -232,7 +232,9 @@ def check_distribution(run: Path, agent: TrainableAgent) -> None:
     found = {name: told.get(name) for name in wanted}
 
     def alike(value: Any, right: Any) -> bool:
-        return bool(np.isclose(value or 0, right)) if isinstance(right, float) else value == right
+        if isinstance(right, float):
+            return isinstance(value, int | float) and bool(np.isclose(value, right))
+        return bool(value == right)
 
     if not all(alike(found[name], value) for name, value in wanted.items()):
         needed, got = (" ".join(f"{name}={value}" for name, value in values.items()) for values in (wanted, found))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vlaser_gym.agents.trainable import TrainableAgent
-from vlaser_gym.agents.vlaser.agent import choose_device, nano_processor
+from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device, random_policy, shipped_or_path
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
-from vlaser_gym.agents.vlaser.config import PRESETS, VlaserConfig
+from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.densities import make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
-from vlaser_gym.agents.vlaser.statistics import Statistics
-from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
+from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -25,7 +25,9 @@ from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.registry import import_string
 from vlaser_gym.settings.training import TrainSettings
 from vlaser_gym.training.collection import CollectRound
-from vlaser_gym.training.data.demonstrations import Batches, Demonstrations
+from vlaser_gym.training.data.clipping import Clipped, Normalisation
+from vlaser_gym.training.data.demonstrations import Demonstrations
+from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.distributed import ProcessGroup, own_device
 from vlaser_gym.training.environments import LearningEnv, make_learning_env, task_slots
 from vlaser_gym.training.evaluation import run_episodes, success_rates
@@ -77,29 +79,35 @@ class Job:
     # ------------------------------------------------------------------ the policy
 
     def agent(self) -> TrainableAgent:
-        """The policy to start from: Vlaser's, or whatever ``policy=module:function`` makes of ``init``."""
+        """The policy to go on from, with its own statistics: Vlaser's, or whatever ``policy=`` makes of ``init``."""
+        return self.start("keep")[0]
+
+    def start(self, statistics: str | None) -> tuple[TrainableAgent, bool]:
+        """What a run starts from, and whether its statistics stay; see :func:`initial_policy`."""
         settings = self.settings
-        if settings.policy is not None:
-            device = own_device(choose_device(settings.device))
-            made = import_string(settings.policy, "policy")(
-                self.init, robot=settings.robot, seed=settings.seed, device=device
+        if settings.policy is None:
+            policy, processor, keeps = initial_policy(settings, self.init, statistics)
+            return self.vlaser(policy, processor), keeps
+        make, device = import_string(settings.policy, "policy"), own_device(choose_device(settings.device))
+        made = make(self.init, robot=settings.robot, seed=settings.seed, device=device)
+        if not isinstance(made, TrainableAgent):
+            raise InvalidConfigError(
+                f"policy={settings.policy} should give a vlaser_gym.agents.trainable.TrainableAgent; got "
+                f"{type(made).__name__}."
             )
-            if not isinstance(made, TrainableAgent):
-                raise InvalidConfigError(
-                    f"policy={settings.policy} should give a vlaser_gym.agents.trainable.TrainableAgent; got "
-                    f"{type(made).__name__}."
-                )
-            return made
-        policy, processor = initial_policy(settings, self.init)
-        return self.vlaser(policy, processor)
+        return made, True
 
     def vlaser(self, policy: VlaserPolicy, processor: Processor) -> TrainableVlaser:
         """A Vlaser policy with the density and the auxiliary head that the algorithm's settings ask for."""
-        config, algo, density = policy.config, self.algo, None
+        algo, density = self.algo, None
+        if getattr(algo, "flow_steps", None) is not None:
+            # Its evaluations and its checkpoint act as it learned to.
+            policy.config = policy.config.replace(num_flow_steps=algo.flow_steps)
+        config = policy.config
         if getattr(algo, "density", None) is not None:
             density = make_density(
                 algo.density,
-                getattr(algo, "flow_steps", None) or config.num_flow_steps,
+                config.num_flow_steps,
                 width=config.expert_width,
                 action_dim=config.action_dim,
                 noise_level=algo.noise_level,
@@ -153,26 +161,33 @@ class Job:
 
     def demonstrations(self, agent: TrainableAgent) -> Demonstrations:
         """The first process decodes the images; the others wait, then read the same episodes."""
-        paths, group = self.settings.data_sets, self.group
+        paths, group, gripper = self.settings.data_sets, self.group, GripperColumn.parse(self.settings.gripper)
         groups = group.broadcast([len(LeRobotReader(path).groups) for path in paths])
         readers = [LeRobotReader(path, count) for path, count in zip(paths, groups, strict=True)]
         if not group.is_main_process:
             group.barrier()
-        data = Demonstrations(readers, agent.robot, agent.horizon, agent.resize)
+        data = Demonstrations(readers, agent.robot, agent.horizon, agent.resize, gripper)
         if group.is_main_process:
             group.barrier()
         return data
 
-    def batches(self, agent: TrainableAgent) -> Batches:
-        """Demonstrations in batches. A fresh Vlaser policy takes their statistics; a continued run keeps its own."""
-        data = self.demonstrations(agent)
-        if isinstance(agent, TrainableVlaser):
-            stored = self.path / POLICY_FOLDER
-            has = (stored / "statistics.json").is_file()
-            statistics = Statistics.load(stored) if has else data.statistics()
-            old = agent.processor
-            agent.processor = Processor(old.prompt, old.resize, old.robot, statistics)
-        return Batches(data, agent, self.settings.seed)
+    def normalisation(self, agent: TrainableAgent, data: Demonstrations, keeps: bool) -> Normalisation | None:
+        """Give a Vlaser policy the statistics that it and the data go by; a run that goes on keeps those it began with.
+
+        Returns:
+            whose they are and what they clip of the data; ``None`` for policies that have no statistics.
+        """
+        if not isinstance(agent, TrainableVlaser):
+            return None
+        stored = self.path / POLICY_FOLDER / STATISTICS_FILE
+        if stored.is_file():
+            whose, statistics = "run", Statistics.load(stored)
+        elif keeps:
+            whose, statistics = "keep", agent.processor.statistics
+        else:
+            whose, statistics = "data", data.statistics()
+        agent.processor = replace(agent.processor, statistics=statistics)
+        return Normalisation(whose, Clipped.of(data, statistics))
 
     def rounds(self) -> Callable[[int, Any], list[Path] | None]:
         """Runs that are there, or, in iterated mode, those that the policy of the moment makes."""
@@ -207,25 +222,56 @@ class Job:
         return success_rates(results)
 
 
-def initial_policy(settings: TrainSettings, init: str) -> tuple[VlaserPolicy, Processor]:
-    """The Vlaser policy that a run starts from, and its processor."""
+def initial_policy(
+    settings: TrainSettings, init: str, statistics: str | None = None
+) -> tuple[VlaserPolicy, Processor, bool]:
+    """The Vlaser policy that a run starts from, its processor, and whether the statistics in it stay.
+
+    Args:
+        settings: of the run.
+        init: a name or an existing folder.
+        statistics: ``"keep"``, ``"data"``, or ``None`` for what fits the start. Where the data's are to come, the
+            processor holds others until they are known.
+
+    Raises:
+        InvalidConfigError: for ``"keep"`` and a start with random weights.
+        MissingAssetError: for a policy without its statistics.
+    """
     device = own_device(choose_device(settings.device))
-    if init in PRESETS:
-        config = VlaserConfig.preset(init, settings.robot or "widowx", **settings.settings)
-        if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
-            raise InvalidConfigError(f"init={init} needs a tokenizer; give the folder of a VLM instead.")
-        return VlaserPolicy.initialise(config, settings.seed, device=device), nano_processor(config)
-    if not Path(init).exists():
-        raise UnknownNameError("init (a preset or an existing folder)", init, PRESETS)
+    if init.startswith(RANDOM):
+        policy, processor = random_policy(init, settings.robot, settings.settings, settings.seed, device)
+        _check_has_statistics(init, statistics, has=False)
+        return policy, processor, False
+    source = shipped_or_path(init)
+    if not Path(source).exists():
+        names = [*SHIPPED_NAMES, *(f"{RANDOM}{name}" for name in PRESETS)]
+        raise UnknownNameError("init (a name or an existing folder)", init, names)
     policy, report = load_policy(
-        init,
+        source,
         robot=settings.robot,
         dtype=torch.float32,
         device=device,
         seed=settings.seed,
         settings=settings.settings,
     )
-    if report.layout == "vlm":
+    is_policy = report.layout != "vlm"
+    _check_has_statistics(init, statistics, has=is_policy)
+    if not is_policy:
         print(f"{init} is a vision-language model: the action expert starts with random weights")
     policy.reset_parameters(settings.seed, settings.fresh)
-    return policy, Processor.load(init, policy.config)
+    is_trained = is_policy and "expert" not in settings.fresh
+    keeps = is_policy and (statistics or ("keep" if is_trained else "data")) == "keep"
+    if is_trained and not keeps:
+        print(
+            f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once"
+        )
+    known = None if keeps else OF_ROBOT[str(policy.config.robot)]
+    return policy, Processor.load(source, policy.config, statistics=known), keeps
+
+
+def _check_has_statistics(init: str, statistics: str | None, *, has: bool) -> None:
+    if statistics == "keep" and not has:
+        raise InvalidConfigError(
+            f"{init} is no policy yet: its action expert starts with random weights, and there are no statistics to "
+            f"keep; give the folder of a policy with init=, or train one first (algo=sft without algo.statistics=keep)."
+        )

@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vlaser_gym.evaluation.files import read_lines
+from vlaser_gym.evaluation.records import COUNT, check_fields
+
 Row = dict[str, Any]
 
 
@@ -58,16 +61,12 @@ class MetricLogger:
 
 
 def read_metrics(file: Path) -> list[Row]:
-    """Rows of ``metrics.jsonl``; a cut last line is left out."""
-    if not file.is_file():
-        return []
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    """Rows of ``metrics.jsonl``; a cut last line is left out.
+
+    Raises:
+        StorageError: for any other line that is damaged.
+    """
+    return read_lines(file, lambda row: check_fields(row, {"step": COUNT}))
 
 
 def draw_curves(runs: dict[str, list[Row]], file: Path) -> None:

@@ -23,6 +23,7 @@ from vlaser_gym.agents.trainable import Draws, TrainableAgent
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import SftSettings
 from vlaser_gym.training.data.augment import Augmentation
+from vlaser_gym.training.data.clipping import Normalisation
 from vlaser_gym.training.data.demonstrations import Batches
 from vlaser_gym.training.job import Job
 from vlaser_gym.training.seeds import seed_of
@@ -55,6 +56,7 @@ class SupervisedFineTuning(Trainer):
         batches: what to train on.
         settings: see :class:`SftSettings`.
         path, options: see :class:`Trainer`.
+        normalisation: by whose statistics the batches go.
 
     Attributes:
         average: the policy with averaged weights, in evaluation mode: what is stored and evaluated.
@@ -67,9 +69,10 @@ class SupervisedFineTuning(Trainer):
         settings: SftSettings,
         path: str | Path,
         options: RunOptions | None = None,
+        normalisation: Normalisation | None = None,
     ) -> None:
         super().__init__(agent, path, settings.steps, options)
-        self.batches, self.settings = batches, settings
+        self.batches, self.settings, self.normalisation = batches, settings, normalisation
         if settings.batch_size % (self.group.size * settings.accumulate):
             raise InvalidConfigError(
                 f"algo.batch_size must be a multiple of processes times algo.accumulate; got {settings.batch_size}, "
@@ -185,6 +188,19 @@ class SupervisedFineTuning(Trainer):
 
     # ------------------------------------------------------------------ files
 
+    def describe(self) -> str:
+        """See :class:`Trainer`; and what it learns from."""
+        data = self.batches.data
+        lines = [f"{super().describe()}; {len(data):,} rows of {data.num_episodes} episodes"]
+        return "\n".join([*lines, *(self.normalisation.lines() if self.normalisation is not None else [])])
+
+    def record(self) -> dict[str, Any]:
+        """See :class:`Trainer`."""
+        return {
+            "rows": len(self.batches.data),
+            **(self.normalisation.record() if self.normalisation is not None else {}),
+        }
+
     def state(self) -> dict[str, Any]:
         """See :class:`Trainer`."""
         return {
@@ -230,9 +246,12 @@ def parameter_groups(agent: TrainableAgent, settings: SftSettings) -> list[dict[
 
 def build(job: Job) -> SupervisedFineTuning:
     """``algo=sft``."""
-    agent = job.agent()
+    agent, keeps = job.start(job.algo.statistics)
     # Before the demonstrations, which may take minutes to read.
     choose_trained(agent, job.algo.freeze, 0, job.settings.seed)
     if job.settings.evaluate_episodes:
         job.check_robot(agent)
-    return SupervisedFineTuning(agent, job.batches(agent), job.algo, job.path, job.options)
+    data = job.demonstrations(agent)
+    normalisation = job.normalisation(agent, data, keeps)
+    batches = Batches(data, agent, job.settings.seed)
+    return SupervisedFineTuning(agent, batches, job.algo, job.path, job.options, normalisation)

@@ -143,6 +143,10 @@ class StockTraining:
         """How far it came, and where the model lies."""
         return f"{self.timesteps:,} of {self.settings.timesteps:,} actions. Model: {self.path / MODEL_FILE}"
 
+    def record(self) -> dict[str, Any]:
+        """Nothing besides the settings."""
+        return {}
+
     def close(self) -> None:
         """Stop the environments."""
         self.env.close()

@@ -169,6 +169,10 @@ class Trainer(ABC):
         """How far the run came, and where its policy lies."""
         return f"{self.unit.capitalize()} {self.done} of {self.total}. Policy: {self.path / POLICY_FOLDER}"
 
+    def record(self) -> dict[str, Any]:
+        """What a start keeps in ``starts.jsonl`` besides the settings."""
+        return {}
+
     def close(self) -> None:  # noqa: B027  (most hold nothing)
         """Free what the trainer holds."""
 

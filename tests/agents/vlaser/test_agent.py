@@ -11,9 +11,10 @@ import torch
 from fabricate_vlm import SPECIAL_IDS, VOCAB_SIZE, write_tokenizer, write_vlm
 
 from vlaser_gym.agents import Agent, make_agent
-from vlaser_gym.agents.vlaser.agent import VlaserAgent, load_agent
-from vlaser_gym.agents.vlaser.checkpoint import CheckpointError, save_pretrained, save_released
+from vlaser_gym.agents.vlaser.agent import VlaserAgent, load_agent, nano_agent, nano_processor
+from vlaser_gym.agents.vlaser.checkpoint import CheckpointError, released_state, save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.exploration import load_exploring_agent
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
 from vlaser_gym.agents.vlaser.rotation import axis_angle_from_euler
@@ -175,18 +176,6 @@ class TestActions:
         np.testing.assert_allclose(chunk[:, :3], [FRACTAL.denormalize_action(np.zeros(7))[:3]] * 2, atol=1e-12)
         np.testing.assert_allclose(chunk[:, 6], [0.8, 0.8], atol=1e-6)
 
-    def test_hold_counts_executed_steps_only(self, make) -> None:
-        """15 control steps are 7.5 chunks of 2, although each chunk predicts 4."""
-        agent = make("google_robot")
-        agent.reset(np.array([0]), [address(0, "google_robot")])
-        commands = []
-        for decision in range(9):
-            normalised = torch.zeros(1, 4, 7)
-            normalised[..., 6] = 1.0 if decision == 0 else 0.0
-            agent.decide = lambda *_, answer=normalised, clamp: answer
-            commands += agent.act(batch([observation(0, 0)]), np.array([0]))[0, :, 6].tolist()
-        assert commands == [-1.0] * 15 + [1.0] * 3
-
     def test_act_steps(self, make) -> None:
         normalised = np.zeros((1, 4, 7), np.float32)
         assert self.chunk(make, normalised, "widowx", act_steps=1).shape == (1, 7)
@@ -240,17 +229,22 @@ class TestCheckpoints:
 
     @pytest.fixture
     def released(self, tmp_path: Path) -> tuple[Path, VlaserPolicy]:
-        """A released-layout file for Google Robot, its tokenizer beside it."""
+        """A file for Google Robot as the original's trainer writes it, its tokenizer beside it."""
         config = VlaserConfig.preset("toy", "google_robot", vocab_size=VOCAB_SIZE, **SETTINGS)
         policy = VlaserPolicy.initialise(config, seed=3)
-        save_released(policy, tmp_path / "step100.pt")
+        torch.save({"model": released_state(policy)[0]}, tmp_path / "step100.pt")
         write_tokenizer(tmp_path)
         return tmp_path / "step100.pt", policy
 
     def test_released_file_drives_the_agent(self, released: tuple[Path, VlaserPolicy]) -> None:
         file, policy = released
         config = {"_target_": "vlaser_gym.agents.vlaser.agent.load_agent", "checkpoint": str(file)}
-        agent = make_agent({**config, "settings": SETTINGS, "device": "cpu", "micro_batch": 2})
+        config |= {"settings": SETTINGS, "device": "cpu", "micro_batch": 2}
+        with pytest.warns(
+            UserWarning, match=r"says nothing of its statistics and gets those of fractal, .*=fractal says"
+        ):
+            assert make_agent(config).processor.statistics == FRACTAL  # type: ignore[attr-defined]
+        agent = make_agent({**config, "statistics": "fractal"})
         processor = Processor.build(policy.config, QwenTokenizer(file.parent))
         expected = roll_out(VlaserAgent(policy, processor, micro_batch=2), [0, 1], [0, 1], "google_robot")
         assert expected.shape == (2, 3, 2, 7)
@@ -262,7 +256,8 @@ class TestCheckpoints:
 
     def test_settings_that_the_file_cannot_hold(self, released: tuple[Path, VlaserPolicy]) -> None:
         def agent(**options: object) -> VlaserAgent:
-            return load_agent(str(released[0]), device="cpu", micro_batch=1, **options)  # type: ignore[arg-type]
+            known = {"device": "cpu", "micro_batch": 1, "statistics": "fractal"}
+            return load_agent(str(released[0]), **{**known, **options})  # type: ignore[arg-type]
 
         usual = roll_out(agent(settings=SETTINGS), [0], [0], "google_robot", steps=1)
         other = agent(settings={**SETTINGS, "time_max_period": 10_000.0})
@@ -305,9 +300,10 @@ class TestCheckpoints:
     @pytest.mark.golden
     def test_released_file_with_the_real_tokenizer(self, shared: Path, tmp_path: Path) -> None:
         policy = VlaserPolicy.initialise(VlaserConfig.preset("toy"), seed=1)
-        save_released(policy, tmp_path / "step1.pt")
+        torch.save({"model": released_state(policy)[0]}, tmp_path / "step1.pt")
         agent = load_agent(
             str(tmp_path / "step1.pt"),
+            statistics="bridge",
             tokenizer=str(shared / "assets" / "internvl3_tokenizer"),
             device="cpu",
             micro_batch=2,
@@ -327,12 +323,27 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match="for widowx"):
             load_agent(file, robot="widowx", device="cpu")
         with pytest.raises(InvalidConfigError, match="padding and image tokens"):
-            load_agent(file, tokenizer="bytes", settings=SETTINGS, device="cpu")
+            load_agent(file, tokenizer="bytes", statistics="fractal", settings=SETTINGS, device="cpu")
         with pytest.raises(InvalidConfigError, match="device is one of"):
             load_agent(file, device="gpu0")
         (tmp_path / "vocab.json").unlink()
         with pytest.raises(MissingAssetError, match=r"agent\.tokenizer=FOLDER"):
-            load_agent(file, settings=SETTINGS, device="cpu")
+            load_agent(file, statistics="fractal", settings=SETTINGS, device="cpu")
+
+    def test_a_policy_without_its_statistics_is_refused(self, tmp_path: Path) -> None:
+        """Bridge's were taken without a word: every action had another size."""
+        config = VlaserConfig.preset("nano")
+        folder = tmp_path / "policy"
+        save_pretrained(VlaserPolicy.initialise(config), folder)
+        nano_processor(config, dataclasses.replace(BRIDGE, num_trajectories=7)).save(folder)
+        (folder / "statistics.json").rename(tmp_path / "mine.json")
+        for make in (load_agent, nano_agent, load_exploring_agent):
+            with pytest.raises(MissingAssetError, match=r"without statistics\.json.*agent\.statistics=FILE") as caught:
+                make(str(folder))
+            assert "\n" not in str(caught.value)
+        assert load_agent(str(folder), statistics="bridge", device="cpu").processor.statistics == BRIDGE
+        mine = load_agent(str(folder), statistics=str(tmp_path / "mine.json"), device="cpu")
+        assert mine.processor.statistics.num_trajectories == 7
 
     def test_a_talking_model_cannot_act(self, tmp_path: Path) -> None:
         write_vlm(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from vlaser_gym.agents.vlaser.checkpoint import (
     load_policy,
     load_pretrained,
     read_unused,
+    released_state,
     save_pretrained,
     save_released,
 )
@@ -84,6 +86,37 @@ def test_released_names_at_full_size_are_the_published_ones() -> None:
     heads = {key: shape for key, shape in published.items() if "lm_head" in key}
     written = {key: tuple(v.shape) for name, v in policy.state_dict().items() for key in layouts.released_keys(name)}
     assert written | heads == published
+
+
+#: The 8B code path: the same names with these shapes.
+FULL_8B = dataclasses.replace(FULL, width=3584, q=3584, kv=512, mlp=18_944, expert_mlp=5600)
+
+
+@pytest.mark.parametrize(("preset", "sizes"), [("vlaser_2b", FULL), ("vlaser_8b", FULL_8B)])
+def test_a_policy_grown_from_a_vlm_is_written_with_the_published_shapes(preset: str, sizes: Sizes) -> None:
+    """Full size, without memory: a VLM has 151,674 tokens, the original's loader wants 151,930 and no key missing."""
+    policy = VlaserPolicy.on_meta(VlaserConfig.preset(preset, vocab_size=151_674))
+    head = torch.empty(151_674, policy.config.width, device="meta")
+    for unused, made in (({}, 2), ({"internvl_model.language_model.lm_head.weight": head}, 1)):
+        state, made_up = released_state(policy, unused)
+        assert {k: tuple(v.shape) for k, v in state.items()} == {
+            k: s for keys, s in released_groups(sizes) for k in keys
+        }
+        assert (len(state), len(made_up)) == (1713, made)
+    for keys, _ in released_groups(sizes):
+        assert len({id(state[key]) for key in keys}) == 1, keys
+    assert layouts.fits_original(policy.config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"vocab_size": 151_931}, {"image_size": 224}, {"expert_mlp": 4000}, {"layers": 27}, {"head_dim": 64}],
+    ids=str,
+)
+def test_other_sizes_are_known_to_be_none_of_the_originals(change: dict[str, int]) -> None:
+    assert not layouts.fits_original(VlaserConfig.preset("vlaser_2b", **change))
+    assert layouts.fits_original(VlaserConfig.preset("vlaser_2b", "google_robot", expert_mlp=4096))
+    assert not layouts.fits_original(VlaserConfig.preset("nano"))
 
 
 @pytest.mark.parametrize(
@@ -471,6 +504,26 @@ def test_back_to_the_released_layout(tmp_path: Path, file: Path, state: dict[str
     made = save_released(policy, tmp_path / "c.pt")
     assert sorted(made) == sorted(key for key in state if key.endswith("lm_head.weight"))
     assert set(torch.load(tmp_path / "c.pt", weights_only=True)["model"]) == set(state)
+
+
+def test_our_file_holds_what_the_released_layout_cannot(tmp_path: Path) -> None:
+    config = VlaserConfig.preset("nano", horizon=6, num_flow_steps=3, position_start=0, time_max_period=77.0)
+    policy = VlaserPolicy.initialise(config, seed=3)
+    save_released(policy, tmp_path / "a.pt")
+    for source in (tmp_path / "a.pt", tmp_path):
+        again, report = load_policy(source)
+        assert (again.config, report.layout, report.assumed) == (config, "file", {})
+        for name, tensor in policy.state_dict().items():
+            assert torch.equal(again.state_dict()[name], tensor), name
+    assert read_unused(tmp_path / "a.pt") == {}
+    assert load_policy(tmp_path / "a.pt", settings={"num_flow_steps": 9})[0].config.num_flow_steps == 9
+    with pytest.raises(CheckpointError, match="so it is for widowx"):
+        load_policy(tmp_path / "a.pt", robot="google_robot")
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    for damage, match in (([], "damaged or of a newer version"), ({"policy": {"widths": 3}}, "widths")):
+        told = {**content["vlaser_gym"], **damage} if damage else damage
+        with pytest.raises(CheckpointError, match=match):
+            load_policy(write(tmp_path / "b.pt", {**content, "vlaser_gym": told}))
 
 
 # --- memory

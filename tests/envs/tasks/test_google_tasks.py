@@ -314,8 +314,11 @@ def test_distractors_lie_apart_from_each_other_and_from_the_can(variant: str, co
         np.testing.assert_array_equal(layout.object_pose[0], PICK.layout(f"grid:{k}").object_pose[0])
         others = layout.object_pose[1:]
         assert len(others) == count
-        assert (others[:, :2] > (-0.51, 0.04)).all()
-        assert (others[:, :2] < (-0.09, 0.36)).all()
+        # Dropped inside the area; a standing orange or apple rolls on from there.
+        posture = ("flat", "flat", "upright")[k // 25], (np.pi, np.pi / 2, 0.0)[k // 25]
+        rolled = [resting(name, *posture, (0.0, 0.0), 0.0)[:2] for name in layout.cast.split("+")[1:]]
+        assert (others[:, :2] - rolled > (-0.500001, 0.049999)).all()
+        assert (others[:, :2] - rolled < (-0.099999, 0.350001)).all()
         distances.append(np.linalg.norm(others[:, :2] - layout.object_pose[0, :2], axis=1).min())
         for a, b in itertools.combinations(others, 2):
             assert np.linalg.norm(a[:2] - b[:2]) > 0.04
@@ -599,7 +602,8 @@ def test_objects_and_rests() -> None:
         assert min(item.inertia) > 0
         assert sum(item.inertia) > 2 * max(item.inertia)
         np.testing.assert_allclose(np.linalg.norm(item.com_rotation), 1, atol=1e-5)
-    assert sum(rest.recorded for rest in RESTS.values()) == 9
+    computed = {key for key, rest in RESTS.items() if not rest.recorded}
+    assert computed == {("seven_up", "flat"), ("redbull_baked", "flat"), ("bottle_baked_v2", "flat")}
     heavy, light = body("apple"), body("apple", 200)
     np.testing.assert_allclose(np.array(heavy.inertia), 4 * np.array(light.inertia))
     assert replace(heavy, mass=light.mass, inertia=light.inertia) == light
@@ -634,7 +638,10 @@ def hulls(path) -> list[np.ndarray]:
 @pytest.mark.golden
 @pytest.mark.parametrize("model", sorted({shape_of(model): model for model in MODELS}.values()))
 def test_shapes_rest_on_the_ground_and_inside_their_outlines(shared, model: str) -> None:
-    """Against the original's collision shapes: lowest point, outline, and mass (PhysX trims the hulls by up to 3 %)."""
+    """Against the original's collision shapes: lowest point, outline, and mass.
+
+    PhysX trims the hulls by up to 3 %: corners of the mesh lie below the ground where the trimmed hull rests on it.
+    """
     points = hulls(shared / "assets" / "simplerenv" / "data" / "custom" / "models" / model / "collision.obj")
     every, seen = np.concatenate(points), 0
     for posture in ("flat", "upright"):
@@ -642,14 +649,15 @@ def test_shapes_rest_on_the_ground_and_inside_their_outlines(shared, model: str)
             continue
         pose = resting(model, posture, 0.7, (0.0, 0.0), 1.0)
         placed = pose[:3] + Rotation.from_quat(pose[3:], scalar_first=True).apply(every)
-        assert -0.00025 < placed[:, 2].min() - 1.0 < 0.00001
+        recorded = rest_of(model, posture).recorded
+        assert (-0.00075 if recorded else -0.00005) < placed[:, 2].min() - 1.0 < 0.00001
         x_axis = Rotation.from_quat(pose[3:], scalar_first=True).apply([1, 0, 0])[:2]
         x_axis /= np.linalg.norm(x_axis)
         flat = placed[:, :2] - pose[:2]
         along, across = flat @ x_axis, flat @ [-x_axis[1], x_axis[0]]
         extent = rest_of(model, posture).extent
         np.testing.assert_allclose(extent, [along.min(), along.max(), across.min(), across.max()], atol=1e-4)
-        assert np.linalg.norm(pose[:2]) < 0.0055
+        assert recorded or np.linalg.norm(pose[:2]) < 0.004
         seen += 1
     assert seen
     density = {"apple": 800, "orange": 800, "sponge": 150}.get(shape_of(model), 50)

@@ -1,9 +1,16 @@
 """The registry of tasks."""
 
+import json
+from dataclasses import asdict
+
+import numpy as np
 import pytest
 
 from vlaser_gym.envs.tasks import PRESETS, by_robot, get_task, resolve, task_names
+from vlaser_gym.envs.tasks.cabinet import DRAWERS
+from vlaser_gym.envs.tasks.google_pick import ORIENTATIONS
 from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.evaluation.published import published_table
 
 WIDOWX = (
     "widowx_carrot_on_plate",
@@ -23,6 +30,45 @@ def test_names_lead_to_tasks_of_that_name():
 def test_every_preset_names_tasks():
     assert PRESETS["widowx"] == WIDOWX
     assert all(set(names) <= set(task_names()) for names in PRESETS.values())
+
+
+def initial_states(name: str, variant: str) -> set[bytes]:
+    """Everything that is placed at the start of a task's grid layouts, and what the robot is told, as text."""
+    task, found = get_task(name), set()
+    for k in range(task.num_layouts):
+        state = asdict(task.layout(f"grid:{k}", variant)) | {"told": task.instruction(f"grid:{k}", variant)}
+        found.add(json.dumps(state, default=lambda poses: np.round(poses, 9).tolist(), sort_keys=True))
+    return found
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_holds_each_episode_once_in_every_variant(preset):
+    variants = {variant for name in PRESETS[preset] for variant in get_task(name).variants}
+    assert len(variants) >= (1 if preset == "widowx" else 22)
+    for variant in variants:
+        states = [initial_states(name, variant) for name in PRESETS[preset] if variant in get_task(name).variants]
+        assert sum(map(len, states)) == len(set().union(*states)), variant
+
+
+def test_other_names_of_the_same_episodes_are_tasks_still():
+    """A published column is its parts; the plain move near is version 1, which no published table uses."""
+    pick, near, *drawers, apple = PRESETS["google_robot"]
+    orientations = [initial_states(f"google_robot_pick_{name}_coke_can", "default") for name in ORIENTATIONS]
+    assert initial_states(pick, "default") == set().union(*orientations)
+    for task in drawers:
+        places = [initial_states(task.replace("_drawer", f"_{name}_drawer"), "default") for name in DRAWERS]
+        assert initial_states(task, "default") == set().union(*places)
+    plain, one = (initial_states(f"google_robot_move_near{version}", "default") for version in ("", "_v1"))
+    assert plain == one
+    assert not plain & initial_states(near, "default")
+    assert initial_states(near, "aggregation") == initial_states("google_robot_move_near", "aggregation")
+    assert initial_states(apple, "default") < initial_states("google_robot_place_in_closed_top_drawer", "default")
+    assert initial_states(pick, "default") < initial_states("google_robot_pick_object", "default")
+
+
+def test_the_preset_is_what_the_published_tables_pool():
+    columns = published_table("open-pi-zero-google").columns
+    assert sorted(PRESETS["google_robot"]) == sorted(task for tasks in columns.values() for task in tasks)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
@@ -9,12 +10,15 @@ from typing import Any
 
 import pytest
 from fabricate_run import TASKS, addresses, fabricate_run
+from rich.console import Console
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import InvalidConfigError, StorageError
 from vlaser_gym.evaluation.report import builder, find_videos, write_report
 from vlaser_gym.evaluation.store import read_records
+from vlaser_gym.evaluation.summary import summarise
+from vlaser_gym.evaluation.table import result_table
 from vlaser_gym.evaluation.video import video_folder, video_name
 
 WHERE = addresses(layouts=6)
@@ -45,7 +49,18 @@ def test_the_page_knows_every_episode(tmp_path: Path) -> None:
     assert last["decisions"] == [0, 4, 8]
     assert last["flags"]["success"] == [[8, 12]]
     assert first["flags"]["success"] == [[5, 6]]
-    assert data["episodes"][0]["instruction"] == "put carrot on plate"
+    assert first["told"] == [[0, "put carrot on plate"]]
+
+
+def test_the_page_knows_when_the_second_stage_began(tmp_path: Path) -> None:
+    known, older, lost = addresses(["google_robot_place_apple_in_closed_top_drawer"], layouts=3)
+    first, second = "open top drawer", "place apple into top drawer"
+    told = {known: [first] * 8 + [second] * 5}
+    run = fabricate_run(tmp_path / "run", dict.fromkeys((known, older, lost), False), states=True, told=told)
+    (run / "states" / "google_robot_place_apple_in_closed_top_drawer.default.grid-0002.trial-0.npz").unlink()
+    sides = [episode["sides"][0] for episode in data_of(write_report(run))["episodes"]]
+    assert sides[0]["told"] == [[0, first], [8, second]]
+    assert sides[1]["told"] == sides[2]["told"] == [[0, first], [1, f"unknown (at the start: {first})"]]
 
 
 def test_the_table_shows_rates_and_intervals(tmp_path: Path) -> None:
@@ -56,6 +71,27 @@ def test_the_table_shows_rates_and_intervals(tmp_path: Path) -> None:
     assert cells[:4] == ["6", "50.0", "[18.8,", "81.2]"]
     assert "66.7" in cells, "success at any step"
     assert "Not the same protocol: engine mujoco here, simpler there" in text
+
+
+def test_steps_to_success_are_those_of_the_terminal(tmp_path: Path) -> None:
+    """Four episodes: success from step 9 on, success at step 6 alone, failure of 12 steps, crash. By hand."""
+    where = addresses(TASKS[:1], layouts=4)
+    run = fabricate_run(tmp_path / "run", {x: x == where[0] for x in where}, lost=where[1:2], errors=where[3:])
+    table = re.search(r"<table>(.*?)</table>", write_report(run).read_text(), re.DOTALL)
+    assert table
+    columns, row = (re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", table[1], re.DOTALL) for tag in ("th", "td"))
+    told = dict(zip(columns[-2 - 1 : -1], row[-2:], strict=True))
+    assert told == {
+        "Steps to success (if any)": f"{(9 + 6) / 2:.1f}",
+        "Steps if stopped at success": f"{(9 + 6 + 12) / 3:.1f}",
+    }
+    console = Console(file=io.StringIO(), width=160)
+    console.print(result_table(summarise(read_records(run), [get_task(TASKS[0])]), {}, plain=True))
+    printed = [[cell.strip() for cell in line.split("|")] for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    heads = [" ".join(filter(None, cells)) for cells in zip(*printed[1:4], strict=True)]
+    values = dict(zip(heads, next(cells for cells in printed if TASKS[0] in cells), strict=True))
+    assert values["steps to success (if any)"] == told["Steps to success (if any)"]
+    assert values["steps"] == "12.0"
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:

@@ -137,6 +137,29 @@ def test_a_click_plays_the_video(browser: Browser, pages: dict[str, Path]) -> No
     assert browser.errors == []
 
 
+def test_the_player_says_what_the_robot_was_told_at_the_shown_step(browser: Browser, tmp_path: Path) -> None:
+    """The second stage begins at step 4 of A and at step 8 of B."""
+    (where,) = addresses(["google_robot_place_apple_in_closed_top_drawer"], layouts=1)
+    first, second = "open top drawer", "place apple into top drawer"
+    a, b = (
+        fabricate_run(
+            tmp_path / name, {where: False}, states=True, told={where: [first] * begin + [second] * (13 - begin)}
+        )
+        for name, begin in (("a", 4), ("b", 8))
+    )
+    browser.open(write_report(a, {}, b, compare_videos={}))
+    browser.evaluate("document.querySelector('.tile').click()")
+    said = "document.querySelector('#player-instruction').textContent"
+    assert browser.evaluate(said) == first
+    for step, expected in ((3, first), (4, f"A: {second} / B: {first}"), (7, f"A: {second} / B: {first}"), (8, second)):
+        browser.evaluate(
+            f"(field => {{ field.value = {step}; field.dispatchEvent(new Event('input')); }})"
+            "(document.querySelector('#step'))"
+        )
+        assert browser.evaluate(said) == expected, step
+    assert browser.errors == []
+
+
 def test_steps_pictures_and_chunks_agree(browser: Browser, pages: dict[str, Path]) -> None:
     """Moving to a step shows the frame after that step; chunk boundaries are where the agent decided."""
     browser.open(pages["run"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fabricate_run import plain_record
 from PIL import Image
 
 from vlaser_gym.envs.address import Address
@@ -38,8 +39,7 @@ def test_each_episode_shows_its_last_state(tmp_path: Path, monkeypatch: pytest.M
     where = [Address(task, layout=f"grid:{k}") for task in ("a", "b") for k in range(20)]
     with RunStore(tmp_path / "run", {}) as store:
         for k, address in enumerate(where):
-            fields = ("task", "variant", "layout", "trial")
-            record = {**{name: getattr(address, name) for name in fields}, "look": "painted"}
+            record = plain_record(address, look="painted")
             states = {"qpos": np.full((3, 2), 0.0), "object/carrot": np.zeros((3, 7)), "action": np.zeros((2, 7))}
             states["qpos"][-1] = 5 * k
             store.add(record, states if k else None)

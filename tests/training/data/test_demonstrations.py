@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+import imageio.v2 as imageio
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from demonstrations import SIZE, fake_episode, tiny_config, write_set
+import torch
+from demonstrations import SIZE, TINY, fake_episode, tiny_config, write_old_set, write_set
 from scipy.spatial.transform import Rotation
 
 from vlaser_gym.agents.vlaser.agent import nano_processor
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
-from vlaser_gym.agents.vlaser.processor import ResizeImage, robot_proprio
+from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.cli import load
+from vlaser_gym.errors import GymError, InvalidConfigError
 from vlaser_gym.evaluation.lerobot import LeRobotReader, LeRobotWriter
-from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, chunked
+from vlaser_gym.train import main as train
+from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, cached_pixels, chunked
+from vlaser_gym.training.data.gripper_column import GripperColumn
 
 
 def agent_of(data, statistics=None) -> TrainableVlaser:
@@ -22,7 +32,7 @@ def agent_of(data, statistics=None) -> TrainableVlaser:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
-    paths = [write_set(folder / "a", 3, every=2), write_set(folder / "b", 4, every=2)]
+    paths = [write_set(folder / "a", 3, rows=9, every=2), write_set(folder / "b", 4, rows=9, every=2)]
     return Demonstrations([LeRobotReader(path) for path in paths], "widowx", 4, ResizeImage(SIZE, "area"))
 
 
@@ -34,17 +44,72 @@ def test_chunks_repeat_the_last_action_behind_the_end():
     np.testing.assert_array_equal(got, [[ran[i] for i in row] for row in expected])
 
 
-def test_rows_come_back_as_they_were_recorded(data):
-    """Rows 0 to 14 are the first set's, then the second set begins again with the same first episode."""
-    episodes = [fake_episode(n, 5 + n % 2, 2) for n in (0, 1, 2, 0, 1, 2, 3)]
-    frames = np.concatenate([episode.frames for episode in episodes])
+def samples_by_hand(episodes, every, horizon):
+    """Of each decision: picture, proprioception, actions from there on (the last one repeated), instruction, state."""
+    found = []
+    for episode in episodes:
+        for row in range(0, len(episode), every):
+            rows = [min(row + h, len(episode) - 1) for h in range(horizon)]
+            columns = episode.columns
+            told = episode.instructions[row]
+            found.append(
+                (episode.frames[row], columns["proprio"][row], columns["label"][rows], told, columns["state"][row])
+            )
+    return [list(part) for part in zip(*found, strict=True)]
+
+
+def check_samples(data, episodes, every, horizon=4):
+    frames, proprio, actions, told, state = samples_by_hand(episodes, every, horizon)
+    assert len(data) == len(frames)
     np.testing.assert_array_equal(data.pixels(np.arange(len(data))), frames)
+    np.testing.assert_array_equal(data.actions[..., :3], np.stack(actions)[..., :3])
+    np.testing.assert_array_equal(data.actions[..., 6], np.stack(actions)[..., 6] > 0)
+    expected = Rotation.from_rotvec(np.stack(actions)[..., 3:6].reshape(-1, 3)).as_euler("xyz")
+    np.testing.assert_allclose(data.actions[..., 3:6].reshape(-1, 3), expected, atol=1e-9)
+    np.testing.assert_array_equal(data.proprio[:, :3], np.stack(proprio)[:, :3])
+    np.testing.assert_array_equal(data.state, state)
+    assert [data.instructions[i] for i in data.instruction] == told
+
+
+def test_samples_are_what_was_recorded_at_the_decisions(data):
+    """The second set begins again with the same first episodes."""
+    episodes = [fake_episode(n, 9 + n % 2, 2) for n in (0, 1, 2, 0, 1, 2, 3)]
+    check_samples(data, episodes, every=2)
     shuffled = np.random.default_rng(0).permutation(len(data))
+    frames = np.stack(samples_by_hand(episodes, 2, 4)[0])
     np.testing.assert_array_equal(data.pixels(shuffled), frames[shuffled])
-    assert [data.instructions[i] for i in data.instruction] == [text for e in episodes for text in e.instructions]
-    labels = np.concatenate([e.columns["label"] for e in episodes])
-    np.testing.assert_allclose(data.actions[:, 0, :3], labels[:, 0, :3], atol=1e-12)
-    np.testing.assert_array_equal(data.actions[:, 0], labels[:, 0])
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_data_sets_of_the_layout_of_before_give_the_same_samples(tmp_path, every):
+    """So that nano's recipe trains on exactly what it was trained on, down to the statistics."""
+    episodes = [fake_episode(n, 9 + n, every, stages=1 + n % 2) for n in range(4)]
+    write_old_set(tmp_path / "old", episodes, every)
+    with LeRobotWriter(tmp_path / "new", fps=5, robot="widowx", group=3) as writer:
+        for episode in episodes:
+            writer.add(episode)
+    old, new = (
+        Demonstrations([LeRobotReader(tmp_path / name)], "widowx", 4, ResizeImage(SIZE)) for name in ("old", "new")
+    )
+    for data in (old, new):
+        check_samples(data, episodes, every)
+    assert old.statistics() == new.statistics()
+    np.testing.assert_array_equal(old.steps, new.steps)
+    np.testing.assert_array_equal(old.proprio, new.proprio)
+    batches = [Batches(data, agent_of(data), seed=3) for data in (old, new)]
+    rows = batches[0].rows(2, 4)
+    np.testing.assert_array_equal(rows, batches[1].rows(2, 4))
+    for name in ("pixels", "input_ids", "proprio", "actions", "places"):
+        assert torch.equal(*(batch.batch(rows)[name] for batch in batches)), name
+
+
+def test_videos_of_the_layout_of_before_are_read(tmp_path):
+    episodes = [fake_episode(n, 9, 4) for n in range(2)]
+    smooth = [replace(e, frames=np.full_like(e.frames, 40 * n + 20)) for n, e in enumerate(episodes)]
+    path = write_old_set(tmp_path / "old", smooth, 4, images="mp4")
+    data = Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+    shown = data.pixels(np.arange(6)).astype(int)
+    assert np.abs(shown - np.repeat([20, 60], 3)[:, None, None, None]).max() < 5
 
 
 def test_every_row_has_the_instruction_of_its_stage(tmp_path):
@@ -67,31 +132,26 @@ def test_every_row_has_the_instruction_of_its_stage(tmp_path):
 
 
 def test_rotations_are_roll_pitch_yaw(data):
-    label = fake_episode(0, 5, 2).columns["label"][0, 0]
+    label = fake_episode(0, 9, 2).columns["label"][0]
     expected = Rotation.from_rotvec(label[3:6]).as_euler("xyz")
-    agent = agent_of(data)
-    normalised = agent.normalize_actions(data.actions[:1, 0])
-    denormalised = agent.processor.statistics.denormalize_action(normalised)
-    clipped = np.clip(expected, *(np.array(getattr(data.statistics().action, name))[3:6] for name in ("p01", "p99")))
-    np.testing.assert_allclose(denormalised[0, 3:6], clipped, atol=1e-6)
+    np.testing.assert_allclose(data.actions[0, 0, 3:6], expected, atol=1e-9)
 
 
 def test_statistics_count_every_control_step_once(data):
-    """Of each episode's last row only one of the two actions ran."""
+    """Also those between two decisions; proprioception counts where the policy reads it."""
     statistics = data.statistics()
-    episodes = [fake_episode(n, 5 + n % 2, 2).columns["label"].reshape(-1, 7)[:-1] for n in (0, 1, 2, 0, 1, 2, 3)]
+    episodes = [fake_episode(n, 9 + n % 2, 2).columns["label"] for n in (0, 1, 2, 0, 1, 2, 3)]
     ran = np.concatenate(episodes)
     np.testing.assert_allclose(statistics.action.p01[:3], np.quantile(ran[:, :3], 0.01, axis=0))
     np.testing.assert_allclose(statistics.action.mean[:3], ran[:, :3].sum(0) / len(ran))
     assert statistics.action.mean[6] == pytest.approx((ran[:, 6] > 0).mean())
-    np.testing.assert_allclose(statistics.proprio.max, robot_proprio(data.proprio, "widowx").max(0))
+    np.testing.assert_allclose(statistics.proprio.max, data.proprio.max(0))
     assert (statistics.num_transitions, statistics.num_trajectories) == (len(ran), 7)
 
 
 def test_places_are_positions_and_a_heading_modulo_quarter_turns(data):
-    episode = fake_episode(0, 5, 2)
-    found = data.places()[: len(episode)]
-    state = episode.columns["state"].astype(float)
+    state = fake_episode(0, 9, 2).columns["state"][::2].astype(float)
+    found = data.places()[: len(state)]
     np.testing.assert_allclose(found[:, :3], state[:, 8:11])
     np.testing.assert_allclose(found[:, 3:6], state[:, 15:18])
     axis = Rotation.from_quat(state[:, [12, 13, 14, 11]]).apply([1, 0, 0])
@@ -115,11 +175,9 @@ def test_batches_are_normalised_to_the_bounds(data):
     batches = Batches(data, agent_of(data, statistics), seed=0)
     batch = batches.batch(np.arange(len(data)))
     low, high = np.array(statistics.action.p01)[:6], np.array(statistics.action.p99)[:6]
-    turns = Rotation.from_rotvec(data.actions[..., 3:6].reshape(-1, 3)).as_euler("xyz").reshape(len(data), -1, 3)
-    arm = np.concatenate([data.actions[..., :3], turns], -1)
-    expected = np.clip(2 * (arm - low) / (high - low) - 1, -1, 1)
+    expected = np.clip(2 * (data.actions[..., :6] - low) / (high - low) - 1, -1, 1)
     np.testing.assert_allclose(batch["actions"][..., :6], expected, atol=1e-5)
-    np.testing.assert_array_equal(batch["actions"][..., 6], data.actions[..., 6] > 0)
+    assert set(batch["actions"][..., 6].unique().tolist()) == {0.0, 1.0}
     np.testing.assert_allclose(batch["places"].mean(0), 0, atol=1e-5)
 
 
@@ -150,3 +208,156 @@ def test_sets_of_the_other_robot_and_empty_sets_are_refused(tmp_path):
         Demonstrations([LeRobotReader(path)], "google_robot", 4, ResizeImage(SIZE))
     with pytest.raises(InvalidConfigError, match="no episode"):
         Demonstrations([LeRobotReader(path, groups=0)], "widowx", 4, ResizeImage(SIZE))
+
+
+def change(path, name, row, value, column=0):
+    """Overwrite one number of a data set."""
+    file = path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    values = np.stack(table[name].to_pylist())
+    values[row, column] = value
+    kind = table.schema.field(name).type
+    changed = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), kind.value_type), values.shape[1])
+    pq.write_table(table.set_column(table.column_names.index(name), name, changed), file)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "held"),
+    [
+        ("action", 0, r"action should hold 7 finite numbers: translation \(m\), axis-angle rotation"),
+        ("observation.state", 7, "observation.state should hold 8 finite numbers: pose of the TCP"),
+        ("privileged.state", 20, "privileged.state should hold 26 finite numbers: the simulator's state"),
+    ],
+)
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_no_number_is_named_with_its_row_before_any_picture_is_decoded(tmp_path, name, column, held, number):
+    path = write_set(tmp_path / "set", 2)
+    change(path, name, 7, number, column)
+    with pytest.raises(InvalidConfigError, match=held) as caught:
+        Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+    assert str(caught.value).startswith(f"{path}/data/chunk-000/file-000.parquet, row 7 (episode 1, frame 2): {name} ")
+    assert f"{number:.4g}" in str(caught.value)
+    assert not (path / ".cache").exists()
+
+
+def test_a_state_of_another_size_is_named(tmp_path):
+    path = write_old_set(tmp_path / "set", [fake_episode(0)], 1)
+    file = path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    shorter = pa.array([row[:7] for row in table["observation.state"].to_pylist()])
+    pq.write_table(table.set_column(0, "observation.state", shorter), file)
+    info = (path / "meta/info.json").read_text()
+    (path / "meta/info.json").write_text(info.replace('"shape": [8]', '"shape": [7]'))
+    with pytest.raises(InvalidConfigError, match=r"each row of observation.state should hold 8 .*; it holds 7"):
+        Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+
+
+def test_marks_that_cannot_be_are_refused(tmp_path):
+    path = write_set(tmp_path / "set", 1)
+    edit_column(path, "privileged.decision", lambda marks: [False] * len(marks))
+    with pytest.raises(InvalidConfigError, match=r"privileged\.decision marks no row"):
+        Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+    path = write_old_set(tmp_path / "old", [fake_episode(0, 8, 4)], 4)
+    edit_column(path, "steps", lambda steps: [steps[0], 5])
+    with pytest.raises(InvalidConfigError, match=r"row 1 \(episode 0, frame 1\): steps should be 1 to 4, .* it is 5"):
+        Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
+
+
+def edit_column(path, name, edit):
+    file = path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    column = pa.array(edit(table[name].to_pylist()), table.schema.field(name).type)
+    pq.write_table(table.set_column(table.column_names.index(name), name, column), file)
+
+
+def test_without_marks_every_row_is_a_sample(tmp_path):
+    """A data set of somebody else, beside an empty one."""
+    episode = fake_episode(0, 6)
+    path = write_old_set(tmp_path / "set", [episode], 1)
+    info = json.loads((path / "meta/info.json").read_text())
+    del info["features"]["steps"], info["vlaser_gym"]
+    (path / "meta/info.json").write_text(json.dumps(info))
+    empty = LeRobotReader(write_set(tmp_path / "empty", 1), groups=0)
+    check_samples(Demonstrations([empty, LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE)), [episode], 1)
+
+
+def foreign_set(path, gripper, robot="widowx"):
+    """A data set of somebody else whose gripper column holds these numbers, one a row."""
+    episode = fake_episode(0, rows=len(gripper))
+    episode.columns["label"][:, 6] = gripper
+    write_old_set(path, [episode], 1)
+    info = (path / "meta/info.json").read_text().replace('"vlaser_gym"', '"elsewhere"').replace("widowx", robot)
+    (path / "meta/info.json").write_text(info)
+    return LeRobotReader(path)
+
+
+def test_a_gripper_column_in_metres_is_refused_until_its_meaning_is_said(tmp_path):
+    reader = foreign_set(tmp_path / "set", [0.08, 0.004, 0.04, 0.082])
+    with pytest.raises(InvalidConfigError, match="gripper= with one of command, open, closed, width:METRES") as caught:
+        Demonstrations([reader], "widowx", 4, ResizeImage(SIZE))
+    assert "row 0 (episode 0, frame 0): the gripper, the last number of action.intended, is 0.08" in str(caught.value)
+    assert "(0.004 to 0.082 in the whole data set)" in str(caught.value)
+    said = Demonstrations([reader], "widowx", 1, ResizeImage(SIZE), GripperColumn.parse("width:0.08"))
+    np.testing.assert_allclose(said.actions[:, 0, 6], [1, 0.05, 0.5, 1])
+
+
+def test_commands_between_are_right_in_data_sets_of_this_gym_alone(tmp_path):
+    """A policy's commands to the Google Robot are any number from -1 to 1."""
+    gripper = [0.25, -1.0, 0.0]
+    episode = fake_episode(0, rows=3)
+    episode.columns["label"][:, 6] = gripper
+    with LeRobotWriter(tmp_path / "own", fps=3, robot="google_robot") as writer:
+        writer.add(episode)
+    data = Demonstrations([LeRobotReader(tmp_path / "own")], "google_robot", 1, ResizeImage(SIZE))
+    np.testing.assert_allclose(data.actions[:, 0, 6], [0.375, 1, 0.5])
+    with pytest.raises(InvalidConfigError, match=r"is 0.25 .*where it should be -1, 0 or 1"):
+        Demonstrations([foreign_set(tmp_path / "set", gripper, "google_robot")], "google_robot", 1, ResizeImage(SIZE))
+
+
+def cut_video(path, pictures=10):
+    """Take the last picture away, or add more."""
+    file = path / "videos/observation.images.main/chunk-000/file-000.mp4"
+    stored = list(imageio.get_reader(file).iter_data())
+    imageio.mimwrite(file, [*stored, *stored][:pictures], fps=5, macro_block_size=2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: change(path, "action", 3, np.nan), r"row 3 \(episode 0, frame 3\): action should hold 7 finite"),
+        (lambda path: change(path, "action", 3, 1.5, 6), r"the last number of action, is 1.5 "),
+        (cut_video, r"file-000.mp4 holds 10 pictures; by .* episode 1 ends there with picture 11\. Restore"),
+        (lambda path: cut_video(path, 12), r"holds 12 pictures; by .* episode 1 ends there with picture 11, the last"),
+    ],
+)
+def test_the_command_refuses_such_data_before_it_makes_a_run(tmp_path, damage, said):
+    path = write_set(tmp_path / "set", 2, images="mp4")
+    damage(path)
+    settings = [f"settings.{name}={value}" for name, value in TINY.items()]
+    arguments = [f"data={path}", f"run={tmp_path / 'run'}", "evaluate_episodes=0", "device=cpu", *settings]
+    with pytest.raises(GymError, match=said) as caught:
+        train(load("train", arguments))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    assert not list(path.glob(".cache/*"))
+
+
+def test_the_commands_that_read_no_data_set_take_no_meaning_of_its_gripper(tmp_path):
+    with pytest.raises(GymError, match=r"^gripper=open is not read with algo=ppo, which reads no data set; leave it"):
+        train(load("train", [f"run={tmp_path / 'run'}", "algo=ppo", f"init={tmp_path}", "gripper=open"]))
+    with pytest.raises(GymError, match="Unknown gripper 'wide'"):
+        train(load("train", [f"run={tmp_path / 'run'}", "gripper=wide"]))
+
+
+def test_pictures_are_decoded_again_when_their_file_has_changed(tmp_path):
+    path = write_set(tmp_path / "set", 1)
+    resize = ResizeImage(SIZE)
+    before = cached_pixels(LeRobotReader(path), resize)
+    episode = fake_episode(7)
+    with LeRobotWriter(tmp_path / "third", fps=5, robot="widowx") as writer:
+        writer.add(episode)
+    file = "data/chunk-000/file-000.parquet"
+    (path / file).write_bytes((tmp_path / "third" / file).read_bytes())
+    np.testing.assert_array_equal(before, fake_episode(0).frames)
+    np.testing.assert_array_equal(cached_pixels(LeRobotReader(path), resize), episode.frames)
+    assert len(list((path / ".cache").iterdir())) == 1

@@ -70,7 +70,7 @@ def test_episodes_of_several_runs_and_engines(tmp_path) -> None:
     for name, outcome in (("a", (True, 12, 4)), ("b", (False, 60, 2))):
         with RunStore(tmp_path / name, {}) as store:
             store.add(record_of(at(7), outcome), None)
-            store.add({**record_of(at(8), outcome), "error": "diverged"}, None)
+            store.add({**record_of(at(8), (False, 0, 0)), "ending": "error", "error": "diverged"}, None)
     episodes = read_episodes([tmp_path / "a", tmp_path / "b"])
     assert [e.run.name for e in episodes] == ["a", "b"], "what the simulator could not finish is no preference"
     assert [e.progress for e in episodes] == [4, 2]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
+from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import MicroBatcher
@@ -20,16 +21,20 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 Lanes = NDArray[np.int64]
 
-#: Policies that come with the package.
+#: Policies that come with the package: their folders' names stand for them wherever a checkpoint is asked for.
 SHIPPED = Path(__file__).parent / "weights"
-
-#: Actions executed per decision in Vlaser's evaluation scripts (OpenGVLab/Vlaser 40d7821), of the 4 predicted.
-ACT_STEPS = {"widowx": 4, "google_robot": 2}
+SHIPPED_NAMES = ("nano",)
+#: What stands before a preset's name to ask for random weights of its sizes.
+RANDOM = "random:"
+#: Weights up to this size (bytes) run on one thread of the CPU: a GPU would take longer to compile than to act, and
+#: physics and pictures take the other cores.
+SMALL_WEIGHTS = 50 * 2**20
 
 
 class VlaserAgent:
@@ -42,7 +47,7 @@ class VlaserAgent:
     Args:
         policy: in evaluation mode, on its device.
         processor: for the policy's robot.
-        act_steps: actions executed per decision; by default 4 (WidowX) or 2 (Google Robot).
+        act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
         micro_batch: rows of every forward pass.
         compile: see :class:`~vlaser_gym.agents.vlaser.inference.MicroBatcher`.
@@ -63,7 +68,7 @@ class VlaserAgent:
         source: str = "",
     ) -> None:
         self.policy, self.processor, self.source = policy, processor, source
-        self.act_steps = ACT_STEPS[processor.robot] if act_steps is None else act_steps
+        self.act_steps = policy.config.executed_steps if act_steps is None else act_steps
         if not 1 <= self.act_steps <= policy.config.horizon:
             raise InvalidConfigError(
                 f"act_steps is 1 to {policy.config.horizon} for this policy; got {self.act_steps}."
@@ -104,10 +109,7 @@ class VlaserAgent:
         columns = {**seen, **{name: tensor.numpy() for name, tensor in chosen.items()}}
         for row, lane in enumerate(lanes):
             self._decided[int(lane)] = {name: values[row] for name, values in columns.items()}
-        chunk = self.processor.arm_actions(chosen["chunk"].clamp(-1, 1).numpy())[:, : self.act_steps]
-        # All rows of the chunk are executed, in this order; an episode that ends inside it is reset, hold and all.
-        chunk[..., 6] = self.gripper.commands(chunk[..., 6], lanes)
-        return chunk
+        return executed_actions(chosen["chunk"].numpy(), self.processor, self.gripper, lanes, self.act_steps)
 
     def decided(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
         """What the last decision of each lane was made from, for learners.
@@ -148,6 +150,7 @@ class VlaserAgent:
             "checkpoint": self.source or None,
             "policy": config.name,
             "robot": self.robot,
+            "agent_version": AGENT_VERSIONS[self.robot],
             "parameters": sum(parameter.numel() for parameter in self.policy.parameters()),
             "image_size": config.image_size,
             "resize": self.processor.resize.filter,
@@ -175,13 +178,14 @@ def _check_robot(address: Address, robot: str) -> None:
 
 
 def load_agent(
-    checkpoint: str | None = None,
+    checkpoint: str | Path | None = None,
     *,
     robot: str | None = None,
     tokenizer: str | None = None,
     statistics: str | None = None,
     prompt: str | None = None,
     prompt_wrap: str | None = None,
+    resize: str | None = None,
     settings: Mapping[str, Any] | None = None,
     act_steps: int | None = None,
     num_flow_steps: int | None = None,
@@ -189,21 +193,29 @@ def load_agent(
     device: str | None = None,
     dtype: str = "float32",
     compile: bool | None = None,
+    seed: int = 0,
 ) -> VlaserAgent:
-    """An agent from a checkpoint.
+    """An agent of any size from a checkpoint, which says itself how its policy acts.
+
+    On the CPU, weights up to :data:`SMALL_WEIGHTS` make torch compute on one thread in this process from now on.
 
     Args:
-        checkpoint: our folder, or a file of the released layout (``.pt``).
-        robot: the robot that it must be for; by default the one whose proprioception it reads.
-        tokenizer, statistics, prompt, prompt_wrap: see :meth:`~vlaser_gym.agents.vlaser.processor.Processor.load`.
+        checkpoint: our folder; a file of the released layout (``.pt``); ``"nano"``, the trained weights that come with
+            the package (WidowX; docs/results.md says how they were made and how well they do); or ``"random:nano"``,
+            random weights of that size.
+        robot: the robot that it must be for; by default the one whose proprioception it reads. Random weights are for
+            WidowX by default.
+        tokenizer, statistics, prompt, prompt_wrap, resize: see
+            :meth:`~vlaser_gym.agents.vlaser.processor.Processor.load`.
         settings: fields of :class:`~vlaser_gym.agents.vlaser.config.VlaserConfig` that a file cannot hold, such as
             ``time_max_period``.
-        act_steps: actions executed per decision; by default the robot's, see :data:`ACT_STEPS`.
+        act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
         micro_batch: rows of every forward pass.
-        device: by default the GPU where there is one.
+        device: by default the GPU where there is one, but the CPU for small weights.
         dtype: of the weights, ``"float32"`` (as the published evaluation) or ``"bfloat16"``.
         compile: by default on a GPU only.
+        seed: of random weights.
 
     Raises:
         InvalidConfigError: without a checkpoint, or if the parts do not belong together.
@@ -213,24 +225,23 @@ def load_agent(
     if checkpoint is None:
         raise InvalidConfigError(
             "agent=vlaser needs weights; got no checkpoint. Give checkpoint=PATH (a folder written by this gym, or the "
-            "released .pt file with agent.tokenizer=FOLDER), or try agent=vlaser_nano."
+            "released .pt file with agent.tokenizer=FOLDER), checkpoint=nano (trained weights that come with the "
+            f"package) or checkpoint={RANDOM}nano (random ones)."
         )
-    policy, report = load_policy(
-        checkpoint, robot=robot, dtype=choose_dtype(dtype), device=choose_device(device), settings=settings
-    )
-    if report.layout == "vlm":
-        raise InvalidConfigError(
-            f"{checkpoint} holds a vision-language model without an action expert, which cannot act. Give the "
-            f"checkpoint of a policy, or ask it questions with python -m vlaser_gym.ask."
-        )
-    processor = Processor.load(
+    checkpoint = str(checkpoint)
+    chosen = _device_for(checkpoint, device)
+    policy, processor = open_policy(
         checkpoint,
-        policy.config,
         robot=robot,
+        settings=settings,
+        seed=seed,
+        device=chosen,
+        dtype=choose_dtype(dtype),
         tokenizer=tokenizer,
         statistics=statistics,
         template=prompt,
         wrap=prompt_wrap,
+        resize=resize,
     )
     return VlaserAgent(
         policy,
@@ -239,52 +250,94 @@ def load_agent(
         num_flow_steps=num_flow_steps,
         micro_batch=micro_batch,
         compile=compile,
-        source=str(checkpoint),
+        source=checkpoint,
     )
 
 
-def nano_agent(
-    checkpoint: str | None = None,
+def nano_agent(checkpoint: str | None = None, **settings: Any) -> VlaserAgent:
+    """The name that :func:`load_agent` had for small models; without a checkpoint, random weights."""
+    return load_agent(checkpoint or f"{RANDOM}nano", **settings)
+
+
+def open_policy(
+    checkpoint: str,
     *,
     robot: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
-    act_steps: int | None = None,
-    num_flow_steps: int | None = None,
-    micro_batch: int = 8,
-) -> VlaserAgent:
-    """The small model on the CPU: from a checkpoint, or with random weights that are a function of the seed.
-
-    From now on torch computes on one thread in this process.
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **processing: str | None,
+) -> tuple[VlaserPolicy, Processor]:
+    """A policy that can act, and its processor; see :func:`load_agent`.
 
     Args:
-        checkpoint: folder of a small model, or ``"nano"`` for the weights that come with the package (WidowX;
-            docs/results.md says how they were made and how well they do).
-        robot: as for :func:`load_agent`; without a checkpoint WidowX by default.
-        seed: of random weights.
-        act_steps, num_flow_steps, micro_batch: see :class:`VlaserAgent`.
+        processing: what differs from the checkpoint's own: ``tokenizer``, ``statistics``, ``template``, ``wrap`` and
+            ``resize`` of :meth:`~vlaser_gym.agents.vlaser.processor.Processor.load`.
     """
-    # Physics and pictures take the other cores, and threads that wait for each other cost more than the work itself.
-    torch.set_num_threads(1)
-    if checkpoint is not None:
-        agent = load_agent(
-            str(SHIPPED / checkpoint) if checkpoint == "nano" else checkpoint,
-            robot=robot,
-            act_steps=act_steps,
-            num_flow_steps=num_flow_steps,
-            micro_batch=micro_batch,
-            device="cpu",
+    if checkpoint.startswith(RANDOM):
+        given = [name for name, value in processing.items() if value is not None]
+        if given:
+            raise InvalidConfigError(f"checkpoint={checkpoint} comes with a {given[0]} of its own; leave yours out.")
+        return random_policy(checkpoint, robot, settings, seed, device, dtype)
+    source = shipped_or_path(checkpoint)
+    policy, report = load_policy(source, robot=robot, dtype=dtype, device=device, settings=settings)
+    if report.layout == "vlm":
+        raise InvalidConfigError(
+            f"{checkpoint} holds a vision-language model without an action expert, which cannot act. Give the "
+            f"checkpoint of a policy, or ask it questions with python -m vlaser_gym.ask."
         )
-        agent.source = checkpoint
-        return agent
-    config = VlaserConfig.preset("nano", robot or "widowx")
-    processor = nano_processor(config)
-    policy = VlaserPolicy.initialise(config, seed)
-    return VlaserAgent(policy, processor, act_steps=act_steps, num_flow_steps=num_flow_steps, micro_batch=micro_batch)
+    return policy, Processor.load(source, policy.config, robot=robot, **processing)
+
+
+def random_policy(
+    name: str,
+    robot: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[VlaserPolicy, Processor]:
+    """A preset with random weights, which are a function of the seed, and its processor.
+
+    Args:
+        name: ``"random:nano"``.
+        robot: by default WidowX.
+        settings: fields of the preset that differ.
+
+    Raises:
+        UnknownNameError: for a name that is no preset.
+        InvalidConfigError: for a preset whose tokenizer is not in this package.
+    """
+    config = VlaserConfig.preset(name.removeprefix(RANDOM), robot or "widowx", **(settings or {}))
+    if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
+        raise InvalidConfigError(f"{name} needs a tokenizer; give the folder of a VLM instead.")
+    return VlaserPolicy.initialise(config, seed, dtype, device), nano_processor(config)
+
+
+def shipped_or_path(checkpoint: str) -> str:
+    """The folder of a policy that comes with the package, by its name; anything else as it is."""
+    return str(SHIPPED / checkpoint) if checkpoint in SHIPPED_NAMES else checkpoint
 
 
 def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -> Processor:
     """The processor of a small model: bytes, a short prompt, pictures shrunk by averaging."""
     return Processor.build(config, ByteTokenizer(), statistics=statistics, template=SHORT_TEMPLATE, resize="area")
+
+
+def _device_for(checkpoint: str, device: str | None) -> str:
+    """The device for a checkpoint; small weights on the CPU get one thread."""
+    is_small = checkpoint.startswith(RANDOM) or _weights_size(Path(shipped_or_path(checkpoint))) <= SMALL_WEIGHTS
+    chosen = choose_device("cpu" if device is None and is_small else device)
+    if chosen == "cpu" and is_small:
+        torch.set_num_threads(1)
+    return chosen
+
+
+def _weights_size(source: Path) -> int:
+    """Bytes of the weights in a file or a folder."""
+    files = [*source.glob("*.safetensors"), *source.glob("*.pt")] if source.is_dir() else [source]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def choose_device(name: str | None, key: str = "device") -> str:

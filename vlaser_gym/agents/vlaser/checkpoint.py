@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from vlaser_gym.agents.vlaser import layouts
 from vlaser_gym.agents.vlaser.adapters import merged_state_dict
@@ -34,6 +35,10 @@ WEIGHTS_FILE = "model.safetensors"
 UNUSED_FILE = "unused.safetensors"
 #: Marks ``config.json`` as ours.
 FORMAT = "vlaser_gym policy"
+#: Key beside ``model`` in a ``.pt`` of ours, which the original's loader does not look at: what the released layout has
+#: no place for. ``policy``: its config; ``files``: contents of the folder's JSON files by name; ``made_up``: keys of
+#: text heads full of zeros.
+DESCRIPTION = "vlaser_gym"
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
@@ -48,7 +53,7 @@ class LoadReport:
 
     Attributes:
         source: file or folder.
-        layout: ``"released"``, ``"vlm"`` or ``"folder"``.
+        layout: ``"released"``, ``"file"`` (that layout, written here), ``"vlm"`` or ``"folder"``.
         dtypes: tensors found, per dtype.
         nbytes: their size, aliases counted as often as they are stored.
         mapped: our parameter -> key that it was taken from.
@@ -133,6 +138,9 @@ def load_policy(
     if path.is_dir() and _is_ours(path):
         return _load_folder(path, target)
     tensors = _read_file(path) if path.is_file() else _read_folder(path)
+    described = read_description(path)
+    if described:
+        return _load_described(path, tensors, described, target)
     if any(layouts.plain_key(key).startswith("joint_model.") for key in tensors) or path.is_file():
         return _load_released(path, tensors, target)
     return _load_vlm(path, tensors, target)
@@ -167,32 +175,91 @@ def load_pretrained(folder: str | Path, **options: Any) -> VlaserPolicy:
     return load_policy(folder, **options)[0]
 
 
-def save_released(policy: VlaserPolicy, file: str | Path, unused: Mapping[str, Tensor] | None = None) -> list[str]:
+def save_released(
+    policy: VlaserPolicy,
+    file: str | Path,
+    unused: Mapping[str, Tensor] | None = None,
+    files: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Write the released ``.pt`` layout with all its keys; aliases share their bytes.
+
+    What that layout has no place for lies beside the weights, where the original's loader does not look, so that
+    :func:`load_policy` reads back the same policy.
 
     Args:
         policy: the policy.
         file: to write.
         unused: the two text heads, from ``unused.safetensors``.
+        files: what the JSON files of its folder hold, by name; given back by :func:`read_description`.
 
     Returns:
         Keys that had to be made up (text heads full of zeros, which no action depends on).
     """
+    model, made = released_state(policy, unused)
+    described = {"policy": policy.config.to_dict(), "files": dict(files or {}), "made_up": made}
+    with _replacing(Path(file)) as temporary:
+        torch.save({"model": model, "cnt_update": 0, "cnt_batch": 0, DESCRIPTION: described}, temporary)
+    return made
+
+
+def released_state(
+    policy: VlaserPolicy, unused: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """All tensors of the released layout, aliases being one tensor, and the keys that had to be made up.
+
+    The tables of a policy that reads InternVL3's tokens have the original's rows: those that it lacks are appended,
+    full of zeros.
+    """
+    config, rows = policy.config, layouts.released_rows(policy.config)
+    weights = merged_state_dict(policy)
+    weights["embed_tokens.weight"] = _with_rows(weights["embed_tokens.weight"], rows)
     model: dict[str, Tensor] = {}
-    for name, tensor in merged_state_dict(policy).items():
+    for name, tensor in weights.items():
         model.update(dict.fromkeys(layouts.released_keys(name), tensor))
     made = []
-    config = policy.config
     for kind, width in (("language_model", config.width), ("action_expert", config.expert_width)):
         key = f"internvl_model.{kind}.lm_head.weight"
         if unused is not None and key in unused:
-            model[key] = unused[key]
+            model[key] = _with_rows(unused[key], rows)
         else:
-            model[key] = torch.zeros(config.vocab_size, width, dtype=policy.dtype)
+            model[key] = torch.zeros(rows, width, dtype=policy.dtype, device=policy.device)
             made.append(key)
-    with _replacing(Path(file)) as temporary:
-        torch.save({"model": model, "cnt_update": 0, "cnt_batch": 0}, temporary)
-    return made
+    return model, made
+
+
+def _with_rows(table: Tensor, rows: int) -> Tensor:
+    """A table of tokens with zeros appended up to so many rows."""
+    return table if len(table) >= rows else functional.pad(table, (0, 0, 0, rows - len(table)))
+
+
+def read_description(source: str | Path) -> dict[str, Any]:
+    """What a ``.pt`` of ours says beside its weights (see :data:`DESCRIPTION`); empty for everything else.
+
+    Args:
+        source: the file, or a folder with nothing but it to take weights from.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    path = Path(source)
+    file = path if path.is_file() else _only_pt(path)
+    content = None if file is None or file.suffix == ".safetensors" else _read_torch(file)
+    if not isinstance(content, Mapping) or DESCRIPTION not in content:
+        return {}
+    described = content[DESCRIPTION]
+    parts = ("policy", dict), ("files", dict), ("made_up", list)
+    if not isinstance(described, dict) or any(not isinstance(described.get(name), kind) for name, kind in parts):
+        raise CheckpointError(
+            f"{file} was written by this gym, but what it says of its policy is damaged or of a newer version; convert "
+            f"it again."
+        )
+    return described
+
+
+def is_ours(source: str | Path) -> bool:
+    """Whether a folder or file was written by this gym, and so says all of its policy that is known."""
+    path = Path(source)
+    return (path.is_dir() and _is_ours(path)) or bool(read_description(path))
 
 
 def read_unused(source: str | Path) -> dict[str, Tensor]:
@@ -201,13 +268,15 @@ def read_unused(source: str | Path) -> dict[str, Tensor]:
     if path.is_dir() and _is_ours(path):
         return _read_safetensors(path / UNUSED_FILE) if (path / UNUSED_FILE).is_file() else {}
     tensors = _read_file(path) if path.is_file() else _read_folder(path)
+    described = read_description(path)
+    rows = described["policy"].get("vocab_size") if described else None
     unused = {}
     for key, tensor in tensors.items():
         plain = layouts.plain_key(key)
         if plain.startswith(tuple(layouts.VLM_UNUSED)):
             plain = f"internvl_model.{plain}"
-        if plain.startswith(tuple(layouts.RELEASED_UNUSED)):
-            unused[plain] = tensor
+        if plain.startswith(tuple(layouts.RELEASED_UNUSED)) and plain not in described.get("made_up", ()):
+            unused[plain] = tensor[:rows]
     return unused
 
 
@@ -222,15 +291,11 @@ class _Target:
     settings: dict[str, Any]
 
 
-# --- the three layouts
+# --- the layouts
 
 
 def _load_folder(path: Path, target: _Target) -> tuple[VlaserPolicy, LoadReport]:
-    try:
-        config = VlaserConfig.from_dict(_read_json(path / CONFIG_FILE).get("policy", {})).replace(**target.settings)
-    except (InvalidConfigError, UnknownNameError) as error:
-        raise CheckpointError(f"{path / CONFIG_FILE} does not describe a policy: {error}") from error
-    _check_robot(path, target.robot, config.proprio_dim)
+    config = _config_of(path, _read_json(path / CONFIG_FILE).get("policy", {}), target)
     tensors = _read_safetensors(path / WEIGHTS_FILE)
     report = _report(path, "folder", tensors)
     report.mapped = {name: name for name in tensors}
@@ -251,6 +316,28 @@ def _load_released(path: Path, tensors: Mapping[str, Tensor], target: _Target) -
         }
     config = _configure(path, inferred, target, report)
     return _assemble(config, weights, target, report), report
+
+
+def _load_described(
+    path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any], target: _Target
+) -> tuple[VlaserPolicy, LoadReport]:
+    """A ``.pt`` of ours: nothing is inferred, and rows that were appended for the original are left out again."""
+    report = _report(path, "file", tensors)
+    weights = _map_keys(tensors, layouts.RELEASED, layouts.RELEASED_UNUSED, report)
+    config = _config_of(path, described["policy"], target)
+    if "embed_tokens.weight" in weights:
+        weights["embed_tokens.weight"] = weights["embed_tokens.weight"][: config.vocab_size]
+    return _assemble(config, weights, target, report), report
+
+
+def _config_of(path: Path, values: Mapping[str, Any], target: _Target) -> VlaserConfig:
+    """The config that one of our folders or files holds, with the caller's changes."""
+    try:
+        config = VlaserConfig.from_dict(values).replace(**target.settings)
+    except (InvalidConfigError, UnknownNameError) as error:
+        raise CheckpointError(f"{path} does not describe a policy: {error}") from error
+    _check_robot(path, target.robot, config.proprio_dim)
+    return config
 
 
 def _load_vlm(path: Path, tensors: Mapping[str, Tensor], target: _Target) -> tuple[VlaserPolicy, LoadReport]:
@@ -407,17 +494,23 @@ def _read_folder(path: Path) -> dict[str, Tensor]:
     else:
         names = sorted(file.name for file in path.glob("*.safetensors"))
     if not names:
-        pickled = sorted(path.glob("*.pt"))
-        if len(pickled) == 1:
-            return _read_file(pickled[0])
+        file = _only_pt(path)
+        if file is not None:
+            return _read_file(file)
         raise CheckpointError(
             f"{path} should hold {WEIGHTS_FILE}, a VLM's safetensors files or one .pt file; it holds "
-            f"{len(pickled)} .pt files. Give the file or the folder that has the weights."
+            f"{len(list(path.glob('*.pt')))} .pt files. Give the file or the folder that has the weights."
         )
     tensors: dict[str, Tensor] = {}
     for name in names:
         tensors.update(_read_safetensors(path / name))
     return tensors
+
+
+def _only_pt(path: Path) -> Path | None:
+    """The ``.pt`` file that a folder's weights are read from: there is one, and no safetensors file."""
+    files = list(path.glob("*.pt"))
+    return files[0] if len(files) == 1 and not any(path.glob("*.safetensors*")) else None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

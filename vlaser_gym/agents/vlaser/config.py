@@ -14,6 +14,9 @@ from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 #: Numbers of proprioception per robot; the only thing in a checkpoint that tells the robots apart.
 PROPRIO_DIMS = {"widowx": 7, "google_robot": 8}
 
+#: Actions executed per decision in Vlaser's evaluation scripts (OpenGVLab/Vlaser 40d7821), of the 4 predicted.
+ACT_STEPS = {"widowx": 4, "google_robot": 2}
+
 #: Period of the time embedding in the evaluation configs of OpenGVLab/Vlaser (40d7821). No checkpoint stores it.
 TIME_MAX_PERIODS = {"widowx": 10_000.0, "google_robot": 100.0}
 
@@ -40,6 +43,7 @@ class VlaserConfig:
         position_start: first position of the image-text block; proprioception stands at 1, actions from 2 on.
         expert_width, expert_mlp: action expert.
         horizon: actions per chunk.
+        act_steps: actions of a chunk that are executed; ``None``: the robot's, see :attr:`executed_steps`.
         proprio_dim: 7 (WidowX) or 8 (Google Robot).
         action_dim: numbers per action.
         num_flow_steps: Euler steps of a decision.
@@ -75,6 +79,7 @@ class VlaserConfig:
     expert_width: int = 768
     expert_mlp: int = 8960
     horizon: int = 4
+    act_steps: int | None = None
     proprio_dim: int = 7
     action_dim: int = 7
     num_flow_steps: int = 10
@@ -96,6 +101,9 @@ class VlaserConfig:
 
     def _check_type(self, name: str, kind: Any) -> None:
         value = getattr(self, name)
+        if value is None and kind.endswith(" | None"):
+            return
+        kind = kind.removesuffix(" | None")
         if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
             object.__setattr__(self, name, float(value))
         elif type(value).__name__ != kind:
@@ -131,6 +139,10 @@ class VlaserConfig:
                 f"got {self.image_token_id} and {self.pad_id}.",
             ),
             (
+                self.act_steps is None or 1 <= self.act_steps <= self.horizon,
+                f"act_steps should be 1 to {self.horizon}, the actions of a chunk, or null; got {self.act_steps}.",
+            ),
+            (
                 self.time_distribution in ("beta", "uniform"),
                 f"time_distribution should be 'beta' or 'uniform'; got {self.time_distribution!r}.",
             ),
@@ -154,6 +166,11 @@ class VlaserConfig:
         """The robot whose proprioception has ``proprio_dim`` numbers."""
         return next((robot for robot, dim in PROPRIO_DIMS.items() if dim == self.proprio_dim), None)
 
+    @property
+    def executed_steps(self) -> int:
+        """Actions of a chunk that are executed: ``act_steps``, by default 4 (WidowX) or 2 (Google Robot)."""
+        return self.act_steps or min(self.horizon, ACT_STEPS.get(self.robot or "", self.horizon))
+
     def replace(self, **changes: Any) -> VlaserConfig:
         """A copy with other values.
 
@@ -168,8 +185,8 @@ class VlaserConfig:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return dataclasses.asdict(self)
+        """All fields that are set, ready for JSON."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VlaserConfig:

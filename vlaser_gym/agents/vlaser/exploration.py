@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED, VlaserAgent, choose_device, choose_dtype
-from vlaser_gym.agents.vlaser.checkpoint import load_policy
+from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, choose_dtype, open_policy
 from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowField, FlowSde
 from vlaser_gym.agents.vlaser.inference import check_prompts, to_device
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
@@ -129,8 +128,6 @@ def load_exploring_agent(
         device: by default the GPU where there is one.
         dtype: of the weights, ``"float32"`` or ``"bfloat16"``.
     """
-    folder = str(SHIPPED / checkpoint) if checkpoint == "nano" else checkpoint
-    policy, _ = load_policy(folder, dtype=choose_dtype(dtype), device=choose_device(device))
-    processor = Processor.load(folder, policy.config)
+    policy, processor = open_policy(checkpoint, device=choose_device(device), dtype=choose_dtype(dtype))
     chosen = make_exploration(density, num_flow_steps or policy.config.num_flow_steps, noise_level)
     return ExploringAgent(policy, processor, chosen, micro_batch=micro_batch, source=checkpoint)

@@ -1,7 +1,7 @@
 """From the policy's gripper number to the simulator's command, for each robot, with its memory per lane.
 
 The policy predicts an absolute gripper state: 1 open, 0 closed. WidowX's simulator wants +1 open, -1 closed. Google
-Robot's wants the opposite sign as a *relative* command, which is held for 15 control steps (the adapters of
+Robot's wants the opposite sign as a *relative* command, which is held for 15 predicted actions (the adapters of
 OpenGVLab/Vlaser and allenzren/open-pi-zero).
 """
 
@@ -18,7 +18,7 @@ from vlaser_gym.errors import UnknownNameError
 Array = NDArray[np.float64]
 Lanes = NDArray[np.int64]
 
-#: Control steps for which Google Robot's gripper command is held (5 s at 3 Hz).
+#: Predicted actions for which Google Robot's gripper command is held: 7.5 control steps where 2 of 4 are executed.
 HOLD_STEPS = 15
 
 
@@ -30,7 +30,7 @@ class Gripper(ABC):
 
     @abstractmethod
     def commands(self, openness: Array, lanes: Lanes) -> Array:
-        """``[N, H]`` predicted openness of the H steps that will be executed -> ``[N, H]`` commands."""
+        """``[N, H]`` openness of all H actions that a decision predicts, executed or not -> ``[N, H]`` commands."""
 
     @abstractmethod
     def openness(self, commands: Array) -> Array:
@@ -57,12 +57,13 @@ class WidowXGripper(Gripper):
 
 
 class GoogleRobotGripper(Gripper):
-    """+1 closes and -1 opens, and a clear command is held for 15 control steps.
+    """+1 closes and -1 opens, and a clear command is held for 15 predicted actions.
 
-    The command ``1 - 2 * openness`` of a step whose size exceeds one half starts a hold: it is repeated until 15
-    control steps, this one included, have got it. Outside a hold, smaller commands pass as they are. The hold counts
-    control steps, not decisions, so it runs on from chunk to chunk; an episode that ends inside a chunk needs no
-    correction, because its lane is reset before the next decision.
+    The command ``1 - 2 * openness`` of an action whose size exceeds one half starts a hold: it is repeated until 15
+    actions, this one included, have got it. Outside a hold, smaller commands pass as they are. The hold runs on from
+    chunk to chunk and counts every predicted action, also those behind the executed ones: so does the original, which
+    steps it before it cuts the chunk. An episode that ends inside a chunk needs no correction, because its lane is
+    reset before the next decision.
     """
 
     def __init__(self) -> None:

@@ -51,6 +51,10 @@ VLM = {
 }
 VLM_UNUSED = {"language_model.lm_head.": "the language model's text head"}
 
+#: Tokens of the original's text model: InternVL3's 151,674 and 256 for actions, which no prompt of the policy holds.
+#: Its loader refuses a table with other rows, so that a policy grown from a plain VLM gets the missing ones appended.
+RELEASED_ROWS = 151_930
+
 #: Settings that no tensor shows; a checkpoint in a foreign layout gets them from the defaults or from the user.
 NOT_IN_WEIGHTS = (
     *("head_dim", "vision_heads", "rope_theta", "max_length", "image_token_id", "pad_id", "position_start"),
@@ -82,6 +86,15 @@ def released_keys(name: str) -> list[str]:
     return [
         key for key in keys if not re.match(r"internvl_model\.(language_model|action_expert)\.model\.layers\.", key)
     ]
+
+
+def released_rows(config: VlaserConfig) -> int:
+    """Rows of the embedding and of both text heads in the released layout.
+
+    A policy whose prompts hold other tokens than InternVL3's keeps its own: the original could not use it anyway.
+    """
+    reads_internvl = config.image_token_id == VlaserConfig().image_token_id
+    return max(config.vocab_size, RELEASED_ROWS) if reads_internvl else config.vocab_size
 
 
 def infer_vision(shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -131,12 +144,27 @@ def count_layers(names: Iterable[str], prefix: str) -> int:
 
 def name_of(config: VlaserConfig) -> str:
     """The preset whose network has these sizes, else ``"custom"``."""
-    for name in ("vlaser_2b", "vlaser_8b"):
-        preset = VlaserConfig.preset(name)
-        sizes = ("vision_width", "width", "layers", "heads", "kv_heads", "expert_width")
-        if all(getattr(preset, size) == getattr(config, size) for size in sizes):
-            return name
-    return "custom"
+    sizes = ("vision_width", "width", "layers", "heads", "kv_heads", "expert_width")
+    return next((name for name in _RELEASED_SIZES if _agrees(config, name, sizes)), "custom")
+
+
+def fits_original(config: VlaserConfig) -> bool:
+    """Whether the original's loader takes a ``.pt`` of this policy: it checks the shape of every tensor."""
+    sizes = (
+        *("image_size", "patch_size", "vision_width", "vision_layers", "vision_mlp", "width", "layers", "heads"),
+        *("kv_heads", "head_dim", "mlp_width", "expert_width", "action_dim"),
+    )
+    return released_rows(config) == RELEASED_ROWS and any(
+        _agrees(config, name, sizes) and config.expert_mlp in mlps for name, mlps in _RELEASED_SIZES.items()
+    )
+
+
+def _agrees(config: VlaserConfig, preset: str, sizes: Iterable[str]) -> bool:
+    return all(getattr(VlaserConfig.preset(preset), size) == getattr(config, size) for size in sizes)
+
+
+#: The original's two sizes, and the widths of the action expert's MLP that it can be built with (4096: DEBUG_1536).
+_RELEASED_SIZES = {"vlaser_2b": (8960, 4096), "vlaser_8b": (5600,)}
 
 
 def default_period(robot: str | None) -> float:

@@ -22,9 +22,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.agents.vlaser import rotation
+from vlaser_gym.agents.vlaser.checkpoint import is_ours, read_description
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
+from vlaser_gym.agents.vlaser.statistics import DATA_SET, OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
-from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.tokenizer import IMAGE, ByteTokenizer, Tokenizer, has_qwen_files, load_tokenizer
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, UnknownNameError
 
@@ -278,7 +279,8 @@ class Processor:
             config: the policy's.
             tokenizer: its padding and image tokens must be the policy's.
             robot: ``"widowx"`` or ``"google_robot"``; by default the one whose proprioception the policy reads.
-            statistics: by default those of the robot's data set.
+            statistics: of the data that the policy was trained on. A policy that was trained on nothing yet takes those
+                of the robot's published data set by default.
             template: see :class:`TokenizePrompt`.
             wrap: see :class:`TokenizePrompt`.
             resize: a key of :data:`FILTERS`.
@@ -330,9 +332,10 @@ class Processor:
         *,
         robot: str | None = None,
         tokenizer: str | Path | None = None,
-        statistics: str | Path | None = None,
+        statistics: str | Path | Statistics | None = None,
         template: str | None = None,
         wrap: str | None = None,
+        resize: str | None = None,
     ) -> Processor:
         """The processor that belongs to a checkpoint; what is given here comes before what lies there.
 
@@ -341,28 +344,29 @@ class Processor:
             config: the policy's.
             robot: see :meth:`build`.
             tokenizer: ``"bytes"``, or the folder of a Qwen2 tokenizer; by default the checkpoint's own.
-            statistics: a file in the layout of ``statistics.json``; by default the checkpoint's own, else the robot's
-                data set's.
+            statistics: a file in the layout of ``statistics.json``, or ``"bridge"`` or ``"fractal"``; by default the
+                checkpoint's own, and for a file of the original's the robot's data set's, with a warning.
             template: a key of :data:`TEMPLATES` or a text; by default the checkpoint's own, else Vlaser's.
-            wrap: see :class:`TokenizePrompt`.
+            wrap: see :class:`TokenizePrompt`; by default the checkpoint's own, else none.
+            resize: a key of :data:`FILTERS`; by default the checkpoint's own, else the released policies'.
 
         Raises:
-            MissingAssetError: if there is no tokenizer.
+            MissingAssetError: if there is no tokenizer, or if a policy of ours comes without its statistics.
             InvalidConfigError: if something does not fit the policy.
         """
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        stored = _read_settings(folder / FILE_NAME)
-        if statistics is None and (folder / STATISTICS_FILE).is_file():
-            statistics = folder
+        stored = {str(name): str(value) for name, value in dict(stored_files(source).get(FILE_NAME, {})).items()}
+        if statistics is None:
+            statistics = own_statistics(source) or _published_statistics(source, robot or config.robot)
         template = stored.get("template", "vlaser") if template is None else template
         return cls.build(
             config,
             load_tokenizer(_tokenizer_source(folder, stored) if tokenizer is None else tokenizer),
             robot=stored.get("robot") if robot is None else robot,
-            statistics=None if statistics is None else Statistics.load(statistics),
+            statistics=statistics if isinstance(statistics, Statistics) else Statistics.load(statistics),
             template=TEMPLATES.get(template, template),
             wrap=stored.get("wrap", "{instruction}") if wrap is None else wrap,
-            resize=stored.get("resize", "lanczos4"),
+            resize=stored.get("resize", "lanczos4") if resize is None else resize,
         )
 
     @property
@@ -403,14 +407,53 @@ class Processor:
         return self.statistics.normalize_action(np.concatenate([action[..., :3], euler, action[..., 6:]], axis=-1))
 
 
-def _read_settings(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MissingAssetError(f"{file} should be JSON; reading it gave: {error}. Copy it again.") from error
-    return {str(name): str(value) for name, value in dict(settings).items()}
+def stored_files(source: str | Path) -> dict[str, Any]:
+    """What ``processor.json`` and ``statistics.json`` of a checkpoint hold, by name, as far as there are such.
+
+    Args:
+        source: checkpoint folder, or a file, beside which they lie. What a ``.pt`` of ours holds itself comes first.
+
+    Raises:
+        MissingAssetError: if one is damaged.
+    """
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    found = {}
+    for file in (folder / FILE_NAME, folder / STATISTICS_FILE):
+        if file.is_file():
+            try:
+                found[file.name] = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise MissingAssetError(f"{file} should be JSON; reading it gave: {error}. Copy it again.") from error
+    return {**found, **read_description(source).get("files", {})}
+
+
+def own_statistics(source: str | Path) -> Statistics | None:
+    """The statistics that a checkpoint brings along.
+
+    Raises:
+        MissingAssetError, InvalidConfigError: if they are damaged.
+    """
+    stored = stored_files(source).get(STATISTICS_FILE)
+    return None if stored is None else Statistics.from_dict(stored, f"{STATISTICS_FILE} of {source}")
+
+
+def _published_statistics(source: str | Path, robot: str | None) -> Statistics:
+    """Of the robot's published data set, for a checkpoint that brings none along."""
+    if robot not in DATA_SET:
+        raise UnknownNameError("robot", robot, DATA_SET)
+    if is_ours(source):
+        raise MissingAssetError(
+            f"{source} is a policy without {STATISTICS_FILE}, and with other statistics than its own it would act "
+            f"otherwise: copy the file from where it was trained, name the right ones (agent.statistics=FILE or "
+            f"{DATA_SET[robot]}; for good, python -m vlaser_gym.convert source=... target=... statistics=FILE), or "
+            f"give it the data's by algo=sft algo.statistics=data."
+        )
+    warnings.warn(
+        f"{source} says nothing of its statistics and gets those of {DATA_SET[robot]}, by which the released policies "
+        f"for {robot} were trained; statistics=FILE gives others, statistics={DATA_SET[robot]} says that it is meant.",
+        stacklevel=3,
+    )
+    return OF_ROBOT[robot]
 
 
 def _tokenizer_source(folder: Path, stored: Mapping[str, str]) -> str | Path:

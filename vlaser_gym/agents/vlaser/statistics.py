@@ -47,6 +47,12 @@ class Moments:
         scaled = 2 * (np.asarray(values, np.float64) - low) / (high - low + EPSILON) - 1
         return np.asarray(np.clip(scaled, -1.0, 1.0))
 
+    def clipped(self, values: ArrayLike) -> Array:
+        """Share of ``[N, D]`` that :meth:`normalize` clips, per dimension ``[D]``, 0 to 1."""
+        array = np.asarray(values, np.float64)
+        outside = (array < np.array(self.p01) - EPSILON) | (array > np.array(self.p99) + EPSILON)
+        return np.asarray(outside.mean(0))
+
     def denormalize(self, values: ArrayLike) -> Array:
         """``[..., D]`` -> ``[..., D]``: -1 becomes p01 and 1 becomes p99; nothing is clipped."""
         low, high = np.array(self.p01), np.array(self.p99)
@@ -83,27 +89,41 @@ class Statistics:
         (Path(folder) / FILE_NAME).write_text(text, encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Statistics:
-        """Read a file of this layout, or ``statistics.json`` in a folder.
+    def load(cls, source: str | Path) -> Statistics:
+        """Read a file of this layout, or ``statistics.json`` in a folder; ``bridge`` and ``fractal`` are known by name.
 
         Raises:
             InvalidConfigError: if the file is absent, damaged or has vectors of unequal length.
         """
-        path = Path(path)
+        if str(source) in PUBLISHED:
+            return PUBLISHED[str(source)]
+        path = Path(source)
         file = path / FILE_NAME if path.is_dir() else path
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _unreadable(file, error) from error
+        return cls.from_dict(data, file)
+
+    @classmethod
+    def from_dict(cls, data: Any, source: object) -> Statistics:
+        """What such a file holds; ``source`` is where it is from, for errors as those of :meth:`load`."""
+        try:
             return cls(
                 action=_moments(data["action"]),
                 proprio=_moments(data["proprio"]),
                 num_transitions=int(data["num_transitions"]),
                 num_trajectories=int(data["num_trajectories"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidConfigError(
-                f"{file} should hold data statistics (action and proprio with mean, std, max, min, p99, p01, "
-                f"num_transitions, num_trajectories); got {type(error).__name__}: {error}."
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable(source, error) from error
+
+
+def _unreadable(source: object, error: Exception) -> InvalidConfigError:
+    return InvalidConfigError(
+        f"{source} should hold data statistics (action and proprio with mean, std, max, min, p99, p01, "
+        f"num_transitions, num_trajectories); got {type(error).__name__}: {error}."
+    )
 
 
 def _moments(data: dict[str, Any]) -> Moments:
@@ -359,5 +379,14 @@ FRACTAL = Statistics(
     num_trajectories=87212,
 )
 
-#: Statistics by robot.
-OF_ROBOT = {"widowx": BRIDGE, "google_robot": FRACTAL}
+#: Statistics that need no file, by the name of their data set.
+PUBLISHED = {"bridge": BRIDGE, "fractal": FRACTAL}
+#: Name of the published data set of each robot, and its statistics.
+DATA_SET = {"widowx": "bridge", "google_robot": "fractal"}
+OF_ROBOT = {robot: PUBLISHED[name] for robot, name in DATA_SET.items()}
+#: Dimensions of an action that are normalised, and of proprioception by robot.
+ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw")
+PROPRIO_NAMES = {
+    "widowx": ("x", "y", "z", "roll", "pitch", "yaw", "openness"),
+    "google_robot": ("x", "y", "z", "qx", "qy", "qz", "qw", "closedness"),
+}

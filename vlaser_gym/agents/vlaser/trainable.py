@@ -16,8 +16,9 @@ from vlaser_gym.agents.base import Agent, Observations
 from vlaser_gym.agents.trainable import Draws, Inputs, Likelihood, Sample, TrainableAgent
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, merged_state_dict
-from vlaser_gym.agents.vlaser.agent import ACT_STEPS, VlaserAgent
+from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
+from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.densities import Density, FlowField
 from vlaser_gym.agents.vlaser.densities import Draws as ChainDraws
 from vlaser_gym.agents.vlaser.exploration import ExploringAgent, describe_density
@@ -43,9 +44,7 @@ class VlaserDecoder:
 
     def __call__(self, chunk: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """``[N, H, A]`` -> ``[N, act_steps, 7]``: translation (m), axis-angle (rad), gripper command."""
-        actions = self.processor.arm_actions(np.clip(np.asarray(chunk, np.float64), -1, 1))[:, : self.act_steps]
-        actions[..., 6] = self.gripper.commands(actions[..., 6], indices)
-        return actions
+        return executed_actions(chunk, self.processor, self.gripper, indices, self.act_steps)
 
     def get_state(self) -> dict[str, Any]:
         """What the grippers hold."""
@@ -83,7 +82,7 @@ class TrainableVlaser(TrainableAgent):
     ) -> None:
         super().__init__()
         self.policy, self.processor, self.density = policy, processor, density
-        self.robot, self.act_steps = processor.robot, ACT_STEPS[processor.robot]
+        self.robot, self.act_steps = processor.robot, policy.config.executed_steps
         self.horizon, self.action_dim = policy.config.horizon, policy.config.action_dim
         size, config = policy.config.image_size, policy.config
         self.input_shapes = {
@@ -129,8 +128,7 @@ class TrainableVlaser(TrainableAgent):
 
     def normalize_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
         """See :class:`TrainableAgent`."""
-        arm = np.concatenate([actions[..., :6], make_gripper(self.robot).openness(actions[..., 6:])], -1)
-        return self.processor.labels(arm)
+        return self.processor.statistics.normalize_action(actions)
 
     def make_decoder(self) -> VlaserDecoder:
         """See :class:`TrainableAgent`."""

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import ActingEngine, DrivenEngine, Engine, Placement, Reading, Verdict
-from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import Task, get_task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 #: Engine name -> (class, looks); the first look is the one that is meant where none is named.
@@ -22,6 +23,14 @@ _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
 #: Engines that lack some of our episodes: what raises for (task, variant, layout) of those.
 _EPISODES = {"simpler": "vlaser_gym.envs.engines.simpler.episodes:episode_of"}
 
+#: Engines with settings of their own: what looks at (task, engine's settings), and what says their values.
+_SETTINGS = {
+    "simpler": (
+        "vlaser_gym.envs.engines.simpler.settings:check_given",
+        "vlaser_gym.envs.engines.simpler.settings:settings_of",
+    )
+}
+
 __all__ = [
     "ActingEngine",
     "DrivenEngine",
@@ -32,8 +41,10 @@ __all__ = [
     "check_counts",
     "check_engine",
     "check_episodes",
+    "effective_settings",
     "engine_names",
     "make_engine",
+    "published_settings",
 ]
 
 
@@ -74,17 +85,44 @@ def check_counts(engine: Mapping[str, Any]) -> None:
             raise InvalidConfigError(f"engine.{key} must be a whole number from {least} on; got {value!r}.")
 
 
-def check_episodes(name: str, addresses: Iterable[Address]) -> None:
-    """Complain about episodes that an engine does not have before anything is built.
+def check_episodes(engine: Mapping[str, Any], addresses: Iterable[Address]) -> None:
+    """Complain about episodes that an engine does not have, and settings that it would ignore, before it is built.
 
     Raises:
-        InvalidConfigError: for the first that it lacks.
+        InvalidConfigError: for the first of them.
     """
-    if name not in _EPISODES:
-        return
-    find = _find(_EPISODES[name])
-    for task, variant, layout in dict.fromkeys((a.task, a.variant, a.layout) for a in addresses):
-        find(get_task(task), variant, layout)
+    name, addresses = engine["name"], list(addresses)
+    if name in _SETTINGS:
+        check = _find(_SETTINGS[name][0])
+        for task in dict.fromkeys(address.task for address in addresses):
+            check(get_task(task), engine)
+    if name in _EPISODES:
+        find = _find(_EPISODES[name])
+        for task, variant, layout in dict.fromkeys((a.task, a.variant, a.layout) for a in addresses):
+            find(get_task(task), variant, layout)
+
+
+def effective_settings(engine: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """With what an engine runs a task, by value, as far as an episode's address does not decide it.
+
+    Args:
+        engine: its name and its options.
+        task: what is run.
+
+    Returns:
+        ``control_freq`` (Hz), ``max_steps``, ``camera``, and what the engine says of itself.
+    """
+    setup = get_setup(task.robot_setup)
+    camera = f"{setup.camera.name} {setup.camera.width}x{setup.camera.height}"
+    own = {name: engine[name] for name in ("sim_backend",) if name in engine}
+    if engine["name"] in _SETTINGS:
+        own = _find(_SETTINGS[engine["name"]][1])(task, engine)
+    return {"control_freq": setup.control_hz, "max_steps": task.max_steps, "camera": camera, **own}
+
+
+def published_settings(task: Task) -> dict[str, Any]:
+    """What :func:`effective_settings` would be in the published evaluations: those of the original without changes."""
+    return {**effective_settings({"name": "simpler"}, task), "sim_backend": "cpu"}
 
 
 def _find(place: str) -> Any:

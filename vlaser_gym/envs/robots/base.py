@@ -108,7 +108,10 @@ class DriveTargets:
 
 
 class Controller(Protocol):
-    """Turns actions into drive targets, for all lanes of a batch; owns one row of memory per lane."""
+    """Turns actions into drive targets, for all lanes of a batch; owns one row of memory per lane.
+
+    What the numbers of an action mean to it is declared in :mod:`vlaser_gym.conventions`.
+    """
 
     def reset(self, lanes: Ints, qpos: Floats) -> None:
         """Episodes begin on ``lanes [B]`` with joint positions ``qpos [B, J]``."""

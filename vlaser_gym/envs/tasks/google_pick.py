@@ -32,8 +32,8 @@ from vlaser_gym.envs.tasks.google import (
     grasped,
     start_qpos,
 )
-from vlaser_gym.envs.tasks.google_objects import spoken
-from vlaser_gym.envs.tasks.google_settled import footprint, resting
+from vlaser_gym.envs.tasks.google_objects import shape_of, spoken
+from vlaser_gym.envs.tasks.google_settled import footprint, pick_starts, resting
 from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, Region, Spot, placed_outline, separation
 from vlaser_gym.envs.tasks.variants import ROBOT_COLOURS, Variant
 
@@ -47,15 +47,6 @@ ORIENTATIONS: dict[str, tuple[str, float]] = {
 GRID_X, GRID_Y = (-0.35, -0.2925, -0.235, -0.1775, -0.12), (-0.02, 0.09, 0.20, 0.31, 0.42)
 _POSITIONS = tuple((x, y) for x in GRID_X for y in GRID_Y)
 _AREA: Rectangle = (-0.35, -0.12, -0.02, 0.42)
-#: Resting poses of the standing can that the contact solver left off the usual one, grid position -> pose; recorded.
-_STANDING_CANS = {
-    6: (-0.29291, 0.089789, 0.939122, 0.705391, 0.708811, -0.002246, 0.002143),
-    8: (-0.292883, 0.309834, 0.938943, 0.705644, 0.708561, -0.00205, 0.002038),
-    10: (-0.235236, -0.020385, 0.93901, 0.704506, 0.709696, -0.00129, 0.001283),
-    12: (-0.235259, 0.199899, 0.939092, 0.705977, 0.708233, -0.001447, 0.001383),
-    18: (-0.177874, 0.30973, 0.939098, 0.705106, 0.709097, -0.002003, 0.001987),
-    20: (-0.120251, -0.020348, 0.938997, 0.7047, 0.709503, -0.001405, 0.001317),
-}
 
 #: Heights above rest that count, m, and control steps.
 LIFTED, LIFTED_SIGNIFICANTLY, STEPS = 0.01, 0.02, 5
@@ -171,12 +162,7 @@ class PickTask(GoogleTask):
 
     def _grid_pose(self, index: int) -> Floats:
         model, orientation, position = self.split(index)
-        if model == "opened_coke_can" and orientation == "standing" and position in _STANDING_CANS:
-            pose = np.array(_STANDING_CANS[position])
-            pose[3:] /= np.linalg.norm(pose[3:])
-            return pose
-        posture, yaw = ORIENTATIONS[orientation]
-        return resting(model, posture, yaw, _POSITIONS[position], TABLE_HEIGHT)
+        return _start(model, orientation, _POSITIONS[position], str(position))
 
     def grid_layout(self, index: int, look: Variant) -> Layout:
         """Model outer, then orientation, then position. Distractors depend on the index and the variant."""
@@ -186,8 +172,8 @@ class PickTask(GoogleTask):
     def region_layout(self, rng: np.random.Generator, look: Variant) -> Layout:
         """A model and an orientation, anywhere in the grid's area, turned by up to 15 degrees."""
         model, orientation = self._draw(rng)
-        posture, yaw = ORIENTATIONS[orientation]
-        base = resting(model, posture, yaw, (0.0, 0.0), TABLE_HEIGHT)
+        posture, _ = ORIENTATIONS[orientation]
+        base = _start(model, orientation, (0.0, 0.0))
         middle = float(heading(base[3:]))
         grid = [self._grid_pose(k) for k in range(self.num_layouts) if self.split(k)[0] == model]
         region = Region(
@@ -240,6 +226,20 @@ class PickTask(GoogleTask):
             "ever_consecutive_grasp": ever_firm.astype(np.float64),
         }
         return dict(zip(self.flags, values, strict=True)), {**memory, **latches}
+
+
+def _start(model: str, orientation: str, xy: tuple[float, float], position: str = "*") -> Floats:
+    """Pose ``[7]`` in which an object dropped at ``xy`` (m) begins: as recorded there, or as it usually rests.
+
+    Args:
+        position: number of the grid position that ``xy`` is; ``"*"`` for a place off the grid.
+    """
+    shape, starts = shape_of(model), pick_starts()
+    start = starts.get((shape, orientation, position), starts.get((shape, orientation, "*")))
+    if start is None:
+        return resting(model, *ORIENTATIONS[orientation], xy, TABLE_HEIGHT)
+    # To the micrometre again, as recorded.
+    return np.array([*np.round(start[:3] + (*xy, TABLE_HEIGHT), 6), *start[3:]])
 
 
 def _scatter(

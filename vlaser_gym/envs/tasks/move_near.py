@@ -20,9 +20,9 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import Bools, Flags, Floats, Layout, Memory, ObjectSpec, Snapshot
 from vlaser_gym.envs.tasks.geometry import rotation_matrix
 from vlaser_gym.envs.tasks.google import TABLE_HEIGHT, GoogleTask, start_qpos
-from vlaser_gym.envs.tasks.google_objects import body, spoken
+from vlaser_gym.envs.tasks.google_objects import body, shape_of, spoken
 from vlaser_gym.envs.tasks.google_pick import table_looks, visual_matching_looks
-from vlaser_gym.envs.tasks.google_settled import footprint, rest_of, resting
+from vlaser_gym.envs.tasks.google_settled import footprint, resting
 from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, near_grid, placed_outline, separation
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError
@@ -55,8 +55,8 @@ _LIGHT = 200.0
 #: slack of the nearest object, m.
 _BYSTANDER_DROP, _PAIR_DROP, _MOVED, _NEAR, _CLOSEST = 0.02, 0.15, 0.03, 0.10, 0.01
 
-#: Recorded poses of objects that still rocked when the episode began, (triplet, triangle, object) -> pose. They hold
-#: for all models of the shape.
+#: Poses of objects that still rocked when the episode began, (triplet, triangle, object) -> pose, recorded with the
+#: models of ``google_robot_move_near`` in front of its photograph. They hold for all models of the same shape.
 _ROCKING = {
     (0, 0, 0): (-0.331748, 0.044298, 0.957169, 0.517665, 0.483115, 0.506462, 0.492056),
     (0, 1, 0): (-0.131298, 0.044753, 0.957335, 0.51753, 0.482957, 0.509139, 0.489584),
@@ -68,6 +68,11 @@ _ROCKING = {
     (4, 0, 2): (-0.129865, 0.190064, 0.935147, 0.707426, 0.706787, 0.000739, -0.00066),
     (4, 1, 2): (-0.130063, 0.340322, 0.935183, 0.708835, 0.705374, -0.000345, 0.000366),
 }
+
+
+def _baked(name: str, suffix: str) -> str:
+    """The model with baked light, where there is one."""
+    return name if name in _PLAIN else f"baked_{name}{suffix}"
 
 
 def _posture(name: str) -> tuple[str, float]:
@@ -113,7 +118,7 @@ class MoveNearTask(GoogleTask):
         return tuple(body(model, _LIGHT if spoken(model) in ("apple", "orange") else None) for model in cast.split("+"))
 
     def _model(self, name: str, look: Variant) -> str:
-        return f"baked_{name}{self._suffix}" if look.overlay and name not in _PLAIN else name
+        return _baked(name, self._suffix) if look.overlay else name
 
     def _state(self, triplet: int, pair: tuple[int, int], poses: Floats, look: Variant) -> Layout:
         """A layout of all three objects, or of source and target alone where the variant has no distractor."""
@@ -139,7 +144,7 @@ class MoveNearTask(GoogleTask):
             model, (posture, yaw) = self._model(name, look), _posture(name)
             pose = resting(model, posture, yaw, xy, TABLE_HEIGHT)
             recorded = _ROCKING.get((triplet, triangle, i))
-            if recorded is not None and rest_of(model, posture).recorded:
+            if recorded is not None and shape_of(model) == shape_of(_baked(name, "_v2")):
                 pose = np.array(recorded)
                 pose[3:] /= np.linalg.norm(pose[3:])
             poses.append(pose)

@@ -22,11 +22,13 @@ from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
 from vlaser_gym.evaluation.files import write_whole
+from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
-from vlaser_gym.evaluation.store import Record, address_of, read_states
-from vlaser_gym.evaluation.summary import summarise
+from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
+from vlaser_gym.evaluation.summary import retried_episodes, summarise
+from vlaser_gym.evaluation.told import changes, instructions_told
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
 
 #: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
@@ -125,11 +127,6 @@ class _Side:
         self.thumbnails = thumbnails
         self.media = media
 
-    @property
-    def records(self) -> list[Record]:
-        """Of all episodes, as they are stored."""
-        return list(self.stored.records.values())
-
     def episode(self, address: Address) -> dict[str, Any]:
         """What the page knows about an episode."""
         record = self.stored.records[address]
@@ -158,14 +155,16 @@ class _Side:
         return f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={address}"
 
     def _timeline(self, record: Record) -> dict[str, Any]:
-        """Steps at which the agent decided, and the steps during which each flag was true."""
+        """Steps at which the agent decided, what it was told from when on, and when each flag was true."""
+        wanted = {"decision", "instruction", *(f"flag/{name}" for name in record["flags"])}
         try:
-            states = read_states(self.stored.path, record, {"decision", *(f"flag/{name}" for name in record["flags"])})
+            states = read_states(self.stored.path, record, wanted)
         except StorageError:
-            return {"decisions": [], "flags": {}}
+            states = {}
         names = [name for name in record["flags"] if f"flag/{name}" in states]
         return {
             "decisions": states["decision"].tolist() if "decision" in states else [],
+            "told": changes(instructions_told(record, states)),
             "flags": dict(zip(names, _spans([states[f"flag/{name}"] for name in names]), strict=True)),
         }
 
@@ -185,7 +184,6 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
                 "layout": address.layout,
                 "trial": address.trial,
                 "variant": address.variant,
-                "instruction": first.records[address]["instruction"],
                 "sides": [side.episode(address) for side in sides],
             }
             for address in addresses
@@ -194,7 +192,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     return {
         "title": " / ".join(side.stored.label for side in sides),
         "runs": [_run_facts(side.stored, name) for side, name in zip(sides, "AB", strict=False)],
-        "results": _results(sides[0].records, tasks) if comparison is None else None,
+        "results": _results(first, tasks) if comparison is None else None,
         "comparison": None if comparison is None else _compared(comparison),
         "tasks": tasks,
         "short": _short,
@@ -202,8 +200,9 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     }
 
 
-def _results(records: Sequence[Record], tasks: Sequence[str]) -> dict[str, Any]:
+def _results(stored: StoredRun, tasks: Sequence[str]) -> dict[str, Any]:
     """Table, chart, funnel and published numbers of one run."""
+    records = list(stored.records.values())
     per_task = {name: [r for r in records if r["task"] == name] for name in tasks}
     rows = [_result_row(name, mine) for name, mine in per_task.items()]
     if len(rows) > 1:
@@ -228,6 +227,7 @@ def _results(records: Sequence[Record], tasks: Sequence[str]) -> dict[str, Any]:
             for name, mine in per_task.items()
         ],
         "conventions": success_conventions(records),
+        "doubled": None if stored.config.get("protocol") else double_counts(stored.records),
     }
 
 
@@ -242,8 +242,14 @@ def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
         "counts": {"last": last.count, "any": anywhere.count},
         "last": None if last.count is None else (last.count / len(records), wilson(last.count, len(records))),
         "any": (anywhere.count / len(records), wilson(anywhere.count, len(records))),  # type: ignore[operator,arg-type]
-        "steps": first.mean_steps,
+        "steps": {"to success": _mean_first_success(records), "if stopped": first.mean_steps},
     }
+
+
+def _mean_first_success(records: Sequence[Record]) -> float | None:
+    """Steps up to the first success, over the episodes that have one."""
+    firsts = [record["first_success_step"] for record in records if record["first_success_step"] is not None]
+    return sum(firsts) / len(firsts) if firsts else None
 
 
 def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -259,7 +265,7 @@ def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "errors": sum(row["errors"] for row in rows),
         "last": mean("last"),
         "any": mean("any"),
-        "steps": None,
+        "steps": {"to success": None, "if stopped": None},
     }
 
 
@@ -278,8 +284,9 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
     differences = [
         ChartRow(label, (Mark(row.difference, row.interval, "difference"),), strong=row.task == "all")
         for label, row in zip(labels, rows, strict=True)
+        if row.difference is not None and row.interval is not None
     ]
-    reach = max(abs(limit) for row in rows for limit in row.interval)
+    reach = max((abs(limit) for row in rows for limit in row.interval or ()), default=0.0)
     end = next(end for end in (0.2, 0.4, 0.6, 0.8, 1.0) if reach <= end + 1e-9)
     return {
         "rule": {"last": "last step", "any": "any step"}[comparison.count],
@@ -305,6 +312,7 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
         "engine": f"{some['engine']} {some['engine_version']}",
         "look": some["look"],
         "episodes": len(records),
+        "retried": sum(retried_episodes(read_timing(stored.path)).values()),
         "ending": "stopped at first success" if stops else "run to the step limit",
         "published": published_lines(_summary(records), stored.config),
     }

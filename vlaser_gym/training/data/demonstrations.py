@@ -1,12 +1,15 @@
 """Demonstrations as a policy trains on them: pictures, proprioception, instruction and chunks of actions.
 
-Rows come from data sets in LeRobot's layout (:mod:`vlaser_gym.evaluation.lerobot`). Pictures are decoded once, at the
-policy's size, into a memory-mapped array beside the data set; everything else is small and kept in memory.
+Samples come from data sets in LeRobot's layout (:mod:`vlaser_gym.evaluation.lerobot_reader`): from the rows at which
+the policy decides, where a data set marks them. Their pictures are decoded once, at the policy's size, into a
+memory-mapped array beside the data set; everything else is small and kept in memory.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,80 +19,102 @@ from torch import Tensor
 
 from vlaser_gym.agents.trainable import ImageResize, TrainableAgent
 from vlaser_gym.agents.vlaser import rotation
-from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.processor import robot_proprio
 from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.evaluation.files import appearing
+from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader
+from vlaser_gym.training.data.gripper_column import MEANINGS, GripperColumn
 
 Floats = NDArray[np.float64]
+#: What a row of a column holds, and how many numbers.
+_HOLDS = {
+    "state": (8, "pose of the TCP in the base frame (m, quaternion w, x, y, z) and the gripper's openness"),
+    "action": (7, "translation (m), axis-angle rotation (rad) and the gripper"),
+    "privileged": (26, "the simulator's state"),
+}
 
 
 class Demonstrations:
-    """All rows of one or several data sets.
+    """All samples of one or several data sets.
 
     Args:
         readers: data sets of one robot.
         robot: ``"widowx"`` or ``"google_robot"``.
         horizon: actions per chunk; behind an episode's end its last action is repeated.
         resize: makes the policy's pictures, unless they are stored at that size already.
+        gripper: what the last number of the actions means.
 
     Attributes:
-        proprio: ``[N, 8]`` in environment units.
-        actions: ``[N, H, 7]`` in environment units: translation (m), axis-angle (rad), gripper command.
+        poses: ``[N, 8]``, proprioception as environments give it.
+        proprio: ``[N, P]``, the same in the words of the robot's data set, not normalised.
+        actions: ``[N, H, 7]``: translation (m), roll, pitch, yaw (rad), openness.
         steps: ``[T, 7]``, the actions of all control steps, each once.
-        instructions: the different ones, and ``instruction [N]`` which of them each row has.
+        instructions: the different ones, and ``instruction [N]`` which of them each sample has.
         num_episodes: number of episodes.
+
+    Raises:
+        InvalidConfigError: if there is no episode, a data set is of another robot, or a number is not finite or cannot
+            be what its column holds.
+        StorageError: if a data set lacks a column or does not add up.
     """
 
-    def __init__(self, readers: Sequence[LeRobotReader], robot: str, horizon: int, resize: ImageResize) -> None:
-        self.robot, self.horizon = robot, horizon
+    def __init__(
+        self,
+        readers: Sequence[LeRobotReader],
+        robot: str,
+        horizon: int,
+        resize: ImageResize,
+        gripper: GripperColumn | None = None,
+    ) -> None:
+        self.robot, self.horizon, self.gripper = robot, horizon, gripper or GripperColumn()
         self.instructions: list[str] = []
         if not any(reader.episodes for reader in readers):
             raise InvalidConfigError(f"The data sets {', '.join(str(r.path) for r in readers)} hold no episode.")
-        parts = [self._read(reader) for reader in readers]
-        self._pixels = [cached_pixels(reader, resize) for reader in readers]
+        readers = [reader for reader in readers if reader.episodes]
+        rows = [self._rows(reader) for reader in readers]
+        self._pixels = [cached_pixels(r, resize, part.chosen) for r, part in zip(readers, rows, strict=True)]
         self._starts = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
-        self.proprio, self.actions, self.steps, self.state, self.instruction = (
-            np.concatenate(part) for part in zip(*parts, strict=True)
-        )
+        self.poses = np.concatenate([part.proprio[part.chosen] for part in rows])
+        self.proprio = robot_proprio(self.poses, robot)
+        self.state = np.concatenate([part.state[part.chosen] for part in rows])
+        self.actions = np.concatenate([self._data_units(part.chunks(horizon)) for part in rows])
+        self.steps = np.concatenate([self._data_units(part.ran()) for part in rows])
+        self.instruction = np.concatenate([self._numbers(part.told) for part in rows])
         self.num_episodes = sum(len(reader.episodes) for reader in readers)
 
     def __len__(self) -> int:
         return len(self.proprio)
 
-    def _read(self, reader: LeRobotReader) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.int64]]:
+    def _rows(self, reader: LeRobotReader) -> _Rows:
+        """Everything of a data set but its pictures, checked."""
         _check_robot(reader, self.robot)
-        names = ("observation.state", "observation.environment_state", "steps")
-        label = "action.intended" if "action.intended" in reader.info["features"] else "action"
-        columns = reader.columns([*names, label, "task_index"])
-        labels = columns[label].reshape(len(columns["steps"]), -1, 7)
-        chunks = []
-        for episode in reader.episodes:
-            rows = slice(episode["dataset_from_index"], episode["dataset_to_index"])
-            chunks.append(chunked(labels[rows], columns["steps"][rows], self.horizon))
-        ran = np.arange(labels.shape[1]) < columns["steps"][:, None]
-        proprio, state = columns["observation.state"], columns["observation.environment_state"]
-        return proprio, np.concatenate(chunks), labels[ran], state, self._told(reader, columns["task_index"])
+        rows = _Rows.read(reader)
+        _check_numbers(reader, rows.names["state"], "state", rows.proprio)
+        _check_numbers(reader, rows.names["action"], "action", rows.actions)
+        _check_numbers(reader, rows.names["privileged"], "privileged", rows.state)
+        _check_gripper(reader, rows, self.gripper, self.robot)
+        _check_decisions(reader, rows)
+        return rows
 
-    def _told(self, reader: LeRobotReader, task_index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Each row's instruction by its place among those of all data sets."""
-        tasks = reader.tasks
-        self.instructions += [text for text in tasks if text not in self.instructions]
-        return np.array([self.instructions.index(text) for text in tasks])[task_index]
+    def _numbers(self, told: Sequence[str]) -> NDArray[np.int64]:
+        """Each sample's instruction by its place among those of all data sets."""
+        self.instructions += [text for text in dict.fromkeys(told) if text not in self.instructions]
+        number = {text: n for n, text in enumerate(self.instructions)}
+        return np.array([number[text] for text in told], np.int64)
 
     def _data_units(self, actions: Floats) -> Floats:
         """The environment's actions in the units that statistics are about."""
-        openness = make_gripper(self.robot).openness(actions[..., 6:])
+        openness = self.gripper.openness(actions[..., 6:], self.robot)
         return np.concatenate([actions[..., :3], rotation.euler_from_axis_angle(actions[..., 3:6]), openness], -1)
 
     def statistics(self) -> Statistics:
         """Moments and percentiles of the actions of all control steps and of the proprioception of all rows."""
         return Statistics(
-            action=moments(self._data_units(self.steps)),
-            proprio=moments(robot_proprio(self.proprio, self.robot)),
+            action=moments(self.steps),
+            proprio=moments(self.proprio),
             num_transitions=len(self.steps),
             num_trajectories=self.num_episodes,
         )
@@ -115,18 +140,133 @@ class Demonstrations:
         return out
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one data set, in either layout.
+
+    Attributes:
+        names: of the columns that were read.
+        proprio, state: ``[R, 8]`` and ``[R, 26]``.
+        actions: ``[R, K, 7]``, K actions from each row on, of which ``steps [R]`` ran before the next row. Today K is
+            1; data sets used to have rows at decisions only, and a block of actions in each.
+        chosen: ``[R]``, the rows that are samples.
+        told: instruction of each sample.
+        episodes: their rows.
+    """
+
+    names: dict[str, str]
+    proprio: Floats
+    state: Floats
+    actions: Floats
+    steps: NDArray[np.int64]
+    chosen: NDArray[np.bool_]
+    told: list[str]
+    episodes: list[slice]
+
+    @classmethod
+    def read(cls, reader: LeRobotReader) -> _Rows:
+        names = _column_names(reader)
+        reader.require(*names.values(), CAMERA)
+        found = reader.columns(list(names.values()))
+        columns = {key: found[name] for key, name in names.items()}
+        count = reader.total_frames
+        chosen = columns.get("decision", np.ones(count, bool)).astype(bool)
+        steps = columns.get("steps", np.ones(count, np.int64))
+        actions = columns["action"].reshape(count, -1, columns["action"].shape[-1])
+        return cls(
+            names=names,
+            proprio=columns["state"],
+            state=columns["privileged"],
+            actions=actions,
+            steps=steps,
+            chosen=chosen,
+            told=[text for text, wanted in zip(reader.instructions(), chosen, strict=True) if wanted],
+            episodes=[slice(e["dataset_from_index"], e["dataset_to_index"]) for e in reader.episodes],
+        )
+
+    def chunks(self, horizon: int) -> Floats:
+        """The actions from each sample on, ``[N, H, 7]``."""
+        parts = [chunked(self.actions[rows], self.steps[rows], horizon)[self.chosen[rows]] for rows in self.episodes]
+        return np.concatenate(parts)
+
+    def ran(self) -> Floats:
+        """The action of every control step once, ``[T, 7]``."""
+        return self.actions[np.arange(self.actions.shape[1]) < self.steps[:, None]]
+
+
+def _column_names(reader: LeRobotReader) -> dict[str, str]:
+    """What is read from a data set: by today's names, or by those of its layout of before."""
+    if "privileged.decision" in reader.features:
+        return {
+            "state": "observation.state",
+            "action": "action",
+            "privileged": "privileged.state",
+            "decision": "privileged.decision",
+        }
+    label = "action.intended" if "action.intended" in reader.features else "action"
+    names = {"state": "observation.state", "action": label, "privileged": "observation.environment_state"}
+    has_blocks = len(reader.features.get(label, {"shape": [7]})["shape"]) > 1
+    return {**names, "steps": "steps"} if has_blocks or "steps" in reader.features else names
+
+
+def _check_numbers(reader: LeRobotReader, name: str, kind: str, values: NDArray[Any]) -> None:
+    """Raise :class:`InvalidConfigError` unless each row holds so many finite numbers."""
+    count, words = _HOLDS[kind]
+    wanted = f"should hold {count} finite numbers: {words}"
+    if values.shape[-1] != count:
+        raise InvalidConfigError(f"{reader.path}: each row of {name} {wanted}; it holds {values.shape[-1]}.")
+    bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InvalidConfigError(
+            f"{reader.place(row)}: {name} {wanted}; it holds {_shown(values[row])}. Rows like it: {bad.sum()} of "
+            f"{len(bad)}; mend them, or take their episodes out of the data set."
+        )
+
+
+def _check_gripper(reader: LeRobotReader, rows: _Rows, gripper: GripperColumn, robot: str) -> None:
+    """Raise :class:`InvalidConfigError` where the last number of an action cannot be what it is said to be."""
+    values = rows.actions[..., 6]
+    wrong = gripper.wrong(values, robot, reader.is_of_this_gym)
+    if wrong.any():
+        row, step = (int(i) for i in np.argwhere(wrong)[0])
+        raise InvalidConfigError(
+            f"{reader.place(row)}: the gripper, the last number of {rows.names['action']}, is {values[row, step]:g} "
+            f"({values.min():g} to {values.max():g} in the whole data set), where it should be "
+            f"{gripper.expected(robot, reader.is_of_this_gym)}; say what it means by gripper= with one of "
+            f"{', '.join(MEANINGS)}."
+        )
+
+
+def _check_decisions(reader: LeRobotReader, rows: _Rows) -> None:
+    """Raise :class:`InvalidConfigError` if no row is a sample, or a row counts steps that its block does not have."""
+    if not rows.chosen.any():
+        raise InvalidConfigError(f"{reader.path}: privileged.decision marks no row, so that there is nothing to learn.")
+    wrong = (rows.steps < 1) | (rows.steps > rows.actions.shape[1])
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InvalidConfigError(
+            f"{reader.place(row)}: steps should be 1 to {rows.actions.shape[1]}, as many as a row has actions; it is "
+            f"{rows.steps[row]}."
+        )
+
+
+def _shown(values: NDArray[Any]) -> str:
+    return "[" + ", ".join(f"{value:.4g}" for value in values.ravel()) + "]"
+
+
 class Batches:
-    """Rows of demonstrations as tensors, normalised; the same rows for the same seed, whatever happened before.
+    """Samples of demonstrations as tensors, normalised; the same ones for the same seed, whatever happened before.
 
     Args:
         data: the demonstrations.
         agent: says what it reads and what its chunks mean.
-        seed: of the order. Every epoch has its own, in which every row comes once.
+        seed: of the order. Every epoch has its own, in which every sample comes once.
     """
 
     def __init__(self, data: Demonstrations, agent: TrainableAgent, seed: int) -> None:
         self.data, self.seed = data, seed
-        self._per_row = agent.transform({"proprio": data.proprio})
+        self._per_row = agent.transform({"proprio": data.poses})
         self._per_instruction = agent.transform({"instruction": data.instructions})
         self._actions = agent.normalize_actions(data.actions).astype(np.float32)
         places = data.places()
@@ -140,7 +280,7 @@ class Batches:
         return np.array([self._permutation(int(e))[p % len(self.data)] for e, p in zip(epochs, positions, strict=True)])
 
     def batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Some rows as tensors: the policy's inputs, ``actions`` ``[B, H, A]`` and ``places`` ``[B, 10]``, fp32."""
+        """Some samples as tensors: the policy's inputs, ``actions`` ``[B, H, A]`` and ``places`` ``[B, 10]``, fp32."""
         told = self.data.instruction[rows]
         arrays = {
             "pixels": self.data.pixels(rows),
@@ -189,24 +329,38 @@ def moments(values: ArrayLike) -> Moments:
     return Moments(**{name: tuple(float(v) for v in column) for name, column in found.items()})
 
 
-def cached_pixels(reader: LeRobotReader, resize: ImageResize) -> NDArray[np.uint8]:
-    """Pictures ``[N, S, S, 3]`` of a data set, memory-mapped; decoded when first asked for."""
-    count, size = reader.total_frames, resize.size
-    file = reader.path / ".cache" / f"pixels-{size}-{resize.filter}-{count}.npy"
+def cached_pixels(
+    reader: LeRobotReader, resize: ImageResize, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Pictures ``[N, S, S, 3]`` of a data set's chosen rows, memory-mapped; decoded when first asked for.
+
+    They are decoded again when the files they come from have changed.
+    """
+    chosen = np.ones(reader.total_frames, bool) if chosen is None else chosen
+    count, size = int(chosen.sum()), resize.size
+    folder, name = reader.path / ".cache", f"pixels-{size}-{resize.filter}"
+    file = folder / f"{name}-{_fingerprint(reader, chosen)}.npy"
     if not file.is_file():
-        file.parent.mkdir(exist_ok=True)
-        for old in file.parent.glob(f"pixels-{size}-{resize.filter}-*.npy"):
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob(f"{name}-*.npy"):
             old.unlink()
-        partial = file.with_suffix(".tmp")
-        pixels: Any = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, size, size, 3))
-        start = 0
-        for frames in reader.frames():
-            stop = min(start + len(frames), count)
-            pixels[start:stop] = _resized(frames[: stop - start], resize)
-            start = stop
-        pixels.flush()
-        partial.replace(file)
+        with appearing(file, sync=False) as partial:
+            pixels: Any = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, size, size, 3))
+            start = 0
+            for frames in reader.frames(chosen):
+                pixels[start : start + len(frames)] = _resized(frames, resize)
+                start += len(frames)
+            pixels.flush()
     return np.asarray(np.load(file, mmap_mode="r"))
+
+
+def _fingerprint(reader: LeRobotReader, chosen: NDArray[np.bool_]) -> str:
+    """Of the rows and of the files that their pictures come from: names, sizes and times of change."""
+    found = hashlib.sha256(np.packbits(chosen).tobytes() + str(len(chosen)).encode())
+    for file in reader.picture_files():
+        status = file.stat() if file.is_file() else None
+        found.update(f"{file.relative_to(reader.path)} {status and (status.st_size, status.st_mtime_ns)}".encode())
+    return found.hexdigest()[:16]
 
 
 def _resized(frames: NDArray[np.uint8], resize: ImageResize) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from stand_in_interpreter import calls, make_interpreter
 
 from vlaser_gym import cli, doctor, parity
 from vlaser_gym import eval as eval_command
-from vlaser_gym.evaluation.store import read_config, read_records
+from vlaser_gym.evaluation.store import read_config, read_records, read_timing
 
 CARROT_ENV = "PutCarrotOnPlateInScene-v0"
 QUIET = ["agent=random", "video=0", "report=false"]
@@ -46,7 +46,8 @@ def test_eval_with_a_worker_that_dies(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "random on simpler" in said
     assert "25.0 [" in said
     # The episode that always fails was tried twice; those beside it began again.
-    begun = [entry["options"]["obj_init_options"]["episode_id"] for entry in calls(tmp_path) if "reset" in entry]
+    resets = [entry["options"] for entry in calls(tmp_path) if "reset" in entry]
+    begun = [options["obj_init_options"]["episode_id"] for options in resets if "obj_init_options" in options]
     assert begun.count(2) == 2
     assert begun.count(3) == 1
     assert read_config(tmp_path / "run")["look"] == "original"
@@ -120,16 +121,128 @@ def test_parity_of_recordings_played_back(golden: Path, tmp_path: Path) -> None:
         assert free["max_deg"] < 0.01
 
 
-def test_doctor(tmp_path: Path, interpreter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = doctor.examine_simpler(str(interpreter))
-    assert found.works
-    assert not found.needed
-    assert found.text.startswith("simpler_env ")
-    assert "640 x 480" in found.text
-    silent = doctor.examine_simpler(None)
+def test_episodes_that_were_tried_again_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of four: one fails once and then goes through, one fails again. Innocent neighbours do not count."""
+    python = make_interpreter(tmp_path, faults={f"{CARROT_ENV}:1": "die once", f"{CARROT_ENV}:2": "die"})
+    score(tmp_path, python, "task=widowx_carrot_on_plate", "episodes=4", "num_envs=3", "report=true")
+    said = capsys.readouterr().out
+    assert "2 episodes were tried again (widowx_carrot_on_plate 2); errors that remain: 1." in said
+    assert "<span>2 tried again after a simulator failure</span>" in (tmp_path / "run" / "report.html").read_text()
+    again = [entry for entry in read_timing(tmp_path / "run") if entry["event"] == "retry"]
+    assert sorted(entry["layout"] for entry in again) == ["grid:1", "grid:2"]
+    assert all("signal SIGSEGV" in entry["error"] for entry in again)
+
+
+def incomplete(folder: Path, *meshes: str) -> Path:
+    """An interpreter whose data folder holds these stage meshes only."""
+    stages = folder / "data" / "hab2_bench_assets" / "stages"
+    stages.mkdir(parents=True)
+    for mesh in meshes:
+        (stages / mesh).touch()
+    return make_interpreter(folder, MS2_REAL2SIM_ASSET_DIR=folder / "data")
+
+
+def test_eval_refuses_an_installation_without_a_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    python = incomplete(tmp_path, "bridge_table_1_v2.glb")
+    with pytest.raises(SystemExit) as stopped:
+        score(tmp_path, python, "task=widowx_stack_cube", "episodes=2", "num_envs=2")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert "widowx_stack_cube/default/grid:0 does not begin as the original does: baked_" in error
+    assert "_cube_3cm is 19 m from its place, and 1 more (1 cm and 20 degrees are allowed)" in error
+    assert (
+        f"[SAPIEN] [error] Failed to load the mesh {tmp_path}/data/hab2_bench_assets/stages/bridge_table_1_v1" in error
+    )
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists(), "nothing is stored of it"
+    # The scene whose mesh is there can be scored.
+    records = score(tmp_path, python, "task=widowx_put_eggplant_in_basket", "episodes=2", "num_envs=2")
+    assert [record["success"] for record in records] == [True, False]
+
+
+def doctor_says(python: Path | str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
+    """Exit status, and what is said of each part of SimplerEnv."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.run("doctor", doctor.main, [f"simpler={python}"])
+    lines = [line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if line[9:].startswith("SimplerEnv")]
+    return int(stopped.value.code or 0), {
+        name[9:].removeprefix("SimplerEnv, "): name[:9] + text for name, text in lines
+    }
+
+
+def test_doctor_begins_an_episode_of_every_kind_of_scene(
+    tmp_path: Path, interpreter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = doctor_says(interpreter, capsys)
+    assert status == 0
+    assert list(found) == [
+        "widowx_spoon_on_towel", "widowx_put_eggplant_in_basket", "google_robot_pick_horizontal_coke_can",
+        "google_robot_move_near_v0", "google_robot_open_top_drawer", "google_robot_place_apple_in_closed_top_drawer",
+    ]  # fmt: skip
+    assert all(text.startswith("works    begins as the original does; 640 x ") for text in found.values())
+    status, found = doctor_says(incomplete(tmp_path / "other", "bridge_table_1_v1.glb"), capsys)
+    assert status == 1
+    broken = [name for name, text in found.items() if not text.startswith("works")]
+    assert broken == [
+        "widowx_put_eggplant_in_basket",
+        "google_robot_pick_horizontal_coke_can",
+        "google_robot_move_near_v0",
+    ]
+    assert "stages/bridge_table_1_v2.glb" in found["widowx_put_eggplant_in_basket"]
+    assert "sink is 19 m from its place" in found["widowx_put_eggplant_in_basket"]
+
+
+def test_doctor_where_simpler_env_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (silent,) = doctor.examine_simpler(None)
     assert not silent.works
+    assert not silent.needed
     assert "doctor simpler=" in silent.remedy
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    missing = doctor.examine_simpler(sys.executable)
-    assert not missing.works
-    assert "No module named 'simpler_env'" in missing.text
+    status, found = doctor_says(sys.executable, capsys)
+    assert status == 1
+    assert "No module named 'simpler_env'" in found["SimplerEnv"]
+
+
+def test_what_the_original_would_ignore_is_refused_before_it_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """WidowX environments are prepackaged: they set what they are given of these. The step limit is the protocol's."""
+    python = make_interpreter(tmp_path)
+    for given, said in {
+        "control_freq=10": "sets control_freq itself to 5",
+        "scene_name=other": "sets scene_name itself",
+        "robot=widowx_bridge_dataset_camera_setup": "sets robot itself",
+        "max_episode_steps=99": "ends after the protocol's 60 control steps",
+        "prepackaged_config=false": "the engine decides by the task",
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            score(tmp_path, python, "task=widowx_stack_cube", f"+engine.env_kwargs.{given}")
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert f"engine.env_kwargs.{given.split('=')[0]}=" in error
+        assert "would be ignored" in error
+        assert said in error
+        assert "Traceback" not in error
+    with pytest.raises(SystemExit):
+        score(tmp_path, python, "task=widowx_stack_cube", "engine.env_kwargs=5")
+    assert "must be names and values" in capsys.readouterr().err
+    assert calls(tmp_path) == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_what_it_was_run_with_and_says_what_departs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its settings, in the terminal and in the report."""
+    python = make_interpreter(tmp_path)
+    given = "engine.env_kwargs={shader_dir: rt}"
+    score(tmp_path, python, "task=widowx_stack_cube", "episodes=1", "report=true", given)
+    stored = read_config(tmp_path / "run")["environment_settings"]["widowx_stack_cube"]
+    assert (stored["control_freq"], stored["sim_freq"], stored["shader_dir"], stored["max_steps"]) == (5, 500, "rt", 60)
+    (made,) = [entry["kwargs"] for entry in calls(tmp_path) if "make" in entry]
+    assert made["shader_dir"] == "rt", "as the original was told"
+    said = "Not the same protocol: shader dir rt here, ibl there; episodes per task 1 here, 240 there."
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "run" / "report.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from stand_in_interpreter import calls, make_interpreter
+from stand_in_interpreter import STAND_IN, calls, make_interpreter
 
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -27,7 +28,9 @@ FORWARD = np.array([0.01, 0, 0, 0, 0, 0, 1])
 
 
 @contextmanager
-def opened(python: Path, task: str = CARROT, lanes: int = 1, **options: Any) -> Iterator[SceneVectorEnv]:
+def opened(
+    python: Path, task: str | tuple[str, ...] = CARROT, lanes: int = 1, **options: Any
+) -> Iterator[SceneVectorEnv]:
     env_options = {key: options.pop(key) for key in ("observe",) if key in options}
     env = SceneVectorEnv(
         task, lanes, engine="simpler", autoreset_mode=AutoresetMode.DISABLED, record_states=True,
@@ -46,16 +49,17 @@ def chunk(lanes: int, steps: int) -> np.ndarray:
 def test_an_episode(interpreter: Path, tmp_path: Path) -> None:
     with opened(interpreter, lanes=2) as env:
         assert (env.engine.name, env.engine.look) == ("simpler", "original")
-        observation, info = env.reset(options={"layout": [0, 3]})
+        observation, info = env.reset(options={"layout": [0, 7]})
         assert observation["instruction"] == ("put carrot on plate",) * 2
         assert not info["success"].any()
         # The TCP of the specification's start pose, openness 1.
         start = [0.29207, -0.00609, 0.13532, 0.68671, 0.00526, 0.72687, -0.00808, 1.0]
         np.testing.assert_allclose(observation["proprio"], [start] * 2, atol=1e-5)
         assert observation["image"].shape == (2, 480, 640, 3)
-        assert observation["image"][:, 0, :2, 0].tolist() == [[0, 100], [0, 103]]
+        # The carrot on the corners at y -0.075 and 0.075: the stand-in shows the time, and y in cm from 100 on.
+        assert observation["image"][:, 0, :2, 0].tolist() == [[0, 92], [0, 108]]
         observation, reward, _, truncated, info = env.step_chunk(chunk(2, 6))
-        assert observation["image"][:, 0, :2, 0].tolist() == [[6, 100], [6, 103]]
+        assert observation["image"][:, 0, :2, 0].tolist() == [[6, 92], [6, 108]]
         np.testing.assert_allclose(observation["proprio"][:, 0], 0.29207 + 0.06, atol=1e-5)
         # The stand-in: grasped after the third step only; even layouts succeed from the fifth on.
         flags = info["chunk"]["flags"]
@@ -64,8 +68,10 @@ def test_an_episode(interpreter: Path, tmp_path: Path) -> None:
         assert flags["success"].tolist() == [[k >= 5 for k in range(1, 7)], [False] * 6]
         assert reward.tolist() == [2.0, 0.0]
         assert set(info["states"][0]) == {
-            "qpos", "action", "object/bridge_carrot_generated_modified", "object/bridge_plate_objaverse_larger",
+            "qpos", "action", "instruction", "stage", "object/bridge_carrot_generated_modified",
+            "object/bridge_plate_objaverse_larger",
         }  # fmt: skip
+        assert info["states"][0]["instruction"].tolist() == ["put carrot on plate"] * 6
         assert not truncated.any()
         assert env.step_chunk(chunk(2, 60))[3].all()
         assert env.lanes[0].elapsed == 60
@@ -74,13 +80,13 @@ def test_an_episode(interpreter: Path, tmp_path: Path) -> None:
 
 
 def test_what_the_environment_is_given(interpreter: Path, tmp_path: Path) -> None:
-    """Through the worker: photographs have a folder, places are arrays, every episode has an environment of its own."""
+    """Through the worker: photographs have a folder, places are arrays, every variant has an environment of its own."""
     with opened(interpreter, PICK, observe=("image",), env_kwargs={"shader_dir": "ibl"}) as env:
         observation, _ = env.reset(options={"layout": 30, "variant": "recolor_cabinet_visual_matching_1"})
         assert observation["image"].shape == (1, 512, 640, 3)
         env.reset(options={"layout": 30, "variant": "distractors_more"})
         assert len(env.lanes[0].reading.object_pose) == 7
-    made, reset, closed, again, *_ = calls(tmp_path)
+    made, _, _, reset, closed, again, *_ = (entry for entry in calls(tmp_path) if "picture" not in entry)
     assert made["make"] == "GraspSingleOpenedCokeCanInScene-v0"
     assert made["kwargs"]["rgb_overlay_path"] == "/assets/real_inpainting/google_coke_can_real_eval_1.png"
     assert made["kwargs"]["urdf_version"] == "recolor_cabinet_visual_matching_1"
@@ -91,6 +97,112 @@ def test_what_the_environment_is_given(interpreter: Path, tmp_path: Path) -> Non
     assert reset["options"]["robot_init_options"]["init_rot_quat"] == {"array": [-0.0, 0.0, 0.0, 1.0]}
     assert closed == {"close": "GraspSingleOpenedCokeCanInScene-v0"}
     assert again["make"] == "GraspSingleOpenedCokeCanDistractorInScene-v0"
+
+
+SPOON = "widowx_spoon_on_towel"
+
+
+def starts(python: Path, task: str, variant: str, layouts: list[int], **options: Any) -> list[np.ndarray]:
+    """Where bodies lie, and the pictures, as episodes begin one after another on one lane."""
+    found = []
+    with opened(python, task, **options) as env:
+        for layout in layouts:
+            observation, _ = env.reset(options={"layout": layout, "variant": variant})
+            found += [env.lanes[0].reading.object_pose, observation["image"]]
+            env.step_chunk(chunk(1, 2))
+    return found
+
+
+@pytest.mark.parametrize(("task", "variant"), [(SPOON, "default"), (PICK, "distractors"), (PICK, "aggregation")])
+def test_an_environment_that_is_kept_begins_as_a_new_one(
+    interpreter: Path, tmp_path: Path, task: str, variant: str
+) -> None:
+    """To the last bit; the stand-in's physics remember resets and its distractors follow random numbers, as there."""
+    layouts = [26, 30, 26] if task == PICK else [2, 7, 2]
+    kept = starts(interpreter, task, variant, layouts)
+    log = [entry for entry in calls(tmp_path) if "picture" not in entry]
+    again = starts(interpreter, task, variant, layouts, rebuild=True)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, again, strict=True))
+    # Every episode alone, in a process of its own.
+    alone = [value for layout in layouts for value in starts(interpreter, task, variant, [layout])]
+    assert all(np.array_equal(a, b) for a, b in zip(kept, alone, strict=True))
+    assert sum("make" in entry for entry in log) == 1
+    built = [
+        (entry.get("seed"), (entry.get("options") or {}).get("reconfigure")) for entry in log if "make" not in entry
+    ]
+    one = [(2022, None), (2022, True), (None, None)]
+    assert built[:9] == one * 3, "set_main_rng(2022), reset(seed=2022, reconfigure), then the episode's own reset"
+
+
+def test_other_scenes_are_built_anew(interpreter: Path, tmp_path: Path) -> None:
+    """One environment at a time: it is kept for episodes that are built alike, and closed before another is built."""
+    with opened(interpreter, (SPOON, CARROT)) as env:
+        for task, layout in ((SPOON, 0), (SPOON, 5), (CARROT, 5), (SPOON, 5)):
+            env.reset(options={"task": task, "layout": layout})
+    told = [next(key for key in ("make", "close") if key in e) for e in calls(tmp_path) if "make" in e or "close" in e]
+    assert told == ["make", "close", "make", "close", "make"]
+
+
+def test_the_stand_in_notices_shortcuts() -> None:
+    """A kept environment that is only reset with a new scene begins elsewhere: the comparison above can fail."""
+    done = subprocess.run(
+        [sys.executable, "-c", """
+import simpler_env
+def spoon(*resets):
+    env = simpler_env.make("widowx_spoon_on_towel")
+    for options in (*resets, {}):
+        env.reset(options={"obj_init_options": {"episode_id": 3}, **options})
+    return env.unwrapped.bodies[0].pose.p[0]
+assert spoon() == spoon()
+assert abs(spoon({}) - spoon() - 6e-5) < 1e-6
+env = simpler_env.make("widowx_spoon_on_towel")
+env.reset(options={"obj_init_options": {"episode_id": 3}, "reconfigure": True})
+assert abs(env.unwrapped.bodies[0].pose.p[0] - spoon() + 6e-5) < 1e-6
+"""],
+        env={"PYTHONPATH": str(STAND_IN)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("task", "camera"), [(CARROT, "3rd_view_camera"), (PICK, "overhead_camera")])
+def test_only_what_is_looked_at_is_rendered(interpreter: Path, tmp_path: Path, task: str, camera: str) -> None:
+    """One camera, once per decision; the original renders all of its own at every control step."""
+    with opened(interpreter, task) as env:
+        env.reset(options={"layout": 1})
+        env.step_chunk(chunk(1, 4))
+        env.step_chunk(chunk(1, 4))
+        env.reset(options={"layout": 3})
+    log = [entry for entry in calls(tmp_path) if "picture" in entry]
+    built = [{"picture": name, "step": 0} for name in ("base_camera", camera)]
+    assert log == [*built, *({"picture": camera, "step": step} for step in (0, 4, 8, 0))]
+
+
+def test_nothing_is_rendered_for_an_agent_that_reads_states(interpreter: Path, tmp_path: Path) -> None:
+    with opened(interpreter, observe=("proprio", "instruction", "state")) as env:
+        env.reset(options={"layout": 1})
+        env.step_chunk(chunk(1, 4))
+        env.reset(options={"layout": 2})
+    pictures = [entry for entry in calls(tmp_path) if "picture" in entry]
+    assert len(pictures) == 2, "those of the constructor"
+
+
+def test_pictures_are_those_of_the_original_loop(interpreter: Path) -> None:
+    """Beside the original's own way: an environment of its own, stepped through its wrappers."""
+    with opened(interpreter) as env:
+        ours = [env.reset(options={"layout": 3})[0]["image"][0]]
+        ours += [env.step_chunk(chunk(1, 1))[0]["image"][0] for _ in range(3)]
+    script = """
+import sys
+import numpy as np, simpler_env
+from simpler_env.utils.env.observation_utils import get_image_from_maniskill2_obs_dict as picture
+env = simpler_env.make("widowx_carrot_on_plate")
+found = [env.reset(options={"obj_init_options": {"episode_id": 3}})[0]]
+found += [env.step(np.array([0.01, 0, 0, 0, 0, 0, 1]))[0] for _ in range(3)]
+np.save(sys.argv[1], [picture(env.unwrapped, observation) for observation in found])
+"""
+    file = interpreter.with_name("pictures.npy")
+    subprocess.run([interpreter, "-c", script, file], check=True)
+    assert np.array_equal(np.array(ours), np.load(file))
 
 
 @pytest.mark.slow

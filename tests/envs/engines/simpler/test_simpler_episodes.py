@@ -174,8 +174,9 @@ def test_layouts_are_asked_for_where_they_are() -> None:
     for name in ("google_robot_pick_coke_can", "google_robot_pick_object"):
         for index in range(0, TASKS[name].num_layouts, 13):
             episode = episode_of(TASKS[name], "default", f"grid:{index}")
-            pose = TASKS[name].layout(f"grid:{index}").object_pose[0]
-            assert np.hypot(*(pose[:2] - episode.options["obj_init_options"]["init_xy"])) < 0.02
+            layout = TASKS[name].layout(f"grid:{index}")
+            offset = layout.object_pose[0, :2] - episode.options["obj_init_options"]["init_xy"]
+            assert np.hypot(*offset) < (0.06 if layout.cast in ("apple", "orange") else 0.02)  # those roll
     for task in GOOGLE_TASKS:
         for variant in ("default", "aggregation"):
             for index in range(0, task.num_layouts, 29):

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict
 from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, nearest_episode
 from vlaser_gym.envs.engines.simpler.process import Worker, find_interpreter
+from vlaser_gym.envs.engines.simpler.settings import check_given
+from vlaser_gym.envs.engines.simpler.starts import REACH, TURN, departures
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError
@@ -42,7 +44,9 @@ class _Episode:
 
 
 class SimplerEngine:
-    """One worker process per lane; it builds its environment anew for every episode, as the original's evaluation does.
+    """One worker process per lane.
+
+    It keeps its environment while episodes are built alike, and begins each as a newly built one would.
 
     Args:
         num_lanes: number of simulations.
@@ -50,6 +54,8 @@ class SimplerEngine:
         python: interpreter in which ``simpler_env`` can be imported.
         timeout: seconds that a worker may take to start, to begin an episode, or for a control step.
         env_kwargs: keyword arguments for the original's environments beside (or instead of) the protocol's.
+        rebuild: build the environment anew for every episode, as the original's own evaluation does; slower, and to the
+            last bit the same.
 
     Raises:
         InvalidConfigError: if the interpreter does not exist or cannot import ``simpler_env``.
@@ -64,12 +70,13 @@ class SimplerEngine:
         python: str | None = None,
         timeout: float = 300.0,
         env_kwargs: Mapping[str, Any] | None = None,
+        rebuild: bool = False,
     ) -> None:
         if not (isinstance(timeout, int | float) and timeout > 0):
             raise InvalidConfigError(f"engine.timeout must be a number of seconds above 0; got {timeout!r}.")
         self.look = look
         self._python, self._timeout = find_interpreter(python), float(timeout)
-        self._env_kwargs = dict(env_kwargs or {})
+        self._env_kwargs, self._rebuild = env_kwargs or {}, bool(rebuild)
         self._episodes: list[_Episode | None] = [None] * num_lanes
         self._workers: list[Worker | None] = [None] * num_lanes
         try:
@@ -93,7 +100,7 @@ class SimplerEngine:
         """Begin episodes; all lanes at the same time.
 
         Raises:
-            InvalidConfigError: for what the original does not have.
+            InvalidConfigError: for what the original does not have, and for episodes that do not begin as they should.
             GymError: if the original cannot build an environment.
             SimulationError: if a worker dies or takes too long.
         """
@@ -103,13 +110,30 @@ class SimplerEngine:
             self._greet(lane)
         for lane, placement, episode in zip(lanes, placements, episodes, strict=True):
             state = None if placement.name else _state(placement)
-            command = {"do": "place", "episode": asdict(episode), "state": state}
+            command = {"do": "place", "episode": asdict(episode), "state": state, "rebuild": self._rebuild}
             self._worker(lane).ask(command, f"the beginning of {_named(placement)}")
         for row, told in self._answers(lanes):
-            self._episodes[lanes[row]] = _Episode(placements[row], _reading(placements[row], told))
+            reading = _reading(placements[row], told)
+            self._check_start(lanes[row], placements[row], told)
+            self._episodes[lanes[row]] = _Episode(placements[row], reading)
+
+    def _check_start(self, lane: int, placement: Placement, told: Mapping[str, Any]) -> None:
+        """Refuse an episode of the benchmark that begins elsewhere, with what the simulator had to say."""
+        wrong = departures(placement, told) if placement.name else []
+        if not wrong:
+            return
+        said = self._worker(lane).complaints()
+        log = f"its log says: {' / '.join(said)}" if said else "its log says nothing of it"
+        others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InvalidConfigError(
+            f"{_named(placement)} does not begin as the original does: {wrong[0]}{others} ({100 * REACH:g} cm and "
+            f"{TURN:g} degrees are allowed); {log}. A mesh is missing in the installation, or it is not the release "
+            "that this engine knows (docs/simpler.md): its scores would say nothing of a policy."
+        )
 
     def _commanded(self, placement: Placement) -> Episode:
         task, variant = placement.task, placement.variant
+        check_given(task, {"env_kwargs": self._env_kwargs})
         if placement.name:
             episode = episode_of(task, variant, placement.name)
         else:

@@ -27,7 +27,7 @@ from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError
 
 #: Robot, controller and frequencies of all Google Robot scripts.
-_GOOGLE: Mapping[str, Any] = {
+GOOGLE: Mapping[str, Any] = {
     "obs_mode": "rgbd",
     "robot": "google_robot_static",
     "control_mode": (
@@ -134,7 +134,7 @@ def _google(task: GoogleTask, look: Variant, state: Layout, index: int) -> Episo
             f"The variant {look.name!r} is not the original's, whose handles are never solid: choose another engine."
         )
     kwargs = {
-        **_GOOGLE,
+        **GOOGLE,
         "max_episode_steps": task.max_steps,
         "scene_name": look.scene,
         "rgb_overlay_path": state.overlay if look.overlay else None,

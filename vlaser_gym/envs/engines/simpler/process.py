@@ -6,6 +6,7 @@ import contextlib
 import json
 import mmap
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError
 _WORKER = Path(__file__).with_name("worker.py")
 #: Bytes of shared memory: a picture of the larger camera.
 _MEMORY = 640 * 512 * 3
+#: What a line of a log says that speaks of trouble.
+_TROUBLE = re.compile(r"\b(error|critical|fail|cannot|could not|missing|not found|no such)", re.IGNORECASE)
 _NEEDED = "the interpreter in which SimplerEnv is installed (docs/simpler.md)"
 
 
@@ -58,6 +61,7 @@ class Worker:
         self._buffer = b""
         self._asked, self._deadline = "its start", time.monotonic() + timeout
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        self._logged = 0
         self._socket, theirs = socket.socketpair()
         # Memory without a name: whatever happens to the processes, nothing stays behind.
         descriptor = os.memfd_create("vlaser_gym")
@@ -104,6 +108,7 @@ class Worker:
     def ask(self, command: Mapping[str, Any], about: str) -> None:
         """Send a command; ``about`` names it in errors. Its :meth:`answer` must be read before the next is sent."""
         self._asked, self._deadline = about, time.monotonic() + self.timeout
+        self._logged = self._log_size()
         # A worker that has died is noticed when its answer is read.
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(command).encode() + b"\n")
@@ -126,6 +131,21 @@ class Worker:
         """A copy of the shared memory as ``[height, width, 3]``."""
         count = height * width * 3
         return np.frombuffer(self._memory, np.uint8, count).reshape(height, width, 3).copy()
+
+    def complaints(self, most: int = 3) -> list[str]:
+        """Different lines of its output that speak of trouble: the last since the last command, or else of all."""
+        for begin in (self._logged, 0):
+            if found := dict.fromkeys(line for line in self._output(begin) if _TROUBLE.search(line)):
+                return list(found)[-most:]
+        return []
+
+    def _output(self, begin: int = 0) -> list[str]:
+        """Lines that it and its simulator have written from a byte on; the place where they write on stays."""
+        text = os.pread(self._log.fileno(), self._log_size() - begin, begin).decode(errors="replace")
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    def _log_size(self) -> int:
+        return os.fstat(self._log.fileno()).st_size
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -162,9 +182,8 @@ class Worker:
     def _obituary(self) -> str:
         """How the process ended, with its last words."""
         code = self.process.wait()
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        lines = self._output()
         self._free()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        words = f"; its last words: {lines[-1].strip()}" if lines else ""
+        words = f"; its last words: {lines[-1]}" if lines else ""
         return f"The original's worker died at {self._asked} ({how}{words})."

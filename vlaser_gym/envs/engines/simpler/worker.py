@@ -6,15 +6,17 @@ line of JSON with another, and memory of SIZE bytes, into which it writes pictur
 
 The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "during": "import"}``. Commands:
 
-- ``{"do": "place", "episode": {...}, "state": null}``: build the environment anew and reset it; see
-  ``vlaser_gym.envs.engines.simpler.episodes.Episode``. ``state`` moves robot and bodies afterwards. Answers the state.
+- ``{"do": "place", "episode": {...}, "state": null, "rebuild": false}``: reset the episode's environment; see
+  ``vlaser_gym.envs.engines.simpler.episodes.Episode``. It is built unless the last episode's was built alike, or always
+  if told to ``rebuild``. ``state`` moves robot and bodies afterwards. Answers the state.
 - ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
 - ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
-- ``{"do": "picture"}``: what the robot's camera saw last, into the memory. Answers its shape.
+- ``{"do": "picture"}``: what the robot's camera sees now, into the memory. Answers its shape. Nothing is rendered
+  otherwise, but for once when an environment is built.
 
-A state has ``qpos``, ``qvel``, ``objects`` (name -> pose), ``joints`` (name -> position), ``proprio``, ``instruction``,
-``subtask``, ``success``, ``info`` and ``stats`` (the scalars of ``info`` and of its ``episode_stats``). Poses are
-``x y z qw qx qy qz``.
+A state has ``qpos``, ``qvel``, ``base`` (pose of the robot's root link), ``objects`` (name -> pose), ``joints`` (name
+-> position), ``proprio``, ``instruction``, ``subtask``, ``success``, ``info`` and ``stats`` (the scalars of ``info``
+and of its ``episode_stats``). Poses are ``x y z qw qx qy qz``.
 """
 
 from __future__ import annotations
@@ -36,38 +38,62 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: Robot -> TCP link, base link, fingers in ``qpos``.
+#: Robot -> TCP link, base link, fingers in ``qpos``, camera of the policy.
 ROBOTS = {
-    "widowx": ("ee_gripper_link", "base_link", slice(-2, None)),
-    "google_robot": ("link_gripper_tcp", "link_base", slice(-4, -2)),
+    "widowx": ("ee_gripper_link", "base_link", slice(-2, None), "3rd_view_camera"),
+    "google_robot": ("link_gripper_tcp", "link_base", slice(-4, -2), "overhead_camera"),
 }
 
 
+#: With what the original's constructor seeds its random numbers (ManiSkill2_real2sim ef7a4d4).
+MAIN_SEED = 2022
+
+
 class Scene:
-    """At most one environment, which lives for one episode, as in the original's own evaluation."""
+    """At most one environment, which lives as long as episodes want one that is built alike."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self.memory = memory
         self.env: Any = None
-        self.observation: Any = None
+        self.recipe = ""
+        self.pictures = ""
         self.info: dict[str, Any] = {}
         self.success = False
         self.starts_final = True
 
-    def place(self, episode: dict[str, Any], state: dict[str, Any] | None) -> dict[str, Any]:
+    def place(self, episode: dict[str, Any], state: dict[str, Any] | None, rebuild: bool) -> dict[str, Any]:
         """Begin an episode."""
-        self.close()
-        self.env = build(episode)
-        self.observation, _ = self.env.reset(options=with_arrays(episode["options"]))
+        recipe = json.dumps([episode[name] for name in ("make", "prepackaged", "kwargs")], sort_keys=True)
+        if rebuild or self.env is None or recipe != self.recipe:
+            self.close()
+            self.env = build(episode)
+            self.recipe = recipe
+            # From now on an observation is empty, until a picture is asked for.
+            self.pictures, self.base._obs_mode = self.base._obs_mode, "none"
+        else:
+            self.renew()
+        self.base.reset(options=with_arrays(episode["options"]))
         self.info, self.success = {}, False
         self.starts_final = self.is_final()
         if state is not None:
             self.arrange(state)
         return self.state()
 
+    def renew(self) -> None:
+        """Bring the environment to where its constructor leaves it, by what the constructor does at its end.
+
+        The scene is made anew, and the random numbers begin again. An episode that begins from here is that of a new
+        environment, to the last bit; one that is only reset with a new scene is not: the constructor has reset once
+        before, which leaves traces in the physics, and distractors lie where the random numbers have come to.
+        """
+        base = self.base
+        base.set_main_rng(MAIN_SEED)
+        base.reset(seed=MAIN_SEED, options={"reconfigure": True})
+        gc.collect()
+
     def step(self, action: list[float]) -> dict[str, Any]:
         """One control step."""
-        self.observation, _, self.success, _, self.info = self.env.step(np.array(action))
+        _, _, self.success, _, self.info = self.base.step(np.array(action))
         return self.state()
 
     def advance(self) -> dict[str, Any]:
@@ -82,14 +108,35 @@ class Scene:
             get_image_from_maniskill2_obs_dict,
         )
 
-        image = np.ascontiguousarray(get_image_from_maniskill2_obs_dict(self.base, self.observation))
+        image = np.ascontiguousarray(get_image_from_maniskill2_obs_dict(self.base, self.observe()))
         if image.dtype != np.uint8 or image.nbytes > len(self.memory):
             raise ValueError(f"the camera's picture is {image.dtype} of shape {image.shape}")
         self.memory[: image.nbytes] = image.tobytes()
         return {"shape": list(image.shape)}
 
+    def observe(self) -> dict[str, Any]:
+        """What the original observes, but of the one camera (and those on which it overlays photographs)."""
+        base = self.base
+        seen = {of_robot(base.robot_uid)[3], *base.rgb_overlay_cameras}
+        cameras, mode = base._cameras, base._obs_mode
+        base._cameras = type(cameras)((name, camera) for name, camera in cameras.items() if name in seen)
+        base._obs_mode = self.pictures
+        try:
+            observation = base.get_obs()
+        finally:
+            base._cameras, base._obs_mode = cameras, mode
+        # What the wrappers make of an observation is theirs to know.
+        layers, layer = [], self.env
+        while layer is not base:
+            layers.append(layer)
+            layer = layer.env
+        for layer in reversed(layers):
+            if hasattr(type(layer), "observation"):
+                observation = layer.observation(observation)
+        return dict(observation)
+
     def arrange(self, state: dict[str, Any]) -> None:
-        """Put robot and bodies where they are told to be, at rest, and look again."""
+        """Put robot and bodies where they are told to be, at rest."""
         base = self.base
         for actor in base.get_actors():
             pose = state["objects"].get(actor.name)
@@ -101,15 +148,6 @@ class Scene:
         if state["base"] is not None:
             robot.set_pose(type(robot.pose)(state["base"][:3], state["base"][3:]))
         base.agent.reset(np.array(state["qpos"]))
-        # What the wrappers make of an observation is theirs to know.
-        layers, layer = [], self.env
-        while layer is not base:
-            layers.append(layer)
-            layer = layer.env
-        self.observation = base.get_obs()
-        for layer in reversed(layers):
-            if hasattr(type(layer), "observation"):
-                self.observation = layer.observation(self.observation)
 
     def state(self) -> dict[str, Any]:
         """Everything that is told of an episode."""
@@ -120,6 +158,7 @@ class Scene:
         return {
             "qpos": numbers(robot.get_qpos()),
             "qvel": numbers(robot.get_qvel()),
+            "base": pose_of(robot),
             "objects": {actor.name: pose_of(actor) for actor in base.get_actors() if actor.name},
             "joints": {joint.name: float(position) for joint, position in joints},
             "proprio": proprioception(robot, base.robot_uid),
@@ -144,7 +183,7 @@ class Scene:
         """Free the environment's memory before the next is built."""
         if self.env is not None:
             self.env.close()
-            self.env = self.observation = None
+            self.env = None
             gc.collect()
 
 
@@ -178,9 +217,14 @@ def pose_of(body: Any) -> list[float]:
     return numbers(pose.p) + numbers(pose.q)
 
 
+def of_robot(uid: str) -> tuple[str, str, slice, str]:
+    """The entry of a robot in :data:`ROBOTS`, by the original's name of it."""
+    return next(value for name, value in ROBOTS.items() if name in uid)
+
+
 def proprioception(robot: Any, uid: str) -> list[float]:
     """TCP position and quaternion wxyz (w >= 0) in the base link's frame, and the gripper's openness."""
-    tcp_link, base_link, fingers = next(value for name, value in ROBOTS.items() if name in uid)
+    tcp_link, base_link, fingers, _ = of_robot(uid)
     links = {link.name: link for link in robot.get_links()}
     tcp, base = np.array(pose_of(links[tcp_link])), np.array(pose_of(links[base_link]))
     turn = base[3:] / np.linalg.norm(base[3:])
@@ -260,7 +304,7 @@ def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
     """Do what a command says."""
     do = command["do"]
     if do == "place":
-        return scene.place(command["episode"], command["state"])
+        return scene.place(command["episode"], command["state"], command["rebuild"])
     if do == "step":
         return scene.step(command["action"])
     if do == "advance":
@@ -269,7 +313,9 @@ def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def reply(channel: socket.socket, message: dict[str, Any]) -> None:
-    """Send a line."""
+    """Send a line, once what was printed before it can be read."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     channel.sendall(json.dumps(message).encode() + b"\n")
 
 

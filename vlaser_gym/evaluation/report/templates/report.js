@@ -29,6 +29,7 @@
   const reachedRank = (episode, side) => subgoals(episode).indexOf(side.reached);
 
   function relation(episode) {
+    if (episode.sides.some((side) => side.outcome === "error")) return "error";
     const [a, b] = episode.sides.map(succeeded);
     if (a && b) return "both";
     if (!a && !b) return "neither";
@@ -256,7 +257,6 @@
     stop();
     current = episode;
     byId("player-title").textContent = `${data.tasks[episode.task].label}, ${where(episode)}`;
-    byId("player-instruction").textContent = episode.instruction;
     panes = episode.sides.map((side, index) => paneOf(episode, side, index));
     byId("sides").replaceChildren(...panes.map((pane) => pane.element));
     scrubber.max = Math.max(...episode.sides.map((side) => side.steps));
@@ -288,9 +288,17 @@
     return side.decisions.length ? `, chunk ${Math.max(chunk, 1)} of ${side.decisions.length}` : "";
   }
 
+  /** What the robot was told in the state after a step; the sides may have come to different stages. */
+  function toldText(step) {
+    const texts = panes.map(({ side }) => side.told.filter(([begin]) => begin <= Math.min(step, side.steps)).at(-1)[1]);
+    if (new Set(texts).size === 1) return texts[0];
+    return texts.map((text, index) => `${data.sides[index]}: ${text}`).join(" / ");
+  }
+
   /** Show a step in all timelines. */
   function mark(step) {
     scrubber.value = step;
+    if (panes.length) byId("player-instruction").textContent = toldText(step);
     byId("step-text").textContent = `step ${step} of ${scrubber.max}${panes.length ? chunkText(panes[0].side, step) : ""}`;
     for (const pane of panes) {
       const at = Math.min(step, pane.side.steps);

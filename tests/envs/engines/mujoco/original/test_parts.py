@@ -13,7 +13,7 @@ from PIL import Image
 
 from vlaser_gym.envs.assets import AssetPack, Entry, Manifest
 from vlaser_gym.envs.engines.mujoco.original import parts as module
-from vlaser_gym.envs.engines.mujoco.original.parts import load_parts, plain_parts
+from vlaser_gym.envs.engines.mujoco.original.parts import Part, load_parts, plain_parts
 from vlaser_gym.errors import MissingAssetError
 
 FOLDER = "data/custom/models/thing"
@@ -144,3 +144,43 @@ def test_what_the_original_models_hold(shared: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.ptp(pepsi[0].vertices, axis=0), [0.066, 0.123, 0.066], atol=2e-3)
     carrot = load_parts(pack, pack.model_look("bridge_carrot_generated_modified"), tmp_path)
     assert [(part.glows, max(part.image.shape)) for part in carrot] == [(False, 512)]
+
+
+def patched_ball(n: int = 40) -> Part:
+    """A unit cube's six sides of ``n x n`` squares blown up to a ball of 5 cm: six charts that share only places."""
+    steps = np.linspace(-1, 1, n + 1)
+    u, v = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
+    i, j = (axis.ravel() for axis in np.meshgrid(range(n), range(n), indexing="ij"))
+    a, b = i * (n + 1) + j, (i + 1) * (n + 1) + j
+    square = np.concatenate([np.stack([a, b, b + 1], -1), np.stack([a, b + 1, a + 1], -1)])
+    points, faces, uv = [], [], []
+    for side in range(6):
+        axis, sign = side // 2, 1 - 2 * (side % 2)
+        corners = np.empty((len(u), 3))
+        corners[:, axis], corners[:, (axis + 1) % 3], corners[:, (axis + 2) % 3] = sign, sign * u, v
+        points.append(corners / np.linalg.norm(corners, axis=1, keepdims=True))
+        faces.append(square + side * len(u))
+        # A column of the atlas each, with a gap of 1 % between them.
+        uv.append(np.stack([(side + 0.03 + 0.47 * (u + 1)) / 6, (v + 1) / 2], -1))
+    normals = np.concatenate(points).astype(np.float32)
+    image = np.zeros((1, 1, 3), np.uint8)
+    return Part(
+        0.05 * normals, normals, np.concatenate(faces).astype(np.int32), np.concatenate(uv).astype(np.float32),
+        np.ones(3, np.float32), image, False,
+    )  # fmt: skip
+
+
+def test_thinning_keeps_seams_closed_the_outline_and_the_charts() -> None:
+    ball = patched_ball()
+    assert len(ball.faces) > module._MANY_FACES
+    thin = module._thinned(ball)
+    assert len(thin.faces) < len(ball.faces) / 2
+    _, place = np.unique(np.round(thin.vertices * 1e6).astype(np.int64), axis=0, return_inverse=True)
+    faces = place.ravel()[thin.faces]
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] > 1).all(), "an edge of one triangle alone is a crack"
+    np.testing.assert_allclose(np.linalg.norm(thin.vertices, axis=1), 0.05, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(thin.normals, axis=1), 1.0, rtol=1e-5)
+    # No triangle reaches from one column of the atlas into another.
+    columns = np.floor(thin.uv[thin.faces][..., 0] * 6)
+    assert (columns == columns[:, :1]).all()

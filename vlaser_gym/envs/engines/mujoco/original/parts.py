@@ -21,18 +21,22 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from trimesh.resolvers import Resolver
 
 from vlaser_gym.envs.assets import AssetPack, default_directory
 from vlaser_gym.errors import MissingAssetError
 
 #: Changes whenever the conversion does.
-_VERSION = "5"
+_VERSION = "8"
 #: Larger textures are scaled down: the cameras have 640 pixels.
 _TEXTURE_SIZE = 512
-#: Meshes with more triangles than this are thinned out: to corners this far apart (m), and in texture units. A pixel of
-#: the robots' cameras covers 1 to 2 mm of a table.
-_MANY_FACES, _CELL, _TEXTURE_CELL = 12000, 0.005, 0.25
+#: Meshes with more triangles than this are thinned out: to corners this far apart (m). A pixel of the robots' cameras
+#: covers 1 to 2 mm of a table.
+_MANY_FACES, _CELL = 12000, 0.005
+#: Corners nearer than this (m, and in texture units) are the same.
+_SAME = 1e-5
 #: The original's renderer takes colours as linear, textures as sRGB, and shows sRGB.
 GAMMA = 2.2
 
@@ -191,25 +195,45 @@ def _merged(parts: list[Part]) -> list[Part]:
 def _thinned(part: Part) -> Part:
     """The part with fewer triangles where it has very many: corners that nearly coincide become one.
 
-    Corners do so in space and in the texture, so that its seams stay.
+    Where corners lie alone decides which of them become one place, so that the surface stays as closed as it was; the
+    outermost stands for them, so that outlines do not shrink. A place has a vertex for each chart of the texture and
+    each cell of the normals that meet there: the texture is not smeared over its seams, and edges stay sharp.
     """
     if len(part.faces) <= _MANY_FACES:
         return part
-    cells = np.column_stack([part.vertices / _CELL, part.uv / _TEXTURE_CELL, 0.5 * part.normals])
-    _, inverse = np.unique(np.round(cells).astype(np.int64), axis=0, return_inverse=True)
-    inverse = inverse.ravel()
-    count = np.bincount(inverse).astype(np.float32)[:, None]
-
-    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of the vertices that become one."""
-        return np.stack([np.bincount(inverse, column) for column in values.T], -1).astype(np.float32) / count
-
-    faces = inverse[part.faces].astype(np.int32)
-    a, b, c = faces.T
-    normals = mean(part.normals)
+    place = _groups(part.vertices / _CELL)
+    places = part.vertices[_greatest(_distance(part.vertices, part.vertices.mean(0)), place)]
+    vertex = _groups(np.column_stack([place, _charts(part), 0.5 * part.normals]))
+    nearest = _greatest(-_distance(part.vertices, places[place]), vertex)
+    normals = np.stack([np.bincount(vertex, column) for column in part.normals.T], -1).astype(np.float32)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
-    kept = faces[(a != b) & (b != c) & (c != a)]
-    return Part(mean(part.vertices), normals, kept, mean(part.uv), part.colour, part.image, part.glows)
+    a, b, c = place[part.faces].T
+    kept = vertex[part.faces[(a != b) & (b != c) & (c != a)]].astype(np.int32)
+    return Part(places[place[nearest]], normals, kept, part.uv[nearest], part.colour, part.image, part.glows)
+
+
+def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.linalg.norm(a - b, axis=-1))
+
+
+def _charts(part: Part) -> NDArray[np.int64]:
+    """Which connected piece of the texture's plane each vertex belongs to, ``[V]``."""
+    corner = _groups(np.column_stack([part.vertices / _SAME, part.uv / _SAME]))
+    a, b, c = corner[part.faces].T
+    edges = np.concatenate([a, b]), np.concatenate([b, c])
+    graph = coo_array((np.ones(len(edges[0])), edges), shape=(corner.max() + 1,) * 2)
+    return np.asarray(connected_components(graph, directed=False)[1][corner], np.int64)
+
+
+def _groups(cells: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Which rows of ``cells [n, k]`` round to the same whole numbers: the number of each row's group, ``[n]``."""
+    return np.unique(np.round(cells).astype(np.int64), axis=0, return_inverse=True)[1].ravel()
+
+
+def _greatest(values: NDArray[np.floating[Any]], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of the greatest of ``values [n]`` in each group."""
+    order = np.lexsort((values, group))
+    return order[np.flatnonzero(np.diff(group[order], append=-1))]
 
 
 def _joined(group: list[Part]) -> Part:

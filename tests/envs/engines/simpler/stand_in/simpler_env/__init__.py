@@ -1,10 +1,12 @@
 """A stand-in for SimplerEnv with the surface that the worker uses; no physics.
 
 Names, arguments and return values are the original's (4ab7178, ManiSkill2_real2sim ef7a4d4), as far as they are used.
-Bodies stand where they are dropped, the arm moves by what it is told (base frame), and an episode succeeds after five
-control steps if its number, or the place of its object in tenths of a millimetre, is even. Environment variables steer
-it: STAND_IN_LOG is a folder in which every call is written down; STAND_IN_GOLDEN one of recordings of the original that
-are played back; STAND_IN_FAULTS is JSON: ``"<env id>:<episode_id>"`` -> what goes wrong in that episode.
+Bodies lie where the original's do, by the grids and heights of its scripts and scenes, the arm moves by what it is told
+(base frame), and an episode succeeds after five control steps if its number, or the place of its object in tenths of a
+millimetre, is even. Environment variables steer it: STAND_IN_LOG is a folder in which every call is written down;
+STAND_IN_GOLDEN one of recordings of the original that are played back; STAND_IN_FAULTS is JSON:
+``"<env id>:<episode_id>"`` -> what goes wrong in that episode. MS2_REAL2SIM_ASSET_DIR is the original's own: the folder
+of its data. Where the mesh of a scene is not in it, the simulator says so in its log and goes on, and all bodies fall.
 """
 
 import json
@@ -12,11 +14,12 @@ import os
 import signal
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
-from . import recorded
+from . import eggplants, recorded
 
 _CANS = "GraspSingleOpenedCokeCanInScene-v0"
 ENVIRONMENT_MAP = {
@@ -139,7 +142,7 @@ class Cabinet:
 
 
 class BaseEnv:
-    robot_uid = "google_robot_static"
+    robot_uid, CAMERA = "google_robot_static", "overhead_camera"
     #: Those of the base class; families add theirs.
     KWARGS = (
         "obs_mode robot sim_freq control_mode control_freq scene_name camera_cfgs rgb_overlay_path rgb_overlay_cameras "
@@ -155,9 +158,17 @@ class BaseEnv:
             raise FileNotFoundError("/assets/hab2_bench_assets/stages/no_such_scene.glb is not found.")
         self.env_id, self.kwargs = env_id, kwargs
         self.prepackaged = bool(kwargs.get("prepackaged_config"))
-        self.build()
+        self._obs_mode = "image"
+        self.rgb_overlay_cameras = kwargs.get("rgb_overlay_cameras") or [self.CAMERA]
+        self.set_main_rng(2022)
+        self.reset(seed=2022, options={"reconfigure": True})
+
+    def set_main_rng(self, seed):
+        note(set_main_rng=self.env_id, seed=seed)
+        self.main_rng = np.random.RandomState(seed)
 
     def build(self):
+        self._cameras = OrderedDict((name, None) for name in ("base_camera", self.CAMERA))
         if "widowx" in self.robot_uid:
             qpos = [-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037]
             limits = [[-3, 3]] * 6 + [[0.015, 0.037]] * 2
@@ -183,15 +194,40 @@ class BaseEnv:
         note(reset=self.env_id, seed=seed, options=options)
         self.build()
         self.elapsed, self.stats = 0, {}
-        self.place(options)
-        self.place_robot(options.get("robot_init_options", {}))
-        self.player = recorded.find(self)
+        # A seed starts the chain of seeds anew, as it does there.
+        seed = self.main_rng.randint(2**32, dtype=np.uint64) if seed is None else seed
+        self.main_rng, self.rng = np.random.RandomState(seed), np.random.RandomState(seed)
+        # Physics remember how often a scene was reset: bodies settle differently by some micrometres.
+        self.resets = 0 if options.get("reconfigure") else self.resets + 1
+        self.place({"obj_init_options": self.drawn(), **options})
+        for body in self.bodies:
+            body.pose.p[0] += np.float32(6e-5 * (self.resets - 1))
+        if self.stage_is_missing():
+            for body in self.bodies:
+                body.pose.p[2] -= 19
+        self.place_robot({"init_xy": [0, 0], "init_rot_quat": [0, 0, 0, 1], **options.get("robot_init_options", {})})
+        self.player = None if options.get("reconfigure") else recorded.find(self)
         if self.player is not None:
             self.player.show(self, 0)
-        self.fault = FAULTS.get(f"{self.env_id}:{self.number}", "")
+        self.fault = "" if options.get("reconfigure") else FAULTS.get(f"{self.env_id}:{self.number}", "")
         if self.fault == "fail to reset":
             raise RuntimeError("no room\nfor the object")
         return self.get_obs(), {}
+
+    def drawn(self):
+        """An episode's place where nobody names it."""
+        return {"episode_id": int(self.rng.randint(24)), "init_xy": self.rng.uniform([-0.35, -0.02], [-0.12, 0.42])}
+
+    def stage_is_missing(self):
+        folder, scene = os.environ.get("MS2_REAL2SIM_ASSET_DIR"), self.kwargs.get("scene_name", self.SCENE)
+        if folder is None or "dummy" in scene:
+            return False
+        mesh = Path(folder) / "hab2_bench_assets" / "stages" / f"{scene}.glb"
+        if not mesh.exists():
+            sys.stderr.write(
+                f"[2026-01-01 00:00:00.000] [SAPIEN] [error] Failed to load the mesh {mesh}: no such file\n"
+            )
+        return not mesh.exists()
 
     def place_robot(self, options):
         robot = self.agent.robot
@@ -247,7 +283,12 @@ class BaseEnv:
         return [Body("ground", Pose([0, 0, 0], [1, 0, 0, 0])), Body("", Pose([0, 0, 0], [1, 0, 0, 0])), *self.bodies]
 
     def get_obs(self):
-        return {"image": {"camera": self.elapsed}}
+        """Pictures of all cameras, where pictures are observed."""
+        if self._obs_mode != "image":
+            return {}
+        for camera in self._cameras:
+            note(picture=camera, step=self.elapsed)
+        return {"image": dict.fromkeys(self._cameras, self.elapsed)}
 
     def is_final_subtask(self):
         return True
@@ -260,27 +301,59 @@ class BaseEnv:
         note(close=self.env_id)
 
 
+#: Ordered pairs of distinct corners, in the original's order.
+PAIRS = [(i, j) for i in range(4) for j in range(4) if i != j]
+
+
+def turned(degrees):
+    """Quaternion of a turn about z."""
+    return [np.cos(np.radians(degrees) / 2), 0, 0, np.sin(np.radians(degrees) / 2)]
+
+
+def square(x, y, half):
+    """Corners, x outer."""
+    return [(x + i * half, y + j * half) for i in (-1, 1) for j in (-1, 1)]
+
+
 class PutOn(BaseEnv):
-    XY, HEIGHT = (0.147, 0.028), 0.87
+    XY, HEIGHT, SCENE, CAMERA = (0.147, 0.028), 0.87, "bridge_table_1_v1", "3rd_view_camera"
     NAMES = {  # noqa: RUF012
         "PutCarrot": ("bridge_carrot_generated_modified", "bridge_plate_objaverse_larger", "put carrot on plate"),
         "PutSpoon": ("bridge_spoon_generated_modified", "table_cloth_generated_shorter", "put the spoon on the towel"),
         "StackGreen": ("baked_green_cube_3cm", "baked_yellow_cube_3cm", "stack the green block on the yellow block"),
         "PutEggplant": ("eggplant", "dummy_sink_target_plane", "put eggplant into yellow basket"),
     }
+    #: Heights of source and target at rest, and the yaws of the source (degrees); the eggplant has a table.
+    RESTS = {  # noqa: RUF012
+        "PutCarrot": (0.888, 0.870, (180, -90)),
+        "PutSpoon": (0.880, 0.875, (0, 90)),
+        "StackGreen": (0.885, 0.885, (0,)),
+    }
 
     def __init__(self, env_id, **kwargs):
-        self.names = next(names for prefix, names in self.NAMES.items() if env_id.startswith(prefix))
-        sink = env_id.startswith("PutEggplant")
+        self.kind = next(prefix for prefix in self.NAMES if env_id.startswith(prefix))
+        self.names = self.NAMES[self.kind]
+        sink = self.kind == "PutEggplant"
         self.robot_uid = "widowx_sink_camera_setup" if sink else "widowx"
         if sink:
-            self.XY, self.HEIGHT = (0.127, 0.06), 0.85
+            self.XY, self.HEIGHT, self.SCENE = (0.127, 0.06), 0.85, "bridge_table_1_v2"
         super().__init__(env_id, **kwargs)
+
+    def poses(self):
+        """Of source and target at rest."""
+        if self.kind == "PutEggplant":
+            eggplant = eggplants.POSES[self.number]
+            return Pose(eggplant[:3], eggplant[3:]), Pose([-0.148, 0.022, 0.936], turned(0))
+        source_z, target_z, yaws = self.RESTS[self.kind]
+        pair, yaw = divmod(self.number, len(yaws))
+        corners = square(-0.16, 0.0, 0.075 if self.kind != "StackGreen" else 0.05 if pair < 12 else 0.1)
+        source, target = (corners[i] for i in PAIRS[pair % 12])
+        return Pose([*source, source_z], turned(yaws[yaw])), Pose([*target, target_z], turned(0))
 
     def place(self, options):
         self.number = options["obj_init_options"]["episode_id"]
         self.even = self.number % 2 == 0
-        poses = [Pose([-0.2, 0.01 * self.number, 0.9], [1, 0, 0, 0]), Pose([-0.1, 0.0, 0.9], [1, 0, 0, 0])]
+        poses = self.poses()
         self.bodies = [Body(name, pose) for name, pose in zip(self.names, poses)]  # noqa: B905
         if self.robot_uid != "widowx":
             self.bodies.append(Body("sink", Pose([-0.16, 0.13, 0.88], [1, 0, 0, 0])))
@@ -301,18 +374,19 @@ class PutOn(BaseEnv):
         return self.names[2]
 
 
+UPRIGHT = [np.sqrt(0.5), np.sqrt(0.5), 0, 0]
+
+
 class Google(BaseEnv):
-    HEIGHT = 0.07905
+    HEIGHT, SCENE = 0.07905, "google_pick_coke_can_1_v4"
 
     def place(self, options):
         where = options["obj_init_options"]
         self.number = where.get("episode_id")
         places = where.get("init_xy")
         self.even = (self.number if places is None else round(1e4 * places[0])) % 2 == 0
-        self.bodies = []
-        for i, name in enumerate(self.cast(options)):
-            x, y = places if i == 0 and places is not None else (-0.2, 0.1 * i)
-            self.bodies.append(Body(name, Pose([x, y, 0.9], [1, 0, 0, 0])))
+        names = self.cast(options)
+        self.bodies = [Body(name, self.pose_at(i, name, places)) for i, name in enumerate(names)]
 
 
 class Pick(Google):
@@ -327,6 +401,14 @@ class Pick(Google):
             () if "Distractor" not in self.env_id else self.MANY if "distractor_config" in self.kwargs else self.LESS
         )
         return (self.model, *others)
+
+    def pose_at(self, i, name, places):
+        """Distractors lie anywhere."""
+        if i:
+            return Pose([*self.rng.uniform([-0.5, 0.05], [-0.1, 0.35]), 0.9], turned(0))
+        if self.kwargs.get("upright"):
+            return Pose([*places, 0.939], UPRIGHT)
+        return Pose([*places, 0.902], turned(90 if self.kwargs.get("laid_vertically") else 180))
 
     def evaluate(self, success):
         self.stats = {"n_lift_significant": 3, "consec_grasp": np.bool_(success), "grasped": np.bool_(True)}
@@ -353,6 +435,19 @@ class MoveNear(Google):
         ("sponge", "blue_plastic_bottle", "opened_7up_can"),
         ("orange", "opened_pepsi_can", "opened_redbull_can"),
     )
+    SPOTS = (
+        ((-0.33, 0.04), (-0.33, 0.34), (-0.13, 0.19)),
+        ((-0.13, 0.04), (-0.33, 0.19), (-0.13, 0.34)),
+    )
+    #: What a model's name holds -> height over the table at rest, and how it stands.
+    STANDS = {  # noqa: RUF012
+        "bottle": (0.087, [0.5, 0.5, 0.5, 0.5]),
+        "coke": (0.069, UPRIGHT),
+        "can": (0.065, UPRIGHT),
+        "orange": (0.035, turned(90)),
+        "sponge": (0.018, turned(90)),
+        "apple": (0.037, turned(0)),
+    }
 
     def cast(self, options):
         pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
@@ -361,7 +456,13 @@ class MoveNear(Google):
         plain = ("blue_plastic_bottle", "orange")
         names = [name if suffix is None or name in plain else f"baked_{name}{suffix}" for name in triplet]
         self.spoken = [" ".join(w for w in triplet[i].split("_") if w != "opened") for i in self.pair]
+        spots = self.SPOTS[self.number % 12 // 6]
+        self.spots = dict(zip(names, spots))  # noqa: B905
         return [names[i] for i in self.pair] if self.kwargs.get("no_distractor") else names
+
+    def pose_at(self, i, name, places):
+        word = next(word for word in self.STANDS if word in name)
+        return Pose([*self.spots[name], 0.87 + self.STANDS[word][0]], self.STANDS[word][1])
 
     def evaluate(self, success):
         self.stats = dict.fromkeys(
@@ -376,6 +477,10 @@ class MoveNear(Google):
 
 class Drawer(Google):
     MORE = "light_mode station_name disable_bad_material model_ids"
+
+    def stage_is_missing(self):
+        """Nothing lies on the room's mesh: the cabinet carries."""
+        return False
 
     def cast(self, options):
         self.art_obj = Cabinet()
@@ -397,6 +502,9 @@ class PlaceIn(Drawer):
         super().cast(options)
         self.advanced = False
         return (self.kwargs["model_ids"],)
+
+    def pose_at(self, i, name, places):
+        return Pose([*places, 0.918], turned(0))
 
     def evaluate(self, success):
         self.stats = {"qpos": "0.100", "is_drawer_open": np.bool_(self.elapsed > 2), "has_contact": self.elapsed // 4}
@@ -440,11 +548,13 @@ class ObservationWrapper(Wrapper):
 
     def observation(self, raw):
         base = self.unwrapped
-        google = "google" in base.robot_uid
-        image = np.full((512 if google else 480, 640, 3), 7, np.uint8)
-        image[0, 0] = raw["image"]["camera"]
+        image = np.full((512 if "google" in base.robot_uid else 480, 640, 3), 7, np.uint8)
         image[0, 1] = 100 if not base.bodies else np.uint8(100 + round(100 * float(base.bodies[0].pose.p[1])))
-        return {"image": {"overhead_camera" if google else "3rd_view_camera": {"rgb": image}}}
+        seen = {}
+        for camera, elapsed in raw["image"].items():
+            seen[camera] = {"rgb": image.copy()}
+            seen[camera]["rgb"][0, 0] = elapsed
+        return {"image": seen}
 
     def reset(self, **kwargs):
         raw, info = self.env.reset(**kwargs)

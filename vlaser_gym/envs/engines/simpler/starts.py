@@ -1,0 +1,61 @@
+"""Whether an episode of the original begins as it should.
+
+The original goes on where a mesh is missing: its simulator writes a line into a log, nothing carries the objects, and
+they have fallen by metres before the first action; every episode then ends as a failure of the policy. The layouts
+here are recorded starts of the original, so each of its episodes is compared with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from vlaser_gym.envs.engines.base import Placement
+from vlaser_gym.envs.robots import get_setup
+
+#: How far a body or a drawer may be from where it should be (m). Recorded starts repeat themselves within 1 mm.
+REACH = 0.01
+#: How far it may be turned (degrees).
+TURN = 20.0
+
+
+def departures(placement: Placement, told: Mapping[str, Any]) -> list[str]:
+    """In what an episode's start is not its layout's, a phrase each, the farthest first.
+
+    Distractors are left out: where they lie is drawn by the original.
+
+    Args:
+        placement: with a layout of the original's.
+        told: the worker's state, with all bodies and joints of the layout.
+    """
+    return [phrase for _, phrase in sorted(_measured(placement, told), key=lambda one: -one[0])]
+
+
+def _measured(placement: Placement, told: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
+    """``(how far in units of what is allowed, phrase)`` of everything that is too far."""
+    for name, where, should in _poses(placement, told):
+        distance = float(np.linalg.norm(where[:3] - should[:3]))
+        alike = abs(where[3:] @ should[3:]) / (np.linalg.norm(where[3:]) * np.linalg.norm(should[3:]))
+        angle = float(np.degrees(2 * np.arccos(min(alike, 1.0))))
+        # Written so that numbers that are not finite are too far.
+        if not distance <= REACH:
+            yield distance / REACH, f"{name} is {distance:.3g} m from its place"
+        if not angle <= TURN:
+            yield angle / TURN, f"{name} is turned by {angle:.0f} degrees"
+    for name, should in placement.layout.joints.items():
+        distance = abs(told["joints"][name] - should)
+        if not distance <= REACH:
+            yield distance / REACH, f"{name} is {distance:.3g} m from its place"
+
+
+def _poses(placement: Placement, told: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """``(name, pose [7], the layout's pose [7])`` of the robot's base and of the bodies whose places are known."""
+    task, layout = placement.task, placement.layout
+    base = layout.base_pose or get_setup(task.robot_setup).base_pose
+    yield "the robot", np.array(told["base"]), np.array(base)
+    bodies = task.objects_of(layout.cast)
+    own = len(bodies) - len(task.look(placement.variant).distractors)
+    for body, pose in zip(bodies[:own], layout.object_pose, strict=False):
+        yield body.name, np.array(told["objects"][body.name]), pose

@@ -1,0 +1,466 @@
+"""Data sets in the layout of LeRobot's ``LeRobotDataset`` v3.0, read by the format's own index.
+
+``meta/episodes`` says of every episode which rows it has, in which file they are, and when it begins in which video;
+``meta/tasks.parquet`` says which instruction a row's ``task_index`` means. Nothing is inferred from an order or from
+the name of a file, and what does not add up is refused with the file and the episode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vlaser_gym.errors import StorageError
+
+VERSION = "v3.0"
+CAMERA = "observation.images.main"
+INFO_PATH, TASKS_PATH = "meta/info.json", "meta/tasks.parquet"
+#: Largest relative difference between the pictures per second of a video and of its data set.
+FPS_TOLERANCE = 0.01
+
+Columns = dict[str, NDArray[Any]]
+Episode = Mapping[str, Any]
+
+_COUNTED = ("episode_index", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index")
+
+
+def read_tasks(file: Path) -> dict[int, str]:
+    """Instructions by ``task_index``, from a ``meta/tasks.parquet``: they are the index of a pandas table.
+
+    Raises:
+        StorageError: if the file is absent or damaged, or two instructions share a number.
+    """
+    table = read_table(file)
+    texts = [name for name in _pandas_index(table.schema) if name in table.column_names] or [
+        name for name in ("task", "__index_level_0__") if name in table.column_names
+    ]
+    if not texts or "task_index" not in table.column_names:
+        raise StorageError(
+            f"{file} should hold instructions as its pandas index and their numbers in task_index; it has the columns "
+            f"{', '.join(table.column_names)}. Restore the file."
+        )
+    numbers = table["task_index"].to_pylist()
+    repeated = [number for number in numbers if numbers.count(number) > 1]
+    if repeated:
+        raise StorageError(f"{file} gives the task_index {repeated[0]} to several instructions; restore the file.")
+    return dict(zip(numbers, table[texts[0]].to_pylist(), strict=True))
+
+
+def _pandas_index(schema: pa.Schema) -> list[str]:
+    """The columns that pandas takes for the index; those that it makes up itself are left out."""
+    described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    return [name for name in described.get("index_columns", ()) if isinstance(name, str)]
+
+
+def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A parquet file, or some of its columns.
+
+    Raises:
+        StorageError: if it is absent or damaged, or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
+            if missing:
+                raise StorageError(f"{file} lacks the columns {', '.join(missing)}; restore the file.")
+            return parquet.read(columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"Cannot read {file}: {str(error).splitlines()[0]}; restore the file.") from error
+
+
+def values_of(column: pa.ChunkedArray, shape: Sequence[int]) -> NDArray[Any] | None:
+    """A column as ``[R, *shape]``, or ``[R]`` for the shape ``[1]``; ``None`` if it has gaps or another shape."""
+    flat = column.combine_chunks()
+    while pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type):
+        flat = flat.flatten()
+    if flat.null_count or len(flat) != len(column) * int(np.prod(shape)):
+        return None
+    values = flat.to_numpy(zero_copy_only=False)
+    return np.asarray(values.reshape(len(column), *([] if list(shape) == [1] else shape)))
+
+
+class LeRobotReader:
+    """A data set on disk.
+
+    Args:
+        path: its folder.
+        groups: read only so many files of ``meta/episodes``; a data set may grow while it is read.
+
+    Attributes:
+        info: ``meta/info.json``.
+        groups: files in ``meta/episodes``.
+        episodes: rows of ``meta/episodes``, in order.
+
+    Raises:
+        StorageError: if there is no data set, or its episodes do not follow one another.
+    """
+
+    def __init__(self, path: str | Path, groups: int | None = None) -> None:
+        self.path = Path(path)
+        self.info = self._read_info()
+        there = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
+        self.groups = there[:groups]
+        self._is_whole = len(self.groups) == len(there)
+        listed = [(file, row) for file in self.groups for row in read_table(file).to_pylist()]
+        self.episodes: list[dict[str, Any]] = [row for _, row in listed]
+        self._lists = [file for file, _ in listed]
+        self._check_episodes()
+
+    def _read_info(self) -> dict[str, Any]:
+        file = self.path / INFO_PATH
+        if not file.is_file():
+            raise StorageError(
+                f"{self.path} should hold a LeRobot data set (meta/info.json); it does not. "
+                "Write one with python -m vlaser_gym.collect."
+            )
+        try:
+            info = json.loads(file.read_bytes())
+        except ValueError:
+            info = None
+        if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+            raise StorageError(f"{file} is damaged: expected a JSON object with features; restore the file.")
+        if info.get("codebase_version") != VERSION:
+            raise StorageError(f"{self.path} has data set version {info.get('codebase_version')}, not {VERSION}.")
+        return info
+
+    def _check_episodes(self) -> None:
+        """Raise :class:`StorageError` unless the episodes' rows follow one another from 0 on."""
+        start = 0
+        for number, (file, row) in enumerate(zip(self._lists, self.episodes, strict=True)):
+            missing = [name for name in _COUNTED if not isinstance(row.get(name), int)]
+            if missing:
+                raise StorageError(f"{file} lacks {', '.join(missing)} of episode {number}; restore the file.")
+            expected = (number, start, start + row["length"])
+            found = (row["episode_index"], row["dataset_from_index"], row["dataset_to_index"])
+            if found != expected:
+                raise StorageError(
+                    f"{file} should list episode {expected[0]} with the rows {expected[1]} to {expected[2]} here, as "
+                    f"its length is {row['length']}; it lists episode {found[0]} with {found[1]} to {found[2]}."
+                )
+            start = expected[2]
+        total = self.info.get("total_episodes", 0)
+        if self._is_whole and len(self.episodes) < total:
+            raise StorageError(
+                f"{self.path / INFO_PATH} counts {total} episodes; meta/episodes lists {len(self.episodes)}: a file is "
+                "missing there, restore it."
+            )
+
+    # ------------------------------------------------------------------ what there is
+
+    @property
+    def features(self) -> dict[str, Any]:
+        """What ``meta/info.json`` says of each column."""
+        return dict(self.info["features"])
+
+    @property
+    def total_frames(self) -> int:
+        """Rows of all episodes."""
+        return int(self.episodes[-1]["dataset_to_index"]) if self.episodes else 0
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the pictures are in video files."""
+        return bool(self.features[CAMERA]["dtype"] == "video")
+
+    @property
+    def is_of_this_gym(self) -> bool:
+        """Whether this gym recorded it, so that its actions are this gym's commands."""
+        return "privileged.decision" in self.features or "vlaser_gym" in self.info
+
+    def require(self, *names: str) -> None:
+        """Look whether columns are there.
+
+        Raises:
+            StorageError: with those that are missing and those that are there.
+        """
+        missing = [name for name in names if name not in self.features]
+        if missing:
+            raise StorageError(
+                f"The data set {self.path} lacks the columns {', '.join(missing)}; it has {', '.join(self.features)}."
+            )
+
+    def place(self, row: int) -> str:
+        """Where a row is: its file, and the episode and step that it belongs to."""
+        starts = [episode["dataset_from_index"] for episode in self.episodes]
+        episode = self.episodes[int(np.searchsorted(starts, row, side="right")) - 1]
+        return (
+            f"{self._data_file(episode)}, row {row} (episode {episode['episode_index']}, "
+            f"frame {row - episode['dataset_from_index']})"
+        )
+
+    def _data_file(self, episode: Episode) -> Path:
+        place = {key: episode[f"data/{key}"] for key in ("chunk_index", "file_index")}
+        return self.path / str(self.info["data_path"]).format(**place)
+
+    def _video_file(self, episode: Episode) -> Path:
+        place = {key: episode[f"videos/{CAMERA}/{key}"] for key in ("chunk_index", "file_index")}
+        return self.path / str(self.info["video_path"]).format(video_key=CAMERA, **place)
+
+    def _list_of(self, episode: Episode) -> Path:
+        return self._lists[episode["episode_index"]]
+
+    def picture_files(self) -> list[Path]:
+        """The files that hold the pictures, each once."""
+        self._check_camera()
+        file_of = self._video_file if self.is_video else self._data_file
+        return list(dict.fromkeys(file_of(episode) for episode in self.episodes))
+
+    # ------------------------------------------------------------------ rows
+
+    def columns(self, names: Sequence[str]) -> Columns:
+        """Whole columns, ``[total_frames, ...]``.
+
+        Raises:
+            StorageError: if a column is missing, has gaps, or rows are not where ``meta/episodes`` says.
+        """
+        self.require(*names)
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+        for file, episodes in self._by_data_file():
+            table = self._rows(file, episodes, names)
+            for name in names:
+                parts[name].append(self._values(file, table, name))
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def _values(self, file: Path, table: pa.Table, name: str) -> NDArray[Any]:
+        shape = self.features[name]["shape"]
+        values = values_of(table[name], shape)
+        if values is None:
+            raise StorageError(
+                f"{file}: each row of the column {name} should hold numbers of shape {list(shape)}, as meta/info.json "
+                "says; some hold none, fewer or more. Restore the file."
+            )
+        return values
+
+    def _by_data_file(self) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+        for file, episodes in groupby(self.episodes, self._data_file):
+            yield file, list(episodes)
+
+    def _rows(self, file: Path, episodes: Sequence[Episode], names: Sequence[str]) -> pa.Table:
+        """The rows of some episodes, from the file that ``meta/episodes`` names, as it counts them."""
+        first, last = episodes[0], episodes[-1]
+        if not file.is_file():
+            raise StorageError(
+                f"{self._list_of(first)} says that the rows of episode {first['episode_index']} are in {file}, which "
+                "is not there; restore it."
+            )
+        table = read_table(file, [*names, "episode_index", "index"])
+        numbers, index = (self._values(file, table, name) for name in ("episode_index", "index"))
+        wanted = np.repeat([e["episode_index"] for e in episodes], [e["length"] for e in episodes])
+        mine = np.isin(numbers, wanted)
+        expected = np.arange(first["dataset_from_index"], last["dataset_to_index"])
+        if not (np.array_equal(numbers[mine], wanted) and np.array_equal(index[mine], expected)):
+            self._explain_rows(file, episodes, numbers, index)
+        self._check_strangers(file, numbers[~mine])
+        return table.filter(pa.array(mine))
+
+    def _explain_rows(
+        self, file: Path, episodes: Sequence[Episode], numbers: NDArray[np.int64], index: NDArray[np.int64]
+    ) -> None:
+        """Raise :class:`StorageError` with the first episode whose rows are not as ``meta/episodes`` says."""
+        for episode in episodes:
+            number, start = episode["episode_index"], episode["dataset_from_index"]
+            found = index[numbers == number]
+            if len(found) != episode["length"]:
+                raise StorageError(
+                    f"{file} holds {len(found)} rows of episode {number}; {self._list_of(episode)} counts "
+                    f"{episode['length']}. Restore the file that is wrong."
+                )
+            if not np.array_equal(found, np.arange(start, start + len(found))):
+                raise StorageError(
+                    f"{file} numbers the rows of episode {number} {found.min()} to {found.max()} (column index), or in "
+                    f"another order; {self._list_of(episode)} says {start} to {start + len(found) - 1}."
+                )
+        raise StorageError(f"{file} holds the rows of its episodes in another order than {self._list_of(episodes[0])}.")
+
+    def _check_strangers(self, file: Path, numbers: NDArray[np.int64]) -> None:
+        """Raise :class:`StorageError` for rows of episodes that ``meta/episodes`` does not place in this file."""
+        for number in np.unique(numbers):
+            if number < len(self.episodes) and self._data_file(self.episodes[number]) == file:
+                continue
+            if number < len(self.episodes) or self._is_whole:
+                raise StorageError(
+                    f"{file} holds {(numbers == number).sum()} rows of episode {number}, which meta/episodes does not "
+                    "place there; restore the file that is wrong."
+                )
+
+    # ------------------------------------------------------------------ instructions
+
+    def instructions(self) -> list[str]:
+        """What each row was told, ``total_frames`` texts: ``meta/tasks.parquet`` at its ``task_index``.
+
+        Raises:
+            StorageError: if a row's number is not in the table, or ``meta/episodes`` says another instruction.
+        """
+        numbers, tasks = self.columns(["task_index"])["task_index"], self._tasks()
+        told: list[str] = []
+        for episode in self.episodes:
+            mine = [int(n) for n in numbers[episode["dataset_from_index"] : episode["dataset_to_index"]]]
+            unknown = [number for number in mine if number not in tasks]
+            if unknown:
+                raise StorageError(
+                    f"{self._data_file(episode)}: rows of episode {episode['episode_index']} have the task_index "
+                    f"{unknown[0]}, which is none of the {len(tasks)} in {self.path / TASKS_PATH}; restore one of both."
+                )
+            told += [tasks[number] for number in mine]
+            self._check_told(episode, {tasks[number] for number in mine})
+        return told
+
+    def _check_told(self, episode: Episode, told: set[str]) -> None:
+        listed = set(episode.get("tasks") or told)
+        if listed != told:
+            raise StorageError(
+                f"The rows of episode {episode['episode_index']} are told {_quoted(told)} by {self.path / TASKS_PATH}, "
+                f"but {self._list_of(episode)} lists {_quoted(listed)}; restore the file that is wrong."
+            )
+
+    def _tasks(self) -> dict[int, str]:
+        tasks = read_tasks(self.path / TASKS_PATH)
+        if "vlaser_gym" in self.info:
+            # This gym used to number instructions by their first use and to write the table last: it may be behind.
+            first_used = dict.fromkeys(text for row in self.episodes for text in row["tasks"])
+            tasks = dict(enumerate(first_used)) | tasks
+        return tasks
+
+    # ------------------------------------------------------------------ pictures
+
+    def frames(self, chosen: NDArray[np.bool_] | None = None) -> Iterator[NDArray[np.uint8]]:
+        """Pictures in order, an array ``[R, h, w, 3]`` per episode.
+
+        Args:
+            chosen: which rows, ``[total_frames]``; ``None``: all.
+
+        Raises:
+            StorageError: if a picture cannot be decoded, or a video has not the pictures that ``meta/episodes`` says.
+        """
+        self._check_camera()
+        chosen = np.ones(self.total_frames, bool) if chosen is None else chosen
+        yield from self._from_videos(chosen) if self.is_video else self._from_rows(chosen)
+
+    def _check_camera(self) -> None:
+        self.require(CAMERA)
+        names = [f"videos/{CAMERA}/{name}" for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+        for episode in self.episodes if self.is_video else ():
+            missing = [name for name in names if episode.get(name) is None]
+            if missing:
+                raise StorageError(
+                    f"{self._list_of(episode)} lacks {', '.join(missing)} of episode {episode['episode_index']}; "
+                    "restore the file."
+                )
+
+    def _from_rows(self, chosen: NDArray[np.bool_]) -> Iterator[NDArray[np.uint8]]:
+        for file, episodes in self._by_data_file():
+            pictures = self._rows(file, episodes, [CAMERA])[CAMERA]
+            first = episodes[0]["dataset_from_index"]
+            for episode in episodes:
+                rows = np.arange(episode["dataset_from_index"], episode["dataset_to_index"])
+                rows = rows[chosen[rows]]
+                if len(rows):
+                    yield np.stack([self._decoded(pictures[int(row - first)].as_py(), int(row)) for row in rows])
+
+    def _decoded(self, picture: Mapping[str, Any] | None, row: int) -> NDArray[np.uint8]:
+        data = np.frombuffer((picture or {}).get("bytes") or b"", np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        if image is None:
+            raise StorageError(f"{self.place(row)}: {CAMERA} holds no picture that can be decoded; restore the file.")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def _from_videos(self, chosen: NDArray[np.bool_]) -> Iterator[NDArray[np.uint8]]:
+        for file, episodes in groupby(self.episodes, self._video_file):
+            yield from self._from_video(file, list(episodes), chosen)
+
+    def _from_video(
+        self, file: Path, episodes: Sequence[Episode], chosen: NDArray[np.bool_]
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The chosen pictures of one video; all of it is decoded, so that its pictures are counted."""
+        spans = [self._span(file, episode) for episode in episodes]
+        for episode, (start, _), (_, before) in zip(episodes[1:], spans[1:], spans, strict=False):
+            if start < before:
+                raise StorageError(
+                    f"{self._list_of(episode)} says that episode {episode['episode_index']} begins at picture {start} "
+                    f"of {file}, before the episode ahead of it ends ({before})."
+                )
+        fps, video = open_video(file)
+        count = 0
+        for episode, (start, stop) in zip(episodes, spans, strict=True):
+            kept = []
+            wanted = chosen[episode["dataset_from_index"] : episode["dataset_to_index"]]
+            while count < stop and (picture := next(video, None)) is not None:
+                if count >= start and wanted[count - start]:
+                    kept.append(picture)
+                count += 1
+            if count < stop:
+                self._refuse_count(file, episode, count, stop)
+            if kept:
+                yield np.stack(kept)
+        count += sum(1 for _ in video)
+        if count > spans[-1][1] and self._is_whole:
+            self._refuse_count(file, episodes[-1], count, spans[-1][1])
+        if abs(fps - self.info["fps"]) > FPS_TOLERANCE * self.info["fps"]:
+            raise StorageError(
+                f"{file} has {fps:g} pictures per second; {self.path / INFO_PATH} says {self.info['fps']:g}. Restore "
+                "the file that is wrong."
+            )
+
+    def _span(self, file: Path, episode: Episode) -> tuple[int, int]:
+        """The first picture of an episode in its video and the one behind its last."""
+        begin, end = (episode[f"videos/{CAMERA}/{name}_timestamp"] for name in ("from", "to"))
+        start, stop = (round(float(time) * float(self.info["fps"])) for time in (begin, end))
+        if stop - start != episode["length"]:
+            raise StorageError(
+                f"{self._list_of(episode)} gives episode {episode['episode_index']} {stop - start} pictures of {file} "
+                f"({begin:g} to {end:g} s at {self.info['fps']} per second), but {episode['length']} rows."
+            )
+        return start, stop
+
+    def _refuse_count(self, file: Path, episode: Episode, found: int, expected: int) -> None:
+        raise StorageError(
+            f"{file} holds {found} pictures; by {self._list_of(episode)} episode {episode['episode_index']} ends there "
+            f"with picture {expected}{', the last one' if found > expected else ''}. Restore the video, or record it "
+            "again."
+        )
+
+
+def open_video(file: Path) -> tuple[float, Iterator[NDArray[np.uint8]]]:
+    """A video: its pictures per second, and its pictures ``[h, w, 3]``, every stored one once.
+
+    Raises:
+        StorageError: if it is absent or, now or later, cannot be decoded.
+    """
+    if not file.is_file():
+        raise StorageError(f"The video {file}, which meta/episodes names, is not there; restore it.")
+    # Without this ffmpeg would repeat and leave out pictures to even out their times.
+    reader = imageio_ffmpeg.read_frames(str(file), output_params=["-fps_mode", "passthrough"])
+    with _decoding(file):
+        meta = next(reader)
+    return float(meta["fps"]), _pictures(file, reader, meta["size"])
+
+
+def _pictures(file: Path, reader: Generator[Any], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    with closing(reader), _decoding(file):
+        for data in reader:
+            yield np.frombuffer(data, np.uint8).reshape(size[1], size[0], 3)
+
+
+@contextmanager
+def _decoding(file: Path) -> Iterator[None]:
+    """Turn what the decoder says into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        last = str(error).strip().splitlines()[-1]
+        raise StorageError(f"Cannot decode the video {file}: {last}; restore it.") from error
+
+
+def _quoted(texts: set[str]) -> str:
+    return ", ".join(repr(text) for text in sorted(texts))
