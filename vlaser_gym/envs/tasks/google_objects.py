@@ -1,10 +1,9 @@
 """The objects of the Google Robot scenes, as numbers.
 
 Several models share a collision shape, and with it centre of mass and inertia; a body's mass is its shape's volume
-times a density. Shapes with a recorded body carry the numbers of the running original (SimplerEnv, ManiSkill2_real2sim
-ef7a4d4, SAPIEN 2.2.2). Five shapes were not recorded; their numbers are computed from the original's collision
-shapes and scaled to the mass the original reports (``bottle_baked_v2``: to the ratio found for the bottle), good to
-about 2 %. Boxes and densities are those of the databases ``info_pick_custom_v0.json`` and
+times a density. The numbers are those that the original's physics (SAPIEN 2.2.2) gives the collision shapes of
+ManiSkill2_real2sim (ef7a4d4); for all shapes of which a body was recorded in the running original, they are the same.
+Boxes and densities are those of the databases ``info_pick_custom_v0.json`` and
 ``info_pick_custom_baked_tex_v{0,1}.json``; success rules use these boxes even where the mesh has another size.
 """
 

@@ -4,10 +4,11 @@ The original drops its objects and lets them settle inside ``reset``; here they 
 object lies *flat* (the model unturned) or stands *upright* (turned by +90 degrees about x), and is then turned about
 world z. Rows marked recorded were measured right after ``reset`` of the original (SimplerEnv, ManiSkill2_real2sim
 ef7a4d4, SAPIEN 2.2.2, flat table top at 0.87 m) and rounded to a micrometre; the original trims the hulls of its
-meshes, so that the corners of a mesh lie up to 0.7 mm below the ground. The three others were computed: the original's
-collision shape, started 0.02 mm above a plane, was let down with strong damping (MuJoCo 4.0). Where postures are known
-from both, the computed ones are off by up to 2.4 mm and 7 degrees, and by 17 mm where the object rolls on (apple,
-orange and eggplant upright; 3 to 5 mm: fanta flat).
+meshes, so that the corners of a mesh lie up to 0.7 mm below the ground. The three others were dropped and settled as
+the original does it, in its physics (SAPIEN 2.2.2) and with its collision shapes and settings, but without the rest of
+it: the most usual of 50 drops. Recorded rests come out so again: within 0.05 mm for things that stand or lie firmly,
+0.8 mm for cans and bottles that lie, and millimetres off for those that rock or can roll on (bottle upright, fanta,
+apple, orange, eggplant).
 
 :data:`RESTS` has one row for each posture, whatever the place and the turn. Some objects rest a little otherwise, or
 roll, wherever they are dropped: ``google_pick_starts.csv`` has what was recorded at single positions of the pick tasks'
@@ -38,7 +39,7 @@ class Rest:
         rotation: quaternion wxyz.
         extent: what it covers of the ground, ``(low x, high x, low y, high y)`` around the actor origin with its
             heading as x axis, m.
-        recorded: see the module's docstring.
+        recorded: in the original itself; see the module's docstring.
     """
 
     offset: tuple[float, float, float]

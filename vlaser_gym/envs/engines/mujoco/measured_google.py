@@ -1,8 +1,13 @@
 """Shapes of the Google Robot scenes, as numbers measured from the original's physics.
 
 Outermost corners of the convex pieces with which PhysX (SAPIEN 2.2.2) lets the models of ManiSkill2_real2sim (ef7a4d4)
-collide, in the actor's or link's frame and millimetres; as many as bring the convex hull within a tolerance. Cans,
-apple, orange and sponge are convex but for dimples and are one hull here.
+collide, in the actor's or link's frame and millimetres. Links: as many as bring the convex hull within a tolerance.
+Objects: all corners of the hull, to 0.01 mm, since they rest on facets of a few millimetres: on one that is 0.1 mm off,
+a can or an orange rolls by more than a centimetre. Cans, apple, orange and sponge are convex but for dimples and are
+one hull here, also where PhysX has several.
+
+PhysX lets one facet of a hull touch a table, and corners beside it sink in. Where it recorded them at rest so, the
+standing coke can and red-bull are cut off at the table's plane: by up to 0.17 and 0.68 mm.
 """
 
 from __future__ import annotations
