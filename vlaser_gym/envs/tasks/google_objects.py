@@ -1,10 +1,9 @@
 """The objects of the Google Robot scenes, as numbers.
 
 Several models share a collision shape, and with it centre of mass and inertia; a body's mass is its shape's volume
-times a density. Shapes with a recorded body carry the numbers of the running original (SimplerEnv, ManiSkill2_real2sim
-ef7a4d4, SAPIEN 2.2.2). Five shapes were not recorded; their numbers are computed from the original's collision
-shapes and scaled to the mass the original reports (``bottle_baked_v2``: to the ratio found for the bottle), good to
-about 2 %. Boxes and densities are those of the databases ``info_pick_custom_v0.json`` and
+times a density. The numbers are those that the original's physics (SAPIEN 2.2.2) gives the collision shapes of
+ManiSkill2_real2sim (ef7a4d4); for all shapes of which a body was recorded in the running original, they are the same.
+Boxes and densities are those of the databases ``info_pick_custom_v0.json`` and
 ``info_pick_custom_baked_tex_v{0,1}.json``; success rules use these boxes even where the mesh has another size.
 """
 
@@ -43,18 +42,18 @@ _SHAPES = {
         50, 0.0196457915, (5.43525057e-05, -0.0025213561, -0.000434962363),
         (0.941357851, -6.26008696e-05, -0.337409794, 9.15827695e-05),
         (2.75038292e-05, 1.02052645e-05, 2.74969243e-05)),
-    "seven_up_baked": _Shape(
-        50, 0.01965, (6.25e-05, -0.0024284, -0.0004232), (0.500966, 0.499032, 0.499033, 0.500966),
-        (1.02357672e-05, 2.76157243e-05, 2.76158287e-05)),
     "sprite": _Shape(
-        50, 0.0203, (0.0004003, -0.0008498, 0.0001531), (0.480833, -0.518459, -0.51846, 0.480831),
-        (1.09973428e-05, 2.88130921e-05, 2.88135961e-05)),
+        50, 0.0203024782, (0.000397638098, -0.000903536973, 0.000167481776),
+        (0.964697123, 0.000262874586, 0.263361782, 0.00020696118),
+        (2.86043742e-05, 1.08965196e-05, 2.86072391e-05)),
     "fanta": _Shape(
-        50, 0.02028, (0.0002573, -0.0024252, 0.0003453), (0.287748, -0.645919, -0.645829, 0.287914),
-        (1.09867727e-05, 2.87830301e-05, 2.87838814e-05)),
+        50, 0.0202789474, (0.000304589281, -0.00244452455, 0.000343671942),
+        (0.989151001, 7.57355156e-06, 0.146902591, 0.000289695163),
+        (2.85933329e-05, 1.086887e-05, 2.85786045e-05)),
     "redbull": _Shape(
-        50, 0.01789, (-1.2e-06, 0.0011131, 7.6e-06), (0.538581, 0.458148, 0.457952, 0.538805),
-        (7.89530345e-06, 2.92626622e-05, 2.92645794e-05)),
+        50, 0.0178872272, (-7.69397593e-06, 0.00114406936, 1.87458372e-05),
+        (0.951110184, 0.000416318042, -0.308851659, -0.00028233073),
+        (2.90423395e-05, 7.7415034e-06, 2.90319349e-05)),
     "redbull_baked": _Shape(
         50, 0.0169024337, (1.38370251e-05, 0.000885069312, -2.67127762e-05),
         (0.989258587, 0.000191686966, 0.146175921, 4.99530033e-05),
@@ -64,8 +63,9 @@ _SHAPES = {
         (0.998308063, 0.0102369776, -0.0569944903, 0.00529637281),
         (8.26494725e-05, 1.42114059e-05, 8.15237872e-05)),
     "bottle_baked_v2": _Shape(
-        50, 0.0298403, (0.001253, 0.0003379, 0.0029156), (0.521218, 0.471632, 0.466581, 0.536839),
-        (1.57965677e-05, 8.62191372e-05, 8.74295495e-05)),
+        50, 0.0299563315, (0.00126740604, 0.000353318435, 0.0029026987),
+        (0.998473525, 0.0104054427, -0.0539731607, 0.00540666142),
+        (8.73338067e-05, 1.56211281e-05, 8.61671288e-05)),
     "apple": _Shape(
         800, 0.214445904, (-0.000305913534, 0.000538071443, -0.000187311001),
         (0.972700417, 0.0670243874, -0.0355872698, -0.219306082), (0.000134848204, 0.000137435112, 0.000143341269)),
@@ -95,7 +95,7 @@ _MODELS: dict[str, tuple[str, float, _Triple]] = {
     "baked_opened_pepsi_can_v2": ("pepsi", 50, _CAN),
     "7up_can": ("seven_up", 1000, _CAN),
     "opened_7up_can": ("seven_up", 50, _CAN),
-    "baked_opened_7up_can": ("seven_up_baked", 50, _CAN),
+    "baked_opened_7up_can": ("seven_up", 50, _CAN),
     "baked_opened_7up_can_v2": ("seven_up", 50, _CAN),
     "sprite_can": ("sprite", 1000, _CAN),
     "opened_sprite_can": ("sprite", 50, _CAN),

@@ -173,7 +173,6 @@ _SHAPES.update(
         "coke": _can(measured_google.COKE, google_looks.WIDE, (200, 16, 28), _WHITE, _WHITE),
         "pepsi": _can(measured_google.PEPSI, google_looks.WIDE, (24, 60, 150), _WHITE, (205, 30, 45)),
         "seven_up": _can(measured_google.SEVEN_UP, google_looks.WIDE, (20, 130, 60), _WHITE, (215, 40, 40)),
-        "seven_up_baked": _can(measured_google.SEVEN_UP, google_looks.WIDE, (20, 130, 60), _WHITE, (215, 40, 40)),
         "sprite": _can(measured_google.SPRITE, google_looks.WIDE, (60, 165, 70), (250, 225, 60), _WHITE),
         "fanta": _can(measured_google.FANTA, google_looks.WIDE, (240, 125, 20), _WHITE, (40, 70, 150)),
         "redbull": _can(measured_google.REDBULL, google_looks.SLIM, (30, 50, 125), (190, 195, 205), (205, 30, 40)),
