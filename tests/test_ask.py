@@ -13,7 +13,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
 from fabricate_run import plain_record
 
-from vlaser_gym import ask, cli
+from vlaser_gym import cli
+from vlaser_gym.commands import ask
 
 ANSWER = "The cup: <point>[[500, 500]]</point> <ref>plate</ref><box>[[100, 100, 300, 300]]</box>"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vlaser_gym import assets
 from vlaser_gym.cli import run
+from vlaser_gym.commands import assets
 from vlaser_gym.envs.assets import MANIFEST
 
 sys.path.insert(0, str(Path(__file__).parent / "envs" / "assets"))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlaser_gym import bench, cli
+from vlaser_gym import cli
+from vlaser_gym.commands import bench
 from vlaser_gym.envs.vector import SceneVectorEnv
 
 CUBE, CARROT = "widowx_stack_cube", "widowx_carrot_on_plate"

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from vlaser_gym import cli
 from vlaser_gym.agents.base import agent_code
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+from vlaser_gym.settings import checks
 
 
 def test_defaults_are_those_of_the_file() -> None:
@@ -127,14 +128,14 @@ def test_what_is_no_list_is_one_plain_sentence(key: str, value: Any) -> None:
 )
 def test_what_is_not_above_zero_is_refused(value: Any, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
-        cli.check_above_zero(SimpleNamespace(beta=value), **options)
+        checks.check_above_zero(SimpleNamespace(beta=value), **options)
     assert str(caught.value) == sentence
 
 
 def test_what_is_above_zero_passes() -> None:
     settings = SimpleNamespace(half=0.5, endless=math.inf, unset=None)
-    cli.check_above_zero(settings, half=0.5, endless=math.inf)
-    cli.check_above_zero(settings, or_null=True, unset=1)
+    checks.check_above_zero(settings, half=0.5, endless=math.inf)
+    checks.check_above_zero(settings, or_null=True, unset=1)
 
 
 def test_help_names_every_key_with_its_default_and_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from vlaser_gym.agents.scripted import ScriptedExpert
 from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.cli import load
-from vlaser_gym.collect import CollectSettings, main
+from vlaser_gym.commands.collect import CollectSettings, main
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import GymError, StorageError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
@@ -269,7 +269,7 @@ def test_episodes_that_failed_are_not_run_again(tmp_path, capsys, monkeypatch):
     settings = ("episodes=1", "agent=random", "every=60", "tail=null")
     collect(tmp_path / "set", *settings)
     assert "0 episodes and 2 failed ones that are not kept" in capsys.readouterr().out
-    monkeypatch.setattr("vlaser_gym.collect._record", lambda *_: pytest.fail("nothing is missing"))
+    monkeypatch.setattr("vlaser_gym.commands.collect._record", lambda *_: pytest.fail("nothing is missing"))
     collect(tmp_path / "set", *settings)
     with pytest.raises(StorageError, match=r"\(only_successful was True, now False\)"):
         collect(tmp_path / "set", *settings, "only_successful=false")

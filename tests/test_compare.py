@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
 from fabricate_run import TASKS, addresses, fabricate_run
 
 from vlaser_gym.cli import run
-from vlaser_gym.compare import main, overrides
+from vlaser_gym.commands.compare import main, overrides
 from vlaser_gym.evaluation.comparison import mcnemar, tango
 
 WHERE = addresses()

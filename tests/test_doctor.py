@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlaser_gym import cli, doctor
+from vlaser_gym import cli
+from vlaser_gym.commands import doctor
 from vlaser_gym.envs.assets import Status
 from vlaser_gym.envs.tasks import task_names
 from vlaser_gym.envs.vector import SceneVectorEnv

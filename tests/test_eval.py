@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from vlaser_gym import cli
-from vlaser_gym import eval as eval_command
+from vlaser_gym.commands import eval as eval_command
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.evaluation.store import read_records, read_states, read_timing
 from vlaser_gym.evaluation.video import video_folder
@@ -224,7 +224,7 @@ def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 def eval_processes() -> BaseContext:
     """Makes processes that have the command loaded: what is tested is how they end, not how they start."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["vlaser_gym.eval", "vlaser_gym.agents.vlaser.agent", "mujoco.batch"])
+    context.set_forkserver_preload(["vlaser_gym.commands.eval", "vlaser_gym.agents.vlaser.agent", "mujoco.batch"])
     return context
 
 

@@ -15,8 +15,9 @@ FLOORS = (
     ("wrappers", "agents"),
     ("evaluation",),
     ("training",),
+    ("commands",),
 )
-#: The commands: everything else at the top level.
+#: The stubs that run the commands stand above everything.
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vlaser_gym import cli, parity
+from vlaser_gym import cli
+from vlaser_gym.commands import parity
 from vlaser_gym.envs.tasks import get_task
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vlaser_gym import cli
-from vlaser_gym import eval as eval_command
-from vlaser_gym import render as render_command
+from vlaser_gym.commands import eval as eval_command
+from vlaser_gym.commands import render as render_command
 from vlaser_gym.evaluation.arrays import pack_arrays
 from vlaser_gym.evaluation.store import read_records, read_states
 

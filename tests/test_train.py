@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vlaser_gym import train
 from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load, typed
+from vlaser_gym.commands import train
+from vlaser_gym.commands.train import main
 from vlaser_gym.errors import GymError, InvalidConfigError, MissingAssetError, StorageError, UnknownNameError
 from vlaser_gym.settings.training import TrainSettings
-from vlaser_gym.train import main
 from vlaser_gym.training import job
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.job import Job, initial_policy

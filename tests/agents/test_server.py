@@ -17,10 +17,11 @@ from served import served
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from vlaser_gym import cli, serve
+from vlaser_gym import cli
 from vlaser_gym.agents.random import RandomAgent
 from vlaser_gym.agents.scripted import ScriptedExpert
 from vlaser_gym.agents.server import PolicyServer, _entry, parse_address
+from vlaser_gym.commands import serve
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, RemoteError
 

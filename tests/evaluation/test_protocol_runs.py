@@ -8,11 +8,11 @@ import pytest
 from fake_env import make_fake_env
 
 from vlaser_gym import cli
+from vlaser_gym.commands.eval import task_list
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import task_names
 from vlaser_gym.envs.tasks.protocols import Protocol, Score
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.eval import task_list
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
 from vlaser_gym.evaluation.statistics import mean_of_rates
 from vlaser_gym.evaluation.store import read_records

@@ -12,8 +12,9 @@ import pytest
 from fake_env import make_fake_env
 from test_evaluator import score
 
-from vlaser_gym import cli, collect
-from vlaser_gym import eval as eval_command
+from vlaser_gym import cli
+from vlaser_gym.commands import collect
+from vlaser_gym.commands import eval as eval_command
 from vlaser_gym.errors import GymWarning
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
 

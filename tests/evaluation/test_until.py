@@ -13,7 +13,7 @@ from fake_env import make_fake_env
 from test_evaluator import files, score, settings
 
 from vlaser_gym import cli
-from vlaser_gym import eval as eval_command
+from vlaser_gym.commands import eval as eval_command
 from vlaser_gym.errors import InvalidConfigError, StorageError
 from vlaser_gym.evaluation import evaluator
 from vlaser_gym.evaluation.comparison import tango

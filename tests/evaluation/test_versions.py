@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fabricate_run import CONFIG, fabricate_run
 
-from vlaser_gym import train
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_outdated
+from vlaser_gym.commands import train
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError

@@ -14,7 +14,7 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load
-from vlaser_gym.collect import main
+from vlaser_gym.commands.collect import main
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.settings.algorithms import SftSettings

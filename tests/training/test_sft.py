@@ -23,12 +23,12 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
+from vlaser_gym.commands.train import main
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import DivergedError, InvalidConfigError, MissingAssetError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.settings.algorithms import SftSettings
 from vlaser_gym.settings.training import TrainSettings
-from vlaser_gym.train import main
 from vlaser_gym.training.data.demonstrations import Batches, Demonstrations
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.job import initial_policy

@@ -8,9 +8,9 @@ import torch
 from stable_baselines3 import PPO, SAC
 
 from vlaser_gym.cli import group_config, load, typed
+from vlaser_gym.commands.train import main
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.settings.algorithms import Sb3Settings
-from vlaser_gym.train import main
 from vlaser_gym.training.metrics import read_metrics
 from vlaser_gym.training.stock import StockTraining, make_state_env
 

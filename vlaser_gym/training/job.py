@@ -86,7 +86,7 @@ class Job:
         """What a run starts from, and whether its statistics stay; see :func:`initial_policy`."""
         settings = self.settings
         if settings.policy is None:
-            policy, processor, keeps = initial_policy(settings, self.init, statistics)
+            policy, processor, keeps = initial_policy(settings, self.init, statistics, self.say)
             return self.vlaser(policy, processor), keeps
         make, device = import_string(settings.policy, "policy"), own_device(choose_device(settings.device))
         made = make(self.init, robot=settings.robot, seed=settings.seed, device=device)
@@ -223,7 +223,7 @@ class Job:
 
 
 def initial_policy(
-    settings: TrainSettings, init: str, statistics: str | None = None
+    settings: TrainSettings, init: str, statistics: str | None = None, say: Callable[[str], None] = lambda text: None
 ) -> tuple[VlaserPolicy, Processor, bool]:
     """The Vlaser policy that a run starts from, its processor, and whether the statistics in it stay.
 
@@ -232,6 +232,7 @@ def initial_policy(
         init: a name or an existing folder.
         statistics: ``"keep"``, ``"data"``, or ``None`` for what fits the start. Where the data's are to come, the
             processor holds others until they are known.
+        say: told what is worth knowing about the start.
 
     Raises:
         InvalidConfigError: for ``"keep"`` and a start with random weights.
@@ -257,14 +258,12 @@ def initial_policy(
     is_policy = report.layout != "vlm"
     _check_has_statistics(init, statistics, has=is_policy)
     if not is_policy:
-        print(f"{init} is a vision-language model: the action expert starts with random weights")
+        say(f"{init} is a vision-language model: the action expert starts with random weights")
     policy.reset_parameters(settings.seed, settings.fresh)
     is_trained = is_policy and "expert" not in settings.fresh
     keeps = is_policy and (statistics or ("keep" if is_trained else "data")) == "keep"
     if is_trained and not keeps:
-        print(
-            f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once"
-        )
+        say(f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once")
     known = None if keeps else OF_ROBOT[str(policy.config.robot)]
     return policy, Processor.load(source, policy.config, statistics=known), keeps
 

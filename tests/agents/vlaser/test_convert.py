@@ -22,7 +22,7 @@ from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
 from vlaser_gym.agents.vlaser.statistics import BRIDGE, FRACTAL, Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.cli import run
-from vlaser_gym.convert import main
+from vlaser_gym.commands.convert import main
 
 #: The released vocabulary and image size, everything else small.
 SIZES = Sizes(vocab=151_930, width=8, expert=4, positions=1025, vision=64)

@@ -17,9 +17,9 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load
+from vlaser_gym.commands.train import main as train
 from vlaser_gym.errors import GymError, InvalidConfigError
 from vlaser_gym.evaluation.lerobot import LeRobotReader, LeRobotWriter
-from vlaser_gym.train import main as train
 from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, cached_pixels, chunked
 from vlaser_gym.training.data.gripper_column import GripperColumn
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlaser_gym import doctor
+from vlaser_gym.commands import doctor
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines import Placement, make_engine
 from vlaser_gym.envs.engines.maniskill.engine import ManiskillEngine

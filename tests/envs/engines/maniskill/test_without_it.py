@@ -18,7 +18,8 @@ from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 def test_the_default_installation_never_imports_sapien() -> None:
     code = (
         "import sys\n"
-        "import vlaser_gym.eval, vlaser_gym.doctor, vlaser_gym.train, vlaser_gym.parity, vlaser_gym.envs.rendering\n"
+        "from vlaser_gym.commands import doctor, eval, parity, train\n"
+        "import vlaser_gym.envs.rendering\n"
         "from vlaser_gym.envs.engines.maniskill.engine import ManiskillEngine\n"
         "from vlaser_gym.envs.vector import SceneVectorEnv\n"
         "env = SceneVectorEnv('widowx_stack_cube', observe=('proprio',)); env.reset(); env.close()\n"

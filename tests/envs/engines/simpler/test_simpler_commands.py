@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from stand_in_interpreter import calls, make_interpreter
 
-from vlaser_gym import cli, doctor, parity
-from vlaser_gym import eval as eval_command
+from vlaser_gym import cli
+from vlaser_gym.commands import doctor, parity
+from vlaser_gym.commands import eval as eval_command
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
 
 CARROT_ENV = "PutCarrotOnPlateInScene-v0"

@@ -1,0 +1,1 @@
+"""The commands: ``python -m vlaser_gym.NAME`` runs ``vlaser_gym.commands.NAME``."""

@@ -1,0 +1,115 @@
+"""The original's assets: ``python -m vlaser_gym.assets fetch|import DIR|check``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.progress import track
+
+from vlaser_gym.cli import run, typed
+from vlaser_gym.envs.assets import MANIFEST, Status, default_directory
+from vlaser_gym.envs.assets.pack import examine
+from vlaser_gym.envs.assets.transfer import Outcome, from_directory, importable, over_http, transfer
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.table import make_console
+
+ACTIONS = ("fetch", "import", "check")
+_SHOWN = 10
+#: What the source says about licences, and what it does not say (read on 2026-11-22).
+LICENCES = f"""\
+These files are not part of vlaser-gym and keep their own licences:
+  repository   {MANIFEST.source} at {MANIFEST.commit[:12]}: LICENSE file Apache-2.0 for the whole repository;
+               it states no separate licence and no origin for single meshes and textures.
+  ManiSkill2   the project it derives from states CC BY-NC 4.0 (no commercial use) for its own assets.
+  stages       "Minimalistic Modern Bedroom" is credited as CC BY 4.0 in a comment of the source.
+  SimplerEnv   the evaluation code that uses them is MIT (simpler-env).
+Whether your use is covered is yours to judge."""
+
+
+@dataclass
+class AssetsSettings:
+    """What ``configs/assets.yaml`` holds; the comments there say what each means."""
+
+    action: str
+    source: str | None
+    directory: str | None
+    unverified: bool
+
+
+def main(config: DictConfig) -> None:
+    """Fetch, import or check, then say what is there; status 1 unless all of it is."""
+    settings = typed(AssetsSettings, config)
+    if settings.action not in ACTIONS:
+        raise UnknownNameError("action", settings.action, ACTIONS)
+    directory = Path(settings.directory) if settings.directory is not None else default_directory()
+    outcomes = [] if settings.action == "check" else _bring(settings, directory)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    status = examine(directory)
+    print("\n".join([*_failures(failed), *_report(directory, status)]))
+    sys.exit(0 if status.complete and not failed else 1)
+
+
+def _bring(settings: AssetsSettings, directory: Path) -> list[Outcome]:
+    print(LICENCES + "\n")
+    if settings.action == "fetch":
+        source = over_http(settings.source or MANIFEST.address)
+        paths = [*MANIFEST.files, *(MANIFEST.unknown if settings.unverified else ())]
+        print(f"Fetching {len(paths)} files ({MANIFEST.size / 1e6:.0f} MB) from {settings.source or MANIFEST.address}")
+    elif settings.source is None:
+        raise InvalidConfigError("assets import needs the folder to read: assets import DIR.")
+    else:
+        source = from_directory(Path(settings.source))
+        paths = importable(Path(settings.source), unverified=settings.unverified)
+        print(f"Importing {len(paths)} files from {settings.source}")
+    results = transfer(directory, source, paths)
+    outcomes = list(track(results, "to " + str(directory), len(paths), console=make_console(), transient=True))
+    counts = Counter(outcome.state for outcome in outcomes)
+    print(", ".join(f"{counts[state]} {state}" for state in ("new", "kept", "failed")))
+    return outcomes
+
+
+def _failures(failed: Sequence[Outcome]) -> list[str]:
+    lines = [f"failed: {outcome.path}: {outcome.reason}" for outcome in failed[:_SHOWN]]
+    lines += [f"... and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
+    return [*lines, "Run the same command again: what is whole is kept, what was cut goes on."] if failed else lines
+
+
+def _report(directory: Path, status: Status) -> list[str]:
+    known = len(MANIFEST.files)
+    lines = [f"{directory}: {known - len(status.missing) - len(status.damaged)} of {known} files there and right"]
+    for title, paths in (("missing", status.missing), ("damaged", status.damaged)):
+        lines += [f"  {title}: {path}" for path in paths[:_SHOWN]]
+        lines += [f"  {title}: ... and {len(paths) - _SHOWN} more"] if len(paths) > _SHOWN else []
+    if status.optional:
+        count = len(status.optional)
+        lines += [f"  {count} meshes are stood in for (no checksum of them is known; unverified=true takes them)"]
+    if status.complete:
+        return [*lines, "look=original works with them."]
+    return [
+        *lines,
+        "Get them: python -m vlaser_gym.assets fetch, or assets import DIR. look=builtin needs none of them.",
+    ]
+
+
+def arguments(argv: Sequence[str]) -> list[str]:
+    """``fetch``, ``import DIR`` and ``check`` as ``key=value``.
+
+    >>> arguments(["import", "some/folder", "directory=x"])
+    ['action=import', 'source=some/folder', 'directory=x']
+    """
+    words = list(argv)
+    if words and words[0] in ACTIONS:
+        action = words.pop(0)
+        place = [f"source={words.pop(0)}"] if action == "import" and words and "=" not in words[0] else []
+        return [f"action={action}", *place, *words]
+    return words
+
+
+def command() -> None:
+    """``python -m vlaser_gym.assets``."""
+    run("assets", main, arguments(sys.argv[1:]))

@@ -1,0 +1,221 @@
+"""Record demonstrations: ``python -m vlaser_gym.collect agent=expert task=widowx``; ``--help`` lists the keys.
+
+``store=training trials=8`` makes a run directory for ``algo=dpo`` and ``algo=nft`` instead.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from omegaconf import DictConfig
+
+from vlaser_gym.agents import Agent, make_agent
+from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
+from vlaser_gym.cli import check_unread, run, typed
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import check_counts, check_engine
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
+from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.evaluator import evaluate
+from vlaser_gym.evaluation.lerobot import LeRobotWriter, check_images
+from vlaser_gym.evaluation.plan import plan_episodes
+from vlaser_gym.evaluation.recording import EpisodeCamera, LabelTap, Recorder, Resize
+from vlaser_gym.evaluation.runner import Runner
+from vlaser_gym.evaluation.store import read_records
+from vlaser_gym.evaluation.table import EpisodeProgress, make_console
+from vlaser_gym.evaluation.units import UnitsWatch
+from vlaser_gym.settings.checks import check_above_zero, check_least
+
+#: Settings that change how fast or how much is recorded, not what an episode holds.
+_FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
+#: What is made: a data set in LeRobot's layout, or a run directory with what learners need.
+STORES = ("demonstrations", "training")
+_TIME_UP = "; the time is up, the same command goes on"
+#: Settings of demonstrations alone.
+_OF_DEMONSTRATIONS = ("only_successful", "every", "tail", "image_size", "resize", "images", "group")
+
+
+@dataclass
+class CollectSettings:
+    """What ``configs/collect.yaml`` holds; the comments there say what each means."""
+
+    task: Any
+    variant: str
+    layouts: str
+    episodes: int
+    first: int
+    trials: int
+    store: str
+    only_successful: bool
+    every: int
+    tail: int | None
+    image_size: int | None
+    resize: str
+    images: str
+    group: int
+    checkpoint: str | None
+    look: str | None
+    num_envs: int
+    max_minutes: float | None
+    output: str
+    agent: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> CollectSettings:
+        """Settings of the right types and within their ranges.
+
+        Raises:
+            InvalidConfigError: with the key and what was expected.
+        """
+        settings = typed(cls, config)
+        settings.look = check_engine(str(settings.engine["name"]), settings.look)
+        check_counts(settings.engine)
+        check_least(settings, num_envs=1, episodes=1, trials=1, every=1, group=1, first=0)
+        if settings.store not in STORES:
+            raise UnknownNameError("store", settings.store, STORES)
+        check_least(settings, or_null=True, tail=1, image_size=1)
+        check_above_zero(settings, or_null=True, max_minutes=math.inf)
+        check_images(settings.images)
+        if settings.resize not in FILTERS:
+            raise UnknownNameError("resize", settings.resize, FILTERS)
+        if settings.store == "training":
+            check_unread("collect", settings, _OF_DEMONSTRATIONS, "store=training")
+        return settings
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks meant by ``task``; of one robot."""
+        spec = self.task if isinstance(self.task, str) else [str(name) for name in self.task or [""]]
+        tasks = [get_task(name) for name in resolve(spec)]
+        if len(by_robot(tasks)) > 1:
+            raise InvalidConfigError(f"A data set holds one robot; task={self.task} names several: choose one.")
+        return tasks
+
+    def addresses(self) -> list[Address]:
+        """Episodes to run, the tasks taking turns."""
+        plan = plan_episodes(self.tasks, self.variant, self.layouts, self.episodes, self.trials)
+        begin = FIRST_TRAINING_REGION + self.first
+        plan = [replace(a, layout=f"region:{begin + a.layout_index}") if a.layout_kind == "region" else a for a in plan]
+        return sorted(plan, key=lambda a: (a.trial, a.layout_index))
+
+    def stored(self) -> dict[str, Any]:
+        """What the data set keeps, and what must agree to continue it."""
+        return {"engine": self.engine["name"], **{k: v for k, v in asdict(self).items() if k not in _FREE}}
+
+
+def main(config: DictConfig) -> None:
+    """Record what is missing of the data set."""
+    settings = CollectSettings.from_config(config)
+    if settings.store == "training":
+        _store_training(settings)
+        return
+    plan, setup = settings.addresses(), get_setup(settings.tasks[0].robot_setup)
+    agent = make_agent({**settings.agent, **({"checkpoint": settings.checkpoint} if settings.checkpoint else {})})
+    writer = LeRobotWriter(
+        settings.output,
+        fps=setup.control_hz,
+        robot=setup.robot.name,
+        images=settings.images,
+        group=settings.group,
+        settings=settings.stored(),
+    )
+    with writer, EpisodeProgress(make_console(stderr=True)) as progress:
+        waiting = [address for address in plan if address not in writer.addresses]
+        print(f"Data set: {settings.output} ({_count(writer)} are there already)")
+        progress.start(0, len(waiting))
+        if waiting:
+            _record(settings, agent, waiting, writer, progress)
+    hint = "" if writer.addresses.issuperset(plan) else _TIME_UP
+    print(f"{_count(writer)}, {writer.total_frames} pictures in {settings.output}{hint}")
+
+
+def _count(writer: LeRobotWriter) -> str:
+    dropped = f" and {len(writer.dropped)} failed ones that are not kept" if writer.dropped else ""
+    return f"{writer.total_episodes} episodes{dropped}"
+
+
+def _store_training(settings: CollectSettings) -> None:
+    """Run the episodes into a run directory, each until its first success."""
+    from vlaser_gym.training.collection import training_settings  # noqa: PLC0415  needs torch
+
+    wanted = training_settings(
+        settings.output,
+        [task.name for task in settings.tasks],
+        variant=settings.variant,
+        layouts=settings.layouts,
+        episodes=settings.episodes,
+        trials=settings.trials,
+        terminate_on_success=True,
+        checkpoint=settings.checkpoint,
+        look=settings.look,
+        num_envs=settings.num_envs,
+        max_minutes=settings.max_minutes,
+        agent=settings.agent,
+        engine=settings.engine,
+    )
+    with EpisodeProgress(make_console(stderr=True)) as progress:
+        found = evaluate(
+            wanted, lambda path, done, total: progress.start(done, total), progress.add, plan=settings.addresses()
+        )
+    hint = "" if found.complete else _TIME_UP
+    print(f"{len(read_records(found.path))} episodes in {settings.output}{hint}")
+
+
+def _record(
+    settings: CollectSettings, agent: Agent, waiting: list[Address], writer: LeRobotWriter, progress: EpisodeProgress
+) -> None:
+    """Run the episodes and hand them to the writer."""
+    begun = time.monotonic()
+
+    def out_of_time() -> bool:
+        return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
+
+    env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))
+    camera = EpisodeCamera(env, env.engine, _make_resize(settings), settings.tail)
+    tap = LabelTap(agent)
+    recorder = Recorder(camera, tap, settings.every)
+    units = UnitsWatch(str(settings.agent.get("name")))
+    try:
+        for result in Runner(camera, tap, waiting, out_of_time, str(settings.agent.get("name"))):
+            units.see(result)
+            if result.success or not settings.only_successful:
+                writer.add(recorder.episode(result, env.addresses.index(result.address)))
+            else:
+                writer.drop(result.address)
+            progress.add({"success": result.success})
+    finally:
+        env.close()
+
+
+def _make_resize(settings: CollectSettings) -> Resize | None:
+    if settings.image_size is None:
+        return None
+    transform = ResizeImage(settings.image_size, settings.resize)
+    return lambda images: np.asarray(transform({"image": images})["pixels"], np.uint8)
+
+
+def _make_env(settings: CollectSettings, agent: Agent, num_envs: int) -> SceneVectorEnv:
+    return SceneVectorEnv(
+        [task.name for task in settings.tasks],
+        num_envs,
+        engine=settings.engine["name"],
+        look=settings.look,
+        variant=settings.variant,
+        observe=tuple(dict.fromkeys((*agent.observes, "instruction"))),
+        autoreset_mode=AutoresetMode.DISABLED,
+        record_states=True,
+        engine_options={key: value for key, value in settings.engine.items() if key != "name"},
+    )
+
+
+def command() -> None:
+    """``python -m vlaser_gym.collect``."""
+    run("collect", main)

@@ -1,0 +1,224 @@
+"""Compare runs: ``python -m vlaser_gym.compare runs/a runs/b`` or ``--plan 65 70``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from itertools import takewhile
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich import box
+from rich.table import Table
+
+from vlaser_gym.cli import load, run, typed
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.comparison import (
+    MOST_LEFT_OUT,
+    Comparison,
+    RunComparison,
+    StoredRun,
+    TaskDifference,
+    compare_runs,
+    load_runs,
+    p_text,
+)
+from vlaser_gym.evaluation.files import check_output, write_output
+from vlaser_gym.evaluation.power import PlanRow, plan
+from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
+from vlaser_gym.evaluation.report import find_videos, write_report
+from vlaser_gym.evaluation.table import make_console
+
+#: The command's questions, and the settings that each of them reads.
+_READ = {
+    "--plan": ("plan", "power", "alpha"),
+    "real=": ("runs", "real", "policies", "count"),
+    "a comparison": ("runs", "count", "level", "json", "report"),
+}
+
+
+@dataclass
+class CompareSettings:
+    """What ``configs/compare.yaml`` holds; the comments there say what each means."""
+
+    count: str
+    level: float
+    json: str | None
+    report: str | None
+    plan: list[float] | None
+    power: float
+    alpha: float
+    real: str | None
+    runs: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
+
+
+def main(config: DictConfig) -> None:
+    """Print a plan, or compare runs."""
+    settings = typed(CompareSettings, config)
+    _check_unread(settings)
+    if settings.plan is not None:
+        _print_plan(settings)
+        return
+    check_output("json", settings.json)
+    check_output("report", settings.report)
+    runs = load_runs(settings.runs)
+    if settings.real is not None:
+        _print_ranking(runs, settings)
+        return
+    comparison = compare_runs(runs, settings.count, settings.level)
+    for two in comparison.against:
+        _print_comparison(two, comparison)
+    if settings.json is not None:
+        write_output("json", settings.json, (json.dumps(comparison.as_dict(), indent=2) + "\n").encode())
+        print(f"JSON: {settings.json}")
+    if settings.report is not None:
+        _write_page(runs, comparison, settings.report)
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """Command line words as ``key=value``: folders become ``runs=``, the words after ``--plan`` become ``plan=``.
+
+    Example:
+        >>> overrides(["runs/a", "runs/b", "level=0.9"])
+        ["runs=['runs/a','runs/b']", 'level=0.9']
+        >>> overrides(["--plan", "65", "70"])
+        ['plan=[65,70]']
+    """
+    words = list(arguments)
+    if "--plan" in words:
+        at = words.index("--plan")
+        rates = [*takewhile(lambda word: "=" not in word and not word.startswith("-"), words[at + 1 :])]
+        words[at : at + 1 + len(rates)] = [f"plan=[{','.join(rates)}]"]
+    folders = [w for w in words if not w.startswith("-") and ("=" not in w or Path(w).is_dir())]
+    others = [w for w in words if w not in folders]
+    quoted = ",".join("'" + folder.replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
+    return ([f"runs=[{quoted}]"] if folders else []) + others
+
+
+def _check_unread(settings: CompareSettings) -> None:
+    """Refuse settings that the question does not read, rather than leave them without effect."""
+    asked = "--plan" if settings.plan is not None else "real=" if settings.real is not None else "a comparison"
+    defaults = typed(CompareSettings, load("compare"))
+    for key in (entry.name for entry in fields(settings) if entry.name not in _READ[asked]):
+        if (value := getattr(settings, key)) != getattr(defaults, key):
+            raise InvalidConfigError(f"{asked} reads only {', '.join(_READ[asked])}; got {key}={value}: leave it out.")
+
+
+def _print_comparison(two: RunComparison, comparison: Comparison) -> None:
+    console = make_console()
+    rule = {"last": "last step", "any": "any step"}[comparison.count]
+    print(f"\nA = {two.a}   B = {two.b}   success at {rule} in %, {100 * comparison.level:g} % intervals")
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    several = len(comparison.against) > 1 or len(two.tasks) > 1
+    headers = ("task", "pairs", "errors\nA, B", "A", "B", "B - A", "only A", "only B", "p")
+    for name in (*headers, *(["p (Holm)"] if several else [])):
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for row in two.tasks:
+        table.add_row(*_cells(row, several))
+    if len(two.tasks) > 1:
+        table.add_section()
+        table.add_row(*_cells(two.overall, several))
+    console.print(table)
+    print(_verdict(two, comparison.level))
+    for warning in two.warnings:
+        print(f"Warning: {warning}")
+
+
+def _cells(row: TaskDifference, several: bool) -> list[str]:
+    pairs = str(row.n) if row.tested == row.n else f"{row.tested} of {row.n}"
+    pairs += "" if row.layouts == row.tested else f" on {row.layouts} layouts"
+    cells = ["mean over tasks" if row.task == "all" else row.task, pairs, f"{row.errors_a}, {row.errors_b}"]
+    cells += [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", _difference(row), str(row.only_a), str(row.only_b)]
+    return cells + [p_text(row.p)] + ([p_text(row.p_holm)] if several else [])
+
+
+def _difference(row: TaskDifference) -> str:
+    if row.difference is None or row.interval is None:
+        return "-"
+    low, high = (100 * limit for limit in row.interval)
+    return f"{100 * row.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _verdict(two: RunComparison, level: float) -> str:
+    row = two.overall
+    if row.p_holm is None or row.difference is None:
+        return (
+            f"No verdict: more than {100 * MOST_LEFT_OUT:g} % of the pairs hold an episode that the simulator did not "
+            "finish, and the others may favour either run (docs/statistics.md): run these episodes again."
+        )
+    if row.p_holm <= 1 - level:
+        return f"B is {'better' if row.difference > 0 else 'worse'} than A (p {_relation(row.p_holm)})."
+    return f"These episodes do not show which is better (p {_relation(row.p_holm)})."
+
+
+def _relation(p: float) -> str:
+    return p_text(p) if p < 0.001 else f"= {p_text(p)}"
+
+
+def _print_plan(settings: CompareSettings) -> None:
+    a, b = _rates(settings.plan or [])
+    rows = plan(a, b, settings.power, settings.alpha)
+    console = make_console()
+    print(
+        f"Episodes of each run that tell {100 * a:g} % from {100 * b:g} % "
+        f"(power {settings.power:g}, two-sided alpha {settings.alpha:g}):"
+    )
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("design", "outcomes differ", "episodes", "until=decided, on average"):
+        table.add_column(name, justify="left" if name == "design" else "right")
+    for row in rows:
+        table.add_row(*_plan_cells(row))
+    console.print(table)
+    print(
+        "Paired runs share their addresses; the correlation is that of their outcomes there. compare prints how often\n"
+        "two runs' outcomes differ. until=decided counts the second run only, planned for a quarter more episodes on\n"
+        "24 layouts that are alike."
+    )
+
+
+def _rates(numbers: Sequence[float]) -> tuple[float, float]:
+    """Rates between 0 and 1; as in ``baseline=`` of the evaluation, numbers above 1 are percent."""
+    if len(numbers) != 2 or (numbers[0] > 1) != (numbers[1] > 1):
+        raise InvalidConfigError(
+            "--plan takes two success rates, both in percent (--plan 65 70) or both as shares (--plan 0.65 0.7); got "
+            f"{' '.join(f'{number:g}' for number in numbers) or 'none'}."
+        )
+    a, b = (number / 100 if number > 1 else number for number in numbers)
+    return a, b
+
+
+def _plan_cells(row: PlanRow) -> list[str]:
+    design = row.design if row.correlation is None else f"{row.design}, correlation {row.correlation:g}"
+    differ = "-" if row.discordant is None else f"{100 * row.discordant:.1f} %"
+    return [design, differ, str(row.episodes), "-" if row.sequential is None else str(row.sequential)]
+
+
+def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None:
+    real = read_real_rates(str(settings.real))
+    console = make_console()
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("task", "policies", "MMRV", "Pearson r"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for row in rank_against(runs, settings.policies, real, settings.count):
+        table.add_row(row.task, str(row.policies), f"{row.mmrv:.4f}", f"{row.pearson:.3f}")
+    print(f"The runs' success rates against those of {settings.real} (MMRV: 0 is best):")
+    console.print(table)
+    for stored in runs:
+        if errors := sum(record["error"] is not None for record in stored.records.values()):
+            print(f"Warning: {errors} of {len(stored.records)} episodes of {stored.label} are errors: failures here.")
+
+
+def _write_page(runs: Sequence[StoredRun], comparison: Comparison, path: str) -> None:
+    a, b = runs[:2]
+    videos = find_videos(a.path), find_videos(b.path)
+    page = write_report(a.path, videos[0], b.path, compare_videos=videos[1], path=path, comparison=comparison)
+    others = f" (of {runs[0].label} and {runs[1].label} only)" if len(runs) > 2 else ""
+    print(f"Report: {page}{others}")
+
+
+def command() -> None:
+    """``python -m vlaser_gym.compare``."""
+    run("compare", main, overrides(sys.argv[1:]))

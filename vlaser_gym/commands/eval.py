@@ -1,0 +1,180 @@
+"""Score an agent: ``python -m vlaser_gym.eval task=widowx agent=vlaser checkpoint=nano``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vlaser_gym.cli import run, words
+from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
+from vlaser_gym.envs.tasks.protocols import PROTOCOLS
+from vlaser_gym.errors import GymError, RenderingUnavailableError
+from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
+from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
+from vlaser_gym.evaluation.plan import double_counts
+from vlaser_gym.evaluation.published import published_lines
+from vlaser_gym.evaluation.report import find_videos, write_report
+from vlaser_gym.evaluation.store import read_config, read_records, read_timing
+from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
+from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
+from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
+
+#: How numbers are printed: differences always with their sign.
+_SIGN = {"rate": "", "difference": "+"}
+
+
+def main(config: DictConfig) -> None:
+    """Run or continue the evaluation, print its table, render its videos."""
+    if config.task is not None and "?" in words(config.task):
+        print(task_list())
+        return
+    settings = EvalSettings.from_config(config)
+    evaluation = _score(settings)
+    telling = _seconds_of(_print_table, evaluation)
+    if settings.video:
+        _film(evaluation, settings.video, settings.engine.get("assets"))
+    if settings.report:
+        telling += _seconds_of(_report, evaluation)
+    if evaluation.episodes:
+        print(pace_line(evaluation.episodes, evaluation.seconds, evaluation.store.seconds, telling))
+
+
+def task_list() -> str:
+    """All tasks with their number of layouts and their variants, presets and protocols."""
+    lines = [f"{name}: {get_task(name).num_layouts} layouts" for name in task_names()]
+    variants: dict[str, list[str]] = {}
+    for name in task_names():
+        variants.setdefault(", ".join(get_task(name).variants), []).append(name)
+    lines += [f"\nvariants of {', '.join(names)}: {of}" for of, names in variants.items()]
+    lines += ["", *(f"preset {name}: {', '.join(of)}" for name, of in PRESETS.items())]
+    return "\n".join([*lines, f"protocols: {', '.join(PROTOCOLS)}"])
+
+
+def score_line(protocol: str, score: Mapping[str, Any]) -> str:
+    """A published evaluation's number, and over what it is the mean."""
+    mean = f"mean over {score['groups']} groups" if score["groups"] > 1 else "plain mean"
+    rate, low, high = (100 * score[key] for key in ("value", "low", "high"))
+    return f"{protocol} {score['name']}: {rate:.1f} [{low:.1f}, {high:.1f}] % ({score['n']} episodes, {mean})"
+
+
+def retry_line(retried: Mapping[str, int], errors: int) -> str:
+    """How many episodes of each task were tried again, and how many of the run's ended as errors all the same."""
+    count = sum(retried.values())
+    per_task = ", ".join(f"{task} {number}" for task, number in retried.items())
+    tried = "1 episode was" if count == 1 else f"{count} episodes were"
+    return f"After failures of the simulator {tried} tried again ({per_task}); errors that remain: {errors}."
+
+
+def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> str:
+    """How fast an evaluation was, and how much of it was not the evaluation itself.
+
+    Args:
+        episodes: that were run.
+        scoring: seconds from the first episode's start until everything was stored.
+        storing: seconds of those that storing took.
+        telling: seconds that statistics, table and report took afterwards.
+    """
+    total = scoring + telling
+    share = 100 * (storing + telling) / total
+    what = f"{episodes} episode{'s' * (episodes != 1)}"
+    return (
+        f"{what} in {total:.1f} s without start-up and videos ({60 * episodes / total:.0f} per minute); "
+        f"{share:.1f} % of that for storing ({storing:.2f} s), table and report ({telling:.2f} s)."
+    )
+
+
+def _seconds_of(tell: Callable[[Evaluation], None], evaluation: Evaluation) -> float:
+    begun = time.perf_counter()
+    tell(evaluation)
+    return time.perf_counter() - begun
+
+
+def _score(settings: EvalSettings) -> Evaluation:
+    """Run the episodes under a progress bar."""
+    where = []
+
+    def start(path: object, done: int, total: int) -> None:
+        where.append(f"{path}")
+        print(f"Run directory: {path}" + (f" ({done} of {total} episodes are there already)" if done else ""))
+        progress.start(done, total)
+
+    with EpisodeProgress(make_console(stderr=True)) as progress:
+        try:
+            return evaluate(settings, start, progress.add)
+        except KeyboardInterrupt:
+            hint = f"; continue with the same command and run={where[0]}" if where else ""
+            raise KeyboardInterrupt(f"Stopped. Finished episodes are stored{hint}.") from None
+
+
+def _print_table(evaluation: Evaluation) -> None:
+    console = make_console()
+    summary = evaluation.summary()
+    timing = read_timing(evaluation.path)
+    pace = episodes_per_minute(timing)
+    origin = evaluation.who.origin
+    print(
+        f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
+        "rates in % with 95 % intervals"
+    )
+    if settings := evaluation.who.agent_settings:
+        print("Agent: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
+    plain = not console.is_terminal
+    console.print(result_table(summary, pace, plain))
+    console.print(subgoal_table(summary, plain))
+    if retried := retried_episodes(timing):
+        print(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
+    for score in summary.get("protocol", []):
+        print(score_line(str(evaluation.settings.protocol), score))
+    if not evaluation.settings.protocol and (doubled := double_counts(evaluation.store.records)):
+        print(f"Warning: {doubled}")
+    for line in published_lines(summary, read_config(evaluation.path)):
+        print(line)
+    _print_verdict(evaluation)
+    if not evaluation.complete:
+        print(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
+
+
+def _print_verdict(evaluation: Evaluation) -> None:
+    """What the sequential test says. The table's intervals do not hold where an evaluation chose its own end."""
+    test = evaluation.verdict.get("sequential")
+    if test is None or not evaluation.complete:
+        return
+    limits = " to ".join(f"{100 * test[side]:{_SIGN[test['interval_of']]}.1f}" for side in ("low", "high"))
+    what = {"rate": f"success {limits} %", "difference": f"success minus the baseline's {limits} points"}
+    print(f"{test['reason'].capitalize()}.")
+    print(f"The interval that holds whenever one stops: {what[test['interval_of']]}.")
+    for warning in _differences_from(test["baseline"], evaluation.path):
+        print(f"Warning: {warning}")
+
+
+def _differences_from(baseline: str, path: Path) -> tuple[str, ...]:
+    """In what a baseline run differs from a run besides the agent."""
+    return differing_protocols(*load_runs([baseline, path])) if Path(baseline).is_dir() else ()
+
+
+def _report(evaluation: Evaluation) -> None:
+    """The page of the run; where it cannot be written the scores stand without it."""
+    try:
+        print(f"Report: {write_report(evaluation.path, find_videos(evaluation.path))}")
+    except GymError as error:
+        print(f"No report: {error}")
+
+
+def _film(evaluation: Evaluation, per_task: int, assets: str | None) -> None:
+    """Videos of some episodes of each task. Where pictures cannot be made the scores stand without them."""
+    chosen = choose_examples(read_records(evaluation.path), per_task)
+    folder = video_folder(evaluation.path)
+    try:
+        for path in render_videos(evaluation.path, chosen, folder, assets=assets):
+            print(f"Video: {path}")
+    except RenderingUnavailableError as error:
+        print(f"No videos: {error} The scores above do not need pictures.")
+
+
+def command() -> None:
+    """``python -m vlaser_gym.eval``."""
+    run("eval", main)

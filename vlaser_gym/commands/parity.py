@@ -1,0 +1,184 @@
+"""Fidelity of an engine: ``python -m vlaser_gym.parity golden=FOLDER``; ``--help`` lists the keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich import box
+from rich.table import Table
+
+from vlaser_gym.cli import run, typed, words
+from vlaser_gym.envs.bridge import ENVIRONMENTS, BridgeEnvironments
+from vlaser_gym.envs.engines import check_counts, check_engine
+from vlaser_gym.envs.rendering import PICTURE_ENGINES
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import get_task, resolve
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.evaluation.bridge import bridge_robot_figures, bridge_task_figures
+from vlaser_gym.evaluation.files import check_output, write_output
+from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
+from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
+from vlaser_gym.evaluation.table import make_console
+
+#: What can be measured.
+FIGURES = ("replays", "pictures", "bridge")
+_OWN = "ManiSkill's own environments"
+
+
+@dataclass
+class ParitySettings:
+    """What ``configs/parity.yaml`` holds; the comments there say what each means."""
+
+    task: Any
+    engine: dict[str, Any]
+    look: str | None
+    num_envs: int
+    golden: str
+    output: str | None
+    figures: Any
+    beside: str | None
+
+
+def main(config: DictConfig) -> None:
+    """Replay the recordings and print the figures."""
+    settings = typed(ParitySettings, config)
+    engine = str(settings.engine["name"])
+    look = check_engine(engine, settings.look)
+    if settings.num_envs < 1:
+        raise InvalidConfigError(f"num_envs must be at least 1; got {settings.num_envs}.")
+    check_counts(settings.engine)
+    check_output("output", settings.output)
+    check_output("beside", settings.beside, folder=True)
+    options = {key: value for key, value in settings.engine.items() if key != "name"}
+    simulator = Simulator(engine, look, options, settings.num_envs)
+    recordings, names, figures = Recordings(settings.golden), resolve(settings.task), _figures(settings, look)
+    report: dict[str, Any] = {"engine": engine, "look": look}
+    console = make_console()
+    if "replays" in figures:
+        report["tasks"] = [task_figures(recordings, name, simulator) for name in names]
+        console.print(_task_table(report["tasks"]))
+        kinds = dict.fromkeys(get_setup(get_task(name).robot_setup).robot.name for name in names)
+        report["robots"] = [robot_figures(recordings, robot, simulator) for robot in kinds]
+        console.print(_robot_table(report["robots"]))
+    if "pictures" in figures:
+        assets = options.get("assets")
+        report["pictures"] = [_pictures(recordings, name, engine, assets, settings.beside) for name in names]
+        console.print(_picture_table(report["pictures"]))
+    if "bridge" in figures:
+        rows, motion = _bridge(recordings, names, options.get("assets"))
+        report |= {"bridge_tasks": rows, "bridge_robots": [motion]}
+        console.print(_task_table(rows, f"{_OWN}: initial state, open-loop replays"))
+        console.print(_robot_table([motion], f"{_OWN}: free motion of the TCP"))
+    if settings.output is not None:
+        write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
+
+
+def _figures(settings: ParitySettings, look: str) -> list[str]:
+    """Which figures are wanted: what is said, else the replays, and the pictures where the look has photographs."""
+    photographs = settings.engine["name"] in PICTURE_ENGINES and look == "original"
+    if settings.figures is None:
+        return ["replays", "pictures"] if photographs else ["replays"]
+    for name in words(settings.figures):
+        if name not in FIGURES:
+            raise UnknownNameError("figures", name, FIGURES)
+        if name == "bridge":
+            _check_bridge(settings)
+        if name == "pictures" and not photographs:
+            raise InvalidConfigError(
+                "figures=pictures compares the look original of engine=mujoco or maniskill: add look=original."
+            )
+    return words(settings.figures)
+
+
+def _check_bridge(settings: ParitySettings) -> None:
+    if settings.engine["name"] != "maniskill":
+        raise InvalidConfigError("figures=bridge plays in ManiSkill's own environments: add engine=maniskill.")
+    if strange := [name for name in resolve(settings.task) if name not in ENVIRONMENTS]:
+        raise InvalidConfigError(
+            f"figures=bridge expects tasks that ManiSkill has itself ({', '.join(ENVIRONMENTS)}); got {strange[0]}: "
+            "use task=widowx."
+        )
+
+
+def _bridge(
+    recordings: Recordings, tasks: Sequence[str], assets: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Figures of ManiSkill's own environments: rows of the tasks, and the robot's motion."""
+    with BridgeEnvironments(assets) as environments:
+        rows = [row for name in tasks for row in bridge_task_figures(recordings, name, environments)]
+        return rows, bridge_robot_figures(recordings, environments)
+
+
+def _pictures(recordings: Recordings, task: str, engine: str, assets: str | None, folder: str | None) -> dict[str, Any]:
+    """Figures of a task's pictures; the first pair of them goes into ``folder``."""
+    comparisons = list(compare_pictures(recordings, task, assets, engine=engine))
+    if folder is not None and comparisons:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        beside(comparisons[0]).save(Path(folder) / f"{task}.png", optimize=True)
+    return {"task": task, **(picture_figures(comparisons) if comparisons else {"pictures": []})}
+
+
+def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:
+    title = "Pictures: foreground against the recorded one; similarity (SSIM) inside the recorded foreground"
+    table = Table(title=title, box=box.ASCII)
+    table.add_column("task")
+    heads = (
+        "pictures",
+        "least IoU",
+        "of an object",
+        "mean IoU",
+        "SSIM",
+        "bare photograph",
+        "SSIM of the whole picture",
+    )
+    for name in heads:
+        table.add_column(name, justify="right")
+    for row in rows:
+        names = ("least_iou", "least_object_iou", "iou", "ssim", "photograph_ssim", "whole_ssim")
+        figures = (row.get(name) for name in names)
+        table.add_row(row["task"], str(len(row["pictures"])), *("-" if f is None else f"{f:.4f}" for f in figures))
+    return table
+
+
+def _task_table(rows: Sequence[dict[str, Any]], title: str = "Tasks: initial state, open-loop replays") -> Table:
+    table = Table(title=title, box=box.ASCII)
+    table.add_column("task")
+    heads = ("objects mm", "deg", "TCP mm", "deg", "projection px", "recalled", "false successes", "source path mm")
+    for name in heads:
+        table.add_column(name, justify="right")
+    for row in rows:
+        deviations = [replay["source_max_mm"] for replay in row["replays"] if replay["original"]]
+        table.add_row(
+            row["task"],
+            *("-" if row[key] is None else f"{row[key]:.3f}" for key in INITIAL),
+            f"{row['recalled']}/{row['successes']}" if row["replays"] else "-",
+            f"{row['false_successes']}/{row['failures']}" if row["replays"] else "-",
+            f"{max(deviations):.1f}" if deviations else "-",
+        )
+    return table
+
+
+def _robot_table(rows: Sequence[dict[str, Any]], title: str = "Robots: free motion of the TCP") -> Table:
+    table = Table(title=title, box=box.ASCII)
+    table.add_column("robot")
+    table.add_column("motion")
+    for name in ("steps", "RMS mm", "max mm", "RMS deg", "max deg"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        response = str(row["response_steps"]), "", f"{row['response_mm']:.2f}", "", ""
+        table.add_row(row["robot"], "reference response", *response)
+        for free in row["free"]:
+            steps = str(free["steps"]) if free["steps"] == free["of"] else f"{free['steps']} of {free['of']}"
+            figures = (f"{free[key]:.2f}" for key in ("rms_mm", "max_mm", "rms_deg", "max_deg"))
+            table.add_row(row["robot"], f"sequence {free['sequence']}", steps, *figures)
+    return table
+
+
+def command() -> None:
+    """``python -m vlaser_gym.parity``."""
+    run("parity", main)

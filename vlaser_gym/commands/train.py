@@ -1,0 +1,185 @@
+"""Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys.
+
+``algo=ppo init=FOLDER`` (or ``grpo``) goes on from a policy, in the environments; ``algo=dpo`` and ``algo=nft`` learn
+from stored episodes, given by ``data=RUNS`` or collected in rounds; ``algo=sb3_ppo`` and ``sb3_sac`` are
+Stable-Baselines3's own, from the privileged state.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device
+from vlaser_gym.agents.vlaser.config import PRESETS
+from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
+from vlaser_gym.cli import check_unread, run, typed
+from vlaser_gym.envs.engines import check_counts, check_engine
+from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.evaluation.files import parse_object
+from vlaser_gym.evaluation.store import check_writable
+from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.training.algorithms import Algorithm, get_algorithm
+from vlaser_gym.training.data.gripper_column import GripperColumn
+from vlaser_gym.training.distributed import ProcessGroup, joined_processes
+from vlaser_gym.training.job import Job
+from vlaser_gym.training.metrics import draw_curves, read_metrics
+from vlaser_gym.training.trainer import Trainer
+
+SETTINGS_FILE = "settings.json"
+
+
+def main(config: DictConfig) -> None:
+    """Train from every initialisation and tabulate the results."""
+    settings = typed(TrainSettings, config)
+    settings.look = check_engine(str(settings.engine["name"]), settings.look)
+    check_counts(settings.engine)
+    GripperColumn.parse(settings.gripper)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    path = Path(settings.run or f"runs/{settings.algo['name']}-{datetime.now():%Y%m%d-%H%M%S}")
+    paths = {init: path if len(settings.inits) == 1 else path / _folder_name(init) for init in settings.inits}
+    with joined_processes(choose_device(settings.device)) as group:
+        for init, folder in paths.items():
+            train(settings, init, folder, group)
+        if group.is_main_process and len(paths) > 1:
+            _compare(paths, path)
+
+
+def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -> None:
+    """One run, from its checks to its summary."""
+    begun = time.monotonic()
+    algorithm = get_algorithm(str(settings.algo.get("name")))
+    algo = typed(algorithm.settings, DictConfig(settings.algo))
+    _check_given(settings, algorithm, init, group)
+    if group.is_main_process:
+        _check_same(path, settings.stored(init))
+        check_writable(path)
+        if not algorithm.needs_policy and init in SHIPPED_NAMES and settings.policy is None:
+            print(f"init={init} is this package's trained policy; random weights, its former meaning: {RANDOM}{init}.")
+    group.barrier()
+
+    def stop() -> bool:
+        return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
+
+    console = make_console()
+
+    def say(text: object) -> None:
+        if group.is_main_process:
+            console.print(text, soft_wrap=isinstance(text, str), markup=False, highlight=False)
+
+    learner = algorithm.learner(Job(settings, algo, init, path, group, report=_print_row, say=say))
+    try:
+        if group.is_main_process:
+            stored = settings.stored(init)
+            if algorithm.needs_policy and isinstance(learner, Trainer):
+                stored |= _agent_version(path, learner.agent.robot)
+            _claim(path, stored, learner.record())
+            print(f"Run directory: {path}\n{init}: {learner.describe()}")
+        finished = learner.run(stop)
+    finally:
+        learner.close()
+    if group.is_main_process:
+        hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
+        print(learner.summary() + hint)
+
+
+def _check_given(settings: TrainSettings, algorithm: Algorithm, init: str, group: ProcessGroup) -> None:
+    """Raise :class:`InvalidConfigError` for what an algorithm cannot begin with, or would not read."""
+    name = settings.algo["name"]
+    if algorithm.needs_policy and init.startswith(RANDOM) and settings.policy is None:
+        raise InvalidConfigError(
+            f"algo={name} goes on from a policy, but init={init} has random weights; give the folder of a policy, "
+            "or init=nano, the trained one that comes with this package."
+        )
+    for key, reason in algorithm.unread:
+        check_unread("train", settings, (key,), f"algo={name}, {reason}")
+    if algorithm.single_process and group.size > 1:
+        raise InvalidConfigError(f"algo={name} trains in one process; start it without torchrun.")
+
+
+def _check_same(path: Path, stored: dict[str, Any]) -> None:
+    """Raise :class:`StorageError` if a run directory holds a run with other settings."""
+    file = path / SETTINGS_FILE
+    if not file.is_file():
+        return
+    before = parse_object(file.read_bytes())
+    if before is None or not isinstance(before.get("algo", {}), dict):
+        raise StorageError(f"{file} is damaged: expected the run's settings; restore the file or choose another run=.")
+    if "schema" not in before and before.get("init") in PRESETS:
+        before["init"] = f"{RANDOM}{before['init']}"
+    differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
+    name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
+    if name != wanted:
+        raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")
+    # What the weights have learned by cannot change on the way; runs from before the key have none in their settings.
+    bounds = [kept.get("algo", {}).get("statistics") for kept in (before, stored)]
+    if bounds[0] != bounds[1]:
+        raise StorageError(
+            f"{path} holds a run that began with algo.statistics={bounds[0] or 'null'}, not {bounds[1] or 'null'}; "
+            "choose another run= or the same setting."
+        )
+    # Another schedule and more data are decisions that may be taken on the way; they go on record.
+    differing = [name for name in differing if name not in ("algo", "data", "agent_version", "schema")]
+    if differing:
+        raise StorageError(
+            f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
+            "choose another run= or the same settings."
+        )
+
+
+def _agent_version(path: Path, robot: str) -> dict[str, int]:
+    """What a run that learns from what the policy did keeps of the agent: not two versions of it in one run."""
+    file = path / SETTINGS_FILE
+    version = json.loads(file.read_text()).get("agent_version", 1) if file.is_file() else AGENT_VERSIONS[robot]
+    outdated = why_another_version(robot, version)
+    if outdated is not None:
+        raise StorageError(f"{path} holds a run {outdated}. Begin again with another run=.")
+    return {"agent_version": AGENT_VERSIONS[robot]}
+
+
+def _claim(path: Path, stored: dict[str, Any], start: dict[str, Any]) -> None:
+    """Keep the settings, which refuse others from here on, once nothing is left to check; and the start itself."""
+    _check_same(path, stored)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / SETTINGS_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    with (path / "starts.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({**stored, **start}) + "\n")
+
+
+def _print_row(row: dict[str, float]) -> None:
+    print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+
+
+def _folder_name(init: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", init).strip("-")
+
+
+def _compare(runs: dict[str, Path], path: Path) -> None:
+    """Table and curves of several initialisations."""
+    from rich.table import Table  # noqa: PLC0415
+
+    metrics = {init: read_metrics(folder / "metrics.jsonl") for init, folder in runs.items()}
+    names = sorted({name for rows in metrics.values() for row in rows for name in row if "/" in name})
+    table = Table(title="Last value of each metric, by initialisation")
+    for heading in ("init", "step", *names):
+        table.add_column(heading)
+    for init, rows in metrics.items():
+        last = {name: value for row in rows for name, value in row.items()}
+        cells = [f"{last[name]:.4g}" if name in last else "-" for name in names]
+        table.add_row(init, str(last.get("step", 0)), *cells)
+    make_console().print(table)
+    draw_curves(metrics, path / "curves.png")
+
+
+def command() -> None:
+    """``python -m vlaser_gym.train``."""
+    run("train", main)
