@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
 import time
+from contextlib import ExitStack, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,16 @@ from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_versio
 from vlaser_gym.cli import check_unread, run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.files import parse_object
+from vlaser_gym.evaluation.files import held, parse_object, write_whole
 from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.settings.training import TrainSettings
 from vlaser_gym.training.algorithms import Algorithm, get_algorithm
 from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.distributed import ProcessGroup, joined_processes
-from vlaser_gym.training.job import Job
+from vlaser_gym.training.job import Job, check_start
 from vlaser_gym.training.metrics import draw_curves, read_metrics
+from vlaser_gym.training.progress import TrainingProgress
 from vlaser_gym.training.trainer import Trainer
 
 SETTINGS_FILE = "settings.json"
@@ -47,6 +51,11 @@ def main(config: DictConfig) -> None:
         torch.set_num_threads(settings.threads)
     path = Path(settings.run or f"runs/{settings.algo['name']}-{datetime.now():%Y%m%d-%H%M%S}")
     paths = {init: path if len(settings.inits) == 1 else path / _folder_name(init) for init in settings.inits}
+    _algorithm(settings)
+    check_writable(path)
+    if settings.policy is None:
+        for init in settings.inits:
+            check_start(init)
     with joined_processes(choose_device(settings.device)) as group:
         for init, folder in paths.items():
             train(settings, init, folder, group)
@@ -55,41 +64,74 @@ def main(config: DictConfig) -> None:
 
 
 def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -> None:
-    """One run, from its checks to its summary."""
-    begun = time.monotonic()
-    algorithm = get_algorithm(str(settings.algo.get("name")))
-    algo = typed(algorithm.settings, DictConfig(settings.algo))
+    """One run, from its checks to its summary; one process writes to its directory at a time.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, once everything is kept.
+        SystemExit: with status 143 after SIGTERM, likewise.
+    """
+    algorithm, algo = _algorithm(settings)
     _check_given(settings, algorithm, init, group)
-    if group.is_main_process:
-        _check_same(path, settings.stored(init))
-        check_writable(path)
-        if not algorithm.needs_policy and init in SHIPPED_NAMES and settings.policy is None:
-            print(f"init={init} is this package's trained policy; random weights, its former meaning: {RANDOM}{init}.")
-    group.barrier()
+    with held(path, "another run=") if group.is_main_process else nullcontext():
+        if group.is_main_process:
+            _check_same(path, settings.stored(init))
+        group.barrier()
+        _train(settings, algorithm, algo, init, path, group)
+
+
+def _train(
+    settings: TrainSettings, algorithm: Algorithm, algo: Any, init: str, path: Path, group: ProcessGroup
+) -> None:
+    begun, console = time.monotonic(), make_console()
+    progress: list[TrainingProgress] = []
 
     def stop() -> bool:
         return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
-
-    console = make_console()
 
     def say(text: object) -> None:
         if group.is_main_process:
             console.print(text, soft_wrap=isinstance(text, str), markup=False, highlight=False)
 
-    learner = algorithm.learner(Job(settings, algo, init, path, group, report=_print_row, say=say))
+    def report(row: dict[str, float]) -> None:
+        for bar in progress:
+            bar.report(row)
+        if not console.is_terminal or "success/mean" in row:
+            say("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+    def advance(done: int) -> None:
+        for bar in progress:
+            bar.advance(done)
+
+    job = Job(settings, algo, init, path, group, report, say, advance)
+    if not algorithm.needs_policy and init in SHIPPED_NAMES and settings.policy is None:
+        say(f"init={init} is this package's trained policy; random weights, its former meaning: {RANDOM}{init}.")
+    learner = algorithm.learner(job)
     try:
         if group.is_main_process:
             stored = settings.stored(init)
             if algorithm.needs_policy and isinstance(learner, Trainer):
                 stored |= _agent_version(path, learner.agent.robot)
             _claim(path, stored, learner.record())
-            print(f"Run directory: {path}\n{init}: {learner.describe()}")
-        finished = learner.run(stop)
+            say(f"Run directory: {path}\n{init}: {learner.describe()}")
+        with ExitStack() as stack:
+            if group.is_main_process and isinstance(learner, Trainer):
+                progress.append(stack.enter_context(TrainingProgress(console, learner.unit, learner.total)))
+            finished = learner.run(stop)
     finally:
         learner.close()
-    if group.is_main_process:
-        hint = "" if finished else f"; the time is up, the same command with run={path} goes on"
-        print(learner.summary() + hint)
+    received = getattr(learner, "stopped_by", None)
+    why = "the time is up" if received is None else "stopped on request"
+    ending = learner.summary() + ("" if finished else f" {why.capitalize()}; the same command with run={path} goes on.")
+    if received == signal.SIGINT:
+        raise KeyboardInterrupt(ending)
+    say(ending)
+    if received is not None:
+        sys.exit(128 + received)
+
+
+def _algorithm(settings: TrainSettings) -> tuple[Algorithm, Any]:
+    algorithm = get_algorithm(str(settings.algo.get("name")))
+    return algorithm, typed(algorithm.settings, DictConfig(settings.algo))
 
 
 def _check_given(settings: TrainSettings, algorithm: Algorithm, init: str, group: ProcessGroup) -> None:
@@ -150,13 +192,9 @@ def _claim(path: Path, stored: dict[str, Any], start: dict[str, Any]) -> None:
     """Keep the settings, which refuse others from here on, once nothing is left to check; and the start itself."""
     _check_same(path, stored)
     path.mkdir(parents=True, exist_ok=True)
-    (path / SETTINGS_FILE).write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+    write_whole(path / SETTINGS_FILE, (json.dumps(stored, indent=2) + "\n").encode())
     with (path / "starts.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({**stored, **start}) + "\n")
-
-
-def _print_row(row: dict[str, float]) -> None:
-    print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
 
 def _folder_name(init: str) -> str:

@@ -124,6 +124,26 @@ def claim(folder: Path, remedy: str) -> int:
 
 
 @contextmanager
+def held(folder: Path, remedy: str) -> Iterator[None]:
+    """Claim a folder, made if need be, while inside; one that was made and is still empty afterwards does not stay.
+
+    Raises:
+        StorageError: if another process has claimed it, or it cannot be made.
+    """
+    with storage_errors(f"Cannot write to {folder}", f"choose {remedy}"):
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = claim(folder, remedy)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            for path in new:
+                path.rmdir()
+
+
+@contextmanager
 def storage_errors(what: str, remedy: str) -> Iterator[None]:
     """Turn what the file system dislikes into one sentence.
 

@@ -10,7 +10,7 @@ from vlaser_gym.settings.checks import check_least
 #: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
 SCHEMA = 2
 #: Settings that may differ when a run is continued.
-_FREE = ("run", "device", "threads", "log_every", "save_every", "num_envs", "max_minutes", "engine")
+_FREE = ("run", "device", "threads", "log_every", "save_every", "keep_checkpoints", "num_envs", "max_minutes", "engine")
 
 
 @dataclass
@@ -28,6 +28,7 @@ class TrainSettings:
     threads: int | None
     log_every: int
     save_every: int
+    keep_checkpoints: int | None
     evaluate_every: int
     evaluate_episodes: int
     task: Any
@@ -41,7 +42,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_least(self, seed=0, log_every=1, save_every=1, num_envs=1, evaluate_every=0, evaluate_episodes=0)
-        check_least(self, or_null=True, threads=1, max_minutes=0)
+        check_least(self, or_null=True, threads=1, max_minutes=0, keep_checkpoints=1)
 
     @property
     def inits(self) -> list[str]:

@@ -24,6 +24,7 @@ from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.registry import import_string
 from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.training.checkpoints import POLICY_FOLDER
 from vlaser_gym.training.collection import CollectRound
 from vlaser_gym.training.data.clipping import Clipped, Normalisation
 from vlaser_gym.training.data.demonstrations import Demonstrations
@@ -31,7 +32,7 @@ from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.distributed import ProcessGroup, own_device
 from vlaser_gym.training.environments import LearningEnv, make_learning_env, task_slots
 from vlaser_gym.training.evaluation import run_episodes, success_rates
-from vlaser_gym.training.trainer import POLICY_FOLDER, Numbers, RunOptions
+from vlaser_gym.training.trainer import Numbers, RunOptions
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Job:
         group: the processes that train together.
         report: told each line of numbers.
         say: told what is worth reading once.
+        advance: told how many units of work are done.
     """
 
     settings: TrainSettings
@@ -55,6 +57,7 @@ class Job:
     group: ProcessGroup
     report: Callable[[Numbers], None] = lambda row: None
     say: Callable[[Any], None] = lambda text: None
+    advance: Callable[[int], None] = lambda done: None
 
     @property
     def tasks(self) -> list[str]:
@@ -72,6 +75,9 @@ class Job:
             log_every=settings.log_every,
             evaluate=self.evaluate if settings.evaluate_episodes else None,
             evaluate_every=settings.evaluate_every,
+            keep=settings.keep_checkpoints,
+            target_kl=getattr(self.algo, "target_kl", None),
+            advance=self.advance,
             report=self.report,
             say=self.say,
         )
@@ -222,6 +228,17 @@ class Job:
         return success_rates(results)
 
 
+def check_start(init: str) -> None:
+    """See that there is something to start from, without loading it.
+
+    Raises:
+        UnknownNameError: if there is not.
+    """
+    known = [*SHIPPED_NAMES, *(f"{RANDOM}{name}" for name in PRESETS)]
+    if init not in known and not Path(init).exists():
+        raise UnknownNameError("init (a name or an existing folder)", init, known)
+
+
 def initial_policy(
     settings: TrainSettings, init: str, statistics: str | None = None, say: Callable[[str], None] = lambda text: None
 ) -> tuple[VlaserPolicy, Processor, bool]:
@@ -244,9 +261,7 @@ def initial_policy(
         _check_has_statistics(init, statistics, has=False)
         return policy, processor, False
     source = shipped_or_path(init)
-    if not Path(source).exists():
-        names = [*SHIPPED_NAMES, *(f"{RANDOM}{name}" for name in PRESETS)]
-        raise UnknownNameError("init (a name or an existing folder)", init, names)
+    check_start(init)
     policy, report = load_policy(
         source,
         robot=settings.robot,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vlaser_gym.evaluation.files import read_lines
+from vlaser_gym.evaluation.files import read_lines, write_whole
 from vlaser_gym.evaluation.records import COUNT, check_fields
 
 Row = dict[str, Any]
+#: Metrics that people look for first.
+_FIRST = ("success/mean", "success/", "evaluation/success", "rollout/success", "rollout/reward")
 
 
 class MetricLogger:
@@ -29,9 +32,10 @@ class MetricLogger:
         path.mkdir(parents=True, exist_ok=True)
         self._file = path / "metrics.jsonl"
         self.rows = [row for row in read_metrics(self._file) if row["step"] <= step]
-        self._file.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        self._drawn = time.monotonic()
+        write_whole(self._file, "".join(json.dumps(row) + "\n" for row in self.rows).encode(), sync=False)
+        self._drawn, self._cost = time.monotonic(), 0.0
         self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)
+        self._overview: tuple[str, ...] = ()
 
     def add(self, step: int, **values: float) -> None:
         """Numbers of one step."""
@@ -41,18 +45,27 @@ class MetricLogger:
             stream.write(json.dumps(row) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+        overview = tuple(name for name in ordered(self.rows) if _is_first(name))
+        if overview != self._overview:
+            self._overview = overview
+            self._events.add_custom_scalars({"Overview": {"success and return": ["Multiline", list(overview)]}})
 
     def scored(self, step: int, group: str = "success/") -> bool:
         """Whether an evaluation's numbers, whose names begin with ``group``, are there for a step."""
         return any(row["step"] == step and any(name.startswith(group) for name in row) for row in self.rows)
 
     def draw(self, every: float = 0.0) -> None:
-        """Write ``curves.png``, one panel per metric, unless it was done in the last ``every`` seconds."""
-        if time.monotonic() - self._drawn < every:
+        """Write ``curves.png``, one panel per metric, unless it was done in the last ``every`` seconds.
+
+        With ``every``, pictures never take more than a hundredth of the time.
+        """
+        if every and time.monotonic() - self._drawn < max(every, 100 * self._cost):
             return
-        self._drawn = time.monotonic()
+        begun = time.monotonic()
         draw_curves({self.path.name: self.rows}, self.path / "curves.png")
         self._events.flush()
+        self._drawn = time.monotonic()
+        self._cost = self._drawn - begun
 
     def close(self) -> None:
         """Draw a last time and close the files."""
@@ -69,12 +82,24 @@ def read_metrics(file: Path) -> list[Row]:
     return read_lines(file, lambda row: check_fields(row, {"step": COUNT}))
 
 
+def _is_first(name: str) -> bool:
+    return name.startswith(_FIRST)
+
+
+def ordered(rows: Iterable[Row]) -> list[str]:
+    """Names of the metrics, success and return first."""
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "step"))
+    return sorted(
+        names, key=lambda name: next((i for i, head in enumerate(_FIRST) if name.startswith(head)), len(_FIRST))
+    )
+
+
 def draw_curves(runs: dict[str, list[Row]], file: Path) -> None:
     """One panel per metric, one line per run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row if name != "step"))
+    names = ordered(row for rows in runs.values() for row in rows)
     if not names:
         return
     columns = min(3, len(names))

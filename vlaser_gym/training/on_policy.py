@@ -263,12 +263,18 @@ class OnPolicyTrainer(Trainer):
                 f"{self.path} was trained by {len(state['lanes'])} processes; continue it with as many, not "
                 f"{self.group.size}."
             )
-        load_weights(self.path, self.weights(), state["trained"], "algo.density and algo.freeze")
+        load_weights(self.path, self.weights(), state["trained"], "algo.density, algo.freeze and algo.lora")
         self.optimizer.load_state_dict(state["optimizers"][0])
         self.critic_optimizer.load_state_dict(state["optimizers"][1])
         self.done, self.timesteps, self.updates = state["iteration"], state["timesteps"], state["updates"]
         self.position = self.timesteps * self.group.size
         environments = unpack(state["lanes"][self.group.rank])
+        count = len(next(iter(environments["observation"].values())))
+        if count != self.env.num_envs:
+            raise InvalidConfigError(
+                f"{self.path} was trained in {count} environments, whose episodes go on: continue it with "
+                f"num_envs={count}, not {self.env.num_envs}."
+            )
         self.env.set_state(environments)
         self.successes.extend(environments["successes"])
 

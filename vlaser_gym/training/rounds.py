@@ -133,7 +133,8 @@ class RoundTrainer(Trainer):
 
     def begin_round(self) -> bool:
         """Collect and choose; returns whether there was time to finish that."""
-        runs = self.source(self.done, self.agent.acting(explore=True))
+        with self.interrupts.at_once():
+            runs = self.source(self.done, self.agent.acting(explore=True))
         if runs is None:
             return False
         self._episodes = read_episodes(runs)

@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.agents.vlaser.agent import choose_device
 from vlaser_gym.errors import DivergedError, InvalidConfigError
+from vlaser_gym.training.alarms import Alarms
+from vlaser_gym.training.checkpoints import Checkpoints
 from vlaser_gym.training.distributed import ProcessGroup
+from vlaser_gym.training.interrupts import Interrupts, StopNow
 from vlaser_gym.training.metrics import MetricLogger
 from vlaser_gym.training.trainer_state import read_state, write_state
 
 Numbers = dict[str, float]
 STATE_FILE = "trainer.pt"
-POLICY_FOLDER = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ class RunOptions:
         log_every: steps of the optimizer between two lines of numbers.
         evaluate: given the policy, returns numbers for the metrics.
         evaluate_every: units of work between two evaluations; 0: only at the end.
+        keep: policies of earlier steps that stay in the run directory; ``None``: all.
+        target_kl: divergence that an alarm compares with.
         report: told each line of numbers.
         say: told what is worth reading once: a sentence or a table.
+        advance: told how many units of work are done.
     """
 
     seed: int = 0
@@ -51,8 +56,11 @@ class RunOptions:
     log_every: int = 50
     evaluate: Callable[[TrainableAgent], Numbers] | None = None
     evaluate_every: int = 0
+    keep: int | None = 3
+    target_kl: float | None = None
     report: Callable[[Numbers], None] = lambda row: None
     say: Callable[[Any], None] = lambda text: None
+    advance: Callable[[int], None] = lambda done: None
 
 
 class Trainer(ABC):
@@ -67,6 +75,7 @@ class Trainer(ABC):
         done: units of work finished.
         total: units of work in all.
         position: where the run stands on the horizontal axis of its curves.
+        stopped_by: the signal that ended :meth:`run`, if one did.
     """
 
     #: What a unit of work is called.
@@ -78,6 +87,10 @@ class Trainer(ABC):
         self.done = self.position = 0
         self.device = agent.device
         self.metrics: MetricLogger | None = None
+        self.checkpoints = Checkpoints(self.path, self.options.keep)
+        self.alarms = Alarms(self.options.target_kl)
+        self.interrupts = Interrupts(self.options.say)
+        self.stopped_by: int | None = None
 
     # ------------------------------------------------------------------ what an algorithm says
 
@@ -112,28 +125,50 @@ class Trainer(ABC):
     # ------------------------------------------------------------------ the loop
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Take the steps that are left, or as many as go before ``stop`` says yes; returns whether all are taken."""
+        """Take the steps that are left, or as many as go before ``stop`` says yes; returns whether all are taken.
+
+        Ctrl-C and SIGTERM stop after the step under way, or at once where that loses nothing; the state is saved.
+        """
         self.metrics = MetricLogger(self.path, self.position) if self.group.is_main_process else None
         try:
-            self.evaluate()
-            # One process's clock decides for all: a process that went on alone would wait for the others forever.
-            while self.done < self.total and not self.group.broadcast(stop()) and self.step():
-                if self.save_is_due:
-                    self.save()
-                self.evaluate()
-            if self.done < self.total:
-                self.save()
+            with self.interrupts:
+                self.take_steps(stop)
         finally:
+            self.stopped_by = self.interrupts.received
             if self.metrics is not None:
                 self.metrics.close()
         return self.done == self.total
 
+    def take_steps(self, stop: Callable[[], bool]) -> None:
+        """The loop."""
+
+        def time_is_up() -> bool:
+            # One process's clock decides for all: a process that went on alone would wait for the others forever.
+            return bool(self.group.broadcast(stop() or self.interrupts.received is not None))
+
+        try:
+            self.evaluate()
+            while self.done < self.total and not time_is_up() and self.step():
+                self.options.advance(self.done)
+                if self.save_is_due:
+                    self.save()
+                self.evaluate()
+        except StopNow:
+            pass
+        if self.done < self.total:
+            self.save()
+
     def evaluate(self) -> None:
-        """Score the policy, where that is due and was not done before an interruption."""
+        """Score the policy, where that is due and was not done before an interruption; the best one is kept."""
         if not self.evaluation_is_due:
             return
         if self.metrics is not None and self.options.evaluate is not None and not self.metrics.scored(self.position):
-            self.log(**self.options.evaluate(self.policy))
+            with self.interrupts.at_once():
+                row = self.options.evaluate(self.policy)
+            before = [old["success/mean"] for old in self.metrics.rows if "success/mean" in old]
+            self.log(**row)
+            if "success/mean" in row and row["success/mean"] >= max(before, default=0.0):
+                self.checkpoints.write_best()
         self.group.barrier()
 
     def log(self, **row: float) -> None:
@@ -142,6 +177,8 @@ class Trainer(ABC):
         if self.metrics is not None and finite:
             self.metrics.add(self.position, **finite)
             self.options.report({"step": float(self.position), **finite})
+            for sentence in self.alarms.look(row):
+                self.options.say(f"Warning: {sentence}.")
 
     def save(self) -> None:
         """Write the policy for use, and the state that the next step depends on; each file whole or not at all."""
@@ -149,7 +186,7 @@ class Trainer(ABC):
         if not self.group.is_main_process:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        self.policy.save(self.path / POLICY_FOLDER)
+        self.checkpoints.write(self.position, self.policy.save)
         write_state(self.path / STATE_FILE, state)
         if self.metrics is not None:
             self.metrics.draw(every=30.0)
@@ -167,7 +204,8 @@ class Trainer(ABC):
 
     def summary(self) -> str:
         """How far the run came, and where its policy lies."""
-        return f"{self.unit.capitalize()} {self.done} of {self.total}. Policy: {self.path / POLICY_FOLDER}"
+        worry = " Warning: the last update ran away; take an earlier policy." if self.alarms.ran_away else ""
+        return f"{self.unit.capitalize()} {self.done} of {self.total}. Policy: {self.checkpoints.last}.{worry}"
 
     def record(self) -> dict[str, Any]:
         """What a start keeps in ``starts.jsonl`` besides the settings."""
@@ -261,7 +299,7 @@ def load_weights(path: Path, weights: Mapping[str, Tensor], stored: Mapping[str,
     Raises:
         InvalidConfigError: if other weights are trained now; ``keys`` names the settings that decide.
     """
-    if weights.keys() != stored.keys():
+    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in stored.items()}:
         raise InvalidConfigError(
             f"{path} trained other weights than these settings would: continue it with the same {keys}, or choose "
             "another run=."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.files import appearing
 
 #: What readers of torch and Stable-Baselines3 raise for a file that is cut, damaged or something else.
 _DAMAGED = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
@@ -29,8 +31,8 @@ def reading(file: Path) -> Iterator[None]:
     except _DAMAGED as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise StorageError(
-            f"{file} should hold the state of a training run, but cannot be read ({said}); put back a whole copy, or "
-            "choose another run=."
+            f"{file} should hold the state of a training run, but cannot be read ({said}); put back a whole copy, such "
+            f"as {file.name}.previous, or choose another run=."
         ) from error
 
 
@@ -46,7 +48,10 @@ def read_state(file: Path) -> dict[str, Any]:
 
 
 def write_state(file: Path, state: dict[str, Any]) -> None:
-    """Replace the state of a trainer, atomically."""
-    partial = file.with_name(f"{file.name}.tmp")
-    torch.save(state, partial)
-    partial.replace(file)
+    """Replace the state of a trainer, atomically; the one before stays as ``NAME.previous``."""
+    with appearing(file) as partial:
+        torch.save(state, partial)
+        if file.is_file():
+            previous = file.with_name(f"{file.name}.previous")
+            previous.unlink(missing_ok=True)
+            os.link(file, previous)

@@ -1,0 +1,87 @@
+"""How far training is: a bar in a terminal, a line a minute elsewhere, success first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+#: Metrics that are shown, the first ones that a line has; and how many of them.
+_SHOWN = (
+    *("success/mean", "rollout/success_rate", "rollout/success", "evaluation/success", "rollout/reward"),
+    *("train/approx_kl", "loss/imitation", "train/loss", "train/explained_variance"),
+)
+_MOST = 3
+
+
+class TrainingProgress:
+    """Use as a context manager.
+
+    Args:
+        console: where to.
+        unit: what is counted.
+        total: how many.
+        every: seconds between lines where there is no terminal.
+    """
+
+    def __init__(self, console: Console, unit: str, total: int, every: float = 60.0) -> None:
+        self.console, self.unit, self.every = console, unit, every
+        self.total, self.done = total, 0
+        self._numbers: dict[str, float] = {}
+        self._begun = self._said = time.monotonic()
+        self._first: int | None = None
+        columns = (TextColumn(unit), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(unit, total=total, note="")
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def advance(self, done: int) -> None:
+        """So many units are done."""
+        self._first = done if self._first is None else self._first
+        self.done = done
+        self._bar.update(self._task, completed=done, note=self.note())
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self._said > self.every or done == self.total):
+            self._said = now
+            left = self.seconds_left
+            end = "" if left is None or done == self.total else f", {_duration(left)} left"
+            self.console.print(f"{self.unit} {done}/{self.total}  {self.note()}{end}", soft_wrap=True, highlight=False)
+
+    def report(self, row: Mapping[str, float]) -> None:
+        """A line of numbers."""
+        self._numbers |= {name: value for name, value in row.items() if name in _SHOWN}
+        self._bar.update(self._task, note=self.note())
+
+    def note(self) -> str:
+        """The numbers that matter most, success first."""
+        shown = [name for name in _SHOWN if name in self._numbers][:_MOST]
+        return "  ".join(f"{_label(name)} {_value(name, self._numbers[name])}" for name in shown)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace so far."""
+        taken = self.done - (self._first or 0)
+        return None if taken <= 0 else (time.monotonic() - self._begun) / taken * (self.total - self.done)
+
+
+def _label(name: str) -> str:
+    return {"success/mean": "success", "rollout/success_rate": "rollouts", "rollout/success": "rollouts"}.get(
+        name, name.rsplit("/", maxsplit=1)[-1].replace("_", " ")
+    )
+
+
+def _value(name: str, value: float) -> str:
+    return f"{100 * value:.0f} %" if "success" in name else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"
