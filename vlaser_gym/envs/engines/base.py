@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.robots import DriveTargets
+from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets
 from vlaser_gym.envs.tasks.base import Layout, Task
 
 Floats = NDArray[np.float64]
@@ -74,7 +74,10 @@ class Reading:
 
 
 class Engine(Protocol):
-    """See the module's docstring. What drives it is said by :class:`DrivenEngine` and :class:`ActingEngine`."""
+    """See the module's docstring. What drives it is said by :class:`DrivenEngine` and :class:`ActingEngine`.
+
+    A class with a true attribute ``policy_camera_only`` is not asked for pictures of other cameras.
+    """
 
     name: str
     version: str
@@ -86,8 +89,8 @@ class Engine(Protocol):
     def read(self, lanes: Ints) -> list[Reading]:
         """States of ``lanes``."""
 
-    def images(self, lanes: Ints) -> NDArray[np.uint8]:
-        """Pictures of the robot's camera, ``[B, H, W, 3]``.
+    def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
+        """Pictures of a camera of the robot, by its name among ``RobotSetup.cameras``: ``[B, H, W, 3]``.
 
         Raises:
             RenderingUnavailableError: if no pictures can be made on this machine.

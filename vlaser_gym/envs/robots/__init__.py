@@ -1,7 +1,7 @@
 """Robots: what they are, how they are driven, where their cameras look. No engine is imported here."""
 
 from vlaser_gym.envs.robots import google_robot
-from vlaser_gym.envs.robots.base import POLICY_CAMERA, Camera, Controller, DriveTargets, Robot, RobotSetup
+from vlaser_gym.envs.robots.base import POLICY_CAMERA, Camera, Controller, DriveTargets, Robot, RobotSetup, is_image
 from vlaser_gym.envs.robots.numbers import ManiskillNumbers, MujocoNumbers, SimplerNumbers
 from vlaser_gym.envs.robots.widowx import SINK_SETUP, TABLE_SETUP
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -19,6 +19,7 @@ __all__ = [
     "RobotSetup",
     "SimplerNumbers",
     "get_setup",
+    "is_image",
     "register_setup",
 ]
 

@@ -187,3 +187,8 @@ class RobotSetup:
         ``image`` is the policy's camera, and ``<name>_image`` every other.
         """
         return {"image" if name == POLICY_CAMERA else f"{name}_image": name for name in self.cameras}
+
+
+def is_image(observation: str) -> bool:
+    """Whether an observation of that name is a picture; see :attr:`RobotSetup.image_cameras`."""
+    return observation == "image" or observation.endswith("_image")

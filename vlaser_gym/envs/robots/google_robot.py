@@ -173,7 +173,7 @@ OVERHEAD_CAMERA = Camera(
 )
 #: Beside the gripper's housing, looking along its fingers. The original has no such camera.
 WRIST_CAMERA = Camera(
-    "wrist_camera", "link_gripper", 640, 512, 320.0, 320.0, 256.0, 0.01, 10.0, (0.09, 0, 0.0, 0.7071, 0, -0.7071, 0)
+    "wrist_camera", "link_gripper", 640, 512, 320.0, 320.0, 256.0, 0.01, 10.0, (0.1, 0, 0.02, 0, 0.5, 0, 0.8660254)
 )
 
 

@@ -14,7 +14,7 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Ints, Placement, Reading
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
-from vlaser_gym.envs.robots import DriveTargets, get_setup
+from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets, get_setup
 from vlaser_gym.errors import InvalidConfigError, SimulationError, UnknownNameError
 
 #: Module of the worker processes.
@@ -46,6 +46,7 @@ class ManiskillEngine:
     """
 
     name = "maniskill"
+    policy_camera_only = True
 
     def __init__(
         self,
@@ -111,8 +112,8 @@ class ManiskillEngine:
             readings.append(reading)
         return readings
 
-    def images(self, lanes: Ints) -> NDArray[np.uint8]:
-        """Pictures of the robot's camera, ``[B, H, W, 3]``."""
+    def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
+        """Pictures of the policy's camera, ``[B, H, W, 3]``."""
         readings = zip(lanes.tolist(), self.read(lanes), strict=True)
         return np.stack(self._ask(self._artists, "draw", [(lane, self._state(lane, seen)) for lane, seen in readings]))
 

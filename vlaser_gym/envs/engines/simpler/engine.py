@@ -15,7 +15,7 @@ from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, neares
 from vlaser_gym.envs.engines.simpler.process import Worker, find_interpreter
 from vlaser_gym.envs.engines.simpler.settings import check_given
 from vlaser_gym.envs.engines.simpler.starts import REACH, TURN, departures
-from vlaser_gym.envs.robots import RobotSetup, get_setup
+from vlaser_gym.envs.robots import POLICY_CAMERA, RobotSetup, get_setup
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError
 
@@ -62,6 +62,7 @@ class SimplerEngine:
     """
 
     name = "simpler"
+    policy_camera_only = True
 
     def __init__(
         self,
@@ -166,19 +167,19 @@ class SimplerEngine:
         """States of ``lanes``, with the original's own verdicts."""
         return [self._episode(lane).reading for lane in lanes]
 
-    def images(self, lanes: Ints) -> NDArray[np.uint8]:
-        """What the robot's camera saw after the last control step, ``[B, H, W, 3]``."""
+    def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
+        """What the policy's camera saw after the last control step, ``[B, H, W, 3]``."""
         for lane in lanes:
             self._worker(lane).ask({"do": "picture"}, f"the picture of {_named(self._episode(lane).placement)}")
         pictures = []
         for row, told in self._answers(lanes):
-            camera = get_setup(self._episode(lanes[row]).placement.task.robot_setup).camera
-            if told["shape"] != [camera.height, camera.width, 3]:
+            seen = get_setup(self._episode(lanes[row]).placement.task.robot_setup).cameras[camera]
+            if told["shape"] != [seen.height, seen.width, 3]:
                 raise InvalidConfigError(
-                    f"Expected pictures of shape {(camera.height, camera.width, 3)} of the original; got "
+                    f"Expected pictures of shape {(seen.height, seen.width, 3)} of the original; got "
                     f"{tuple(told['shape'])}: its installation is not the one that this engine knows."
                 )
-            pictures.append(self._worker(lanes[row]).picture(camera.height, camera.width))
+            pictures.append(self._worker(lanes[row]).picture(seen.height, seen.width))
         return np.stack(pictures)
 
     def get_state(self) -> dict[str, Any]:
