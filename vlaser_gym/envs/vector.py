@@ -20,7 +20,7 @@ from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Readi
 from vlaser_gym.envs.lane import Lane
 from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, RobotSetup, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
-from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks import add_task, get_task
 from vlaser_gym.envs.tasks.base import Snapshot, Task
 from vlaser_gym.errors import ClosedError, InvalidActionError, InvalidConfigError, UnknownNameError
 
@@ -51,7 +51,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     """``num_envs`` lanes, each running one episode after another.
 
     Args:
-        task: a task name, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``.
+        task: a task, by its name or itself, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``. A
+            task that is no name becomes known by its name.
         num_envs: number of lanes.
         engine: who simulates: one of :func:`~vlaser_gym.envs.engines.engine_names`.
         look: what pictures look like; ``None`` for the engine's own.
@@ -83,7 +84,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     def __init__(
         self,
-        task: str | Sequence[str],
+        task: str | Task | Sequence[str | Task],
         num_envs: int = 1,
         *,
         engine: str = "mujoco",
@@ -99,8 +100,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     ) -> None:
         self.observe = (observe,) if isinstance(observe, str) else tuple(observe)
         _check_choices(num_envs, layouts, autoreset_mode, render_mode)
-        names = [task] if isinstance(task, str) else list(task)
-        self.tasks = tuple(get_task(name) for name in names)
+        tasks = [task] if isinstance(task, str | Task) else list(task)
+        self.tasks = tuple(get_task(one) if isinstance(one, str) else add_task(one) for one in tasks)
         _check_tasks(self.tasks, variant)
         setups = [get_setup(t.robot_setup) for t in self.tasks]
         self.robot = _only_robot(self.tasks)

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
 from vlaser_gym.evaluation.files import (
@@ -208,6 +209,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises:
         StorageError: if there is no run, or one of a newer version of this package.
+        InvalidConfigError: if it is of a task ``module:object`` that cannot be imported.
     """
     file = Path(path) / "config.yaml"
     with _sentences(Path(path)):
@@ -224,7 +226,15 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"{path} was written by a newer vlaser-gym (schema {config['schema']}, this one reads up to {SCHEMA}); "
             "update the package."
         )
+    _import_tasks(config.get("task"))
     return config
+
+
+def _import_tasks(spec: Any) -> None:
+    """Make a run's tasks ``module:object`` known: its records call them by the names that they have themselves."""
+    for name in spec.split(",") if isinstance(spec, str) else spec or ():
+        if ":" in name:
+            get_task(name.strip())
 
 
 def read_records(path: str | Path) -> list[Record]:

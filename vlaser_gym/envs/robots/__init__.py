@@ -7,6 +7,7 @@ from vlaser_gym.envs.robots.widowx import SINK_SETUP, TABLE_SETUP
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 _SETUPS: dict[str, RobotSetup] = {setup.name: setup for setup in (TABLE_SETUP, SINK_SETUP, *google_robot.SETUPS)}
+_ADDED: dict[str, RobotSetup] = {}
 
 __all__ = [
     "POLICY_CAMERA",
@@ -18,6 +19,7 @@ __all__ = [
     "Robot",
     "RobotSetup",
     "SimplerNumbers",
+    "added_setups",
     "get_setup",
     "is_image",
     "register_setup",
@@ -30,18 +32,25 @@ def get_setup(name: str) -> RobotSetup:
     Raises:
         UnknownNameError: if there is none.
     """
-    if name not in _SETUPS:
-        raise UnknownNameError("robot setup", name, _SETUPS)
-    return _SETUPS[name]
+    known = {**_SETUPS, **_ADDED}
+    if name not in known:
+        raise UnknownNameError("robot setup", name, known)
+    return known[name]
 
 
 def register_setup(setup: RobotSetup) -> None:
-    """Make a robot, as a family of tasks uses it, known by its name. The same again changes nothing.
+    """Make a robot, as a family of tasks uses it, known by its name; of one name, the setup registered last counts.
 
     Raises:
-        InvalidConfigError: if another setup has that name.
+        InvalidConfigError: for something else, or the name of one of the gym's own.
     """
-    if _SETUPS.setdefault(setup.name, setup) != setup:
-        raise InvalidConfigError(
-            f"There is another robot setup named {setup.name!r}: give the one to be registered another name."
-        )
+    if not isinstance(setup, RobotSetup):
+        raise InvalidConfigError(f"Expected a RobotSetup to register; got {type(setup).__name__}.")
+    if setup.name in _SETUPS:
+        raise InvalidConfigError(f"The robot setup {setup.name!r} is the gym's own: give yours another name.")
+    _ADDED[setup.name] = setup
+
+
+def added_setups() -> tuple[RobotSetup, ...]:
+    """Those that :func:`register_setup` was given."""
+    return tuple(_ADDED.values())

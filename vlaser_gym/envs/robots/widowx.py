@@ -152,7 +152,16 @@ class WidowXController:
 
 #: Above the gripper, behind its fingers, looking along them. The original has no such camera.
 WRIST_CAMERA = Camera(
-    "wrist_camera", "gripper_link", 640, 480, 320.0, 320.0, 240.0, 0.01, 10.0, (-0.02, 0, 0.09, 0.9659258, 0, 0.258819, 0)
+    "wrist_camera",
+    "gripper_link",
+    640,
+    480,
+    320.0,
+    320.0,
+    240.0,
+    0.01,
+    10.0,
+    (-0.02, 0, 0.09, 0.9659258, 0, 0.258819, 0),
 )
 
 

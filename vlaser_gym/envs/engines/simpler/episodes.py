@@ -16,6 +16,7 @@ import numpy as np
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import Robot, SimplerNumbers, get_setup
+from vlaser_gym.envs.tasks import PRESETS
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
 from vlaser_gym.envs.tasks.drawers import ROBOT_POSES, DrawerTask
@@ -93,6 +94,10 @@ def episode_of(task: Task, variant: str, layout: str) -> Episode:
     look, index = task.look(variant), address.layout_index
     # Where distractors lie is drawn by the original.
     state = task.layout(layout, "default" if look.distractors else variant)
+    if task.name not in (*PRESETS["widowx"], *PRESETS["google_robot"]):
+        raise InvalidConfigError(
+            f"engine=simpler has the benchmark's own tasks only; got {task.name}: choose another engine."
+        )
     if isinstance(task, PutOnTask):
         return Episode(task.name, True, options={"obj_init_options": {"episode_id": index}})
     if isinstance(task, GoogleTask):
