@@ -8,8 +8,16 @@ from importlib import import_module
 from typing import Any, cast
 
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines.base import ActingEngine, DrivenEngine, Engine, Placement, Reading, Verdict
-from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
+from vlaser_gym.envs.engines.base import (
+    ActingEngine,
+    DrivenEngine,
+    Engine,
+    Placement,
+    Reading,
+    Verdict,
+    refuse_other_cameras,
+)
+from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -156,10 +164,6 @@ def make_engine(
     for key in options or {}:
         if key not in valid:
             raise UnknownNameError(f"option of engine {name!r}", key, valid)
-    others = [camera for camera in cameras if camera != POLICY_CAMERA]
-    if others and getattr(constructor, "policy_camera_only", False):
-        raise InvalidConfigError(
-            f"engine={name} makes pictures of the policy's camera only; got camera {others[0]!r}: observe image, or "
-            "choose engine=mujoco."
-        )
+    if getattr(constructor, "policy_camera_only", False):
+        refuse_other_cameras(name, cameras)
     return cast(Engine, constructor(num_lanes, look=look, **(options or {})))

@@ -7,7 +7,7 @@ lane's past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets
 from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.errors import InvalidConfigError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -104,6 +105,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free threads, processes and memory."""
+
+
+def refuse_other_cameras(engine: str, cameras: Iterable[str]) -> None:
+    """For engines that know the policy's camera only.
+
+    Raises:
+        InvalidConfigError: if there is another among ``cameras``.
+    """
+    for camera in cameras:
+        if camera != POLICY_CAMERA:
+            raise InvalidConfigError(
+                f"engine={engine} makes pictures of the policy's camera only; got camera {camera!r}: observe image, or "
+                "choose engine=mujoco."
+            )
 
 
 class DrivenEngine(Engine, Protocol):

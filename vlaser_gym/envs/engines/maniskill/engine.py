@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import Ints, Placement, Reading
+from vlaser_gym.envs.engines.base import Ints, Placement, Reading, refuse_other_cameras
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
 from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets, get_setup
@@ -114,6 +114,7 @@ class ManiskillEngine:
 
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
         """Pictures of the policy's camera, ``[B, H, W, 3]``."""
+        refuse_other_cameras(self.name, [camera])
         readings = zip(lanes.tolist(), self.read(lanes), strict=True)
         return np.stack(self._ask(self._artists, "draw", [(lane, self._state(lane, seen)) for lane, seen in readings]))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict
+from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict, refuse_other_cameras
 from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, nearest_episode, numbers_of
 from vlaser_gym.envs.engines.simpler.process import Worker, find_interpreter
 from vlaser_gym.envs.engines.simpler.settings import check_given
@@ -169,11 +169,12 @@ class SimplerEngine:
 
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
         """What the policy's camera saw after the last control step, ``[B, H, W, 3]``."""
+        refuse_other_cameras(self.name, [camera])
         for lane in lanes:
             self._worker(lane).ask({"do": "picture"}, f"the picture of {_named(self._episode(lane).placement)}")
         pictures = []
         for row, told in self._answers(lanes):
-            seen = get_setup(self._episode(lanes[row]).placement.task.robot_setup).cameras[camera]
+            seen = get_setup(self._episode(lanes[row]).placement.task.robot_setup).camera
             if told["shape"] != [seen.height, seen.width, 3]:
                 raise InvalidConfigError(
                     f"Expected pictures of shape {(seen.height, seen.width, 3)} of the original; got "

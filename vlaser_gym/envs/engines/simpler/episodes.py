@@ -86,6 +86,10 @@ def episode_of(task: Task, variant: str, layout: str) -> Episode:
     Raises:
         InvalidConfigError: for what the original does not have.
     """
+    if task.name not in (*PRESETS["widowx"], *PRESETS["google_robot"]):
+        raise InvalidConfigError(
+            f"engine=simpler has the benchmark's own tasks only; got {task.name}: choose another engine."
+        )
     address = Address(task.name, variant, layout)
     if address.layout_kind != "grid":
         raise InvalidConfigError(
@@ -94,10 +98,6 @@ def episode_of(task: Task, variant: str, layout: str) -> Episode:
     look, index = task.look(variant), address.layout_index
     # Where distractors lie is drawn by the original.
     state = task.layout(layout, "default" if look.distractors else variant)
-    if task.name not in (*PRESETS["widowx"], *PRESETS["google_robot"]):
-        raise InvalidConfigError(
-            f"engine=simpler has the benchmark's own tasks only; got {task.name}: choose another engine."
-        )
     if isinstance(task, PutOnTask):
         return Episode(task.name, True, options={"obj_init_options": {"episode_id": index}})
     if isinstance(task, GoogleTask):
