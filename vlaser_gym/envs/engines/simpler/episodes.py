@@ -16,7 +16,7 @@ import numpy as np
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import Robot, SimplerNumbers, get_setup
-from vlaser_gym.envs.tasks import PRESETS
+from vlaser_gym.envs.tasks import GOOGLE_TASKS, widowx
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
 from vlaser_gym.envs.tasks.drawers import ROBOT_POSES, DrawerTask
@@ -28,6 +28,8 @@ from vlaser_gym.envs.tasks.put_on import PutOnTask
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError
 
+#: Tasks that the original has; those from outside are not its.
+_KNOWN = {task.name for task in (*widowx.TASKS, *GOOGLE_TASKS)}
 #: What every script says of cameras.
 _CAMERAS: Mapping[str, Any] = {"camera_cfgs": {"add_segmentation": True}}
 _ORIENTATIONS = {"horizontal": "lr_switch", "vertical": "laid_vertically", "standing": "upright"}
@@ -86,7 +88,7 @@ def episode_of(task: Task, variant: str, layout: str) -> Episode:
     Raises:
         InvalidConfigError: for what the original does not have.
     """
-    if task.name not in (*PRESETS["widowx"], *PRESETS["google_robot"]):
+    if task.name not in _KNOWN:
         raise InvalidConfigError(
             f"engine=simpler has the benchmark's own tasks only; got {task.name}: choose another engine."
         )
