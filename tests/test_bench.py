@@ -54,7 +54,7 @@ def test_shares_are_those_of_an_engine_of_known_speed(monkeypatch: pytest.Monkey
         slept[name] += time.perf_counter() - begun  # on a busy machine a sleep is longer than asked for
 
     monkeypatch.setattr(env.engine, "step", lambda *_: sleep("step", 0.01))
-    monkeypatch.setattr(env.engine, "images", lambda lanes: sleep("images", 0.02) or picture[: len(lanes)])
+    monkeypatch.setattr(env.engine, "images", lambda lanes, *_: sleep("images", 0.02) or picture[: len(lanes)])
     env.reset(seed=0)
     slept["step"] = slept["images"] = 0.0
     result = bench.measure(env, (CUBE,), "every replan", 4, 0.5)

@@ -91,6 +91,40 @@ def test_another_projects_server_is_asked_in_openpis_words() -> None:
     assert states == {(1.0, 2.0), (3.0, 4.0)}
 
 
+def test_a_wrist_camera_s_pictures_travel_under_openpi_s_name() -> None:
+    """Both ways: another project's server is sent ``observation/wrist_image``, an agent served here gets it back."""
+    asked: list[dict] = []
+
+    def answer(message: dict) -> dict:
+        asked.append(message)
+        return {"actions": array(np.zeros((1, 7)))}
+
+    seen = {**SEEN, "wrist_image": np.full((2, 3, 5, 3), 9, np.uint8)}
+    with stranger(answer) as url:
+        agent = RemoteAgent(url, observes=["wrist_image", "instruction"])
+        agent.reset(LANES, PLACES)
+        agent.act(seen, LANES)
+        agent.close()
+    assert asked[0].keys() == {"observation/wrist_image", "prompt"}
+    assert asked[0]["observation/wrist_image"] == array(seen["wrist_image"][0])
+
+    class Wrist(RandomAgent):
+        observes = ("wrist_image",)
+
+        def act(self, observations: Any, lanes: Any) -> Any:
+            return np.full((len(lanes), 1, 7), observations["wrist_image"].mean())
+
+    with served(Wrist()) as url:
+        agent = RemoteAgent(url)
+        assert agent.observes == ("wrist_image",)
+        agent.reset(LANES, PLACES)
+        assert (agent.act(seen, LANES) == 9.0).all()
+        agent.reset(LANES, PLACES)
+        with pytest.raises(RemoteError, match=r"wrist_image.*must be uint8 of shape"):
+            agent.act({**seen, "wrist_image": np.zeros((2, 3))}, LANES)
+        agent.close()
+
+
 def test_names_are_the_users_before_the_servers_before_openpis() -> None:
     heard: list[dict] = []
 

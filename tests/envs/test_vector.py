@@ -75,9 +75,9 @@ def calls(filmed: SceneVectorEnv, monkeypatch: pytest.MonkeyPatch) -> list[list[
     made: list[list[int]] = []
     images = filmed.engine.images
 
-    def counted(lanes: Any) -> Any:
+    def counted(lanes: Any, *camera: str) -> Any:
         made.append(np.asarray(lanes).tolist())
-        return images(lanes)
+        return images(lanes, *camera)
 
     monkeypatch.setattr(filmed.engine, "images", counted)
     return made

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from fake_env import STEPS, FakeVectorEnv, Reacher, make_fake_env
 from vlaser_gym import cli
 from vlaser_gym.envs import robots, tasks
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.registration import register_task
+from vlaser_gym.envs.robots import register_setup
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation import evaluator
 from vlaser_gym.evaluation.comparison import compare_runs, load_runs
@@ -283,19 +286,16 @@ def test_bad_settings_are_one_sentence_and_leave_nothing(
 
 
 def test_robots_do_not_mix_unless_a_preset_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second robot is pretended: the cube's setup belongs to somebody else."""
+    """A second robot is pretended: a cube's setup belongs to somebody else."""
     setup = robots.get_setup("widowx")
-    monkeypatch.setitem(robots._SETUPS, "elsewhere", replace(setup, robot=replace(setup.robot, name="google_robot")))
-
-    class OtherCube(type(tasks.get_task("widowx_stack_cube"))):  # type: ignore[misc]
-        pass
-
-    cube = tasks.get_task("widowx_stack_cube")
-    stand_in = OtherCube.__new__(OtherCube)
-    stand_in.__dict__.update({**cube.__dict__, "robot_setup": "elsewhere"})
-    monkeypatch.setitem(tasks._TASKS, "widowx_stack_cube", stand_in)
-    with pytest.raises(InvalidConfigError, match=r"share a robot; got .*google_robot: widowx_stack_cube"):
-        score(tmp_path / "run")
+    monkeypatch.setattr(robots, "_ADDED", {})
+    monkeypatch.setattr(tasks, "_ADDED", {})
+    register_setup(replace(setup, name="elsewhere", robot=replace(setup.robot, name="google_robot")))
+    cube = copy.copy(tasks.get_task("widowx_stack_cube"))
+    cube.name, cube.robot_setup = "cube_elsewhere", "elsewhere"
+    monkeypatch.setitem(tasks.PRESETS, "everywhere", ("widowx_carrot_on_plate", register_task(cube).name))
+    with pytest.raises(InvalidConfigError, match=r"share a robot; got .*google_robot: cube_elsewhere"):
+        score(tmp_path / "run", "task=widowx_carrot_on_plate,cube_elsewhere")
     assert not list(tmp_path.iterdir())
 
     together: list[list[str]] = []
@@ -304,10 +304,29 @@ def test_robots_do_not_mix_unless_a_preset_says_so(tmp_path: Path, monkeypatch: 
         together.append(list(names))
         return make_fake_env(settings, names, *rest)
 
-    evaluate(settings(tmp_path / "run", "task=widowx"), make_env=make_env)
-    assert len(read_records(tmp_path / "run")) == 4 * 12
-    assert ["widowx_stack_cube"] in together
-    assert not any("widowx_stack_cube" in names and len(names) > 1 for names in together)
+    evaluate(settings(tmp_path / "run", "task=everywhere"), make_env=make_env)
+    assert len(read_records(tmp_path / "run")) == 2 * 12
+    assert ["cube_elsewhere"] in together
+    assert not any("cube_elsewhere" in names and len(names) > 1 for names in together)
+
+
+def test_a_task_of_ones_own_is_named_by_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its records have the name that it has itself; whoever reads the run imports it again."""
+    (tmp_path / "tasks_of_mine.py").write_text(
+        "import copy\nfrom vlaser_gym.envs.tasks import get_task\n"
+        "flat = copy.copy(get_task('widowx_stack_cube'))\nflat.name = 'flat_cube'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tasks, "_ADDED", {})
+    score(tmp_path / "run", "task=tasks_of_mine:flat", "episodes=2")
+    assert {record["task"] for record in read_records(tmp_path / "run")} == {"flat_cube"}
+    assert "flat_cube" not in tasks.resolve("widowx")
+    monkeypatch.setattr(tasks, "_ADDED", {})  # as in another process
+    assert len(read_records(tmp_path / "run")) == 4
+    assert tasks.get_task("flat_cube").name == "flat_cube"
+    with pytest.raises(InvalidConfigError, match="task must be importable, as module:name; got 'tasks_of_mine:round'"):
+        score(tmp_path / "other", "task=tasks_of_mine:round")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_new_directory_is_named_after_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

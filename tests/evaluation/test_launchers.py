@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +15,35 @@ from fake_env import FakeVectorEnv, make_fake_env
 from test_evaluator import CRASHING, files, score, settings
 
 from vlaser_gym import cli
+from vlaser_gym.envs import tasks as envs_tasks
+from vlaser_gym.envs.extensions import Extensions
+from vlaser_gym.envs.registration import register_task
 from vlaser_gym.errors import AgentError, GymError, InvalidConfigError
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
-from vlaser_gym.evaluation.launchers import Interruption, LocalLauncher, RayLauncher, _import_ray
+from vlaser_gym.evaluation.launchers import Interruption, LocalLauncher, RayLauncher, _import_ray, _Worker
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.store import read_records
 
 MANY = ("episodes=24", "trials=3")
+
+
+def test_a_worker_knows_tasks_that_were_registered_where_it_was_hired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what Ray gives a worker's constructor, here called in a process that has forgotten the task."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(envs_tasks, "_ADDED", {})
+    mine = copy.copy(envs_tasks.get_task("widowx_stack_cube"))
+    mine.name = "cube_of_mine"
+    register_task(mine)
+    extensions = Extensions.here().packed()
+    pickled = pickle.dumps((settings(tmp_path, "task=cube_of_mine"), make_fake_env))
+    monkeypatch.setattr(envs_tasks, "_ADDED", {})
+    worker = _Worker([str(tmp_path)], extensions, pickled)
+    assert worker.introduce(["cube_of_mine"]).origin["agent"] == "fake_env.Reacher"
+    plan = plan_episodes([envs_tasks.get_task("cube_of_mine")], episodes=2, trials=1)
+    assert [result.address.task for result in worker.run(plan, ["cube_of_mine"], 2)] == ["cube_of_mine"] * 2
 
 
 def test_shards_here_leave_the_same_results_as_all_at_once(tmp_path: Path) -> None:

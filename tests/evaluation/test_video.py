@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import imageio_ffmpeg
 import numpy as np
@@ -27,12 +27,14 @@ class FakeRenderer:
     """Paints the first joint position as a grey level, so that frames can be told apart in the video."""
 
     made: list[str]
+    cameras: ClassVar[set[str]] = set()
 
     def __init__(self, look: str, batch: int, processes: int | None, assets: str | None = None) -> None:
         self.batch = batch
         FakeRenderer.made.append(look)
 
-    def frames(self, task: str, variant: str, states: Sequence[Any]) -> np.ndarray:
+    def frames(self, task: str, variant: str, states: Sequence[Any], camera: str) -> np.ndarray:
+        FakeRenderer.cameras.add(camera)
         assert len(states) <= self.batch
         assert all(set(state) >= {"qpos"} and state["qpos"].shape == (8,) for state in states)
         return np.stack([np.full((480, 640, 3), self.grey(state["qpos"][0]), np.uint8) for state in states])
@@ -54,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fake_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeRenderer.made = []
+    FakeRenderer.made, FakeRenderer.cameras = [], set()
     monkeypatch.setattr(video, "SceneRenderer", FakeRenderer)
 
 
@@ -79,6 +81,17 @@ def test_a_video_shows_every_step_in_the_format_that_browsers_play(run: Path, tm
     assert path.name.startswith("widowx_carrot_on_plate.default.grid-0000.trial-0.")
     assert [entry.name for entry in path.parent.iterdir()] == [path.name], "no partial file is left"
     assert FakeRenderer.made == ["builtin", "closed"]
+
+
+def test_a_video_of_another_camera_stands_beside_the_policy_s(run: Path, tmp_path: Path) -> None:
+    record = read_records(run)[0]
+    (first,) = render_videos(run, [record], tmp_path)
+    (second,) = render_videos(run, [record], tmp_path, camera="wrist")
+    assert second.name == first.name.removesuffix(".mp4") + ".wrist.mp4"
+    assert first.exists()
+    assert FakeRenderer.cameras == {"policy", "wrist"}
+    with pytest.raises(UnknownNameError, match=r"Unknown camera 'wirst'.*nearest: wrist"):
+        list(render_videos(run, [record], tmp_path, camera="wirst"))
 
 
 @pytest.mark.parametrize(("task", "hertz"), [("widowx_carrot_on_plate", 5), ("google_robot_move_near", 3)])

@@ -24,8 +24,8 @@ class Agent(Protocol):
     """Acts for many lanes at once.
 
     Attributes:
-        observes: names of the observations that the agent reads (``image``, ``proprio``, ``instruction``, ``state``);
-            what nobody reads is not computed.
+        observes: names of the observations that the agent reads (``image``, ``wrist_image``, ``proprio``,
+            ``instruction``, ``state``); what nobody reads is not computed.
     """
 
     observes: tuple[str, ...]

@@ -14,8 +14,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.server import merged_keys
-from vlaser_gym.agents.wire import KEYS, one_line, pack, unpack
+from vlaser_gym.agents.wire import keys_of, one_line, pack, unpack
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import InvalidConfigError, RemoteError, UnknownNameError
 
 _OBSERVATIONS = ("image", "proprio", "instruction", "state")
@@ -70,9 +71,9 @@ class RemoteAgent:
         connection, self.metadata = self._connect()
         self._spare.append(connection)
         told = self.metadata.get("keys")
-        base = {name: key for name, key in KEYS.items() if name in _OBSERVATIONS}
-        self.keys = merged_keys(merged_keys(base, told if isinstance(told, Mapping) else {}), keys or {})
         self.observes = self._observes(observes)
+        base = {name: key for name, key in keys_of(self.observes).items() if name in _OBSERVATIONS or is_image(name)}
+        self.keys = merged_keys(merged_keys(base, told if isinstance(told, Mapping) else {}), keys or {})
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Open the lanes' connections; their next message begins an episode."""
@@ -108,7 +109,7 @@ class RemoteAgent:
         if not isinstance(names, list | tuple):
             raise RemoteError(f"observes must be a list of names; the server {self.url} has {names!r:.99}.")
         for name in names:
-            if name not in _OBSERVATIONS:
+            if not isinstance(name, str) or not (name in _OBSERVATIONS or is_image(name)):
                 raise UnknownNameError("observation in agent.observes", name, _OBSERVATIONS)
         return tuple(names)
 

@@ -19,9 +19,10 @@ from websockets.http11 import Request, Response
 
 from vlaser_gym import __version__
 from vlaser_gym.agents.base import Agent
-from vlaser_gym.agents.wire import KEYS, one_line, pack, unpack
+from vlaser_gym.agents.wire import KEYS, keys_of, one_line, pack, unpack
 from vlaser_gym.conventions import CONVENTIONS
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
 
 Row = dict[str, Any]
@@ -79,7 +80,7 @@ class PolicyServer:
                 f"{max_connections}."
             )
         self.agent, self.name = agent, name
-        self.keys = merged_keys(KEYS, keys or {})
+        self.keys = merged_keys(keys_of(agent.observes), keys or {})
         self.timeout, self.max_bytes, self.max_connections = timeout, max_bytes, max_connections
         self._lanes: set[int] = set()
         self._episodes = 0
@@ -239,8 +240,8 @@ def merged_keys(base: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, 
         InvalidConfigError: for an entry that no observation has, or a name that is no text.
     """
     for name, key in given.items():
-        if name not in KEYS or not isinstance(key, str) or not key:
-            raise InvalidConfigError(f"keys gives names to {', '.join(KEYS)}; got {name}={key!r}.")
+        if not (name in KEYS or is_image(name)) or not isinstance(key, str) or not key:
+            raise InvalidConfigError(f"keys gives names to {', '.join(KEYS)}, <camera>_image; got {name}={key!r}.")
     return {**base, **given}
 
 
@@ -277,7 +278,7 @@ def _entry(name: str, key: str, message: Mapping[str, Any]) -> Any:
         array = np.asarray(value)
     except (ValueError, OverflowError):
         array = np.empty(0, object)
-    if name == "image":
+    if is_image(name):
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
             raise RemoteError(f"{key} ({name}) must be uint8 of shape (H, W, 3); got {array.dtype} {array.shape}.")
         return array

@@ -10,12 +10,13 @@ with ``__npgeneric__``, ``data`` and ``dtype``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
 import numpy as np
 
+from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import RemoteError
 
 #: What an entry of an observation is called in a message: openpi's names for LIBERO, and two of this gym.
@@ -27,8 +28,16 @@ KEYS: Mapping[str, str] = {
     "address": "address",
     "reset": "reset",
 }
+#: What further pictures are called, by the observation's name: openpi's ``observation/wrist_image``.
+_OTHER_IMAGES = "observation/{}"
 #: Kinds of arrays that may travel: numbers, truth values, text. Objects would have to be pickled, which runs code.
 _KINDS = "biufSU"
+
+
+def keys_of(observes: Iterable[str]) -> dict[str, str]:
+    """:data:`KEYS`, and those of the other cameras' pictures among some observations."""
+    images = {name: _OTHER_IMAGES.format(name) for name in observes if is_image(name)}
+    return {**images, **KEYS}
 
 
 def pack(message: Any) -> bytes:

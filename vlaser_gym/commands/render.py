@@ -24,6 +24,7 @@ class RenderSettings:
     look: str | None
     processes: int | None
     assets: str | None
+    camera: str
 
 
 def main(config: DictConfig) -> None:
@@ -43,6 +44,7 @@ def main(config: DictConfig) -> None:
         look=settings.look,
         processes=settings.processes,
         assets=settings.assets,
+        camera=settings.camera,
     )
     for path in videos:
         print(f"Video: {path}")

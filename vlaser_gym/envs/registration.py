@@ -8,19 +8,42 @@ from __future__ import annotations
 
 import gymnasium
 
-from vlaser_gym.envs.tasks import task_names
+from vlaser_gym.envs.tasks import Task, add_task, task_names
 
 
 def register_environments() -> None:
     """Register all tasks with Gymnasium. Calling it again changes nothing."""
     for name in task_names():
-        identifier = f"vlaser_gym/{name}"
-        if identifier not in gymnasium.registry:
-            gymnasium.register(
-                identifier,
-                entry_point="vlaser_gym.envs.single:SceneEnv",
-                vector_entry_point="vlaser_gym.envs.vector:SceneVectorEnv",
-                kwargs={"task": name},
-                order_enforce=False,
-                disable_env_checker=True,
-            )
+        _register(name)
+
+
+def register_task(task: Task) -> Task:
+    """Make a task of one's own known by its name, as the benchmark's are: to environments and commands of this process,
+    to Gymnasium (``vlaser_gym/<name>``), and to the processes and workers that these start.
+
+    A command finds it as ``task=module:object``, which registers the object. Presets stay what they are. Of one name,
+    the task registered last counts.
+
+    Returns:
+        The task itself.
+
+    Raises:
+        InvalidConfigError: for something else, the name of one of the gym's own tasks or presets, or one that an
+            address cannot hold.
+    """
+    add_task(task)
+    _register(task.name)
+    return task
+
+
+def _register(name: str) -> None:
+    identifier = f"vlaser_gym/{name}"
+    if identifier not in gymnasium.registry:
+        gymnasium.register(
+            identifier,
+            entry_point="vlaser_gym.envs.single:SceneEnv",
+            vector_entry_point="vlaser_gym.envs.vector:SceneVectorEnv",
+            kwargs={"task": name},
+            order_enforce=False,
+            disable_env_checker=True,
+        )

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import Task
 from vlaser_gym.envs.vector import Info, SceneVectorEnv
 from vlaser_gym.errors import InvalidActionError, InvalidConfigError
 
@@ -110,7 +111,7 @@ class SceneEnv(SingleLane):
         >>> env.close()
     """
 
-    def __init__(self, task: str, **options: Any) -> None:
+    def __init__(self, task: str | Task, **options: Any) -> None:
         options.setdefault("autoreset_mode", AutoresetMode.DISABLED)
         super().__init__(SceneVectorEnv(task, num_envs=1, **options))
 

@@ -18,9 +18,9 @@ from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address, canonical_layout
 from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
 from vlaser_gym.envs.lane import Lane
-from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, RobotSetup, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
-from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks import add_task, get_task
 from vlaser_gym.envs.tasks.base import Snapshot, Task
 from vlaser_gym.errors import ClosedError, InvalidActionError, InvalidConfigError, UnknownNameError
 
@@ -36,7 +36,8 @@ STATE_FIELDS = {
     "joints": slice(22, 25),
     "stage": slice(25, 26),
 }
-OBSERVATIONS = ("image", "proprio", "instruction", "state")
+#: Observations that are no pictures; those are named by :attr:`RobotSetup.image_cameras`.
+_NO_IMAGES = ("proprio", "instruction", "state")
 #: Region layouts from this number on are drawn by environments; below it they are for evaluation.
 FIRST_TRAINING_REGION = 1_000_000
 _LAST_REGION = 2**31 - 1
@@ -50,15 +51,17 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     """``num_envs`` lanes, each running one episode after another.
 
     Args:
-        task: a task name, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``.
+        task: a task, by its name or itself, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``. A
+            task that is no name becomes known by its name.
         num_envs: number of lanes.
         engine: who simulates: one of :func:`~vlaser_gym.envs.engines.engine_names`.
         look: what pictures look like; ``None`` for the engine's own.
         variant: named variant of the scenes.
         layouts: ``"grid"`` or ``"region"``: where layouts are drawn from when a reset names none.
-        observe: which to compute, one name or several: ``image`` (uint8 ``[H, W, 3]``), ``proprio`` (float32 ``[8]``:
-            TCP position in m and quaternion wxyz with w >= 0 in the base frame, gripper openness), ``instruction``
-            (text), ``state`` (float32 ``[26]``, privileged, see :data:`STATE_FIELDS`).
+        observe: which to compute, one name or several: ``image`` (uint8 ``[H, W, 3]``), ``<camera>_image`` for each
+            other camera of the robot (``wrist_image``), ``proprio`` (float32 ``[8]``: TCP position in m and quaternion
+            wxyz with w >= 0 in the base frame, gripper openness), ``instruction`` (text), ``state`` (float32 ``[26]``,
+            privileged, see :data:`STATE_FIELDS`).
         terminate_on_success: end an episode at its first success. The benchmark does not: it runs to the step limit
             and counts the last step.
         autoreset_mode: ``SAME_STEP`` (learners) or ``DISABLED`` (a lane that ended stands still until it is reset).
@@ -83,7 +86,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     def __init__(
         self,
-        task: str | Sequence[str],
+        task: str | Task | Sequence[str | Task],
         num_envs: int = 1,
         *,
         engine: str = "mujoco",
@@ -98,12 +101,13 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         render_mode: str | None = "rgb_array",
     ) -> None:
         self.observe = (observe,) if isinstance(observe, str) else tuple(observe)
-        _check_choices(num_envs, layouts, self.observe, autoreset_mode, render_mode)
-        names = [task] if isinstance(task, str) else list(task)
-        self.tasks = tuple(get_task(name) for name in names)
+        _check_choices(num_envs, layouts, autoreset_mode, render_mode)
+        tasks = [task] if isinstance(task, str | Task) else list(task)
+        self.tasks = tuple(get_task(one) if isinstance(one, str) else add_task(one) for one in tasks)
         _check_tasks(self.tasks, variant)
         setups = [get_setup(t.robot_setup) for t in self.tasks]
         self.robot = _only_robot(self.tasks)
+        self._cameras = _observed_cameras(self.observe, setups)
         self.num_envs, self.render_mode = num_envs, render_mode
         self.terminate_on_success, self.autoreset_mode = terminate_on_success, AutoresetMode(autoreset_mode)
         self.record_states = record_states
@@ -114,13 +118,12 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             "autoreset_mode": self.autoreset_mode,
         }
         self.single_action_space = spaces.Box(-_LIMITS, _LIMITS, dtype=np.float32)
-        self.single_observation_space = _observation_space(
-            self.observe, setups[0].camera.height, setups[0].camera.width
-        )
+        cameras = {name: setups[0].cameras[camera] for name, camera in self._cameras.items()}
+        self.single_observation_space = _observation_space(self.observe, cameras)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
-        self.engine = make_engine(engine, num_envs, look, engine_options)
+        self.engine = make_engine(engine, num_envs, look, engine_options, self._cameras.values())
         self.controller = setups[0].make_controller(num_envs)
         self._tree = KinematicTree(setups[0].robot)
         self._tcp_link = setups[0].robot.tcp_link
@@ -128,9 +131,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._contact_links = sorted(name.removeprefix("link:") for name in queried if name.startswith("link:"))
         self.lanes = [Lane(self.tasks[i % len(self.tasks)]) for i in range(num_envs)]
         self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
-        # Pictures that still show the present: a lane that has not moved is not rendered again.
-        self._frames: NDArray[np.uint8] | None = None
-        self._stale = np.ones(num_envs, bool)
+        # Pictures of each camera that still show the present: a lane that has not moved is not rendered again.
+        self._frames: dict[str, NDArray[np.uint8]] = {}
+        self._stale = {camera: np.ones(num_envs, bool) for camera in setups[0].cameras}
 
     # ------------------------------------------------------------------ addresses
 
@@ -243,7 +246,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def start(self, lanes: Ints, addresses: Sequence[Address], placements: Sequence[Placement]) -> None:
         """Start episodes at initial states of any origin, such as recordings; ``addresses`` only name them."""
         self.engine.place([int(i) for i in lanes], placements)
-        self._stale[lanes] = True
+        self._outdate(lanes)
         if len(lanes):
             self.controller.reset(lanes, np.array([placement.qpos for placement in placements]))
         readings = self.engine.read(lanes)
@@ -340,7 +343,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _control_step(self, lanes: Ints, actions: NDArray[np.float64]) -> None:
         running = [self.lanes[i] for i in lanes]
         self.drive(lanes, actions, [lane.reading for lane in running])
-        self._stale[lanes] = True
+        self._outdate(lanes)
         for lane, reading in zip(running, self.engine.read(lanes), strict=True):
             lane.advance(reading)
         self._judge(running)
@@ -426,26 +429,30 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         rows = np.arange(self.num_envs) if rows is None else rows
         lanes = [self.lanes[i] for i in rows]
         makers: dict[str, Callable[[], Any]] = {
-            "image": lambda: self._images(rows),
             "proprio": lambda: self._proprio(lanes),
             "instruction": lambda: tuple(lane.instruction for lane in lanes),
             "state": lambda: self._state(lanes),
         }
-        return {name: makers[name]() for name in self.observe}
+        images = {name: self._images(rows, camera) for name, camera in self._cameras.items()}
+        return {name: images[name] if name in images else makers[name]() for name in self.observe}
 
-    def _images(self, rows: Ints) -> NDArray[np.uint8]:
+    def _outdate(self, lanes: Ints) -> None:
+        """Pictures of ``lanes`` show the past."""
+        for stale in self._stale.values():
+            stale[lanes] = True
+
+    def _images(self, rows: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
         """Pictures of ``rows``, ``[B, H, W, 3]``; the array is the caller's."""
-        stale = rows[self._stale[rows]]
+        stale = rows[self._stale[camera][rows]]
         if len(stale) == self.num_envs:
-            self._frames = self.engine.images(stale)
+            self._frames[camera] = self.engine.images(stale, camera)
         elif len(stale):
-            frames = self.engine.images(stale)
-            if self._frames is None:
-                self._frames = np.zeros((self.num_envs, *frames.shape[1:]), np.uint8)
-            self._frames[stale] = frames
-        self._stale[stale] = False
-        assert self._frames is not None
-        return self._frames.copy() if len(rows) == self.num_envs else self._frames[rows]
+            frames = self.engine.images(stale, camera)
+            kept = self._frames.setdefault(camera, np.zeros((self.num_envs, *frames.shape[1:]), np.uint8))
+            kept[stale] = frames
+        self._stale[camera][stale] = False
+        kept = self._frames[camera]
+        return kept.copy() if len(rows) == self.num_envs else kept[rows]
 
     def _proprio(self, lanes: list[Lane]) -> NDArray[np.float32]:
         reported = [lane.reading.proprio for lane in lanes]
@@ -485,7 +492,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return info
 
     def render(self) -> Any:
-        """Pictures of all lanes, ``uint8 [N, H, W, 3]``."""
+        """Pictures of all lanes by the policy's camera, ``uint8 [N, H, W, 3]``."""
         self._check_started()
         return self._images(np.arange(self.num_envs))
 
@@ -506,7 +513,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         if len(state["lanes"]) != self.num_envs:
             raise InvalidConfigError(f"The snapshot has {len(state['lanes'])} lanes; this environment {self.num_envs}.")
         tasks = [self._task(saved["address"].task) for saved in state["lanes"]]
-        self._stale[:] = True
+        self._outdate(np.arange(self.num_envs))
         self.engine.set_state(state["engine"])
         self.controller.set_state(state["controller"])
         for lane, saved, task in zip(self.lanes, state["lanes"], tasks, strict=True):
@@ -534,16 +541,11 @@ def _whole(name: str, value: Any) -> int:
     return int(value)
 
 
-def _check_choices(
-    num_envs: int, layouts: str, observe: Sequence[str], mode: AutoresetMode, render_mode: str | None
-) -> None:
+def _check_choices(num_envs: int, layouts: str, mode: AutoresetMode, render_mode: str | None) -> None:
     if not isinstance(num_envs, int | np.integer) or num_envs < 1:
         raise InvalidConfigError(f"num_envs must be at least 1, a whole number; got {num_envs}.")
     if layouts not in ("grid", "region"):
         raise UnknownNameError("kind of layouts", layouts, ("grid", "region"))
-    for name in observe:
-        if name not in OBSERVATIONS:
-            raise UnknownNameError("observation", name, OBSERVATIONS)
     if render_mode not in (None, "rgb_array"):
         raise UnknownNameError("render_mode", render_mode, ("rgb_array",))
     if AutoresetMode(mode) is AutoresetMode.NEXT_STEP:
@@ -568,9 +570,27 @@ def _only_robot(tasks: Sequence[Task]) -> str:
     return next(iter(robots.values()))
 
 
-def _observation_space(observe: Sequence[str], height: int, width: int) -> spaces.Dict:
+def _observed_cameras(observe: Sequence[str], setups: Sequence[RobotSetup]) -> dict[str, str]:
+    """Camera of each observed picture.
+
+    Raises:
+        UnknownNameError: for an observation that is none, or a camera that not all setups have in one size.
+    """
+    common = dict(setups[0].image_cameras)
+    for name, camera in setups[0].image_cameras.items():
+        seen = [setup.cameras.get(camera) for setup in setups]
+        if len({(one.height, one.width) if one else None for one in seen}) > 1:
+            del common[name]
+    for name in observe:
+        if name not in (*common, *_NO_IMAGES):
+            raise UnknownNameError("observation", name, (*common, *_NO_IMAGES))
+    return {name: camera for name, camera in common.items() if name in observe}
+
+
+def _observation_space(observe: Sequence[str], cameras: Mapping[str, Camera]) -> spaces.Dict:
+    images = {name: spaces.Box(0, 255, (seen.height, seen.width, 3), np.uint8) for name, seen in cameras.items()}
     choices: dict[str, spaces.Space[Any]] = {
-        "image": spaces.Box(0, 255, (height, width, 3), np.uint8),
+        **images,
         "proprio": spaces.Box(-_PROPRIO_LIMITS, _PROPRIO_LIMITS, dtype=np.float32),
         "instruction": spaces.Text(200, charset=cast(Any, _CHARACTERS)),
         "state": spaces.Box(-np.inf, np.inf, (26,), np.float32),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.base import agent_code
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.extensions import Extensions, unpack
 from vlaser_gym.errors import AgentError, GymError, InvalidConfigError, SimulationError, UnknownNameError
 from vlaser_gym.evaluation.patience import Patience
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
@@ -236,11 +237,12 @@ class _Refusal:
 class _Worker:
     """What runs in a Ray actor."""
 
-    def __init__(self, folders: Sequence[str], pickled: bytes) -> None:
+    def __init__(self, folders: Sequence[str], extensions: bytes, pickled: bytes) -> None:
         # Before unpickling: what is in there may come from the folder that the command was called in.
         sys.path += [folder for folder in folders if folder not in sys.path and os.path.isdir(folder)]
         with suppress(OSError):  # relative paths of checkpoints mean the same as there
             os.chdir(folders[0])
+        unpack(extensions)
         self.settings, self.make_env = pickle.loads(pickled)
         self.launcher: LocalLauncher | None = None
 
@@ -364,7 +366,7 @@ class RayLauncher:
         options = {"num_cpus": self.options["cpus"], "num_gpus": self.options["gpus"], "max_restarts": 0}
         folders = [os.getcwd(), *(os.path.abspath(folder) for folder in sys.path)]
         pickled = self.ray.cloudpickle.dumps((self.settings, self.make_env))
-        actor = self.ray.remote(**options)(_Worker).remote(folders, pickled)
+        actor = self.ray.remote(**options)(_Worker).remote(folders, Extensions.here().packed(), pickled)
         return _Member(actor, actor.introduce.remote(self._tasks))
 
     def _give(self, member: _Member, waiting: deque[Address], tasks: Sequence[str], lanes: int) -> None:

@@ -26,6 +26,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
 from vlaser_gym.evaluation.files import (
@@ -242,6 +243,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises:
         StorageError: if there is no run, one of a newer version of this package, or one whose settings are damaged.
+        InvalidConfigError: if it is of a task ``module:object`` that cannot be imported.
     """
     file = Path(path) / "config.yaml"
     with _sentences(Path(path)):
@@ -251,7 +253,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
             config = OmegaConf.to_container(OmegaConf.load(file))
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError):
             config = None
-    return _of_this_version(file, config, check_config)
+    checked = _of_this_version(file, config, check_config)
+    _import_tasks(checked.get("task"))
+    return checked
 
 
 def read_summary(path: str | Path) -> dict[str, Any] | None:
@@ -266,6 +270,13 @@ def read_summary(path: str | Path) -> dict[str, Any] | None:
             return None
         data = file.read_bytes()
     return _of_this_version(file, parse_object(data), check_summary)
+
+
+def _import_tasks(spec: Any) -> None:
+    """Make a run's tasks ``module:object`` known: its records call them by the names that they have themselves."""
+    for name in spec.split(",") if isinstance(spec, str) else spec or ():
+        if ":" in name:
+            get_task(name.strip())
 
 
 def read_records(path: str | Path) -> list[Record]:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vlaser_gym.envs.address import canonical_layout
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
-from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.files import appearing
@@ -95,6 +95,7 @@ def render_videos(
     look: str | None = None,
     processes: int | None = None,
     assets: str | None = None,
+    camera: str = POLICY_CAMERA,
 ) -> Iterator[Path]:
     """Render episodes of a run to MP4 files (H.264, as browsers play it); yields each as it is ready.
 
@@ -106,23 +107,31 @@ def render_videos(
         look: of the pictures; ``None`` for the simulated look, or the built-in one where this renderer lacks it.
         processes: that render; ``None`` for one per core.
         assets: directory of the asset pack, for the look ``original``; ``None`` for the user's cache.
+        camera: of the robot, by its name among ``RobotSetup.cameras``. Files of another than the policy's are named
+            after it too.
 
     Raises:
         MissingAssetError: if ``look`` needs the asset pack and it is not there.
         RenderingUnavailableError: if no OpenGL driver can make pictures here.
         StorageError: if the folder cannot be written or states are missing.
-        UnknownNameError: for a look that does not exist.
+        UnknownNameError: for a look or a camera that does not exist.
     """
     if look is not None:
         check_engine(_ENGINE, look)
+    records = list(records)
+    for record in records:
+        cameras = get_setup(get_task(record["task"]).robot_setup).cameras
+        if camera not in cameras:
+            raise UnknownNameError("camera", camera, cameras)
+    suffix = ".mp4" if camera == POLICY_CAMERA else f".{camera}.mp4"
     renderers: dict[str, SceneRenderer] = {}
     try:
         for record in records:
             used = look or shown_look(str(record["look"]), assets)
             if used not in renderers:
                 renderers[used] = SceneRenderer(used, _BATCH, processes, assets)
-            frames = _frames(renderers[used], record, read_states(run, record), _note(record, used))
-            yield _write(Path(folder) / video_name(record), frames, fps or _control_hz(record))
+            frames = _frames(renderers[used], record, read_states(run, record), _note(record, used), camera)
+            yield _write((Path(folder) / video_name(record)).with_suffix(suffix), frames, fps or _control_hz(record))
     finally:
         for renderer in renderers.values():
             renderer.close()
@@ -185,7 +194,7 @@ def _note(record: Record, look: str) -> str:
 
 
 def _frames(
-    renderer: SceneRenderer, record: Record, states: Mapping[str, NDArray[Any]], note: str
+    renderer: SceneRenderer, record: Record, states: Mapping[str, NDArray[Any]], note: str, camera: str
 ) -> Iterator[NDArray[np.uint8]]:
     """Captioned pictures of the initial state and of each control step."""
     named = drawn_states(states)
@@ -193,7 +202,7 @@ def _frames(
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))
         batch = [{name: values[t] for name, values in named.items()} for t in rows]
-        pictures = renderer.frames(record["task"], record["variant"], batch)
+        pictures = renderer.frames(record["task"], record["variant"], batch, camera)
         for t, picture in zip(rows, pictures, strict=True):
             yield draw_caption(picture, _caption(record, states, told[t], t, note))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.wrappers.base import Observation, ObservationWrapper
 
@@ -56,12 +57,12 @@ class ResizeImage(ObservationWrapper):
     The Vlaser policy resizes by itself, as its training data were; give it the full picture.
 
     Args:
-        env: lanes that observe ``image``.
+        env: lanes that observe ``image``, ``wrist_image`` or the like; all of them get this size.
         size: height and width, pixels.
         channels_first: ``[3, h, w]`` instead of ``[h, w, 3]``.
 
     Raises:
-        UnknownNameError: if the environment does not observe ``image``.
+        UnknownNameError: if the environment observes no picture.
 
     Example:
         >>> from vlaser_gym.envs.vector import SceneVectorEnv
@@ -77,16 +78,18 @@ class ResizeImage(ObservationWrapper):
             raise InvalidConfigError(f"ResizeImage needs a height and a width of at least 1 pixel; got {size}.")
         self.size, self.channels_first = tuple(int(n) for n in size), channels_first
         shape = (3, *self.size) if channels_first else (*self.size, 3)
-        self._declare(_replaced(env, "image", spaces.Box(0, 255, shape, np.uint8)))
+        self.names = tuple(filter(is_image, _dict_space(env).spaces)) or ("image",)
+        space = spaces.Box(0, 255, shape, np.uint8)
+        self._declare(_replaced(env, dict.fromkeys(self.names, space)))
 
     def transform(self, observation: Observation) -> Observation:
         """Resize every picture."""
+        return {**observation, **{name: self._resized(observation[name]) for name in self.names}}
+
+    def _resized(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         height, width = self.size
-        images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in observation["image"]]
-        batch = np.stack(images)
-        if self.channels_first:
-            batch = np.ascontiguousarray(np.moveaxis(batch, -1, 1))
-        return {**observation, "image": batch}
+        batch = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images])
+        return np.ascontiguousarray(np.moveaxis(batch, -1, 1)) if self.channels_first else batch
 
 
 class TokenizeInstruction(ObservationWrapper):
@@ -123,7 +126,7 @@ class TokenizeInstruction(ObservationWrapper):
         self.length, self.vocabulary = length, vocabulary
         self.tokenizer = byte_tokens if tokenizer is None else tokenizer
         self._known: dict[str, NDArray[np.int64]] = {}
-        self._declare(_replaced(env, "instruction", spaces.Box(0, vocabulary - 1, (length,), np.int64)))
+        self._declare(_replaced(env, {"instruction": spaces.Box(0, vocabulary - 1, (length,), np.int64)}))
 
     def transform(self, observation: Observation) -> Observation:
         """Look every instruction up, or encode it when it is new."""
@@ -157,9 +160,10 @@ def _dict_space(env: VectorEnv[Any, Any, Any]) -> spaces.Dict:
     return space
 
 
-def _replaced(env: VectorEnv[Any, Any, Any], name: str, space: spaces.Space[Any]) -> spaces.Dict:
-    """The environment's observation space with another space under an existing name."""
+def _replaced(env: VectorEnv[Any, Any, Any], new: Mapping[str, spaces.Space[Any]]) -> spaces.Dict:
+    """The environment's observation space with other spaces under existing names."""
     old = _dict_space(env)
-    if name not in old.spaces:
-        raise UnknownNameError("observation of this environment", name, old.spaces)
-    return spaces.Dict([(key, space if key == name else value) for key, value in old.spaces.items()])
+    for name in new:
+        if name not in old.spaces:
+            raise UnknownNameError("observation of this environment", name, old.spaces)
+    return spaces.Dict([(name, new.get(name, space)) for name, space in old.spaces.items()])

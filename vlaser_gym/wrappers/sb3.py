@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from vlaser_gym.envs.robots import is_image
 from vlaser_gym.envs.single import SingleLane
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.wrappers.action import ACTION_RANGE, ChunkActions, ScaleActions
@@ -45,7 +46,7 @@ def for_stable_baselines3(
         gamma: discount inside a chunk; give the algorithm ``gamma ** horizon``.
     """
     space: Any = env.single_observation_space
-    if "image" in space.spaces:
+    if any(map(is_image, space.spaces)):
         env = ResizeImage(env, image_size, channels_first=True)
     if "instruction" in space.spaces:
         env = TokenizeInstruction(env, **(instruction or {}))

@@ -8,7 +8,15 @@ from importlib import import_module
 from typing import Any, cast
 
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines.base import ActingEngine, DrivenEngine, Engine, Placement, Reading, Verdict
+from vlaser_gym.envs.engines.base import (
+    ActingEngine,
+    DrivenEngine,
+    Engine,
+    Placement,
+    Reading,
+    Verdict,
+    refuse_other_cameras,
+)
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -130,11 +138,25 @@ def _find(place: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def make_engine(name: str, num_lanes: int, look: str | None = None, options: Mapping[str, Any] | None = None) -> Engine:
-    """An engine with ``num_lanes`` lanes; ``options`` are its constructor's keyword arguments.
+def make_engine(
+    name: str,
+    num_lanes: int,
+    look: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    cameras: Iterable[str] = (),
+) -> Engine:
+    """An engine with ``num_lanes`` lanes.
+
+    Args:
+        name: which.
+        num_lanes: number of simulations.
+        look: what pictures look like; None for the engine's first look.
+        options: its constructor's keyword arguments.
+        cameras: those that it will be asked for pictures of.
 
     Raises:
         UnknownNameError: if the engine, the look or an option does not exist.
+        InvalidConfigError: if it cannot show one of the cameras.
     """
     look = check_engine(name, look)
     constructor = _find(_ENGINES[name][0])
@@ -142,4 +164,6 @@ def make_engine(name: str, num_lanes: int, look: str | None = None, options: Map
     for key in options or {}:
         if key not in valid:
             raise UnknownNameError(f"option of engine {name!r}", key, valid)
+    if getattr(constructor, "policy_camera_only", False):
+        refuse_other_cameras(name, cameras)
     return cast(Engine, constructor(num_lanes, look=look, **(options or {})))

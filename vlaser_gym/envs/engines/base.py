@@ -7,15 +7,16 @@ lane's past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.robots import DriveTargets
+from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets
 from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.errors import InvalidConfigError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -74,7 +75,10 @@ class Reading:
 
 
 class Engine(Protocol):
-    """See the module's docstring. What drives it is said by :class:`DrivenEngine` and :class:`ActingEngine`."""
+    """See the module's docstring. What drives it is said by :class:`DrivenEngine` and :class:`ActingEngine`.
+
+    A class with a true attribute ``policy_camera_only`` is not asked for pictures of other cameras.
+    """
 
     name: str
     version: str
@@ -86,8 +90,8 @@ class Engine(Protocol):
     def read(self, lanes: Ints) -> list[Reading]:
         """States of ``lanes``."""
 
-    def images(self, lanes: Ints) -> NDArray[np.uint8]:
-        """Pictures of the robot's camera, ``[B, H, W, 3]``.
+    def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
+        """Pictures of a camera of the robot, by its name among ``RobotSetup.cameras``: ``[B, H, W, 3]``.
 
         Raises:
             RenderingUnavailableError: if no pictures can be made on this machine.
@@ -101,6 +105,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free threads, processes and memory."""
+
+
+def refuse_other_cameras(engine: str, cameras: Iterable[str]) -> None:
+    """For engines that know the policy's camera only.
+
+    Raises:
+        InvalidConfigError: if there is another among ``cameras``.
+    """
+    for camera in cameras:
+        if camera != POLICY_CAMERA:
+            raise InvalidConfigError(
+                f"engine={engine} makes pictures of the policy's camera only; got camera {camera!r}: observe image, or "
+                "choose engine=mujoco."
+            )
 
 
 class DrivenEngine(Engine, Protocol):

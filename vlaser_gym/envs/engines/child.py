@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
+from vlaser_gym.envs.extensions import Extensions, unpack
 from vlaser_gym.errors import GymError, SimulationError
 
 
@@ -36,15 +37,20 @@ class Child:
             env=environment,
             pass_fds=descriptors,
         )
+        self._known = Extensions()
 
     def send(self, message: tuple[Any, ...]) -> None:
-        """Ask for something.
+        """Ask for something; tasks and robots that were added here since the last time become known there before.
 
         Raises:
             GymError: see :meth:`gone`.
+            InvalidConfigError: for an addition that cannot be sent.
         """
+        extensions = Extensions.here()
+        news = None if extensions.are(self._known) else extensions.packed()
+        self._known = extensions
         try:
-            write_message(self._pipe(self._process.stdin), message)
+            write_message(self._pipe(self._process.stdin), (news, message))
         except BrokenPipeError:
             raise self.gone(self.last_words()) from None
 
@@ -105,10 +111,12 @@ def serve(answer: Callable[..., Any]) -> None:
     os.dup2(2, 1)
     while True:
         try:
-            message = read_message(sys.stdin.buffer)
+            news, message = read_message(sys.stdin.buffer)
         except EOFError:
             return
         try:
+            if news is not None:
+                unpack(news)
             reply = (True, answer(*message))
         except Exception as error:  # the parent raises it again
             reply = (False, error if isinstance(error, GymError) else RuntimeError(traceback.format_exc()))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vlaser_gym.envs.robots.numbers import ManiskillNumbers, MujocoNumbers, SimplerNumbers
+
+#: The camera that every robot has: the one through which the original's policies look.
+POLICY_CAMERA = "policy"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -70,7 +75,11 @@ class Camera:
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot: links in tree order, joints (fixed ones too), and the names that play a part in control."""
+    """A robot: links in tree order, joints (fixed ones too), and the names that play a part in control.
+
+    The fields ``mujoco``, ``maniskill`` and ``simpler`` hold what single engines must know beyond that; a robot without
+    ``maniskill`` or ``simpler`` does not run there.
+    """
 
     name: str
     links: tuple[Link, ...]
@@ -78,6 +87,7 @@ class Robot:
     tcp_link: str
     arm_joints: tuple[str, ...]
     gripper_joints: tuple[str, ...]
+    mujoco: MujocoNumbers
     #: Links whose friction is the gripper's, not the default material's.
     finger_links: tuple[str, ...]
     finger_friction: float
@@ -87,11 +97,27 @@ class Robot:
     surfaces: tuple[tuple[str, float, float], ...] = ()
     #: Pairs of links that never collide with each other, beyond parent and child.
     collision_exclusions: tuple[tuple[str, str], ...] = ()
+    #: Joint position (rad) at which empty fingers stop each other in the middle; None where their limits do so before.
+    fingers_meet: float | None = None
+    #: The robot's description (URDF) in the asset pack's folder of robots; ``{}`` takes the colouring.
+    description: str = ""
+    #: Links that the policy's camera never sees; its pictures in the look ``original`` go without them.
+    unseen_links: tuple[str, ...] = ()
+    maniskill: ManiskillNumbers | None = None
+    simpler: SimplerNumbers | None = None
 
     @property
     def moving_joints(self) -> tuple[Joint, ...]:
         """Joints with a degree of freedom, in the order of ``qpos``."""
         return tuple(j for j in self.joints if j.kind != "fixed")
+
+    def carried_by(self, joint: str) -> tuple[str, ...]:
+        """Links that a joint moves, down to the next moving joints."""
+        names = [j.child for j in self.joints if j.name == joint]
+        for other in self.joints:
+            if other.kind == "fixed" and other.parent in names:
+                names.append(other.child)
+        return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -133,18 +159,39 @@ class RobotSetup:
     Attributes:
         base_pose: world pose ``x y z qw qx qy qz`` of the root link.
         qpos: start joint positions, order of :attr:`Robot.moving_joints`.
+        cameras: by name; :data:`POLICY_CAMERA` is one of them. See :attr:`image_cameras` for how they are observed.
         control_hz: control steps per second.
         physics_hz: physics substeps per second of the original; engines may choose another step.
         make_controller: ``num_lanes -> Controller``.
         openness: gripper openness ``[B]`` (1 open, 0 closed) from ``qpos [B, J]``.
+        original_name: of robot and cameras in SimplerEnv; empty where it has none.
     """
 
     name: str
     robot: Robot
     base_pose: tuple[float, ...]
     qpos: tuple[float, ...]
-    camera: Camera
+    cameras: Mapping[str, Camera] = field(hash=False)
     control_hz: float
     physics_hz: float
     make_controller: Callable[[int], Controller] = field(compare=False)
     openness: Callable[[Floats], Floats] = field(compare=False)
+    original_name: str = ""
+
+    @property
+    def camera(self) -> Camera:
+        """The policy's."""
+        return self.cameras[POLICY_CAMERA]
+
+    @property
+    def image_cameras(self) -> dict[str, str]:
+        """Name of an observation -> name of the camera that it shows.
+
+        ``image`` is the policy's camera, and ``<name>_image`` every other.
+        """
+        return {"image" if name == POLICY_CAMERA else f"{name}_image": name for name in self.cameras}
+
+
+def is_image(observation: str) -> bool:
+    """Whether an observation of that name is a picture; see :attr:`RobotSetup.image_cameras`."""
+    return observation == "image" or observation.endswith("_image")

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlaser_gym.envs.robots.base import Camera, Floats, Joint, Link, Robot, RobotSetup
+from vlaser_gym.envs.robots.base import POLICY_CAMERA, Camera, Floats, Joint, Link, Robot, RobotSetup
 from vlaser_gym.envs.robots.google_controller import GoogleRobotController
+from vlaser_gym.envs.robots.numbers import ManiskillNumbers, MujocoNumbers, SimplerNumbers
 
 _QUARTER = np.pi / 2
 
@@ -119,10 +120,28 @@ GOOGLE_ROBOT = Robot(
         "joint_gripper",
     ),
     gripper_joints=("joint_finger_right", "joint_finger_left"),
+    mujoco=MujocoNumbers(
+        "vlaser_gym.envs.engines.mujoco.google_geoms:add_link_geoms",
+        # The original takes 171 substeps of 1.95 ms.
+        substeps=57,
+        # The fingers press a 20 g can with hundreds of newtons: it sinks in and slips out of softer contacts.
+        impedance=(0.99, 0.999),
+        friction_weight=100.0,
+        # An orange on a hull good to a millimetre would roll off its place.
+        rolling_friction=0.001,
+    ),
     finger_links=("link_finger_right", "link_finger_tip_right", "link_finger_left", "link_finger_tip_left"),
     finger_friction=2.0,
     finger_patch_radius=0.1,
     surfaces=(("link_finger_nail_right", 0.1, 0.01), ("link_finger_nail_left", 0.1, 0.01)),
+    fingers_meet=1.0732,
+    description="googlerobot_description/google_robot_meta_sim_fix_wheel_fix_fingertip{}.urdf",
+    unseen_links=("link_base", "link_wheel_left", "link_wheel_right", "link_head_pan", "link_head_tilt"),
+    maniskill=ManiskillNumbers(share=0.265, rotor=0.0156, speed=0.035),
+    simpler=SimplerNumbers(
+        "arm_pd_ee_delta_pose_align_interpolate_by_planner_gripper_pd_joint_target_delta_pos_interpolate_by_planner",
+        open_at_limit=False,
+    ),
 )
 
 #: Columns of the fingers in ``qpos``, and the joint position of a closed gripper, rad.
@@ -149,19 +168,27 @@ def base_pose(x: float, y: float, yaw: float = 0.0) -> tuple[float, ...]:
     return (x, y, BASE_HEIGHT, float(np.cos(half)), 0.0, 0.0, float(np.sin(half)))
 
 
+OVERHEAD_CAMERA = Camera(
+    "overhead_camera", "link_camera", 640, 512, 425.0, 320.0, 256.0, 0.1, 10.0, (0, 0, 0, 0.5, 0.5, -0.5, 0.5)
+)
+#: Beside the gripper's housing, looking along its fingers. The original has no such camera.
+WRIST_CAMERA = Camera(
+    "wrist_camera", "link_gripper", 640, 512, 320.0, 320.0, 256.0, 0.01, 10.0, (0.1, 0, 0.02, 0, 0.5, 0, 0.8660254)
+)
+
+
 def _setup(name: str, pose: tuple[float, ...]) -> RobotSetup:
     return RobotSetup(
         name=name,
         robot=GOOGLE_ROBOT,
         base_pose=pose,
         qpos=START_QPOS,
-        camera=Camera(
-            "overhead_camera", "link_camera", 640, 512, 425.0, 320.0, 256.0, 0.1, 10.0, (0, 0, 0, 0.5, 0.5, -0.5, 0.5)
-        ),
+        cameras={POLICY_CAMERA: OVERHEAD_CAMERA, "wrist": WRIST_CAMERA},
         control_hz=3.0,
         physics_hz=513.0,
         make_controller=lambda num_lanes: GoogleRobotController(GOOGLE_ROBOT, num_lanes),
         openness=openness,
+        original_name="google_robot_static",
     )
 
 

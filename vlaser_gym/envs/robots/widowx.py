@@ -9,8 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs import transforms
-from vlaser_gym.envs.robots.base import Camera, DriveTargets, Floats, Ints, Joint, Link, Robot, RobotSetup
+from vlaser_gym.envs.robots.base import (
+    POLICY_CAMERA,
+    Camera,
+    DriveTargets,
+    Floats,
+    Ints,
+    Joint,
+    Link,
+    Robot,
+    RobotSetup,
+)
 from vlaser_gym.envs.robots.kinematics import ArmKinematics
+from vlaser_gym.envs.robots.numbers import ManiskillNumbers, MujocoNumbers, SimplerNumbers
 
 _QUARTER = np.pi / 2
 
@@ -73,9 +84,14 @@ WIDOWX = Robot(
     tcp_link="ee_gripper_link",
     arm_joints=("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"),
     gripper_joints=("left_finger", "right_finger"),
+    # The original takes 100 substeps of 2 ms.
+    mujoco=MujocoNumbers("vlaser_gym.envs.engines.mujoco.robot_geoms:add_link_geoms", substeps=50),
     finger_links=("left_finger_link", "right_finger_link"),
     finger_friction=2.0,
     collision_exclusions=(("gripper_bar_link", "left_finger_link"), ("gripper_bar_link", "right_finger_link")),
+    description="widowx_description/wx250s.urdf",
+    maniskill=ManiskillNumbers(share=0.64, hull_per_part=False),
+    simpler=SimplerNumbers("arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos", open_at_limit=True),
 )
 
 #: Finger joint range of the gripper command: the joint limits plus or minus 1 mm.
@@ -134,8 +150,24 @@ class WidowXController:
         self._position, self._rotation = state["position"].copy(), state["rotation"].copy()
 
 
-def _camera(near: float, pose: tuple[float, ...]) -> Camera:
-    return Camera("3rd_view_camera", "base_link", 640, 480, 623.588, 319.501, 239.545, near, 10.0, pose)
+#: Above the gripper, behind its fingers, looking along them. The original has no such camera.
+WRIST_CAMERA = Camera(
+    "wrist_camera",
+    "gripper_link",
+    640,
+    480,
+    320.0,
+    320.0,
+    240.0,
+    0.01,
+    10.0,
+    (-0.02, 0, 0.09, 0.9659258, 0, 0.258819, 0),
+)
+
+
+def _cameras(near: float, pose: tuple[float, ...]) -> dict[str, Camera]:
+    policy = Camera("3rd_view_camera", "base_link", 640, 480, 623.588, 319.501, 239.545, near, 10.0, pose)
+    return {POLICY_CAMERA: policy, "wrist": WRIST_CAMERA}
 
 
 #: Carrot, spoon and cubes.
@@ -144,11 +176,12 @@ TABLE_SETUP = RobotSetup(
     robot=WIDOWX,
     base_pose=(0.147, 0.028, 0.870, 0.0, 0.0, 0.0, 1.0),
     qpos=(-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037),
-    camera=_camera(0.1, (0.0, -0.16, 0.36, 0.8992917, -0.09263245, 0.35892478, 0.23209205)),
+    cameras=_cameras(0.1, (0.0, -0.16, 0.36, 0.8992917, -0.09263245, 0.35892478, 0.23209205)),
     control_hz=5.0,
     physics_hz=500.0,
     make_controller=WidowXController,
     openness=openness,
+    original_name="widowx",
 )
 
 #: Eggplant.
@@ -157,9 +190,10 @@ SINK_SETUP = RobotSetup(
     robot=WIDOWX,
     base_pose=(0.127, 0.060, 0.850, 0.0, 0.0, 0.0, 1.0),
     qpos=(-0.2600599, -0.12875618, 0.04461369, -0.00652761, 1.7033415, -0.26983038, 0.037, 0.037),
-    camera=_camera(0.01, (-0.00300001, -0.21, 0.39, -0.907313, 0.0782, -0.36434, -0.194741)),
+    cameras=_cameras(0.01, (-0.00300001, -0.21, 0.39, -0.907313, 0.0782, -0.36434, -0.194741)),
     control_hz=5.0,
     physics_hz=500.0,
     make_controller=WidowXController,
     openness=openness,
+    original_name="widowx_sink_camera_setup",
 )

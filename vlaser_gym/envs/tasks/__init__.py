@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import drawers, google_pick, move_near, place_in_drawer, widowx
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Layout, Memory, ObjectSpec, Snapshot, Task
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.registry import import_string
 
 __all__ = [
     "GOOGLE_TASKS",
@@ -19,6 +21,8 @@ __all__ = [
     "ObjectSpec",
     "Snapshot",
     "Task",
+    "add_task",
+    "added_tasks",
     "by_robot",
     "get_task",
     "resolve",
@@ -27,11 +31,12 @@ __all__ = [
 
 #: All of the Google Robot's tasks.
 GOOGLE_TASKS: tuple[Task, ...] = (*google_pick.TASKS, *move_near.TASKS, *drawers.TASKS, *place_in_drawer.TASKS)
-_REGISTERED: tuple[Task, ...] = (*widowx.TASKS, *GOOGLE_TASKS)
-_TASKS: dict[str, Task] = {task.name: task for task in _REGISTERED}
+_TASKS: dict[str, Task] = {task.name: task for task in (*widowx.TASKS, *GOOGLE_TASKS)}
+_ADDED: dict[str, Task] = {}
 #: Names that stand for several tasks, in the order in which they are run: one for each column of the published tables.
 #: No two of them hold the same episode in any variant; other names of the same episodes
-#: (``google_robot_open_top_drawer``) and further tasks (``google_robot_pick_object``) are run by their own names.
+#: (``google_robot_open_top_drawer``) and further tasks (``google_robot_pick_object``) are run by their own names. The
+#: lists are fixed: tasks from outside are in none.
 PRESETS: dict[str, tuple[str, ...]] = {
     "widowx": tuple(task.name for task in widowx.TASKS),
     "google_robot": (
@@ -45,19 +50,55 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 
 def task_names() -> tuple[str, ...]:
-    """All tasks, by SimplerEnv's names."""
-    return tuple(_TASKS)
+    """All tasks: the benchmark's, by SimplerEnv's names, then those added."""
+    return (*_TASKS, *_ADDED)
 
 
 def get_task(name: str) -> Task:
     """The task of that name; one instance serves everybody.
 
+    Args:
+        name: of a task that is known, or ``module:object``, an import string of one, which becomes known by that.
+
     Raises:
         UnknownNameError: with the nearest names.
+        InvalidConfigError: for an import string that stands for no task.
     """
-    if name not in _TASKS:
-        raise UnknownNameError("task", name, _TASKS)
-    return _TASKS[name]
+    if ":" in name:
+        return add_task(import_string(name, "task"))
+    known = {**_TASKS, **_ADDED}
+    if name not in known:
+        raise UnknownNameError("task", name, known)
+    return known[name]
+
+
+def add_task(task: Task) -> Task:
+    """Make a task known by its name; of one name, the task added last counts.
+
+    Returns:
+        The task itself.
+
+    Raises:
+        InvalidConfigError: for something else, the name of one of the gym's own tasks or presets, or one that an
+            address cannot hold.
+    """
+    if not isinstance(task, Task):
+        raise InvalidConfigError(f"Expected an object of a subclass of Task; got {type(task).__name__}: {task!r:.99}.")
+    if _TASKS.get(task.name, task) is not task or task.name in PRESETS:
+        raise InvalidConfigError(f"The task {task.name!r} is the gym's own: give yours another name.")
+    if not re.fullmatch(r"[\w.-]+", task.name):
+        raise InvalidConfigError(
+            f"A task's name consists of letters, digits, underscores, hyphens and dots; got {task.name!r}."
+        )
+    get_setup(task.robot_setup)
+    if task.name not in _TASKS:
+        _ADDED[task.name] = task
+    return task
+
+
+def added_tasks() -> tuple[Task, ...]:
+    """Those that :func:`add_task` was given."""
+    return tuple(_ADDED.values())
 
 
 def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
@@ -71,10 +112,11 @@ def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
 def resolve(spec: str | Sequence[str]) -> tuple[str, ...]:
     """Task names meant by a preset, a name, several of them separated by commas, or a list of such.
 
-    A task named twice comes once, where it came first.
+    A task named twice comes once, where it came first. Import strings are names too; see :func:`get_task`.
 
     Raises:
         UnknownNameError: for a part that is neither task nor preset.
+        InvalidConfigError: for an import string that stands for no task.
 
     Example:
         >>> resolve("widowx_stack_cube, widowx_carrot_on_plate")
@@ -85,7 +127,8 @@ def resolve(spec: str | Sequence[str]) -> tuple[str, ...]:
     parts = [part.strip() for text in ([spec] if isinstance(spec, str) else spec) for part in text.split(",")]
     names: dict[str, None] = {}
     for part in parts or [""]:
-        if part not in PRESETS and part not in _TASKS:
-            raise UnknownNameError("task", part, [*_TASKS, *PRESETS])
-        names.update(dict.fromkeys(PRESETS.get(part, (part,))))
+        name = get_task(part).name if ":" in part else part
+        if name not in PRESETS and name not in task_names():
+            raise UnknownNameError("task", name, [*task_names(), *PRESETS])
+        names.update(dict.fromkeys(PRESETS.get(name, (name,))))
     return tuple(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -216,6 +217,12 @@ def test_tasks_outside_the_published_tables() -> None:
 def test_what_the_original_does_not_have() -> None:
     with pytest.raises(InvalidConfigError, match="own layouts only; got 'region:3'"):
         episode_of(get_task("widowx_stack_cube"), "default", "region:3")
+    mine = copy.copy(get_task("widowx_stack_cube"))
+    mine.name = "widowx_stack_my_cube"
+    with pytest.raises(
+        InvalidConfigError, match="the benchmark's own tasks only; got widowx_stack_my_cube: choose ano"
+    ):
+        episode_of(mine, "default", "grid:0")
     with pytest.raises(InvalidConfigError, match="handles are never solid"):
         episode_of(TASKS["google_robot_open_drawer"], "solid_handles", "grid:0")
     with pytest.raises(InvalidConfigError, match="layouts 0 to 23"):

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from vlaser_gym.envs.engines.simpler import worker
+from vlaser_gym.envs.engines.simpler.engine import robot_names
 from vlaser_gym.envs.engines.simpler.process import Worker
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks import get_task
 
 SOURCE = Path(worker.__file__).read_text()
 
@@ -34,12 +37,9 @@ def test_it_needs_the_standard_library_and_numpy_and_python_3_8() -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize(
-    ("task", "uid"), [("widowx_stack_cube", "widowx"), ("widowx_put_eggplant_in_basket", "widowx_sink_camera_setup"),
-                      ("google_robot_move_near", "google_robot_static")],
-)  # fmt: skip
-def test_proprioception_is_the_fork_s(golden: Path, task: str, uid: str) -> None:
-    folder = golden / "reset" / task
+@pytest.mark.parametrize("task", ["widowx_stack_cube", "widowx_put_eggplant_in_basket", "google_robot_move_near"])
+def test_proprioception_is_the_fork_s(golden: Path, task: str) -> None:
+    folder, names = golden / "reset" / task, robot_names(get_setup(get_task(task).robot_setup))
     index = json.loads((folder / "index.json").read_text())
     for key, meta in index.items():
         arrays = np.load(folder / f"{key}.npz")
@@ -50,20 +50,21 @@ def test_proprioception_is_the_fork_s(golden: Path, task: str, uid: str) -> None
             get_qpos=lambda arrays=arrays: arrays["qpos"],
             get_qlimits=lambda meta=meta: np.array(meta["joint_limits"]),
         )
-        np.testing.assert_allclose(worker.proprioception(robot, uid), arrays["eef_pos"], atol=2e-6)
+        np.testing.assert_allclose(worker.proprioception(robot, names), arrays["eef_pos"], atol=2e-6)
 
 
-@pytest.mark.parametrize(("uid", "qpos", "limits", "closed"), [
-    ("widowx", [0, 0.037, 0.037], [[0, 1], [0.015, 0.037], [0.015, 0.037]], 0.0),
-    ("widowx", [0, 0.038, 0.038], [[0, 1], [0.015, 0.037], [0.015, 0.037]], 0.0),
-    ("widowx", [0, 0.026, 0.015], [[0, 1], [0.015, 0.037], [0.015, 0.037]], 0.75),
-    ("google_robot_static", [5, 1.3, 0.65, 7, 7], [[-9, 9], [-0.0001, 1.3], [-0.0001, 1.3], [-9, 9], [-9, 9]], 0.75),
-    ("google_robot_static", [5, -0.1, 0.0, 7, 7], [[-9, 9], [-0.0001, 1.3], [-0.0001, 1.3], [-9, 9], [-9, 9]], 0.0),
+@pytest.mark.parametrize(("fingers", "open_at_limit", "qpos", "limits", "closed"), [
+    ([1, 2], True, [0, 0.037, 0.037], [[0, 1], [0.015, 0.037], [0.015, 0.037]], 0.0),
+    ([1, 2], True, [0, 0.038, 0.038], [[0, 1], [0.015, 0.037], [0.015, 0.037]], 0.0),
+    ([1, 2], True, [0, 0.026, 0.015], [[0, 1], [0.015, 0.037], [0.015, 0.037]], 0.75),
+    ([1, 2], False, [5, 1.3, 0.65, 7, 7], [[-9, 9], [-0.0001, 1.3], [-0.0001, 1.3], [-9, 9], [-9, 9]], 0.75),
+    ([1, 2], False, [5, -0.1, 0.0, 7, 7], [[-9, 9], [-0.0001, 1.3], [-0.0001, 1.3], [-9, 9], [-9, 9]], 0.0),
 ])  # fmt: skip
-def test_closedness(uid: str, qpos: list[float], limits: list[list[float]], closed: float) -> None:
+def test_closedness(
+    fingers: list[int], open_at_limit: bool, qpos: list[float], limits: list[list[float]], closed: float
+) -> None:
     robot = SimpleNamespace(get_qpos=lambda: qpos, get_qlimits=lambda: limits)
-    fingers = next(value[2] for name, value in worker.ROBOTS.items() if name in uid)
-    assert worker.closedness(robot, fingers, uid) == pytest.approx(closed)
+    assert worker.closedness(robot, fingers, open_at_limit) == pytest.approx(closed)
 
 
 def test_only_numbers_are_told() -> None:

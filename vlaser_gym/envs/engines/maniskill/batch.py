@@ -19,7 +19,7 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Reading
 from vlaser_gym.envs.engines.maniskill.contacts import Contacts, check_contacts
 from vlaser_gym.envs.engines.maniskill.physics import blocked_speed, substep_picks
-from vlaser_gym.envs.engines.maniskill.scene import GRIPS, Scene, body_of, build_scene, joints_of
+from vlaser_gym.envs.engines.maniskill.scene import Scene, body_of, build_scene, joints_of, numbers_of
 from vlaser_gym.envs.engines.maniskill.start import Start, Targets
 from vlaser_gym.envs.robots import RobotSetup, get_setup
 from vlaser_gym.envs.tasks import get_task
@@ -246,7 +246,7 @@ class _Slot:
         self.start = start
         setup = get_setup(scene.task.robot_setup)
         moving, joints = setup.robot.moving_joints, list(joints_of(scene.robot))
-        self._speed = GRIPS[setup.robot.name].speed
+        self._speed = numbers_of(setup.robot).speed
         self._limits = np.array([(joint.lower, joint.upper) for joint in moving], np.float32).T
         #: Index of each joint of ours, and of each drawer, in the arrays of articulations.
         self._robot = system.articulation_row(scene.robot), np.array([joints.index(j.name) for j in moving])

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import Ints, Placement, Reading
+from vlaser_gym.envs.engines.base import Ints, Placement, Reading, refuse_other_cameras
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.maniskill.start import SceneKey, Start, Targets
-from vlaser_gym.envs.robots import DriveTargets, get_setup
+from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets, get_setup
 from vlaser_gym.errors import InvalidConfigError, SimulationError, UnknownNameError
 
 #: Module of the worker processes.
@@ -46,6 +46,7 @@ class ManiskillEngine:
     """
 
     name = "maniskill"
+    policy_camera_only = True
 
     def __init__(
         self,
@@ -111,8 +112,9 @@ class ManiskillEngine:
             readings.append(reading)
         return readings
 
-    def images(self, lanes: Ints) -> NDArray[np.uint8]:
-        """Pictures of the robot's camera, ``[B, H, W, 3]``."""
+    def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
+        """Pictures of the policy's camera, ``[B, H, W, 3]``."""
+        refuse_other_cameras(self.name, [camera])
         readings = zip(lanes.tolist(), self.read(lanes), strict=True)
         return np.stack(self._ask(self._artists, "draw", [(lane, self._state(lane, seen)) for lane, seen in readings]))
 

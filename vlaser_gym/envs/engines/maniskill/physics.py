@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Reading
 from vlaser_gym.envs.engines.maniskill.scene import (
-    GRIPS,
     Scene,
     body_of,
     build_scene,
     joints_of,
     links_of,
     make_pose,
+    numbers_of,
     part_of,
 )
 from vlaser_gym.envs.engines.maniskill.start import Start, Targets
@@ -49,7 +49,7 @@ class Simulation:
         self._columns = np.array([order.index(joint.name) for joint in setup.robot.moving_joints])
         # The original's PhysX clamps drive targets to the joint's limits; this one drives on until it meets them.
         self._limits = np.array([(joint.lower, joint.upper) for joint in setup.robot.moving_joints], np.float32).T
-        self._fingers = _Fingers(scene, setup.robot) if GRIPS[setup.robot.name].speed else None
+        self._fingers = _Fingers(scene, setup.robot) if numbers_of(setup.robot).speed else None
         self._queries = [_Query(query, scene) for query in scene.task.contacts_of(start.key.cast)]
         self._cabinet = {} if scene.cabinet is None else joints_of(scene.cabinet)
         self.put(start)
@@ -132,17 +132,19 @@ class Finger(NamedTuple):
 def fingers_of(scene: Scene) -> list[Finger]:
     """The finger joints whose reported speed depends on what they press on; none for most robots."""
     robot, links = get_setup(scene.task.robot_setup).robot, links_of(scene.robot)
-    if not GRIPS[robot.name].speed:
+    if not numbers_of(robot).speed:
         return []
     return [
-        Finger(column, joint, [links[name] for name in _carried(robot, joint)])
+        Finger(column, joint, [links[name] for name in robot.carried_by(joint.name)])
         for column, joint in enumerate(robot.moving_joints)
         if joint.name in robot.gripper_joints
     ]
 
 
 def blocked_speed(joint: Joint, gap: float, lag: float, speed: float) -> float:
-    """What the original reports as the speed of a finger that presses on something (see :class:`.scene.Grip`).
+    """What the original reports as the speed of a finger that presses on something.
+
+    See ``speed`` of :class:`~vlaser_gym.envs.robots.ManiskillNumbers`.
 
     Args:
         joint: the finger's.
@@ -158,7 +160,7 @@ class _Fingers:
 
     def __init__(self, scene: Scene, robot: Robot) -> None:
         joints = joints_of(scene.robot)
-        self._speed, self._robot = GRIPS[robot.name].speed, list(scene.robot.links)
+        self._speed, self._robot = numbers_of(robot).speed, list(scene.robot.links)
         self._fingers = [(finger, joints[finger.joint.name]) for finger in fingers_of(scene)]
 
     def correct(self, qvel: NDArray[np.float64], qpos: NDArray[np.float64], contacts: list[Any]) -> None:
@@ -175,15 +177,6 @@ class _Fingers:
         if other is None or other in self._robot:
             return False
         return any(np.linalg.norm(point.impulse) > PRESSING for point in contact.points)
-
-
-def _carried(robot: Robot, joint: Joint) -> list[str]:
-    """Links that a joint moves, down to the next moving ones."""
-    names = [joint.child]
-    for other in robot.joints:
-        if other.kind == "fixed" and other.parent in names:
-            names.append(other.child)
-    return names
 
 
 class _Query:

@@ -20,12 +20,13 @@ from sapien import physx
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.maniskill.start import SceneKey
 from vlaser_gym.envs.engines.maniskill.vulkan import render_system
-from vlaser_gym.envs.robots import Robot, get_setup
+from vlaser_gym.envs.robots import ManiskillNumbers, Robot, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import ObjectSpec, Task
 from vlaser_gym.envs.tasks.cabinet import DRAWER, JOINT_DAMPING, JOINT_FRICTION, ORIGIN
 from vlaser_gym.envs.tasks.google import TABLE_AREA, TABLE_HEIGHT
 from vlaser_gym.envs.tasks.variants import Variant
+from vlaser_gym.errors import InvalidConfigError
 
 #: Material of everything that has none of its own: static and dynamic friction, restitution.
 _DEFAULT_MATERIAL = (1.0, 1.0, 0.0)
@@ -36,43 +37,12 @@ _IGNORE_GROUP = 2
 #: Stage mesh of each scenery that stands for itself, where it stands, and the box in its place: x, y, top (m).
 STAGE_ROTATION = (0.7071068, 0.7071068, 0.0, 0.0)
 THICKNESS = 0.04
-_DESCRIPTIONS = {
-    "widowx": "widowx_description/wx250s.urdf",
-    "google_robot": "googlerobot_description/google_robot_meta_sim_fix_wheel_fix_fingertip{}.urdf",
-}
-
-
-@dataclass(frozen=True)
-class Grip:
-    """How the drives of a robot's fingers press, as the original's older PhysX has it.
-
-    There, a drive that meets resistance delivers only a share of its force: in each of the solver's 25 iterations it is
-    damped as if the finger moved freely. In free motion nothing of this is seen, because stiffness and damping are
-    lowered alike.
-
-    Attributes:
-        share: measured on recorded impulses of held objects (cube 0.0128 N s in 2 ms, can 0.303 N s in 1.95 ms).
-        rotor: inertia (kg m^2 or kg) added to the finger joints; it delays them by less than a physics substep, and
-            without it light fingers on stiff drives make today's solver throw the arm about.
-        speed: joint speed that the original reports per unit of blocked drive force (rad/s per N m). The Google
-            Robot's finger motion is planned on from the measured speed, and so keeps pressing from step to step.
-        meet: joint position (rad) at which empty fingers stop each other in the middle; None where their joint limits
-            do so before. Here a limit stands for that contact: today's solver lets the tips slip past each other.
-    """
-
-    share: float
-    rotor: float = 0.0
-    speed: float = 0.0
-    meet: float | None = None
-
 
 #: Rotor inertia of the other joints, as a share of damping times substep. Today's solver applies drives after contacts
 #: in each iteration, so that a light joint on a strong drive creeps along what holds it (the forearm pressed against
 #: the robot's base by 0.35 rad/s, where the original's stays). With this it creeps by 0.01 rad/s, whatever the share
 #: between 0.1 and 1; moving freely it lags by less than half a substep.
 _ROTOR = 0.3
-
-GRIPS = {"widowx": Grip(0.64), "google_robot": Grip(0.265, rotor=0.0156, speed=0.035, meet=1.0732)}
 
 
 @dataclass(frozen=True)
@@ -169,12 +139,12 @@ def _add_robot(scene: ManiSkillScene, task: Task, look: Variant, pack: AssetPack
     loader = scene.create_urdf_loader()
     loader.name = robot.name
     # Files of several parts have a hull for each; STL files hold one part.
-    loader.load_multiple_collisions_from_file = robot.name != "widowx"
+    loader.load_multiple_collisions_from_file = numbers_of(robot).hull_per_part
     for link, friction, radius in _surfaces(robot):
         loader.set_link_material(link, friction, friction, 0.0)
         loader.set_link_patch_radius(link, radius)
         loader.set_link_min_patch_radius(link, radius)
-    builder = loader.parse(str(pack.robot(_DESCRIPTIONS[robot.name].format(suffix))))["articulation_builders"][0]
+    builder = loader.parse(str(pack.robot(robot.description.format(suffix))))["articulation_builders"][0]
     # Both fingers are driven; the original ignores the description's coupling of them.
     builder.mimic_joint_records.clear()
     _ignore_collisions(builder, robot)
@@ -185,7 +155,7 @@ def _add_robot(scene: ManiSkillScene, task: Task, look: Variant, pack: AssetPack
 
 
 def _set_drives(articulation: Any, robot: Robot, substep: float) -> None:
-    joints, grip = joints_of(articulation), GRIPS[robot.name]
+    joints, grip = joints_of(articulation), numbers_of(robot)
     for joint in robot.moving_joints:
         drive, is_finger = joints[joint.name], joint.name in robot.gripper_joints
         share = grip.share if is_finger else 1.0
@@ -193,8 +163,23 @@ def _set_drives(articulation: Any, robot: Robot, substep: float) -> None:
         drive.set_friction(0.0)
         rotor = grip.rotor if is_finger else _ROTOR * joint.kd * substep
         drive.set_armature(np.array([rotor], np.float32))
-        if is_finger and grip.meet is not None:
-            drive.set_limits(np.array([[joint.lower, grip.meet]], np.float32))
+        if is_finger and robot.fingers_meet is not None:
+            # A limit stands for the fingers' contact: today's solver lets the tips slip past each other.
+            drive.set_limits(np.array([[joint.lower, robot.fingers_meet]], np.float32))
+
+
+def numbers_of(robot: Robot) -> ManiskillNumbers:
+    """What this engine must know of a robot.
+
+    Raises:
+        InvalidConfigError: if the robot does not say it.
+    """
+    if robot.maniskill is None:
+        raise InvalidConfigError(
+            f"engine=maniskill needs numbers of the robot {robot.name}: give its Robot a ManiskillNumbers(...), "
+            "or choose another engine."
+        )
+    return robot.maniskill
 
 
 def _surfaces(robot: Robot) -> Iterator[tuple[str, float, float]]:
@@ -207,7 +192,7 @@ def _surfaces(robot: Robot) -> Iterator[tuple[str, float, float]]:
 def _ignore_collisions(builder: Any, robot: Robot) -> None:
     links = {link.name: link for link in builder.link_builders}
     groups: list[tuple[str, ...]] = list(robot.collision_exclusions)
-    if GRIPS[robot.name].meet is not None:
+    if robot.fingers_meet is not None:
         groups.append((*robot.finger_links, *(name for name, _, _ in robot.surfaces)))
     for bit, names in enumerate(groups):
         for name in names:

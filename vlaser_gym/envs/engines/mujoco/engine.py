@@ -15,7 +15,7 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading
 from vlaser_gym.envs.engines.mujoco.rendering import Job, RenderPool, SceneKey
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
-from vlaser_gym.envs.robots import DriveTargets
+from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.errors import SimulationError
@@ -104,15 +104,15 @@ class MujocoEngine:
             readings.append(self._pools[key].read(int(lane)))
         return readings
 
-    def images(self, lanes: Ints) -> NDArray[np.uint8]:
-        """Pictures of the robot's camera, ``[B, H, W, 3]``; the array is the caller's."""
+    def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
+        """Pictures of a camera of the robot, ``[B, H, W, 3]``; the array is the caller's."""
         if self._renderer is None:
             self._renderer = RenderPool(self._num_lanes, self._render_processes, assets=self._assets)
         jobs = []
         for lane in lanes:
             key = self._keys[lane]
             assert key is not None
-            jobs.append(Job(key, self._pools[key].batch.qpos[lane], self._pools[key].base_pose(int(lane))))
+            jobs.append(Job(key, self._pools[key].batch.qpos[lane], self._pools[key].base_pose(int(lane)), camera))
         return self._renderer.render(jobs)
 
     def get_state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
 from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View, mapped
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
+from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
 
@@ -23,18 +24,20 @@ _MOST_SCENES = 32
 
 
 class _Artist:
-    """One scene's model, data and OpenGL context."""
+    """One scene's model, data and OpenGL context, for one of its cameras.
 
-    def __init__(self, key: SceneKey, view: View) -> None:
-        task, own_camera = get_task(key.task), view.camera is None
+    Photographs are of what the policy's camera sees: they stand behind the foreground of its pictures only.
+    """
+
+    def __init__(self, key: SceneKey, camera_name: str, view: View) -> None:
+        task, is_policy = get_task(key.task), camera_name == POLICY_CAMERA
         pack = AssetPack(view.assets) if key.look == "original" else None
-        photograph = pack is not None and own_camera and bool(task.photograph(key.variant))
-        scene = build_scene(task, key.variant, key.look, key.cast, pack, photograph)
+        photograph = pack is not None and is_policy and bool(task.photograph(key.variant))
+        scene = build_scene(task, key.variant, key.look, key.cast, pack, photograph, whole_robot=not is_policy)
+        camera = get_setup(task.robot_setup).cameras[camera_name]
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
         self.base = scene.base
-        self.camera = scene.camera if view.camera is None else view.camera
-        width, height = self.model.cam_resolution[self.model.camera(self.camera).id]
-        self.size = int(height), int(width)
+        self.camera, self.size = camera.name, (camera.height, camera.width)
         self._backdrop: Backdrop | None = None
         if photograph and pack is not None and not view.keyed:
             self._backdrop = Backdrop(task, key.variant, pack, self.size)
@@ -73,35 +76,33 @@ class _Artist:
 
 class _Server:
     def __init__(self) -> None:
-        self._artists: dict[SceneKey, _Artist] = {}
+        self._artists: dict[tuple[SceneKey, str], _Artist] = {}
         self._view = View()
-        self._frames: NDArray[np.uint8] | None = None
+        self._pixels: NDArray[np.uint8] | None = None
 
     def answer(self, command: str, *arguments: Any) -> Any:
-        """``size`` of a scene's pictures ``(H, W)``; ``open`` shared memory for them; ``render`` jobs into it."""
-        handlers: dict[str, Callable[..., Any]] = {"size": self._size, "open": self._open, "render": self._render}
+        """``open`` shared memory for pictures; ``render`` jobs into it."""
+        handlers: dict[str, Callable[..., Any]] = {"open": self._open, "render": self._render}
         return handlers[command](*arguments)
 
-    def _artist(self, key: SceneKey) -> _Artist:
-        """The scene's artist; of the many scenes of a protocol those used last are kept."""
+    def _artist(self, job: Job) -> _Artist:
+        """Who draws it; of the many scenes of a protocol those used last are kept."""
+        key = job.key, job.camera
         if key not in self._artists and len(self._artists) >= _MOST_SCENES:
             self._artists.pop(next(iter(self._artists))).close()
-        artist = self._artists.pop(key, None) or _Artist(key, self._view)
+        artist = self._artists.pop(key, None) or _Artist(*key, self._view)
         self._artists[key] = artist
         return artist
 
-    def _size(self, key: SceneKey, view: View) -> tuple[int, int]:
+    def _open(self, memory: int, size: int, view: View) -> None:
         self._view = view
-        return self._artist(key).size
+        self._pixels = mapped(memory, size)
 
-    def _open(self, memory: int, shape: tuple[int, ...], view: View) -> None:
-        self._view = view
-        self._frames = mapped(memory, shape)
-
-    def _render(self, jobs: list[tuple[int, Job]]) -> None:
-        assert self._frames is not None
+    def _render(self, shape: tuple[int, int, int], jobs: list[tuple[int, Job]]) -> None:
+        assert self._pixels is not None
+        size = int(np.prod(shape))
         for slot, job in jobs:
-            self._artist(job.key).draw(job, self._frames[slot])
+            self._artist(job).draw(job, self._pixels[slot * size : (slot + 1) * size].reshape(shape))
 
 
 def _no_context(error: Exception) -> str:

@@ -20,6 +20,7 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.mujoco.original.backdrop import is_key
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
+from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
 
@@ -36,23 +37,35 @@ class SceneKey(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A picture to make: the scene, its ``qpos``, and the robot's base pose ``[7]`` where layouts bring their own."""
+    """A picture to make.
+
+    Attributes:
+        key: the scene.
+        qpos: its state.
+        base: the robot's base pose ``[7]`` where layouts bring their own.
+        camera: name of the robot's camera.
+    """
 
     key: SceneKey
     qpos: NDArray[np.float64]
     base: NDArray[np.float64] | None = None
+    camera: str = POLICY_CAMERA
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the picture."""
+        camera = get_setup(get_task(self.key.task).robot_setup).cameras[self.camera]
+        return camera.height, camera.width, 3
 
 
 class View(NamedTuple):
     """What all pictures of a pool share.
 
     Attributes:
-        camera: its name; None for the robot's own.
         assets: directory of the asset pack; None for the user's cache.
         keyed: the backdrop's key is left where a photograph would be put.
     """
 
-    camera: str | None = None
     assets: str | None = None
     keyed: bool = False
 
@@ -63,7 +76,6 @@ class RenderPool:
     Args:
         num_slots: most pictures per call.
         processes: None for one per usable core, at most four and no more than there are slots.
-        camera: camera name; None for the robot's own. Photographs stand behind the foreground in the robot's own only.
         assets: directory of the asset pack, for the look ``"original"``; None for the user's cache.
         keyed: leave the backdrop's key where a photograph would be put.
     """
@@ -72,7 +84,6 @@ class RenderPool:
         self,
         num_slots: int,
         processes: int | None = None,
-        camera: str | None = None,
         assets: str | None = None,
         keyed: bool = False,
     ) -> None:
@@ -81,52 +92,51 @@ class RenderPool:
         # Memory without a name: whatever happens to the processes, nothing stays behind.
         self._memory = os.memfd_create("vlaser_gym")
         self._slots = num_slots
-        self._view = View(camera, assets, keyed)
-        self._frames: NDArray[np.uint8] | None = None
+        self._view = View(assets, keyed)
+        self._pixels: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._workers = [_Worker(self._memory) for _ in range(count)]
 
     def render(self, jobs: Sequence[Job]) -> NDArray[np.uint8]:
-        """One picture ``[H, W, 3]`` per job, stacked; a fresh array.
+        """One picture ``[H, W, 3]`` per job, stacked; a fresh array. All jobs are for cameras of one size.
 
         Raises:
             RenderingUnavailableError: if no OpenGL driver can make pictures here.
         """
-        if self._frames is None:
-            self._frames = self._open(jobs[0].key)
+        shape = jobs[0].shape
+        size = int(np.prod(shape))
+        if self._slots * size > len(self._pixels):
+            self._open(self._slots * size)
         shares = np.array_split(np.arange(len(jobs)), len(self._workers))
         busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if len(share)]
         for worker, share in busy:
-            worker.send(("render", [(int(i), jobs[i]) for i in share]))
+            worker.send(("render", shape, [(int(i), jobs[i]) for i in share]))
         for worker, _ in busy:
             worker.receive()
-        return np.array(self._frames[: len(jobs)])
+        return np.array(self._pixels[: len(jobs) * size].reshape(len(jobs), *shape))
 
-    def _open(self, key: SceneKey) -> NDArray[np.uint8]:
-        """Ask one process for the picture's size, map the memory, tell all processes."""
-        self._workers[0].send(("size", key, self._view))
-        height, width = self._workers[0].receive()
-        shape = (self._slots, height, width, 3)
-        os.ftruncate(self._memory, int(np.prod(shape)))
+    def _open(self, size: int) -> None:
+        """Give the memory that many bytes, map it, tell all processes."""
+        os.ftruncate(self._memory, size)
         for worker in self._workers:
-            worker.send(("open", self._memory, shape, self._view))
+            worker.send(("open", self._memory, size, self._view))
         for worker in self._workers:
             worker.receive()
-        return mapped(self._memory, shape)
+        self._pixels = mapped(self._memory, size)
 
     def close(self) -> None:
         """End the processes and free the memory."""
         for worker in self._workers:
             worker.close()
         self._workers = []
-        self._frames = None
+        self._pixels = np.zeros(0, np.uint8)
         if self._memory >= 0:
             os.close(self._memory)
         self._memory = -1
 
 
-def mapped(memory: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The memory behind a descriptor as an array; it stays mapped as long as the array lives."""
-    return np.frombuffer(mmap.mmap(memory, int(np.prod(shape))), np.uint8).reshape(shape)
+def mapped(memory: int, size: int) -> NDArray[np.uint8]:
+    """The memory behind a descriptor as an array of bytes; it stays mapped as long as the array lives."""
+    return np.frombuffer(mmap.mmap(memory, size), np.uint8)
 
 
 class SceneRenderer:
@@ -150,14 +160,18 @@ class SceneRenderer:
         self._keyed: RenderPool | None = None
         self._scenes: dict[SceneKey, Scene] = {}
 
-    def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
+    def frame(
+        self, task: str, variant: str, state: Mapping[str, ArrayLike], camera: str = POLICY_CAMERA
+    ) -> NDArray[np.uint8]:
         """``[H, W, 3]`` picture of a state with the names that :meth:`Lane.state` gives it."""
-        return np.asarray(self.frames(task, variant, [state])[0])
+        return np.asarray(self.frames(task, variant, [state], camera)[0])
 
-    def frames(self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]]) -> NDArray[np.uint8]:
-        """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task."""
+    def frames(
+        self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]], camera: str = POLICY_CAMERA
+    ) -> NDArray[np.uint8]:
+        """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task, by a camera of its robot."""
         keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
-        return self._pool.render([self._job(key, state) for key, state in zip(keys, states, strict=True)])
+        return self._pool.render([self._job(key, state, camera) for key, state in zip(keys, states, strict=True)])
 
     def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
         """``[H, W]``: where :meth:`frame` shows robot, objects or cabinet, not the photograph (look ``"original"``)."""
@@ -166,7 +180,7 @@ class SceneRenderer:
         key = SceneKey(task, variant, self.look, _cast_of(task, variant, state))
         return ~is_key(self._keyed.render([self._job(key, state)])[0])
 
-    def _job(self, key: SceneKey, state: Mapping[str, ArrayLike]) -> Job:
+    def _job(self, key: SceneKey, state: Mapping[str, ArrayLike], camera: str = POLICY_CAMERA) -> Job:
         task = get_task(key.task)
         if key not in self._scenes:
             self._scenes[key] = build_scene(task, key.variant, cast=key.cast)
@@ -177,7 +191,7 @@ class SceneRenderer:
         joints = {name: float(np.asarray(state[f"joint/{name}"])) for name in scene.joint_qpos}
         row = np.array(scene.model.qpos0)
         write_qpos(scene, row, np.asarray(state["qpos"], np.float64), poses, joints)
-        return Job(key, row, None if scene.base < 0 else np.asarray(state["base_pose"], np.float64))
+        return Job(key, row, None if scene.base < 0 else np.asarray(state["base_pose"], np.float64), camera)
 
     def close(self) -> None:
         """End the processes."""

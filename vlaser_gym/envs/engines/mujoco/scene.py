@@ -1,4 +1,4 @@
-"""Builds the MuJoCo model of a scene: robot, objects, scenery, camera, drives, contact sensors.
+"""Builds the MuJoCo model of a scene: robot, objects, scenery, cameras, drives, contact sensors.
 
 Contact friction. PhysX averages the coefficients of two bodies, MuJoCo takes the larger one. With finger 1.25, scenery
 and other links 0.75, objects 0.5 the larger one *is* the original's average wherever an object is touched: finger and
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import mujoco
 import numpy as np
@@ -17,31 +18,17 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.mujoco import google_geoms, robot_geoms
 from vlaser_gym.envs.engines.mujoco.objects import add_object
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
 from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
 from vlaser_gym.envs.robots.base import Joint
 from vlaser_gym.envs.tasks.base import ContactQuery, Layout, ObjectSpec, Task
 from vlaser_gym.envs.tasks.variants import Variant
+from vlaser_gym.registry import import_string
 
-#: Physics substeps of a control step, by robot. The original takes 100 of 2 ms and 171 of 1.95 ms.
-_SUBSTEPS = {"widowx": 50, "google_robot": 57}
-#: Impedance of contacts (smallest, largest) and weight of friction against normal forces, by robot. The Google Robot's
-#: fingers press a 20 g can with hundreds of newtons: it sinks in and slips out of softer contacts.
-_IMPEDANCE = {"widowx": (0.95, 0.99), "google_robot": (0.99, 0.999)}
-_FRICTION_WEIGHT = {"widowx": 10.0, "google_robot": 100.0}
-#: Rolling friction of objects (m), by robot. An orange on a hull good to a millimetre would roll off its place.
-_ROLLING_FRICTION = {"widowx": 0.0, "google_robot": 0.001}
-#: Which shapes a robot's links have.
-_LINK_GEOMS = {"widowx": robot_geoms.add_link_geoms, "google_robot": google_geoms.add_link_geoms}
-#: Joint position (rad) at which empty fingers meet, by robot, where their joint limits do not stop them before.
-_FINGERS_MEET = {"google_robot": 1.0732}
 _OBJECT_FRICTION, _DEFAULT_FRICTION, _OBJECT_DAMPING = 0.5, 1.0, 0.1
 #: Rotor inertia as a share of damping times physics step.
 _ROTOR_INERTIA = 0.7
-#: The largest picture that renderers are asked for (pixels).
-_MAX_WIDTH, _MAX_HEIGHT = 640, 512
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -61,7 +48,7 @@ class Scene:
             stiffness of each joint's drive.
         base: index of the robot's base among the mocap bodies; -1 where it cannot be moved.
         sensors: first index of each contact query's force in ``sensordata`` (three numbers, N, world frame).
-        camera: name of the robot's camera.
+        camera: name of the policy's camera.
         substeps: physics substeps of a control step.
     """
 
@@ -87,6 +74,7 @@ def build_scene(
     cast: str | None = None,
     assets: AssetPack | None = None,
     photograph: bool = False,
+    whole_robot: bool = False,
 ) -> Scene:
     """Compile the scene of a task in one of its variants.
 
@@ -96,6 +84,7 @@ def build_scene(
         cast: which objects play; None for the first layout's.
         assets: the original's files; for the look ``"original"``.
         photograph: a photograph will be put behind the foreground of pictures (look ``"original"``).
+        whole_robot: also links that the policy's camera never sees are seen (look ``"original"``).
 
     Raises:
         MissingAssetError: if the look needs files that are not there.
@@ -105,8 +94,7 @@ def build_scene(
     cast = first.cast if cast is None else cast
     objects = task.objects_of(cast)
     spec = mujoco.MjSpec()
-    _set_options(spec, 1.0 / (setup.control_hz * _SUBSTEPS[setup.robot.name]))
-    spec.option.impratio = _FRICTION_WEIGHT[setup.robot.name]
+    _set_options(spec, setup)
     # Layouts that bring a base pose of their own share the scene: there the base is put in place at reset.
     _add_robot(spec, setup, appearance, movable=first.base_pose is not None)
     add_scenery(spec, task.scenery, appearance)
@@ -117,36 +105,46 @@ def build_scene(
     _set_contacts(spec, setup.robot)
     _pair_fingers_with_cabinet(spec, setup.robot)
     _stop_fingers(spec, setup.robot)
-    _add_camera(spec, setup.camera)
+    for camera in setup.cameras.values():
+        _add_camera(spec, camera)
     for i, query in enumerate(task.contacts_of(cast)):
         _add_contact_sensor(spec, f"contact{i}", query)
     if look == "original":
-        _dress(spec, task, appearance, cast, assets, photograph)
+        _dress(spec, task, appearance, cast, assets, photograph, whole_robot)
     scene = _index(spec.compile(), setup, objects, first, len(task.contacts_of(cast)))
     _set_damping(scene, objects)
     return scene
 
 
 def _dress(
-    spec: mujoco.MjSpec, task: Task, appearance: Variant, cast: str, assets: AssetPack | None, photograph: bool
+    spec: mujoco.MjSpec,
+    task: Task,
+    appearance: Variant,
+    cast: str,
+    assets: AssetPack | None,
+    photograph: bool,
+    whole_robot: bool,
 ) -> None:
     # Reading meshes takes a library that nothing else here needs.
     from vlaser_gym.envs.engines.mujoco.original.dress import dress  # noqa: PLC0415
 
-    dress(spec, task, appearance, cast, assets or AssetPack(), photograph=photograph)
+    dress(spec, task, appearance, cast, assets or AssetPack(), photograph=photograph, whole_robot=whole_robot)
 
 
-def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
+def _set_options(spec: mujoco.MjSpec, setup: RobotSetup) -> None:
+    numbers = setup.robot.mujoco
     spec.modelname = "vlaser_gym"
     spec.compiler.degree = False
     spec.compiler.balanceinertia = True
     option = spec.option
-    option.timestep = timestep
+    option.timestep = 1.0 / (setup.control_hz * numbers.substeps)
+    option.impratio = numbers.friction_weight
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     # A diverged simulation must be seen, not silently reset.
     option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = _MAX_WIDTH, _MAX_HEIGHT
+    spec.visual.global_.offwidth = max(camera.width for camera in setup.cameras.values())
+    spec.visual.global_.offheight = max(camera.height for camera in setup.cameras.values())
     # In software GL, shadow maps and multisampling cost more than everything else together.
     spec.visual.quality.shadowsize, spec.visual.quality.offsamples = 0, 0
     spec.visual.map.znear, spec.visual.map.zfar = 0.01, 10.0
@@ -155,6 +153,7 @@ def _set_options(spec: mujoco.MjSpec, timestep: float) -> None:
 
 def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, appearance: Variant, movable: bool) -> None:
     robot = setup.robot
+    add_link_geoms = import_string(robot.mujoco.shapes, f"MujocoNumbers.shapes of the robot {robot.name}")
     joints = {joint.child: joint for joint in robot.joints}
     bodies: dict[str, mujoco.MjsBody] = {}
     for link in robot.links:
@@ -172,7 +171,7 @@ def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, appearance: Variant, mova
             body.pos, body.quat = setup.base_pose[:3], setup.base_pose[3:]
         else:
             _add_joint(spec, body, joint)
-        _LINK_GEOMS[robot.name](spec, body, link.name, appearance.robot_colour)
+        add_link_geoms(spec, body, link.name, appearance.robot_colour)
         bodies[link.name] = body
     for a, b in _never_colliding(robot):
         spec.add_exclude(bodyname1=f"link:{a}", bodyname2=f"link:{b}")
@@ -241,13 +240,13 @@ def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
             geom.priority = 1
         elif body.startswith("object:"):
             friction = _OBJECT_FRICTION
-            roll = _ROLLING_FRICTION[robot.name]
+            roll = robot.mujoco.rolling_friction
         else:
             friction = (_DEFAULT_FRICTION + _OBJECT_FRICTION) / 2
         geom.friction = (friction, twist, roll)
         geom.condim = 6 if roll else 4 if twist else 3
         geom.solref = (2 * spec.option.timestep, 1.0)
-        geom.solimp = (*_IMPEDANCE[robot.name], 0.001, 0.5, 2.0)
+        geom.solimp = (*robot.mujoco.impedance, 0.001, 0.5, 2.0)
 
 
 def _pair_fingers_with_cabinet(spec: mujoco.MjSpec, robot: Robot) -> None:
@@ -269,18 +268,16 @@ def _stop_fingers(spec: mujoco.MjSpec, robot: Robot) -> None:
     Their tips would meet edge to edge, where a contact has no clear direction: they slip past each other. A limit on
     the sum of their joint positions presses on both alike.
     """
-    meeting = _FINGERS_MEET.get(robot.name)
-    if meeting is None:
+    if robot.fingers_meet is None:
         return
-    stop = spec.add_tendon(name="fingers", limited=True, range=(-1.0, 2 * meeting))
+    stop = spec.add_tendon(name="fingers", limited=True, range=(-1.0, 2 * robot.fingers_meet))
     stop.solref_limit, stop.solimp_limit = (4 * spec.option.timestep, 1.0), (0.99, 0.999, 1e-3, 0.5, 2.0)
     for joint in robot.gripper_joints:
         stop.wrap_joint(joint, 1.0)
-    links = {body.name for body in spec.bodies if body.name.startswith("link:link_finger")}
-    for one in sorted(links):
-        for other in sorted(links):
-            if one < other and one.rpartition("_")[2] != other.rpartition("_")[2]:
-                spec.add_exclude(bodyname1=one, bodyname2=other)
+    finger_of = {f"link:{link}": joint for joint in robot.gripper_joints for link in robot.carried_by(joint)}
+    for one, other in combinations(sorted(finger_of), 2):
+        if finger_of[one] != finger_of[other]:
+            spec.add_exclude(bodyname1=one, bodyname2=other)
 
 
 def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
@@ -347,7 +344,7 @@ def _index(
         base=int(model.body(f"link:{setup.robot.links[0].name}").mocapid[0]),
         sensors=np.array(sensors, np.int64),
         camera=setup.camera.name,
-        substeps=_SUBSTEPS[setup.robot.name],
+        substeps=setup.robot.mujoco.substeps,
     )
 
 

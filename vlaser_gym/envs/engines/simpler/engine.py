@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict
-from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, nearest_episode
+from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading, Verdict, refuse_other_cameras
+from vlaser_gym.envs.engines.simpler.episodes import Episode, episode_of, nearest_episode, numbers_of
 from vlaser_gym.envs.engines.simpler.process import Worker, find_interpreter
 from vlaser_gym.envs.engines.simpler.settings import check_given
 from vlaser_gym.envs.engines.simpler.starts import REACH, TURN, departures
-from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots import POLICY_CAMERA, RobotSetup, get_setup
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError
 
@@ -62,6 +62,7 @@ class SimplerEngine:
     """
 
     name = "simpler"
+    policy_camera_only = True
 
     def __init__(
         self,
@@ -110,8 +111,10 @@ class SimplerEngine:
             self._greet(lane)
         for lane, placement, episode in zip(lanes, placements, episodes, strict=True):
             state = None if placement.name else _state(placement)
-            command = {"do": "place", "episode": asdict(episode), "state": state, "rebuild": self._rebuild}
-            self._worker(lane).ask(command, f"the beginning of {_named(placement)}")
+            robot = robot_names(get_setup(placement.task.robot_setup))
+            command = {"do": "place", "episode": asdict(episode), "robot": robot, "state": state}
+            about = f"the beginning of {_named(placement)}"
+            self._worker(lane).ask({**command, "rebuild": self._rebuild}, about)
         for row, told in self._answers(lanes):
             reading = _reading(placements[row], told)
             self._check_start(lanes[row], placements[row], told)
@@ -164,19 +167,20 @@ class SimplerEngine:
         """States of ``lanes``, with the original's own verdicts."""
         return [self._episode(lane).reading for lane in lanes]
 
-    def images(self, lanes: Ints) -> NDArray[np.uint8]:
-        """What the robot's camera saw after the last control step, ``[B, H, W, 3]``."""
+    def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
+        """What the policy's camera saw after the last control step, ``[B, H, W, 3]``."""
+        refuse_other_cameras(self.name, [camera])
         for lane in lanes:
             self._worker(lane).ask({"do": "picture"}, f"the picture of {_named(self._episode(lane).placement)}")
         pictures = []
         for row, told in self._answers(lanes):
-            camera = get_setup(self._episode(lanes[row]).placement.task.robot_setup).camera
-            if told["shape"] != [camera.height, camera.width, 3]:
+            seen = get_setup(self._episode(lanes[row]).placement.task.robot_setup).camera
+            if told["shape"] != [seen.height, seen.width, 3]:
                 raise InvalidConfigError(
-                    f"Expected pictures of shape {(camera.height, camera.width, 3)} of the original; got "
+                    f"Expected pictures of shape {(seen.height, seen.width, 3)} of the original; got "
                     f"{tuple(told['shape'])}: its installation is not the one that this engine knows."
                 )
-            pictures.append(self._worker(lanes[row]).picture(camera.height, camera.width))
+            pictures.append(self._worker(lanes[row]).picture(seen.height, seen.width))
         return np.stack(pictures)
 
     def get_state(self) -> dict[str, Any]:
@@ -251,6 +255,19 @@ class SimplerEngine:
 
 def _named(placement: Placement) -> str:
     return f"{placement.task.name}/{placement.variant}/{placement.name or 'a state of its own'}"
+
+
+def robot_names(setup: RobotSetup) -> dict[str, Any]:
+    """What the worker must know of a robot, whose joints the original orders as we do."""
+    robot, numbers = setup.robot, numbers_of(setup.robot)
+    order = [joint.name for joint in robot.moving_joints]
+    return {
+        "tcp": robot.tcp_link,
+        "base": robot.links[0].name,
+        "camera": setup.camera.name,
+        "fingers": [order.index(name) for name in robot.gripper_joints],
+        "open_at_limit": numbers.open_at_limit,
+    }
 
 
 def _state(placement: Placement) -> dict[str, Any]:

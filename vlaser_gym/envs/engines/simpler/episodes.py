@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.robots import Robot, SimplerNumbers, get_setup
+from vlaser_gym.envs.tasks import GOOGLE_TASKS, widowx
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
 from vlaser_gym.envs.tasks.drawers import ROBOT_POSES, DrawerTask
@@ -26,17 +28,10 @@ from vlaser_gym.envs.tasks.put_on import PutOnTask
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError
 
-#: Robot, controller and frequencies of all Google Robot scripts.
-GOOGLE: Mapping[str, Any] = {
-    "obs_mode": "rgbd",
-    "robot": "google_robot_static",
-    "control_mode": (
-        "arm_pd_ee_delta_pose_align_interpolate_by_planner_gripper_pd_joint_target_delta_pos_interpolate_by_planner"
-    ),
-    "control_freq": 3,
-    "sim_freq": 513,
-    "camera_cfgs": {"add_segmentation": True},
-}
+#: Tasks that the original has; those from outside are not its.
+_KNOWN = {task.name for task in (*widowx.TASKS, *GOOGLE_TASKS)}
+#: What every script says of cameras.
+_CAMERAS: Mapping[str, Any] = {"camera_cfgs": {"add_segmentation": True}}
 _ORIENTATIONS = {"horizontal": "lr_switch", "vertical": "laid_vertically", "standing": "upright"}
 _TABLE_LIGHTS = {
     "slightly_darker": {"slightly_darker_lighting": True},
@@ -93,6 +88,10 @@ def episode_of(task: Task, variant: str, layout: str) -> Episode:
     Raises:
         InvalidConfigError: for what the original does not have.
     """
+    if task.name not in _KNOWN:
+        raise InvalidConfigError(
+            f"engine=simpler has the benchmark's own tasks only; got {task.name}: choose another engine."
+        )
     address = Address(task.name, variant, layout)
     if address.layout_kind != "grid":
         raise InvalidConfigError(
@@ -128,19 +127,46 @@ def _cast(layout: Layout) -> tuple[Any, ...]:
     return layout.cast, layout.source, layout.target, layout.goal_joint
 
 
+def numbers_of(robot: Robot) -> SimplerNumbers:
+    """What this engine must know of a robot.
+
+    Raises:
+        InvalidConfigError: if the robot does not say it, because the original does not have it.
+    """
+    if robot.simpler is None:
+        raise InvalidConfigError(f"engine=simpler has no robot {robot.name}: choose another engine.")
+    return robot.simpler
+
+
+def settings_of_robot(task: Task) -> dict[str, Any]:
+    """Robot, controller, frequencies (Hz) and cameras: keyword arguments that all of its robot's scripts share."""
+    setup = get_setup(task.robot_setup)
+    return {
+        "robot": setup.original_name,
+        "control_mode": numbers_of(setup.robot).control_mode,
+        "control_freq": round(setup.control_hz),
+        "sim_freq": round(setup.physics_hz),
+        **_CAMERAS,
+    }
+
+
 def _google(task: GoogleTask, look: Variant, state: Layout, index: int) -> Episode:
     if look.solid_handles:
         raise InvalidConfigError(
             f"The variant {look.name!r} is not the original's, whose handles are never solid: choose another engine."
         )
     kwargs = {
-        **GOOGLE,
+        "obs_mode": "rgbd",
+        **settings_of_robot(task),
         "max_episode_steps": task.max_steps,
         "scene_name": look.scene,
         "rgb_overlay_path": state.overlay if look.overlay else None,
     }
     if look.overlay:
-        kwargs |= {"rgb_overlay_cameras": ["overhead_camera"], "urdf_version": look.robot_colour or None}
+        kwargs |= {
+            "rgb_overlay_cameras": [get_setup(task.robot_setup).camera.name],
+            "urdf_version": look.robot_colour or None,
+        }
     if isinstance(task, PickTask):
         return _pick(task, look, index, kwargs)
     if isinstance(task, MoveNearTask):

@@ -9,21 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlaser_gym.envs.engines.simpler.episodes import GOOGLE
+from vlaser_gym.envs.engines.simpler.episodes import settings_of_robot
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.tasks.put_on import PutOnTask
 from vlaser_gym.errors import InvalidConfigError
 
-#: What the prepackaged WidowX environments set, whatever they are given; the scene's part of it is the address's.
-_PREPACKAGED: Mapping[str, Any] = {
-    "control_mode": "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos",
-    "control_freq": 5,
-    "sim_freq": 500,
-    "camera_cfgs": {"add_segmentation": True},
-}
-_PREPACKAGED_SCENE = ("robot", "scene_name", "rgb_overlay_path", "rgb_overlay_cameras")
-#: Robot setup of a WidowX task -> the original's name of it.
-_WIDOWX = {"widowx": "widowx", "widowx_sink": "widowx_sink_camera_setup"}
+#: What the prepackaged WidowX environments set, whatever they are given, beside what belongs to the robot.
+_PREPACKAGED_SCENE = ("scene_name", "rgb_overlay_path", "rgb_overlay_cameras")
 #: Defaults of the original's environments that scripts leave alone, but for the shader.
 _DEFAULTS: Mapping[str, Any] = {"shader_dir": "ibl", "enable_shadow": False, "rgb_overlay_mode": "background"}
 
@@ -37,10 +29,9 @@ def settings_of(task: Task, engine: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = dict(engine.get("env_kwargs") or {})
     if isinstance(task, PutOnTask):
-        fixed = {**_PREPACKAGED, "robot": _WIDOWX[task.robot_setup]}
-        return {**_DEFAULTS, **given, **fixed}
+        return {**_DEFAULTS, **given, **settings_of_robot(task)}
     shader = {"shader_dir": "rt"} if task.scenery == "google_cabinet" else {}
-    return {**_DEFAULTS, **GOOGLE, **shader, **given}
+    return {**_DEFAULTS, "obs_mode": "rgbd", **settings_of_robot(task), **shader, **given}
 
 
 def check_given(task: Task, engine: Mapping[str, Any]) -> None:
@@ -65,7 +56,8 @@ def _unheeded(task: Task, name: str) -> str:
         return f"an episode of {task.name} ends after the protocol's {task.max_steps} control steps"
     if name == "prepackaged_config":
         return "the engine decides by the task whether the prepackaged environment is the published one"
-    if isinstance(task, PutOnTask) and name in (*_PREPACKAGED, *_PREPACKAGED_SCENE):
-        own = f" to {_PREPACKAGED[name]}" if name in _PREPACKAGED else ""
+    robot = settings_of_robot(task)
+    if isinstance(task, PutOnTask) and name in (*robot, *_PREPACKAGED_SCENE):
+        own = f" to {robot[name]}" if name in robot else ""
         return f"the original's prepackaged environment of {task.name} sets {name} itself{own}"
     return ""

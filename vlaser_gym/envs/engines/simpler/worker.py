@@ -6,9 +6,11 @@ line of JSON with another, and memory of SIZE bytes, into which it writes pictur
 
 The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "during": "import"}``. Commands:
 
-- ``{"do": "place", "episode": {...}, "state": null, "rebuild": false}``: reset the episode's environment; see
-  ``vlaser_gym.envs.engines.simpler.episodes.Episode``. It is built unless the last episode's was built alike, or always
-  if told to ``rebuild``. ``state`` moves robot and bodies afterwards. Answers the state.
+- ``{"do": "place", "episode": {...}, "robot": {...}, "state": null, "rebuild": false}``: reset the episode's
+  environment; see ``vlaser_gym.envs.engines.simpler.episodes.Episode``. It is built unless the last episode's was built
+  alike, or always if told to ``rebuild``. ``state`` moves robot and bodies afterwards. Answers the state. ``robot``
+  names its links ``tcp`` and ``base``, its ``camera`` and the ``fingers`` by their indices in ``qpos``, and tells if
+  they are open at their upper limits (``open_at_limit``) or at 0.
 - ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
 - ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
 - ``{"do": "picture"}``: what the robot's camera sees now, into the memory. Answers its shape. Nothing is rendered
@@ -38,13 +40,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: Robot -> TCP link, base link, fingers in ``qpos``, camera of the policy.
-ROBOTS = {
-    "widowx": ("ee_gripper_link", "base_link", slice(-2, None), "3rd_view_camera"),
-    "google_robot": ("link_gripper_tcp", "link_base", slice(-4, -2), "overhead_camera"),
-}
-
-
 #: With what the original's constructor seeds its random numbers (ManiSkill2_real2sim ef7a4d4).
 MAIN_SEED = 2022
 
@@ -57,12 +52,16 @@ class Scene:
         self.env: Any = None
         self.recipe = ""
         self.pictures = ""
+        self.robot: dict[str, Any] = {}
         self.info: dict[str, Any] = {}
         self.success = False
         self.starts_final = True
 
-    def place(self, episode: dict[str, Any], state: dict[str, Any] | None, rebuild: bool) -> dict[str, Any]:
+    def place(
+        self, episode: dict[str, Any], robot: dict[str, Any], state: dict[str, Any] | None, rebuild: bool
+    ) -> dict[str, Any]:
         """Begin an episode."""
+        self.robot = robot
         recipe = json.dumps([episode[name] for name in ("make", "prepackaged", "kwargs")], sort_keys=True)
         if rebuild or self.env is None or recipe != self.recipe:
             self.close()
@@ -117,7 +116,7 @@ class Scene:
     def observe(self) -> dict[str, Any]:
         """What the original observes, but of the one camera (and those on which it overlays photographs)."""
         base = self.base
-        seen = {of_robot(base.robot_uid)[3], *base.rgb_overlay_cameras}
+        seen = {self.robot["camera"], *base.rgb_overlay_cameras}
         cameras, mode = base._cameras, base._obs_mode
         base._cameras = type(cameras)((name, camera) for name, camera in cameras.items() if name in seen)
         base._obs_mode = self.pictures
@@ -161,7 +160,7 @@ class Scene:
             "base": pose_of(robot),
             "objects": {actor.name: pose_of(actor) for actor in base.get_actors() if actor.name},
             "joints": {joint.name: float(position) for joint, position in joints},
-            "proprio": proprioception(robot, base.robot_uid),
+            "proprio": proprioception(robot, self.robot),
             "instruction": str(base.get_language_instruction()),
             "subtask": int(self.is_final() and not self.starts_final),
             "success": bool(self.success),
@@ -217,29 +216,23 @@ def pose_of(body: Any) -> list[float]:
     return numbers(pose.p) + numbers(pose.q)
 
 
-def of_robot(uid: str) -> tuple[str, str, slice, str]:
-    """The entry of a robot in :data:`ROBOTS`, by the original's name of it."""
-    return next(value for name, value in ROBOTS.items() if name in uid)
-
-
-def proprioception(robot: Any, uid: str) -> list[float]:
+def proprioception(robot: Any, names: dict[str, Any]) -> list[float]:
     """TCP position and quaternion wxyz (w >= 0) in the base link's frame, and the gripper's openness."""
-    tcp_link, base_link, fingers, _ = of_robot(uid)
     links = {link.name: link for link in robot.get_links()}
-    tcp, base = np.array(pose_of(links[tcp_link])), np.array(pose_of(links[base_link]))
+    tcp, base = np.array(pose_of(links[names["tcp"]])), np.array(pose_of(links[names["base"]]))
     turn = base[3:] / np.linalg.norm(base[3:])
     back = turn * [1, -1, -1, -1]
     position = product(product(back, np.append(0.0, tcp[:3] - base[:3])), turn)[1:]
     quaternion = product(back, tcp[3:])
     quaternion *= (1.0 if quaternion[0] >= 0 else -1.0) / np.linalg.norm(quaternion)
-    return numbers(position) + numbers(quaternion) + [1.0 - closedness(robot, fingers, uid)]
+    return numbers(position) + numbers(quaternion) + [1.0 - closedness(robot, names["fingers"], names["open_at_limit"])]
 
 
-def closedness(robot: Any, fingers: slice, uid: str) -> float:
+def closedness(robot: Any, fingers: list[int], open_at_limit: bool) -> float:
     """0 open, 1 closed; never below 0."""
     qpos = np.asarray(robot.get_qpos(), np.float64)[fingers]
     low, high = np.asarray(robot.get_qlimits(), np.float64)[fingers].T
-    closed = (high - qpos) / (high - low) if "widowx" in uid else qpos / high
+    closed = (high - qpos) / (high - low) if open_at_limit else qpos / high
     return max(float(closed.mean()), 0.0)
 
 
@@ -304,7 +297,7 @@ def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
     """Do what a command says."""
     do = command["do"]
     if do == "place":
-        return scene.place(command["episode"], command["state"], command["rebuild"])
+        return scene.place(command["episode"], command["robot"], command["state"], command["rebuild"])
     if do == "step":
         return scene.step(command["action"])
     if do == "advance":

@@ -7,6 +7,7 @@ hides foreground without being part of it (table top, sink); see
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import mujoco
@@ -20,7 +21,7 @@ from vlaser_gym.envs.engines.mujoco.original.backdrop import KEY
 from vlaser_gym.envs.engines.mujoco.original.lights import set_lights
 from vlaser_gym.envs.engines.mujoco.original.parts import Part, load_parts, plain_parts
 from vlaser_gym.envs.engines.mujoco.original.urdf import Floats, read_visuals
-from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots import Robot, get_setup
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.tasks.variants import Variant
 
@@ -31,18 +32,20 @@ _ALWAYS_OVERLAID = ("sink", "dummy_sink_target_plane")
 #: sRGB of models whose mesh could not be obtained and is not stood in for by the pack.
 _PLAIN: dict[str, tuple[float, float, float]] = {"eggplant": (0.36, 0.2, 0.42), "blue_plastic_bottle": (0.2, 0.35, 0.7)}
 _PLAIN_CAN = (0.24, 0.32, 0.62)
-#: Robot -> folder of its descriptions, and the description; ``{}`` takes the colouring.
-_ROBOTS = {
-    "widowx": ("widowx_description", "wx250s.urdf"),
-    "google_robot": ("googlerobot_description", "google_robot_meta_sim_fix_wheel_fix_fingertip{}.urdf"),
-}
-#: Links that the robot's own camera never sees.
-_UNSEEN = {"link_base", "link_wheel_left", "link_wheel_right", "link_head_pan", "link_head_tilt"}
 #: How much of the emitted light of a glowing surface is fixed; the rest follows the lamps.
 _GLOW = 9.0
 
 
-def dress(spec: mujoco.MjSpec, task: Task, variant: Variant, cast: str, pack: AssetPack, *, photograph: bool) -> None:
+def dress(
+    spec: mujoco.MjSpec,
+    task: Task,
+    variant: Variant,
+    cast: str,
+    pack: AssetPack,
+    *,
+    photograph: bool,
+    whole_robot: bool,
+) -> None:
     """Change what the scene of a task shows; what it does stays.
 
     Args:
@@ -50,6 +53,7 @@ def dress(spec: mujoco.MjSpec, task: Task, variant: Variant, cast: str, pack: As
         task, variant, cast: that it was built from.
         pack: where the original's files are.
         photograph: a photograph will be put behind the foreground.
+        whole_robot: also links that the policy's camera never sees are dressed.
 
     Raises:
         MissingAssetError: if a file is missing or damaged.
@@ -61,7 +65,9 @@ def dress(spec: mujoco.MjSpec, task: Task, variant: Variant, cast: str, pack: As
         _add_backdrop(spec)
     gain = set_lights(spec, variant)
     _brighten_cabinet(spec, gain)
-    _dress_robot(spec, task, variant, pack, gain)
+    robot = get_setup(task.robot_setup).robot
+    links = {link.name for link in robot.links} - (set() if whole_robot else set(robot.unseen_links))
+    _dress_robot(spec, robot, links, variant, pack, gain)
     for obj in task.objects_of(cast):
         if photograph and obj.name in _ALWAYS_OVERLAID:
             _paint_contacts(spec.body(f"object:{obj.name}"))
@@ -109,14 +115,14 @@ def _paint_contacts(body: mujoco.MjsBody) -> None:
             add_visual(body, f"{geom.name}/key", type=geom.type, material="key", **shape)
 
 
-def _dress_robot(spec: mujoco.MjSpec, task: Task, variant: Variant, pack: AssetPack, gain: float) -> None:
-    robot = get_setup(task.robot_setup).robot
-    folder, description = _ROBOTS[robot.name]
+def _dress_robot(
+    spec: mujoco.MjSpec, robot: Robot, links: set[str], variant: Variant, pack: AssetPack, gain: float
+) -> None:
     colour = f"_{variant.robot_colour}" if variant.robot_colour else ""
-    links = {link.name for link in robot.links}
-    for i, visual in enumerate(read_visuals(pack.robot(f"{folder}/{description.format(colour)}"))):
-        if visual.link in links - _UNSEEN:
-            parts = load_parts(pack, pack.robot(f"{folder}/{visual.mesh}"))
+    folder = PurePosixPath(robot.description).parent
+    for i, visual in enumerate(read_visuals(pack.robot(robot.description.format(colour)))):
+        if visual.link in links:
+            parts = load_parts(pack, pack.robot(str(folder / visual.mesh)))
             body = spec.body(f"link:{visual.link}")
             shine = (0.5, 0.6) if variant.shiny_robot else (0.05, 0.1)
             _add_parts(spec, body, f"{visual.link}/original{i}", parts, visual.pose, visual.scale, gain, shine)

@@ -1,0 +1,65 @@
+"""Tasks and robots added from outside, on their way into other processes.
+
+Render processes, simulators' processes and workers on other machines are interpreters of their own: what a user's file
+has registered in this one is not known there. It is sent along: objects by value, classes and functions by the modules
+that hold them (by value too where a notebook or a script defines them).
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from operator import is_
+from typing import NamedTuple
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from vlaser_gym.envs.robots import RobotSetup, added_setups, register_setup
+from vlaser_gym.envs.tasks import Task, add_task, added_tasks
+from vlaser_gym.errors import InvalidConfigError
+
+
+class Extensions(NamedTuple):
+    """What has been added."""
+
+    setups: tuple[RobotSetup, ...] = ()
+    tasks: tuple[Task, ...] = ()
+
+    @classmethod
+    def here(cls) -> Extensions:
+        """Those of this process."""
+        return cls(added_setups(), added_tasks())
+
+    def are(self, others: Extensions) -> bool:
+        """Whether they are the very objects that ``others`` are."""
+        mine, theirs = (*self.setups, *self.tasks), (*others.setups, *others.tasks)
+        return len(mine) == len(theirs) and all(map(is_, mine, theirs))
+
+    def packed(self) -> bytes:
+        """For :func:`unpack` in another process.
+
+        Raises:
+            InvalidConfigError: if one of them holds something that cannot be sent.
+        """
+        objects = [*((setup.name, setup) for setup in self.setups), *((task.name, task) for task in self.tasks)]
+        for name, extension in objects:
+            try:
+                cloudpickle.dumps(extension)
+            except Exception as error:  # fields refuse in many ways, with many types
+                raise InvalidConfigError(
+                    f"{type(extension).__name__} {name!r} must consist of what can be pickled, because other processes "
+                    f"need it too; got {type(error).__name__}: {error}."
+                ) from error
+        return pickle.dumps((sys.path, cloudpickle.dumps(tuple(self))))
+
+
+def unpack(data: bytes) -> None:
+    """Add here what :meth:`Extensions.packed` holds."""
+    folders, extensions = pickle.loads(data)
+    # First: the modules of what is in there may come from a folder that only the sender knows.
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    setups, tasks = pickle.loads(extensions)
+    for setup in setups:
+        register_setup(setup)
+    for task in tasks:
+        add_task(task)
