@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 #: Metrics that are shown, the first ones that a line has; and how many of them.
 _SHOWN = (
@@ -32,7 +33,8 @@ class TrainingProgress:
         self._numbers: dict[str, float] = {}
         self._begun = self._said = time.monotonic()
         self._first: int | None = None
-        columns = (TextColumn(unit), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+        columns = (TextColumn(unit), BarColumn(10), MofNCompleteColumn(), note)
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task(unit, total=total, note="")
 

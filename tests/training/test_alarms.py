@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from vlaser_gym.training.alarms import Alarms
+
+
+def test_a_policy_that_runs_away_is_said_once():
+    alarms = Alarms(target_kl=0.05)
+    assert alarms.look({"train/approx_kl": 0.4}) == []
+    (said,) = alarms.look({"train/approx_kl": 1e5})
+    assert "moved 1e+05 nat" in said
+    assert "more than 0.5" in said
+    assert alarms.ran_away
+    assert alarms.look({"train/approx_kl": 1e5}) == []
+    assert alarms.look({"train/approx_kl": 0.01}) == []
+    assert not alarms.ran_away
+    assert len(alarms.look({"train/approx_kl": float("inf")})) == 1
+
+
+def test_what_teaches_nothing_is_said():
+    alarms = Alarms()
+    assert alarms.look({"rollout/useful_groups": 0.0}) == []
+    (said,) = alarms.look({"rollout/useful_groups": 0.0})
+    assert "no group had both successes and failures" in said
+    (said,) = Alarms().look({"train/clip_fraction": 0.55})
+    assert said.startswith("55 % of the likelihood ratios")
+
+
+def test_a_critic_has_time_to_learn():
+    alarms = Alarms()
+    said = [alarms.look({"train/explained_variance": -0.1}) for _ in range(12)]
+    assert [len(sentences) for sentences in said] == [0] * 9 + [1, 0, 0]
+
+
+def test_a_collapse_is_measured_from_the_best():
+    alarms = Alarms()
+    rates = (0.1, 0.02, 0.6, 0.4, 0.29, 0.1)
+    assert [len(alarms.look({"rollout/success_rate": rate})) for rate in rates] == [0, 0, 0, 0, 1, 0]
