@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vlaser_gym.cli import run, words
 from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
 from vlaser_gym.envs.tasks.protocols import PROTOCOLS
 from vlaser_gym.errors import GymError, RenderingUnavailableError
+from vlaser_gym.evaluation.checkpoints import (
+    CheckpointScore,
+    checkpoint_table,
+    draw_learning_curve,
+    find_checkpoints,
+    short_names,
+)
 from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.plan import double_counts
@@ -28,11 +35,37 @@ _SIGN = {"rate": "", "difference": "+"}
 
 
 def main(config: DictConfig) -> None:
-    """Run or continue the evaluation, print its table, render its videos."""
+    """Run or continue the evaluation, print its table, render its videos; of several checkpoints one after another."""
     if config.task is not None and "?" in words(config.task):
         print(task_list())
         return
-    settings = EvalSettings.from_config(config)
+    checkpoints = find_checkpoints(config.checkpoint)
+    if len(checkpoints) > 1:
+        _score_checkpoints(config, checkpoints)
+    else:
+        one = checkpoints[0] if checkpoints else None
+        _score_and_tell(EvalSettings.from_config(OmegaConf.merge(config, {"checkpoint": one})))
+
+
+def _score_checkpoints(config: DictConfig, checkpoints: Sequence[str]) -> None:
+    """The same episodes with each checkpoint, in one run directory each; then their table and learning curve."""
+    names = short_names(checkpoints)
+    first = EvalSettings.from_config(OmegaConf.merge(config, {"checkpoint": checkpoints[0]}))
+    folder = first.run_directory()
+    scores = []
+    for name, checkpoint in zip(names, checkpoints, strict=True):
+        run = folder / name.replace("/", "-")
+        print(f"\nCheckpoint {name}")
+        settings = EvalSettings.from_config(OmegaConf.merge(config, {"checkpoint": checkpoint, "run": str(run)}))
+        scores.append(CheckpointScore(name, run, _score_and_tell(settings).summary()))
+    console = make_console()
+    console.print(checkpoint_table(scores, not console.is_terminal))
+    draw_learning_curve(scores, folder / "learning_curve.png")
+    print(f"Learning curve: {folder / 'learning_curve.png'}")
+
+
+def _score_and_tell(settings: EvalSettings) -> Evaluation:
+    """Score one agent; its table, videos and report."""
     evaluation = _score(settings)
     telling = _seconds_of(_print_table, evaluation)
     if settings.video:
@@ -41,6 +74,7 @@ def main(config: DictConfig) -> None:
         telling += _seconds_of(_report, evaluation)
     if evaluation.episodes:
         print(pace_line(evaluation.episodes, evaluation.seconds, evaluation.store.seconds, telling))
+    return evaluation
 
 
 def task_list() -> str:

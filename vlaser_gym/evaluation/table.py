@@ -31,14 +31,14 @@ def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: b
     """
     outcomes = ("success\nat last step", "success\nat any step")
     headers = ("n", *outcomes, "steps", "steps to\nsuccess\n(if any)", "episodes\nper min")
-    table = _table("task", headers, plain, wrap=False)
+    table = make_table("task", headers, plain, wrap=False)
     for row in summary["tasks"]:
         table.add_row(*_cells(row, pace.get(row["task"])))
     if len(summary["tasks"]) > 1:
         table.add_section()
         total = str(sum(row["n"] for row in summary["tasks"]))
         stopped = any(map(_stopped, summary["tasks"]))
-        means = ["-" if stopped else _percent(summary["mean"]["success"]), _percent(summary["mean"]["success_any"])]
+        means = ["-" if stopped else rate_cell(summary["mean"]["success"]), rate_cell(summary["mean"]["success_any"])]
         table.add_row("mean over tasks", total, *means, "", "", "")
     return table
 
@@ -46,14 +46,14 @@ def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: b
 def subgoal_table(summary: Mapping[str, Any], plain: bool = False) -> Table:
     """In how many episodes each sub-goal was reached at some step, %; a dash where a task has no such sub-goal."""
     names = dict.fromkeys(name for row in summary["tasks"] for name in row["subgoals"])
-    table = _table("sub-goals reached at any step", tuple(name.replace("_", " ") for name in names), plain)
+    table = make_table("sub-goals reached at any step", tuple(name.replace("_", " ") for name in names), plain)
     for row in summary["tasks"]:
         rates = [row["subgoals"].get(name) for name in names]
         table.add_row(row["task"], *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
     return table
 
 
-def _table(first: str, others: Sequence[str], plain: bool, wrap: bool = True) -> Table:
+def make_table(first: str, others: Sequence[str], plain: bool, wrap: bool = True) -> Table:
     """A table whose first column gives way where the terminal is narrow."""
     style = box.ASCII if plain else box.SIMPLE_HEAD
     table = Table(box=style, header_style="bold", pad_edge=plain, collapse_padding=not plain)
@@ -68,8 +68,8 @@ def _cells(row: Mapping[str, Any], pace: float | None) -> list[str]:
     return [
         row["task"],
         str(row["n"]) + (f" ({row['errors']} errors)" if row["errors"] else ""),
-        "-" if _stopped(row) else _percent(row["success"]),
-        _percent(row["success_any"]),
+        "-" if _stopped(row) else rate_cell(row["success"]),
+        rate_cell(row["success_any"]),
         "-" if row["mean_steps"] is None else f"{row['mean_steps']:.1f}",
         "-" if first is None else f"{first:.1f}",
         "-" if pace is None else f"{pace:.1f}",
@@ -81,7 +81,8 @@ def _stopped(row: Mapping[str, Any]) -> bool:
     return bool(row.get("stopped", False))
 
 
-def _percent(rate: Mapping[str, float]) -> str:
+def rate_cell(rate: Mapping[str, float]) -> str:
+    """A rate and its interval in percent, such as ``62.5 [42.7, 78.8]``."""
     return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
 
 
