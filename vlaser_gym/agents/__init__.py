@@ -16,6 +16,14 @@ __all__ = ["Agent", "make_agent"]
 DEFAULT_OBSERVES = ("image", "proprio", "instruction")
 
 
+#: Agents that runs of earlier editions name, and where they are now.
+MOVED = {
+    "vlaser_gym.agents.learners.exploration.load_exploring_agent": (
+        "vlaser_gym.agents.vlaser.exploration.load_exploring_agent"
+    ),
+}
+
+
 def make_agent(config: str | Mapping[str, Any]) -> Agent:
     """Build an agent.
 
@@ -46,6 +54,7 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
     nameless = OmegaConf.masked_copy(mapping, [key for key in mapping if key != "name"])
     settings: dict[str, Any] = OmegaConf.to_container(nameless, resolve=True)
     path = str(settings.pop("_target_", ""))
+    path = MOVED.get(path, path)
     target = _import(path)
     _check_arguments(path, target, settings)
     with agent_code(f"Building the agent {path} with {settings}"):

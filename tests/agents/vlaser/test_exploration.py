@@ -5,6 +5,7 @@ import pytest
 import torch
 from demonstrations import tiny_config
 
+from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, nano_processor
 from vlaser_gym.agents.vlaser.densities import FlowField
 from vlaser_gym.agents.vlaser.exploration import ExploringAgent, load_exploring_agent, make_exploration
@@ -102,3 +103,8 @@ def test_it_loads_and_says_how_it_explores():
     assert (told["density"], told["noise_level"], told["checkpoint"]) == ("flow_sde_one_step", 0.3, "nano")
     with pytest.raises(UnknownNameError, match="flow_sde"):
         load_exploring_agent(density="flow_noise", device="cpu")
+
+
+def test_runs_of_the_first_edition_name_it_by_its_old_place():
+    stored = {"_target_": "vlaser_gym.agents.learners.exploration.load_exploring_agent", "device": "cpu"}
+    assert isinstance(make_agent(stored), ExploringAgent)
