@@ -82,6 +82,8 @@ def compare(
 
 
 if __name__ == "__main__":
+    # A shell's background jobs ignore Ctrl-C, and so would the commands that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, str(Path(__file__).parent))
     algo, signals, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     extra: tuple[str, ...] = ()
@@ -90,7 +92,7 @@ if __name__ == "__main__":
 
         sizes = (f"settings.{name}={value}" for name, value in TINY.items())
         extra = (f"data={write_set(folder / 'set', 4)}", *sizes)
-    total = {"sft": 150 * signals, "ppo": 3 * signals, "dpo": 1 + signals // 4}[algo]
+    total = {"sft": 300 * signals, "ppo": signals, "dpo": 1 + signals // 4}[algo]
     begun = time.monotonic()
     found = compare(algo, folder, signals, total, {"sft": 9, "ppo": 14, "dpo": 12}[algo], *extra)
     sys.stdout.write(f"{algo}: exit codes {found}; parameters equal; {time.monotonic() - begun:.0f} s\n")
