@@ -41,7 +41,7 @@ class GreyRenderer:
     def __init__(self, look: str, batch: int, processes: int | None, assets: str | None = None) -> None:
         pass
 
-    def frames(self, task: str, variant: str, states: Sequence[Any]) -> np.ndarray:
+    def frames(self, task: str, variant: str, states: Sequence[Any], camera: str | None = None) -> np.ndarray:
         return np.zeros((len(states), 512, 640, 3), np.uint8)
 
     def close(self) -> None:

@@ -85,11 +85,12 @@ def test_its_outcomes_are_not_learned_from(runs: dict[str, Path]) -> None:
 
 def test_training_is_not_continued_with_another_agent(tmp_path: Path) -> None:
     stored = {"algo": {"name": "ppo"}, "seed": 0}
-    train._claim(tmp_path, stored)
+    train._claim(tmp_path, stored, {})
     with pytest.raises(StorageError, match=r"holds a run made by version 1 .* Begin again with another run=\.$"):
-        train._claim_for_agent(tmp_path, stored, "google_robot")
+        train._agent_version(tmp_path, "google_robot")
     assert json.loads((tmp_path / "settings.json").read_text()) == stored
+    assert train._agent_version(tmp_path, "widowx") == {"agent_version": 1}
     for _ in range(2):
-        train._claim_for_agent(tmp_path, stored, "widowx")
-    train._claim_for_agent(tmp_path / "fresh", stored, "google_robot")
-    train._claim_for_agent(tmp_path / "fresh", stored, "google_robot")
+        kept = train._agent_version(tmp_path / "fresh", "google_robot")
+        assert kept == {"agent_version": 2}
+        train._claim(tmp_path / "fresh", stored | kept, {})
