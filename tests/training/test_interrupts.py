@@ -91,11 +91,13 @@ def test_signals_have_their_exit_codes_and_a_second_writer_is_refused(tmp_path):
     data = write_set(tmp_path / "set", 4)
     tiny = [f"settings.{name}={value}" for name, value in TINY.items()]
     arguments = command("sft", tmp_path / "run", 100_000, f"data={data}", *tiny)
+    metrics = tmp_path / "run" / "metrics.jsonl"
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        size = metrics.stat().st_size if metrics.exists() else 0
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in process.stdout:
-            if line.startswith("step") or "  loss" in line:
-                break
+        while not metrics.exists() or metrics.stat().st_size == size:
+            assert process.poll() is None
+            time.sleep(0.1)
         second = subprocess.run(arguments, capture_output=True, text=True, timeout=200, check=False)
         assert second.returncode == 2
         assert "Another process is writing to" in second.stderr
