@@ -323,7 +323,8 @@ def _assign(config: DictConfig, override: Override, valid: Mapping[str, Any]) ->
     try:
         OmegaConf.update(config, key, value, merge=True, force_add=True)
     except (OmegaConfBaseException, ValueError) as error:
-        raise InvalidConfigError(f"The settings do not fit together: {str(error).splitlines()[0]}") from error
+        wrong = str(error).splitlines()[0]
+        raise InvalidConfigError(f"Cannot set {override.input_line}: {wrong}.") from error
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -175,6 +175,8 @@ class CompareSettings(Settings):
         0.95,
         "Coverage of the intervals, here and in report=. Also sets when a difference counts as found: at p (Holm) up "
         "to 1 - level.",
+        above=0,
+        below=1,
     )
     json: str | None = option(None, "File for the result as JSON.")
     report: str | None = option(None, "File for a page that shows the episodes of the first two runs side by side.")
@@ -183,8 +185,8 @@ class CompareSettings(Settings):
         "Two success rates (--plan A B): prints how many episodes tell them apart. Numbers above 1 are percent: 65 is "
         "0.65.",
     )
-    power: float = option(0.8, "Of a plan: chance to find the difference if it is there.")
-    alpha: float = option(0.05, "Of a plan: chance to find one if there is none.")
+    power: float = option(0.8, "Of a plan: chance to find the difference if it is there.", above=0, below=1)
+    alpha: float = option(0.05, "Of a plan: chance to find a difference if there is none.", above=0, below=1)
     real: str | None = option(
         None,
         "Real success rates to compare the runs' order with: simplerenv-real, or a YAML file (policy -> task -> rate).",
@@ -244,9 +246,9 @@ class ServeSettings(Settings):
         "What the entries of observations are called in messages; for instance "
         "keys.image=observation/exterior_image_1_left.",
     )
-    timeout: float = option(60.0, "Seconds that a decision may take.")
-    max_mb: float = option(16.0, "Largest message, MB.")
-    max_connections: int = option(64, "Clients at the same time.")
+    timeout: float = option(60.0, "Seconds that a decision may take.", above=0)
+    max_mb: float = option(16.0, "Largest message, MB.", above=0)
+    max_connections: int = option(64, "Clients at the same time.", least=1)
     agent: dict[str, Any] = chosen("agent", "expert")
 
 
