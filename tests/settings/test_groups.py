@@ -14,6 +14,8 @@ from vlaser_gym.settings.groups import described, group_defaults, groups
 from vlaser_gym.settings.synonyms import likely_keys
 from vlaser_gym.training.algorithms import ALGORITHMS
 
+#: Sentences may begin with a value that the key can have.
+WORDS = {"cpu", "float32", "float32,", "flow_sde,", "flow_sde_one_step,", "sparse", "tpo:", "widowx", "vlaser"}
 #: An algorithm of somebody who has only the package: no YAML file, no base class of ours.
 OWN = '''
 from dataclasses import dataclass, field
@@ -119,6 +121,16 @@ def test_groups_are_files_and_algorithms() -> None:
         group_defaults("engine", "maniskil")
 
 
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group, options in groups().items() for option in options]
+)
+def test_every_option_of_a_group_says_what_it_is_and_what_its_keys_mean(group: str, option: str) -> None:
+    intro, keys = described(group, option)
+    assert intro.endswith(".") or option == "remote"
+    assert group_defaults(group, option).keys() - {"name", "_target_", "url"} == keys.keys() - {"url"}
+    assert all(known.sentence[0].isupper() or known.sentence.split()[0] in WORDS for known in keys.values())
+
+
 def test_comments_of_files_explain_their_keys() -> None:
     intro, keys = described("agent", "vlaser_explore")
     assert intro.startswith("A Vlaser policy with noise in its flow")
@@ -177,9 +189,7 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
     command, seconds = [sys.executable, "-c", code], []
     for _ in range(3):
         begun = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         seconds.append(time.perf_counter() - begun)
         assert done.returncode == 0, done.stderr
     assert min(seconds) < 2
