@@ -108,7 +108,7 @@ class PpoSettings(AlgorithmSettings):
     batch_size: int = option(128, "Decisions per step of the optimizer, over all processes (of grpo: about).", least=2)
     micro_batch: int = option(64, "Decisions that go through the policy at once: fewer take less memory.", least=1)
     epochs: int = option(3, "Passes over a rollout.", least=1)
-    learning_rate: float = option(3e-5, "Learning rate of the actor.", least=0)
+    learning_rate: float = option(3e-5, "Learning rate of the policy (the actor).", least=0)
     critic_learning_rate: float = option(3e-4, "Learning rate of the critic.", least=0)
     schedule: str = option(
         "constant",
@@ -117,7 +117,7 @@ class PpoSettings(AlgorithmSettings):
     )
     warmup: int = option(
         5,
-        "Iterations in which the actor's learning rate rises to its value: Adam's first steps go as far in every "
+        "Iterations in which the policy's learning rate rises to its value: Adam's first steps go as far in every "
         "direction.",
         least=0,
     )
@@ -142,7 +142,7 @@ class PpoSettings(AlgorithmSettings):
         above=0,
     )
     entropy: float = option(0.0, "Weight of the noise's entropy; matters to flow_noise only.")
-    clip: float = option(1.0, "Largest norm of the gradient, of actor and critic each.", above=0)
+    clip: float = option(1.0, "Largest norm of the gradient; ppo: of actor and critic each.", above=0)
     critic_warmup: int = option(2, "Iterations in which the critic learns alone.", least=0)
     pull: float = option(0.0, "Weight of the squared distance to the first policy's velocities.", least=0)
     reward: str = option(

@@ -22,7 +22,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from types import NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -166,7 +165,7 @@ def check(settings: Any, prefix: str = "") -> None:
         InvalidConfigError: with the first that is not.
         UnknownNameError: for a text that is none of the choices.
     """
-    hints = _hints(type(settings))
+    hints = get_type_hints(type(settings))
     for key, known in options_of(type(settings)).items():
         value, parts = getattr(settings, key), (hints[key], *get_args(hints[key]))
         or_null = NoneType in parts
@@ -184,11 +183,6 @@ def _check_choices(key: str, value: Any, choices: Sequence[str], *, or_null: boo
             if or_null:
                 raise InvalidConfigError(f"{key} must be {', '.join(map(str, choices))} or null; got {item!r}.")
             raise UnknownNameError(key, item, map(str, choices))
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
 
 
 def check_rising(key: str, values: Sequence[float]) -> None:
