@@ -89,10 +89,10 @@ def test_episodes_are_refilled_and_only_executed_steps_count() -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["num_envs=0"], "num_envs and chunk of at least 1"),
-        (["chunk=0"], "num_envs and chunk of at least 1"),
-        (["seconds=0"], "seconds above 0"),
-        (["seconds=nan"], "seconds above 0"),
+        (["num_envs=0"], "num_envs must be at least 1; got 0."),
+        (["chunk=0"], "chunk must be at least 1; got 0."),
+        (["seconds=0"], "seconds must be above 0; got 0.0."),
+        (["seconds=nan"], "seconds must be above 0; got nan."),
         (["task=widowx_carrot"], CARROT),
         (["look=bultin"], "builtin"),
         (["num_env=3"], "num_envs"),
@@ -166,5 +166,5 @@ def test_the_ratio_of_two_looks_is_that_of_their_times(monkeypatch: pytest.Monke
             pass
 
     monkeypatch.setattr(bench, "SceneVectorEnv", FakeEnv)
-    settings = bench.BenchSettings(CUBE, {"name": "mujoco"}, "original", 3, 1, 1.0, None)
+    settings = bench.BenchSettings(task=CUBE, look="original", num_envs=3)
     assert 1.5 < bench.picture_time_ratio(settings, CUBE) < 4

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import math
 import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from omegaconf import OmegaConf
 from vlaser_gym import cli
 from vlaser_gym.agents.base import agent_code
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
-from vlaser_gym.settings import checks
 
 
 def test_defaults_are_those_of_the_file() -> None:
@@ -116,28 +113,6 @@ def test_what_is_no_list_is_one_plain_sentence(key: str, value: Any) -> None:
     assert cli.typed(Lists, OmegaConf.create({"names": ["x"], "rates": None})) == Lists(["x"])
 
 
-@pytest.mark.parametrize(
-    ("value", "options", "sentence"),
-    [
-        (0.0, {"beta": math.inf}, "beta must be above 0; got 0.0."),
-        (math.nan, {"beta": math.inf}, "beta must be above 0; got nan."),
-        (-1, {"prefix": "algo.", "beta": 1}, "algo.beta must be above 0 and at most 1; got -1."),
-        (2, {"or_null": True, "beta": 1.5}, "beta must be above 0 and at most 1.5 or null; got 2."),
-        (0, {"or_null": True, "beta": math.inf}, "beta must be above 0 or null; got 0."),
-    ],
-)
-def test_what_is_not_above_zero_is_refused(value: Any, options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(InvalidConfigError) as caught:
-        checks.check_above_zero(SimpleNamespace(beta=value), **options)
-    assert str(caught.value) == sentence
-
-
-def test_what_is_above_zero_passes() -> None:
-    settings = SimpleNamespace(half=0.5, endless=math.inf, unset=None)
-    checks.check_above_zero(settings, half=0.5, endless=math.inf)
-    checks.check_above_zero(settings, or_null=True, unset=1)
-
-
 def test_help_names_every_key_with_its_default_and_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
     cli.run("eval", lambda config: pytest.fail("ran"), ["--help"])
     out = capsys.readouterr().out
@@ -147,14 +122,6 @@ def test_help_names_every_key_with_its_default_and_what_it_means(capsys: pytest.
     assert "random: Small random motions" in out
     for key in cli.load("eval"):
         assert f"\n  {key}=" in out
-
-
-@pytest.mark.parametrize("config_name", ["eval", "render"])
-def test_every_key_has_its_comment(config_name: str) -> None:
-    intro, entries = cli._commented_keys(cli.CONFIG_DIR / f"{config_name}.yaml")
-    assert intro
-    assert entries
-    assert all(comments for _, _, comments in entries)
 
 
 def test_a_command_changes_neither_folder_nor_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ def test_ranking_says_which_failures_are_crashes(runs: Path, capsys: pytest.Capt
         (["runs/weak", "runs/weak"], "given twice"),
         (["runs/weak", "runs/gone"], "runs/gone is no run directory"),
         (["runs/weak", "runs/strong", "count=never"], "Unknown way to count 'never'"),
-        (["runs/weak", "runs/strong", "level=95"], "level must lie between 0 and 1; got 95"),
+        (["runs/weak", "runs/strong", "level=95"], "level must be above 0 and below 1; got 95.0."),
         (["runs/weak", "runs/strong", "levle=0.9"], "Unknown key 'levle'"),
         (["runs/weak", "runs/strong", "json=runs"], "Cannot write json=runs: expected a file"),
         (["runs/weak", "runs/strong", "report=real.yaml/page"], "Cannot write report=real.yaml/page"),

@@ -83,7 +83,7 @@ def test_nothing_to_render_writes_nothing(run: Path, elsewhere: Path, capsys: py
         (["run=RUN", "episodes=failure"], "Unknown episode 'failure'"),
         (["run=RUN", "episodes=widowx_stack_cube/grid:0"], "Unknown episode"),
         (["run=RUN", "episodes=all", "look=bultin"], "bultin"),
-        (["run=RUN", "episodes=all", "fps=0"], "fps must lie above 0"),
+        (["run=RUN", "episodes=all", "fps=0"], "fps must be above 0 and at most 240 or null; got 0.0."),
         (["run=RUN", "episodes=all", "processes=0"], "processes must be at least 1"),
         (["run=nowhere"], "nowhere is no run directory"),
         ([], "run has no default"),

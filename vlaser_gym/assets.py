@@ -1,6 +1,6 @@
 """``python -m vlaser_gym.assets``: see :mod:`vlaser_gym.commands.assets`."""
 
 if __name__ == "__main__":
-    from vlaser_gym.commands.assets import command
+    from vlaser_gym.cli import start
 
-    command()
+    start("assets")

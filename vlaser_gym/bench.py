@@ -1,6 +1,6 @@
 """``python -m vlaser_gym.bench``: see :mod:`vlaser_gym.commands.bench`."""
 
 if __name__ == "__main__":
-    from vlaser_gym.commands.bench import command
+    from vlaser_gym.cli import start
 
-    command()
+    start("bench")

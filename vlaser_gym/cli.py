@@ -1,36 +1,53 @@
-"""What all commands share: composing the Hydra config, help, and one-sentence errors.
+"""What all commands share: the config from their settings and the command line, help, and one-sentence errors.
 
-A command is a YAML file in :mod:`vlaser_gym.configs` and a function that takes the composed config. Hydra's compose
-interface is used alone: the working directory, the logging set-up and ``sys.argv`` stay as they are.
+A command is a dataclass of :mod:`vlaser_gym.settings.commands`, which holds defaults, sentences and ranges, and a
+function that takes the config. The grammar of ``key=value`` is Hydra's. Its config store is not used: it is one for the
+whole process, where our ``algo/ppo`` would take the place of the user's, and knows neither ranges nor sentences.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
+from dataclasses import fields, is_dataclass, make_dataclass
+from importlib import import_module
 from types import NoneType, UnionType
-from typing import Any, TextIO, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TextIO, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, UnknownNameError
+from vlaser_gym.registry import import_string
+from vlaser_gym.settings.algorithms import ALGORITHM_SETTINGS
+from vlaser_gym.settings.commands import COMMAND_SETTINGS
+from vlaser_gym.settings.fields import Option, check, first_paragraph, groups_of, options_of
+from vlaser_gym.settings.groups import ALGORITHMS, check_option, config_defaults, described, group_defaults, groups
+from vlaser_gym.settings.synonyms import likely_keys
 
-CONFIG_DIR = Path(__file__).parent / "configs"
+HELP = {"-h", "--help"}
 T = TypeVar("T")
 #: Groups whose entries are handed to somebody else's constructor: any further key may be set below them.
 OPEN_GROUPS = ("agent", "engine", "settings")
 
 
-def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str] | None = None) -> None:
+def start(command: str) -> None:
+    """What ``python -m vlaser_gym.COMMAND`` does; ``--help`` answers without importing the command itself."""
+    if HELP & set(sys.argv[1:]):
+        run(command, lambda config: None)
+    else:
+        import_module(f"vlaser_gym.commands.{command}").command()
+
+
+def run(command: str, main: Callable[[DictConfig], None], argv: Sequence[str] | None = None) -> None:
     """Compose the config of a command from the command line and call ``main`` with it.
 
     A :class:`~vlaser_gym.errors.GymError` ends the process with its sentence on stderr and status 2, Ctrl-C with
@@ -40,11 +57,11 @@ def run(config_name: str, main: Callable[[DictConfig], None], argv: Sequence[str
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if {"-h", "--help"} & set(arguments):
-            print(help_text(config_name))
+        if HELP & set(arguments):
+            print(help_text(command, [text for text in arguments if text not in HELP]))
             return
         with _warnings_as_sentences():
-            main(load(config_name, arguments))
+            main(load(command, arguments))
     except GymError as error:
         trace = error.trace if isinstance(error, AgentError) else ""
         print(f"{trace}Error: {error}", file=sys.stderr)
@@ -82,7 +99,7 @@ def _warnings_as_sentences() -> Iterator[None]:
         yield
 
 
-def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+def load(command: str, overrides: Sequence[str] = ()) -> DictConfig:
     """The config of a command with ``key=value`` overrides.
 
     Below ``agent`` and ``engine`` any key may be given. ``agent._target_=pkg.Class`` without ``agent=`` starts from
@@ -92,58 +109,81 @@ def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
         UnknownNameError: for a key or a group's option that does not exist.
         InvalidConfigError: for text that is not ``key=value``.
     """
+    setup_globals()  # Hydra's own references, such as ${now:%Y-%m-%d}
     parsed = [_parse(text) for text in overrides]
     keys = [override.key_or_group for override in parsed]
     if "agent._target_" in keys and "agent" not in keys:
         parsed.insert(0, _parse("agent=custom"))
-    defaults = _default_options(config_name)
-    options = {o.key_or_group: _option(o) for o in parsed if o.key_or_group in defaults}
-    valid = _valid_keys(config_name, {**defaults, **options})
-    values = [_assignment(o, valid) for o in parsed if o.key_or_group not in defaults]
-    return _complete(_compose(config_name, [f"{group}={option}" for group, option in options.items()] + values))
+    defaults = groups_of(COMMAND_SETTINGS[command])
+    options = {**defaults, **_options(parsed, defaults)}
+    own = {group: group_defaults(group, option) for group, option in options.items()}
+    config = OmegaConf.create({**config_defaults(COMMAND_SETTINGS[command]), **own})
+    valid = {**dict.fromkeys(options), **_flat(config)}
+    for override in parsed:
+        if override.key_or_group not in defaults:
+            _assign(config, override, valid)
+    return _complete(config)
 
 
-def typed(cls: type[T], config: DictConfig) -> T:
-    """A config as an instance of a dataclass, every value of the type that the field has.
+def typed(cls: type[T], config: Mapping[str, Any], prefix: str = "") -> T:
+    """A config as an instance of a dataclass, every value of the type that the field has and within its range.
+
+    Args:
+        cls: the dataclass.
+        config: values of its keys; ``name``, by which an option was chosen, is left out where it has no such field.
+        prefix: what to put before the keys in errors.
 
     Raises:
         InvalidConfigError: with the key and what was expected.
+        UnknownNameError: for a key that the dataclass does not have.
     """
-    _check_lists(cls, config)
-    try:
-        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config)))
-    except OmegaConfBaseException as error:
-        raise InvalidConfigError(f"{error.full_key} has a wrong value: {str(error.msg).splitlines()[0]}.") from error
-
-
-def _check_lists(cls: type, config: DictConfig) -> None:
-    """Refuse what is no list of plain values where a field wants one: OmegaConf's own words name its classes."""
     hints = get_type_hints(cls)
-    for key, value in config.items():
-        hint = hints.get(str(key))
+    own = {entry.name for entry in fields(cast(Any, cls)) if entry.init}
+    given = {str(key): value for key, value in config.items() if key in own or key != "name"}
+    for key in given.keys() - own:
+        raise UnknownNameError("key", f"{prefix}{key}", (f"{prefix}{name}" for name in own))
+    _check_lists({key: hints[key] for key in given}, given, prefix)
+    schema = make_dataclass(cls.__name__, [(key, _plain(hints[key])) for key in given])
+    try:
+        values = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
+        settings = cls(**{key: _of_type(hints[key], getattr(values, key)) for key in given})
+    except OmegaConfBaseException as error:
+        wrong = str(error.msg).splitlines()[0]
+        raise InvalidConfigError(f"{prefix}{error.full_key} has a wrong value: {wrong}.") from error
+    check(settings, prefix)
+    return settings
+
+
+def _plain(hint: Any) -> Any:
+    """A type for OmegaConf that holds all that ``hint`` does: it knows no literals, mappings, sequences and unions."""
+    origin, arguments = get_origin(hint) or hint, get_args(hint)
+    if origin in (Union, UnionType):
+        others = [_plain(option) for option in arguments if option is not NoneType]
+        return Any if len(others) > 1 else others[0] | None if NoneType in arguments else others[0]
+    if origin is Literal:
+        kinds = {type(value) for value in arguments}
+        return kinds.pop() if len(kinds) == 1 else Any
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return dict[str, Any] if not arguments else dict[arguments[0], _plain(arguments[1])]  # type: ignore[misc,valid-type]
+    if origin is Sequence:
+        return list[_plain(arguments[0])] if arguments else list[Any]  # type: ignore[misc]
+    return hint
+
+
+def _of_type(hint: Any, value: Any) -> Any:
+    return tuple(value) if get_origin(hint) is tuple and isinstance(value, list) else value
+
+
+def _check_lists(hints: Mapping[str, Any], values: Mapping[str, Any], prefix: str) -> None:
+    """Refuse what is no list of plain values where a field wants one: OmegaConf's own words name its classes."""
+    for key, hint in hints.items():
+        value = values[key]
         options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         if not any(get_origin(option) is list for option in options) or (value is None and NoneType in options):
             continue
-        if not isinstance(value, ListConfig) or any(isinstance(item, ListConfig | DictConfig) for item in value):
-            raise InvalidConfigError(f"{key} must be a list such as {key}=[A,B]; got {value}.")
-
-
-def check_unread(config_name: str, settings: object, keys: Iterable[str], reason: str) -> None:
-    """Look whether keys that nothing reads were left alone.
-
-    Args:
-        config_name: of the command, whose file has their defaults.
-        settings: with the keys as attributes.
-        keys: that are not read.
-        reason: why, for the error; a key that is read in their place may follow.
-
-    Raises:
-        InvalidConfigError: with the first that was set to something else.
-    """
-    for key in keys:
-        value, default = getattr(settings, key), _file(CONFIG_DIR / f"{config_name}.yaml")[key]
-        if value != default:
-            raise InvalidConfigError(f"{key}={value} is not read with {reason}; leave it out.")
+        items = value if isinstance(value, list | ListConfig) else [[]]
+        if any(isinstance(item, list | dict | ListConfig | DictConfig) for item in items):
+            raise InvalidConfigError(f"{prefix}{key} must be a list such as {prefix}{key}=[A,B]; got {value}.")
 
 
 def words(value: Any) -> list[str]:
@@ -152,65 +192,65 @@ def words(value: Any) -> list[str]:
     return [str(name).strip() for name in values] or [""]
 
 
-def groups() -> dict[str, list[str]]:
-    """Config groups and their options, by the files that exist."""
-    folders = sorted(path for path in CONFIG_DIR.iterdir() if path.is_dir())
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
-
-
 def group_config(group: str, option: str) -> DictConfig:
     """The config of one option of a group.
 
     Raises:
         UnknownNameError: if there is no such option; it lists the nearest.
     """
-    if option not in groups()[group]:
-        raise UnknownNameError(group, option, groups()[group])
-    return _file(CONFIG_DIR / group / f"{option}.yaml").copy()
+    return OmegaConf.create(group_defaults(group, option))
 
 
-def help_text(config_name: str) -> str:
-    """Keys of a command, their defaults and the comments above them in its YAML file."""
-    intro, entries = _commented_keys(CONFIG_DIR / f"{config_name}.yaml")
-    lines = [f"python -m vlaser_gym.{config_name} [key=value ...]", "", *intro, ""]
-    for key, value, comments in entries:
-        lines += [f"  {key}={value}", *(f"      {comment}" for comment in comments)]
-    for group, chosen in _default_options(config_name).items():
-        lines += ["", f"  {group}={chosen}   one of: {', '.join(groups()[group])}"]
-        for option in groups()[group]:
-            comments, _ = _commented_keys(CONFIG_DIR / group / f"{option}.yaml")
-            lines += [f"      {option}: {' '.join(comments)}"]
-        lines += [f"      {group}.KEY=VALUE sets one of its own keys."]
+def help_text(command: str, overrides: Sequence[str] = ()) -> str:
+    """Keys of a command with their defaults, sentences and ranges; and those of the options that are named.
+
+    Args:
+        command: whose keys.
+        overrides: ``group=option`` shows what may be set below that group; others are left alone.
+    """
+    cls = COMMAND_SETTINGS[command]
+    lines = [f"python -m vlaser_gym.{command} [key=value ...]", "", *_wrapped(first_paragraph(cls), 0), ""]
+    lines += _told("", options_of(cls), config_defaults(cls))
+    defaults = groups_of(cls)
+    named = _options([_parse(text) for text in overrides if text.partition("=")[0] in defaults], defaults)
+    for group, option in {**defaults, **named}.items():
+        lines += ["", f"  {group}={option}   one of: {', '.join(groups()[group])}"]
+        shown = [option] if group in named else groups()[group]
+        for name in shown:
+            lines += _wrapped(f"{name}: {described(group, name)[0]}", 6)
+        if group in named:
+            lines += ["", *_told(f"{group}.", described(group, option)[1], group_defaults(group, option))]
+        else:
+            lines += [f"      {group}.KEY=VALUE sets one of its own keys; --help {group}=NAME lists them."]
     return "\n".join(lines)
 
 
-def _default_options(config_name: str) -> dict[str, str]:
-    """The groups that a command uses and the option that each begins with, from its list of defaults."""
-    defaults = _file(CONFIG_DIR / f"{config_name}.yaml").get("defaults") or []
-    return {str(k): str(v) for entry in defaults if isinstance(entry, DictConfig) for k, v in entry.items()}
+def _told(prefix: str, options: Mapping[str, Option], defaults: Mapping[str, Any]) -> list[str]:
+    """Lines about keys: name and default, and below it what it means."""
+    lines = []
+    for key, known in options.items():
+        limit = f"   ({known.range})" if known.range else ""
+        lines += [f"  {prefix}{key}={_shown(defaults[key])}{limit}", *_wrapped(known.sentence, 6)]
+    return lines
 
 
-def _valid_keys(config_name: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """Dotted names of a command's keys with their defaults, given the options of its groups."""
-    keys = {key: value for key, value in _flat(_file(CONFIG_DIR / f"{config_name}.yaml")).items() if key != "defaults"}
-    for group, option in options.items():
-        own = _flat(_file(CONFIG_DIR / group / f"{option}.yaml"))
-        keys |= {group: None} | {f"{group}.{key}": value for key, value in own.items()}
-    return keys
+def _shown(value: Any) -> str:
+    """A default as it is written on the command line."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_shown(part)}" for key, part in value.items()) + "}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@cache
-def _file(path: Path) -> DictConfig:
-    """A file of the package; not to be changed."""
-    return cast(DictConfig, OmegaConf.load(path))
+def _wrapped(text: str, indent: int) -> list[str]:
+    width = max(60, min(110, shutil.get_terminal_size().columns))
+    return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)
 
 
-def _compose(config_name: str, overrides: list[str]) -> DictConfig:
-    try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3", job_name=config_name):
-            return compose(config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise InvalidConfigError(f"The settings do not fit together: {str(error).splitlines()[0]}") from error
+def _options(parsed: Sequence[Override], known: Iterable[str]) -> dict[str, str]:
+    """The options that were named of the groups that are known."""
+    return {o.key_or_group: _option(o) for o in parsed if o.key_or_group in known}
 
 
 def _complete(config: DictConfig) -> DictConfig:
@@ -247,30 +287,44 @@ def _unreadable(text: str) -> InvalidConfigError:
 
 
 def _option(override: Override) -> str:
-    """The option of a group override, checked."""
+    """The option of a group override, checked; an algorithm may be an import string, and is known from then on."""
     if override.package is not None or override.type is not OverrideType.CHANGE:
         raise _unreadable(str(override.input_line))
-    group, option = override.key_or_group, override.get_value_string()
-    if option not in groups()[group]:
-        raise UnknownNameError(group, option, groups()[group])
-    return str(option)
+    group, option = override.key_or_group, str(override.get_value_string())
+    if group == ALGORITHMS and ":" in option:
+        settings = getattr(import_string(option, ALGORITHMS), "settings", None)
+        if not is_dataclass(settings):
+            raise InvalidConfigError(
+                f"algo={option} should name a vlaser_gym.training.algorithms.Algorithm, whose settings are a dataclass."
+            )
+        ALGORITHM_SETTINGS[option] = cast(type, settings)
+    check_option(group, option)
+    return option
 
 
-def _assignment(override: Override, valid: Mapping[str, Any]) -> str:
-    """An override of a key in the form that Hydra takes, checked against the keys that exist.
+def _assign(config: DictConfig, override: Override, valid: Mapping[str, Any]) -> None:
+    """Set a key, checked against the keys that exist. Where the default is a text, ``true`` is the word.
 
-    Where the default is a text, ``true`` is the word.
+    Raises:
+        UnknownNameError: for a key that does not exist; it names those that are likely meant.
+        InvalidConfigError: for what cannot be set.
     """
     key = override.key_or_group
     if override.is_delete() or override.package is not None:
         raise _unreadable(str(override.input_line))
     is_open = key.split(".")[0] in OPEN_GROUPS and "." in key
     if key not in valid and not is_open:
-        raise UnknownNameError("key", key, valid)
-    value = override.get_value_string()
-    if isinstance(valid.get(key), str) and isinstance(override.value(), bool):
-        value = f"'{value}'"
-    return f"{'++' if is_open else ''}{key}={f'[{value}]' if override.is_sweep_override() else value}"
+        raise UnknownNameError("key", key, valid, likely_keys(key, valid))
+    value = override.value()
+    if override.is_sweep_override():
+        value = _parse(f"{key}=[{override.get_value_string()}]").value()
+    elif isinstance(valid.get(key), str) and isinstance(value, bool):
+        value = override.get_value_string()
+    try:
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+    except (OmegaConfBaseException, ValueError) as error:
+        wrong = str(error).splitlines()[0]
+        raise InvalidConfigError(f"Cannot set {override.input_line}: {wrong}.") from error
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -280,22 +334,3 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
         node = config._get_node(key)
         leaves |= _flat(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else {f"{prefix}{key}": node._value()}
     return leaves
-
-
-def _commented_keys(path: Path) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
-    """Opening comment of a YAML file, and its top-level keys as ``(key, default, comments above it)``."""
-    intro: list[str] | None = None
-    entries: list[tuple[str, str, list[str]]] = []
-    comments: list[str] = []
-    for line in path.read_text().splitlines():
-        if line.startswith("#"):
-            comments.append(line.removeprefix("#").strip())
-            continue
-        if intro is None:
-            intro, comments = comments, []
-        key, colon, value = line.partition(":")
-        if colon and key.isidentifier() and key != "defaults":
-            entries.append((key, value.strip(), comments))
-        if line.strip():
-            comments = []
-    return intro or comments, entries

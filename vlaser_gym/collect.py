@@ -1,6 +1,6 @@
 """``python -m vlaser_gym.collect``: see :mod:`vlaser_gym.commands.collect`."""
 
 if __name__ == "__main__":
-    from vlaser_gym.commands.collect import command
+    from vlaser_gym.cli import start
 
-    command()
+    start("collect")

@@ -1,6 +1,6 @@
 """``python -m vlaser_gym.compare``: see :mod:`vlaser_gym.commands.compare`."""
 
 if __name__ == "__main__":
-    from vlaser_gym.commands.compare import command
+    from vlaser_gym.cli import start
 
-    command()
+    start("compare")

@@ -1,6 +1,6 @@
 """``python -m vlaser_gym.convert``: see :mod:`vlaser_gym.commands.convert`."""
 
 if __name__ == "__main__":
-    from vlaser_gym.commands.convert import command
+    from vlaser_gym.cli import start
 
-    command()
+    start("convert")

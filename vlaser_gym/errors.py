@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -19,11 +19,19 @@ class GymWarning(UserWarning):
 
 
 class UnknownNameError(GymError):
-    """A name that is not in a list of valid names; the text offers the nearest ones."""
+    """A name that is not in a list of valid names; the text offers the nearest ones.
 
-    def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
+    Args:
+        kind: what it should be the name of.
+        name: what was given.
+        valid: the names that there are.
+        likely: those of them that are meant more likely than the nearest by their letters.
+    """
+
+    def __init__(self, kind: str, name: object, valid: Iterable[str], likely: Sequence[str] = ()) -> None:
         names = sorted(valid)
-        near = get_close_matches(str(name), names, n=3, cutoff=0.3) or names[:5]
+        alike = get_close_matches(str(name), names, n=3, cutoff=0.3) or names[:5]
+        near = [*likely, *(other for other in alike if other not in likely)][: max(3, len(alike))]
         super().__init__(f"Unknown {kind} {name!r}: expected one of {len(names)} names; nearest: {', '.join(near)}.")
 
 

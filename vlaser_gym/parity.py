@@ -1,6 +1,6 @@
 """``python -m vlaser_gym.parity``: see :mod:`vlaser_gym.commands.parity`."""
 
 if __name__ == "__main__":
-    from vlaser_gym.commands.parity import command
+    from vlaser_gym.cli import start
 
-    command()
+    start("parity")

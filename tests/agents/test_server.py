@@ -278,7 +278,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("port=70000", "port must lie between"),
+        ("port=70000", "port must be in [0, 65535]; got 70000."),
         ("timeout=0", "must be above 0"),
         ("keys.image=", "keys gives names"),
         ("agent=exprt", "Unknown agent"),

@@ -38,6 +38,22 @@ def score(run: Path, *overrides: str, **hooks: Any) -> Evaluation:
     return evaluate(settings(run, *overrides), make_env=make_fake_env, **hooks)
 
 
+def test_settings_made_in_python_are_the_command_lines(tmp_path: Path) -> None:
+    """No config, no Hydra: what is not said is the same default, and what is wrong the same sentence."""
+    agent = {"name": "fake_env.Reacher", "_target_": "fake_env.Reacher"}
+    tasks = ["widowx_carrot_on_plate", "widowx_stack_cube"]
+    made = EvalSettings(agent=agent, task=tasks, episodes=6, trials=2, run=f"{tmp_path / 'python'}")
+    assert made.stored() == settings(tmp_path / "python").stored()
+    assert evaluate(made, make_env=make_fake_env).complete
+    assert score(tmp_path / "command").complete
+    assert files(tmp_path / "python") == files(tmp_path / "command")
+    assert (EvalSettings().task, EvalSettings().look, len(EvalSettings().plan)) == ("widowx", "builtin", 96)
+    with pytest.raises(InvalidConfigError, match=r"^episodes must be at least 1; got 0\.$"):
+        EvalSettings(episodes=0)
+    with pytest.raises(InvalidConfigError, match="protocol=visual_matching fixes .* got trials=2"):
+        EvalSettings(protocol="visual_matching", trials=2)
+
+
 def files(run: Path) -> dict[str, bytes]:
     """Everything that must not depend on how a run came about."""
     names = ["episodes.jsonl", "summary.json", *sorted(str(p.relative_to(run)) for p in run.glob("states/*"))]

@@ -311,7 +311,7 @@ def test_a_simulator_that_cannot_begin_an_episode_either(tmp_path: Path, monkeyp
 
 # Settings
 
-KEYS = sorted({*cli._valid_keys("eval", {"agent": "random", "engine": "mujoco", "launcher": "local"})} - {"run"})
+KEYS = sorted({*cli._flat(cli.load("eval", ["agent=random"])), "agent", "engine", "launcher"} - {"run"})
 OWN = ["agent.horizon", "agent.noise", "agent.translation", "agent._target_", "engine.name"]
 NAMES = ["widowx", "widowx_stack_cube", "google_robot", "expert", "random", "mujoco", "builtin", "default", "grid"]
 TARGETS = ["fake_env.Reacher", "os.getcwd", "builtins.dict", "no.such", "vlaser_gym.agents.random.RandomAgent", "sys"]

@@ -135,7 +135,7 @@ def test_a_run_of_the_order_before_goes_on(tmp_path: Path) -> None:
         (("until=bored", "baseline=0.5"), "until must be decided or null; got 'bored'"),
         (("until=decided", "baseline=nothing"), "run directory or a success rate"),
         (("until=decided", "baseline=0"), "strictly between 0 and 1"),
-        (("until=decided", "baseline=0.5", "level=1.5"), "level must lie between"),
+        (("until=decided", "baseline=0.5", "level=1.5"), "level must be above 0 and below 1; got 1.5"),
     ],
 )
 def test_bad_questions_are_one_sentence_and_leave_nothing(

@@ -364,7 +364,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
         ({"beta": 0}, InvalidConfigError),
         ({"kinds": ["better"]}, UnknownNameError),
         ({"rounds": -1}, InvalidConfigError),
-        ({"density": "flow_noise"}, UnknownNameError),
+        ({"density": "flow_noise"}, InvalidConfigError),
     ):
         with pytest.raises(error):
             dataclasses.replace(SETTINGS, **wrong)

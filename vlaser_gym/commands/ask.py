@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from vlaser_gym.agents.vlaser.grounding import POINTING_PROMPT, draw_answer, parse_boxes, parse_points
 from vlaser_gym.cli import run, typed
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError
+from vlaser_gym.settings.commands import AskSettings
 
 _FREE_TEXT = ("question", "system")
-
-
-@dataclass
-class AskSettings:
-    """What ``configs/ask.yaml`` holds; the comments there say what each means."""
-
-    question: str
-    checkpoint: str | None
-    image: Any
-    run: str | None
-    episode: str | None
-    step: int
-    look: str | None
-    output: str | None
-    pointing: bool
-    system: str | None
-    max_tiles: int | None
-    max_new_tokens: int
-    device: str | None
-    dtype: str | None
 
 
 def main(config: DictConfig) -> None:
@@ -65,10 +45,6 @@ def _check(settings: AskSettings) -> None:
         raise InvalidConfigError("Give either image=FILE, or run=DIR episode=ADDRESS step=K; one of the two.")
     if settings.run and not settings.episode:
         raise InvalidConfigError(f"Which episode of {settings.run}? Give episode=task/layout or a longer address.")
-    if settings.max_new_tokens < 1 or (settings.max_tiles is not None and settings.max_tiles < 1):
-        raise InvalidConfigError(
-            f"max_new_tokens and max_tiles are at least 1; got {settings.max_new_tokens} and {settings.max_tiles}."
-        )
 
 
 def _answer(settings: AskSettings, pictures: Sequence[NDArray[np.uint8]]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -15,10 +14,10 @@ from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.assets import MANIFEST, Status, default_directory
 from vlaser_gym.envs.assets.pack import examine
 from vlaser_gym.envs.assets.transfer import Outcome, from_directory, importable, over_http, transfer
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.settings.commands import ASSET_ACTIONS, AssetsSettings
 
-ACTIONS = ("fetch", "import", "check")
 _SHOWN = 10
 #: What the source says about licences, and what it does not say (read on 2026-11-22).
 LICENCES = f"""\
@@ -31,21 +30,9 @@ These files are not part of vlaser-gym and keep their own licences:
 Whether your use is covered is yours to judge."""
 
 
-@dataclass
-class AssetsSettings:
-    """What ``configs/assets.yaml`` holds; the comments there say what each means."""
-
-    action: str
-    source: str | None
-    directory: str | None
-    unverified: bool
-
-
 def main(config: DictConfig) -> None:
     """Fetch, import or check, then say what is there; status 1 unless all of it is."""
     settings = typed(AssetsSettings, config)
-    if settings.action not in ACTIONS:
-        raise UnknownNameError("action", settings.action, ACTIONS)
     directory = Path(settings.directory) if settings.directory is not None else default_directory()
     outcomes = [] if settings.action == "check" else _bring(settings, directory)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
@@ -103,7 +90,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
     ['action=import', 'source=some/folder', 'directory=x']
     """
     words = list(argv)
-    if words and words[0] in ACTIONS:
+    if words and words[0] in ASSET_ACTIONS:
         action = words.pop(0)
         place = [f"source={words.pop(0)}"] if action == "import" and words and "=" not in words[0] else []
         return [f"action={action}", *place, *words]

@@ -24,26 +24,13 @@ from vlaser_gym.envs.engines import ActingEngine, check_counts, check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.settings.commands import BenchSettings
 
 _WITHOUT, _WITH = ("proprio", "instruction"), ("image", "proprio", "instruction")
 #: Bounds of the random actions, m and rad per control step.
 _BOUNDS = np.array([0.02, 0.02, 0.02, 0.05, 0.05, 0.05, 1.0])
-
-
-@dataclass
-class BenchSettings:
-    """What ``configs/bench.yaml`` holds; the comments there say what each means."""
-
-    task: Any
-    engine: Any
-    look: str | None
-    num_envs: int
-    chunk: int
-    seconds: float
-    output: str | None
 
 
 @dataclass(frozen=True)
@@ -215,11 +202,6 @@ def _check(settings: BenchSettings) -> None:
     """Complain before minutes are spent."""
     settings.look = check_engine(str(settings.engine["name"]), settings.look)
     check_counts(settings.engine)
-    if settings.num_envs < 1 or settings.chunk < 1 or not settings.seconds > 0:
-        raise InvalidConfigError(
-            "bench needs num_envs and chunk of at least 1 and seconds above 0; got "
-            f"num_envs={settings.num_envs}, chunk={settings.chunk}, seconds={settings.seconds}."
-        )
     check_output("output", settings.output)
 
 

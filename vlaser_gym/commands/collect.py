@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
-from vlaser_gym.cli import check_unread, run, typed
+from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.envs.robots import get_setup
@@ -31,64 +30,38 @@ from vlaser_gym.evaluation.runner import Runner
 from vlaser_gym.evaluation.store import read_records
 from vlaser_gym.evaluation.table import EpisodeProgress, make_console
 from vlaser_gym.evaluation.units import UnitsWatch
-from vlaser_gym.settings.checks import check_above_zero, check_least
+from vlaser_gym.settings.commands import CollectKeys
+from vlaser_gym.settings.fields import check_unread
 
 #: Settings that change how fast or how much is recorded, not what an episode holds.
 _FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
-#: What is made: a data set in LeRobot's layout, or a run directory with what learners need.
-STORES = ("demonstrations", "training")
 _TIME_UP = "; the time is up, the same command goes on"
 #: Settings of demonstrations alone.
 _OF_DEMONSTRATIONS = ("only_successful", "every", "tail", "image_size", "resize", "images", "group")
 
 
 @dataclass
-class CollectSettings:
-    """What ``configs/collect.yaml`` holds; the comments there say what each means."""
+class CollectSettings(CollectKeys):
+    """The keys of the command, checked against what there is.
 
-    task: Any
-    variant: str
-    layouts: str
-    episodes: int
-    first: int
-    trials: int
-    store: str
-    only_successful: bool
-    every: int
-    tail: int | None
-    image_size: int | None
-    resize: str
-    images: str
-    group: int
-    checkpoint: str | None
-    look: str | None
-    num_envs: int
-    max_minutes: float | None
-    output: str
-    agent: dict[str, Any] = field(default_factory=dict)
-    engine: dict[str, Any] = field(default_factory=dict)
+    Raises:
+        InvalidConfigError: with the key and what was expected.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.look = check_engine(str(self.engine["name"]), self.look)
+        check_counts(self.engine)
+        check_images(self.images)
+        if self.resize not in FILTERS:
+            raise UnknownNameError("resize", self.resize, FILTERS)
+        if self.store == "training":
+            check_unread(self, _OF_DEMONSTRATIONS, "store=training")
 
     @classmethod
     def from_config(cls, config: DictConfig) -> CollectSettings:
-        """Settings of the right types and within their ranges.
-
-        Raises:
-            InvalidConfigError: with the key and what was expected.
-        """
-        settings = typed(cls, config)
-        settings.look = check_engine(str(settings.engine["name"]), settings.look)
-        check_counts(settings.engine)
-        check_least(settings, num_envs=1, episodes=1, trials=1, every=1, group=1, first=0)
-        if settings.store not in STORES:
-            raise UnknownNameError("store", settings.store, STORES)
-        check_least(settings, or_null=True, tail=1, image_size=1)
-        check_above_zero(settings, or_null=True, max_minutes=math.inf)
-        check_images(settings.images)
-        if settings.resize not in FILTERS:
-            raise UnknownNameError("resize", settings.resize, FILTERS)
-        if settings.store == "training":
-            check_unread("collect", settings, _OF_DEMONSTRATIONS, "store=training")
-        return settings
+        """Settings of the right types and within their ranges; errors as above."""
+        return typed(cls, config)
 
     @property
     def tasks(self) -> list[Task]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 
-from vlaser_gym.cli import load, run, typed
+from vlaser_gym.cli import run, typed
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.comparison import (
     MOST_LEFT_OUT,
@@ -30,6 +30,7 @@ from vlaser_gym.evaluation.power import PlanRow, plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.settings.commands import CompareSettings
 
 #: The command's questions, and the settings that each of them reads.
 _READ = {
@@ -37,22 +38,6 @@ _READ = {
     "real=": ("runs", "real", "policies", "count"),
     "a comparison": ("runs", "count", "level", "json", "report"),
 }
-
-
-@dataclass
-class CompareSettings:
-    """What ``configs/compare.yaml`` holds; the comments there say what each means."""
-
-    count: str
-    level: float
-    json: str | None
-    report: str | None
-    plan: list[float] | None
-    power: float
-    alpha: float
-    real: str | None
-    runs: list[str] = field(default_factory=list)
-    policies: list[str] = field(default_factory=list)
 
 
 def main(config: DictConfig) -> None:
@@ -101,7 +86,7 @@ def overrides(arguments: Sequence[str]) -> list[str]:
 def _check_unread(settings: CompareSettings) -> None:
     """Refuse settings that the question does not read, rather than leave them without effect."""
     asked = "--plan" if settings.plan is not None else "real=" if settings.real is not None else "a comparison"
-    defaults = typed(CompareSettings, load("compare"))
+    defaults = CompareSettings()
     for key in (entry.name for entry in fields(settings) if entry.name not in _READ[asked]):
         if (value := getattr(settings, key)) != getattr(defaults, key):
             raise InvalidConfigError(f"{asked} reads only {', '.join(_READ[asked])}; got {key}={value}: leave it out.")

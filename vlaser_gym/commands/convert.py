@@ -29,25 +29,27 @@ from vlaser_gym.agents.vlaser.processor import Processor, own_statistics, stored
 from vlaser_gym.agents.vlaser.statistics import DATA_SET, OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.tokenizer import has_qwen_files
-from vlaser_gym.cli import run
+from vlaser_gym.cli import run, typed
+from vlaser_gym.settings.commands import ConvertSettings
 
 
 def main(config: DictConfig) -> None:
     """Load, report, write."""
-    source, target = Path(config.source), Path(config.target)
+    given = typed(ConvertSettings, config)
+    source, target = Path(given.source), Path(given.target)
     released = target.suffix == ".pt"
-    _check_target(source, target, released=released, overwrite=config.overwrite)
-    settings = {} if config.time_max_period is None else {"time_max_period": config.time_max_period}
-    policy, report = load_policy(source, robot=config.robot, dtype=config.dtype, seed=config.seed, settings=settings)
+    _check_target(source, target, released=released, overwrite=given.overwrite)
+    settings = {} if given.time_max_period is None else {"time_max_period": given.time_max_period}
+    policy, report = load_policy(source, robot=given.robot, dtype=given.dtype, seed=given.seed, settings=settings)
     print("\n".join(report.lines()))
-    statistics = _statistics(source, policy.config, report, config.statistics)
-    unused = read_unused(source) if config.keep_unused or released else {}
+    statistics = _statistics(source, policy.config, report, given.statistics)
+    unused = read_unused(source) if given.keep_unused or released else {}
     unused = {key: tensor.to(policy.dtype) for key, tensor in unused.items()}
     if released:
         _write_released(policy, source, target, unused, statistics)
     else:
         save_pretrained(policy, target, unused)
-        _write_processor(policy, source, target, config.tokenizer, statistics)
+        _write_processor(policy, source, target, given.tokenizer, statistics)
     size = sum(f.stat().st_size for f in ([target] if released else target.iterdir()) if f.is_file())
     print(f"written  {target} ({size / 1e9:.2f} GB)")
 

@@ -32,6 +32,7 @@ from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import GymError, RenderingUnavailableError, StorageError
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.settings.commands import DoctorSettings
 
 _REINSTALL = "Install vlaser-gym again with its constraints.txt, in a fresh virtual environment."
 _EGL = (
@@ -44,14 +45,6 @@ _OPTIONAL = (
     ("ray", "Ray", "evaluation on several machines", "pip install 'vlaser-gym[ray]'"),
 )
 _STYLES = {"works": "green", "missing": "red", "optional": "yellow"}
-
-
-@dataclass
-class DoctorSettings:
-    """What ``configs/doctor.yaml`` holds; the comments there say what each means."""
-
-    output: str | None
-    simpler: str | None
 
 
 @dataclass(frozen=True)

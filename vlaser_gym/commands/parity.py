@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,11 @@ from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.settings.commands import ParitySettings
 
 #: What can be measured.
 FIGURES = ("replays", "pictures", "bridge")
 _OWN = "ManiSkill's own environments"
-
-
-@dataclass
-class ParitySettings:
-    """What ``configs/parity.yaml`` holds; the comments there say what each means."""
-
-    task: Any
-    engine: dict[str, Any]
-    look: str | None
-    num_envs: int
-    golden: str
-    output: str | None
-    figures: Any
-    beside: str | None
 
 
 def main(config: DictConfig) -> None:
@@ -49,8 +35,6 @@ def main(config: DictConfig) -> None:
     settings = typed(ParitySettings, config)
     engine = str(settings.engine["name"])
     look = check_engine(engine, settings.look)
-    if settings.num_envs < 1:
-        raise InvalidConfigError(f"num_envs must be at least 1; got {settings.num_envs}.")
     check_counts(settings.engine)
     check_output("output", settings.output)
     check_output("beside", settings.beside, folder=True)

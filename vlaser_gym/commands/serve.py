@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
 
 from omegaconf import DictConfig
 
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.server import PolicyServer
 from vlaser_gym.cli import run, typed
-from vlaser_gym.errors import InvalidConfigError
-
-
-@dataclass
-class ServeSettings:
-    """What ``configs/serve.yaml`` holds; the comments there say what each means."""
-
-    checkpoint: str | None
-    host: str
-    port: int
-    timeout: float
-    max_mb: float
-    max_connections: int
-    keys: dict[str, str] = field(default_factory=dict)
-    agent: dict[str, Any] = field(default_factory=dict)
+from vlaser_gym.settings.commands import ServeSettings
 
 
 def main(config: DictConfig) -> None:
     """Serve until Ctrl-C."""
     settings = typed(ServeSettings, config)
-    if not 0 <= settings.port < 2**16:
-        raise InvalidConfigError(f"port must lie between 0 and 65535; got {settings.port}.")
     name = str(settings.agent.get("name"))
     given = {} if settings.checkpoint is None else {"checkpoint": settings.checkpoint}
     server = PolicyServer(

@@ -23,12 +23,13 @@ from omegaconf import DictConfig
 from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device
 from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
-from vlaser_gym.cli import check_unread, run, typed
+from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.errors import InvalidConfigError, StorageError
 from vlaser_gym.evaluation.files import held, parse_object, write_whole
 from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.settings.fields import check_unread
 from vlaser_gym.settings.training import TrainSettings
 from vlaser_gym.training.algorithms import Algorithm, get_algorithm
 from vlaser_gym.training.data.gripper_column import GripperColumn
@@ -49,7 +50,7 @@ def main(config: DictConfig) -> None:
     GripperColumn.parse(settings.gripper)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    path = Path(settings.run or f"runs/{settings.algo['name']}-{datetime.now():%Y%m%d-%H%M%S}")
+    path = Path(settings.run or f"runs/{_folder_name(settings.algo['name'])}-{datetime.now():%Y%m%d-%H%M%S}")
     paths = {init: path if len(settings.inits) == 1 else path / _folder_name(init) for init in settings.inits}
     _algorithm(settings)
     check_writable(path)
@@ -131,7 +132,7 @@ def _train(
 
 def _algorithm(settings: TrainSettings) -> tuple[Algorithm, Any]:
     algorithm = get_algorithm(str(settings.algo.get("name")))
-    return algorithm, typed(algorithm.settings, DictConfig(settings.algo))
+    return algorithm, typed(algorithm.settings, settings.algo, "algo.")
 
 
 def _check_given(settings: TrainSettings, algorithm: Algorithm, init: str, group: ProcessGroup) -> None:
@@ -143,7 +144,7 @@ def _check_given(settings: TrainSettings, algorithm: Algorithm, init: str, group
             "or init=nano, the trained one that comes with this package."
         )
     for key, reason in algorithm.unread:
-        check_unread("train", settings, (key,), f"algo={name}, {reason}")
+        check_unread(settings, (key,), f"algo={name}, {reason}")
     if algorithm.single_process and group.size > 1:
         raise InvalidConfigError(f"algo={name} trains in one process; start it without torchrun.")
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from gymnasium.vector import AutoresetMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
-from vlaser_gym.cli import CONFIG_DIR, typed, words
+from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, effective_settings
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import AgentError, InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.errors import AgentError, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
@@ -32,65 +31,41 @@ from vlaser_gym.evaluation.sequential import UntilDecided, outcome_of, read_base
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
 from vlaser_gym.evaluation.units import UnitsWatch
-from vlaser_gym.settings.checks import check_above_zero, check_least
+from vlaser_gym.settings.commands import EvalKeys
+from vlaser_gym.settings.fields import defaults_of
 
 #: What is run where neither task nor protocol is given.
 DEFAULT_TASK = "widowx"
-#: What a run keeps of its episodes besides their records.
-STORES = ("states", "training")
 
 
 @dataclass
-class EvalSettings:
-    """What ``configs/eval.yaml`` holds; the comments there say what each means."""
+class EvalSettings(EvalKeys):
+    """The keys of an evaluation, checked against what there is; what was left open is filled in.
 
-    task: Any
-    variant: str
-    layouts: str
-    episodes: int
-    trials: int
-    terminate_on_success: bool
-    checkpoint: str | None
-    look: str | None
-    num_envs: int
-    max_minutes: float | None
-    agent_timeout: float | None
-    until: str | None
-    baseline: Any
-    level: float
-    run: str | None
-    video: int
-    report: bool
-    protocol: str | None = None
-    store: str = "states"
-    agent: dict[str, Any] = field(default_factory=dict)
-    engine: dict[str, Any] = field(default_factory=dict)
-    launcher: dict[str, Any] = field(default_factory=dict)
+    Raises:
+        InvalidConfigError: with the key and what was expected.
+
+    Example:
+        >>> EvalSettings(episodes=3).plan[2].layout
+        'grid:2'
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.protocol is not None:
+            _check_protocol(self)
+        elif self.task is None:
+            self.task = DEFAULT_TASK
+        self.look = check_engine(str(self.engine["name"]), self.look)
+        check_counts(self.engine)
+        check_launcher(self.launcher)
+        if (self.until is None) != (self.baseline is None):
+            raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
 
     @classmethod
     def from_config(cls, config: DictConfig) -> EvalSettings:
-        """Settings of the right types and within their ranges.
-
-        Raises:
-            InvalidConfigError: with the key and what was expected.
-        """
-        settings = typed(cls, config)
-        if settings.protocol is not None:
-            _check_protocol(settings)
-        elif settings.task is None:
-            settings.task = DEFAULT_TASK
-        settings.look = check_engine(str(settings.engine["name"]), settings.look)
-        check_least(settings, num_envs=1, episodes=1, trials=1, video=0)
-        check_above_zero(settings, or_null=True, max_minutes=math.inf, agent_timeout=math.inf)
-        if settings.store not in STORES:
-            raise UnknownNameError("store", settings.store, STORES)
-        if settings.until not in (None, "decided"):
-            raise InvalidConfigError(f"until must be decided or null; got {settings.until!r}.")
-        check_counts(settings.engine)
-        check_launcher(settings.launcher)
-        if (settings.until is None) != (settings.baseline is None):
-            raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
-        return settings
+        """Settings of the right types and within their ranges; errors as above."""
+        return typed(cls, config)
 
     @property
     def tasks(self) -> list[Task]:
@@ -415,15 +390,12 @@ class Evaluation:
         return self.decided or (minutes is not None and self.elapsed() > 60 * minutes)
 
 
-def _defaults() -> DictConfig:
-    return cast(DictConfig, OmegaConf.load(CONFIG_DIR / "eval.yaml"))
-
-
 def _check_protocol(settings: EvalSettings) -> None:
     """A protocol says itself what is run."""
     get_protocol(str(settings.protocol))
+    defaults = defaults_of(EvalKeys)
     for key in ("variant", "layouts", "episodes", "trials"):
-        if getattr(settings, key) != _defaults()[key]:
+        if getattr(settings, key) != defaults[key]:
             raise InvalidConfigError(
                 f"protocol={settings.protocol} fixes tasks, variants, layouts and trials; got {key}="
                 f"{getattr(settings, key)}: leave {key}= out."

@@ -1,13 +1,12 @@
-"""Settings of the algorithms: what ``configs/algo`` holds, of the right types and within their ranges."""
+"""Settings of the algorithms: the keys below ``algo``. The first paragraph of a class stands in ``train --help``."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.settings.checks import check_above_zero, check_least, check_rising
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.settings.fields import Settings, check_rising, fixed, option
 
 DENSITIES = ("flow_sde", "flow_sde_one_step", "flow_noise")
 #: Densities whose noise is given and not learned.
@@ -21,222 +20,353 @@ STATISTICS = ("keep", "data")
 STOCK_REWARDS = ("sparse", "subgoals", "reach")
 SCHEDULES = ("constant", "linear")
 
+# Keys that several algorithms have, and mean the same by.
+_FREEZE = "Parts that stay constant: vision, embedding, language, expert."
+_PRECISION = "float32, or bfloat16: matrix products in bf16, weights in fp32."
+_CLIP = "Largest norm of the gradient."
+_CACHE_MB = "Memory for keys and values of image and text (MiB); what does not fit is encoded again in every {time}."
+_CACHE_DEVICE = "Where the keys and values of image and text are kept. null: where the policy is; cpu: host memory."
 
-@dataclass
-class SftSettings:
-    """What ``configs/algo/sft.yaml`` holds; the comments there say what each means."""
 
-    name: str
-    steps: int
-    batch_size: int
-    accumulate: int
-    learning_rate: float
-    expert_learning_rate: float
-    weight_decay: float
-    betas: tuple[float, float]
-    warmup: int
-    final_rate: float
-    clip: float
-    ema: float
-    flow_samples: int
-    places: float
-    freeze: list[str]
-    augment: str
-    precision: str
-    statistics: str | None = None
+@dataclass(kw_only=True)
+class AlgorithmSettings(Settings):
+    """Base of the algorithms' settings; ``name`` is that by which one was chosen."""
+
+    prefix: ClassVar[str] = "algo."
+
+    name: str = fixed("")
+
+
+@dataclass(kw_only=True)
+class SftSettings(AlgorithmSettings):
+    """Flow-matching behaviour cloning. Defaults are for the small model from random weights on two CPU cores."""
+
+    name: str = fixed("sft")
+    steps: int = option(20_000, "Updates.", least=1)
+    batch_size: int = option(64, "Rows per update, over all processes.", least=1)
+    accumulate: int = option(
+        1,
+        "Parts in which an update's rows go through the policy one after another: more take less memory.",
+        least=1,
+    )
+    learning_rate: float = option(1e-3, "Peak learning rate of vision, embedding and language model.", least=0)
+    expert_learning_rate: float = option(1e-3, "Peak learning rate of the action expert.", least=0)
+    weight_decay: float = option(0.01, "Decay of matrices (AdamW).", least=0)
+    betas: tuple[float, float] = option(
+        (0.9, 0.99), "Decay of AdamW's averages of the gradient and of its square, per update."
+    )
+    warmup: int = option(
+        300, "Updates until the learning rate is at its peak; then it follows a cosine down to final_rate.", least=0
+    )
+    final_rate: float = option(0.02, "Share of its peak at which the learning rate ends.", least=0)
+    clip: float = option(1.0, _CLIP, above=0)
+    ema: float = option(
+        0.999, "Decay of the averaged weights, which are what is stored; 0: no averaging.", least=0, below=1
+    )
+    flow_samples: int = option(
+        4, "Flow times and noises per row: they share the row's image and text, which cost most.", least=1
+    )
+    places: float = option(
+        0.0,
+        "Weight of a second loss in training: from the image features, say where source and target are (privileged "
+        "state). The head that says it is thrown away. 0: none.",
+        least=0,
+    )
+    freeze: list[str] = option([], _FREEZE)
+    augment: str = option(
+        "colour",
+        "Changes of the images: none, colour (brightness, contrast, saturation, hue), or full (also random crops), "
+        "strengths as Vlaser's.",
+    )
+    precision: str = option("float32", _PRECISION, choices=PRECISIONS)
+    statistics: str | None = option(
+        None,
+        "By whose bounds actions and proprioception are normalised. keep: the policy's own, without which its outputs "
+        "mean something else before the first step. data: those of the new data, which become the policy's. null: keep "
+        "for a policy; data for a preset, a VLM or fresh=[expert], whose numbers mean nothing yet. Losses of runs with "
+        "different bounds cannot be compared.",
+        choices=STATISTICS,
+    )
 
     def __post_init__(self) -> None:
-        check_least(self, prefix="algo.", steps=1, batch_size=1, accumulate=1, flow_samples=1, warmup=0)
-        check_least(
-            self, prefix="algo.", learning_rate=0, expert_learning_rate=0, weight_decay=0, final_rate=0, places=0
-        )
-        check_above_zero(self, prefix="algo.", clip=math.inf)
+        super().__post_init__()
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InvalidConfigError(f"algo.betas must be two numbers in [0, 1); got {list(self.betas)}.")
         if self.batch_size % self.accumulate:
             raise InvalidConfigError(
                 f"algo.batch_size must be a multiple of algo.accumulate; got {self.batch_size} and {self.accumulate}."
             )
-        if self.precision not in PRECISIONS:
-            raise UnknownNameError("algo.precision", self.precision, PRECISIONS)
-        if self.statistics not in (None, *STATISTICS):
-            raise InvalidConfigError(f"algo.statistics is one of keep, data or null; got {self.statistics!r}.")
-        if not 0 <= self.ema < 1:
-            raise InvalidConfigError(f"algo.ema must be in [0, 1); got {self.ema}.")
 
 
-@dataclass
-class PpoSettings:
-    """What ``configs/algo/ppo.yaml`` holds; the comments there say what each means."""
+@dataclass(kw_only=True)
+class PpoSettings(AlgorithmSettings):
+    """PPO on the flow policy, in the environments that score it. init is the folder of a policy; data is not read."""
 
-    name: str
-    iterations: int
-    n_steps: int
-    batch_size: int
-    micro_batch: int
-    epochs: int
-    learning_rate: float
-    critic_learning_rate: float
-    schedule: str
-    warmup: int
-    density: str
-    flow_steps: int | None
-    noise_level: float
-    noise_bounds: tuple[float, float]
-    gamma: float
-    gae_lambda: float
-    clip_range: float
-    target_kl: float | None
-    entropy: float
-    clip: float
-    critic_warmup: int
-    pull: float
-    reward: str
-    freeze: list[str]
-    lora: int
-    cache_mb: int
-    cache_device: str | None
-    precision: str
-    save_every: int
+    name: str = fixed("ppo")
+    iterations: int = option(200, "Rollouts, each followed by an update.", least=1)
+    n_steps: int = option(32, "Decisions per lane and rollout.", least=1)
+    batch_size: int = option(128, "Decisions per step of the optimizer, over all processes (of grpo: about).", least=2)
+    micro_batch: int = option(64, "Decisions that go through the policy at once: fewer take less memory.", least=1)
+    epochs: int = option(3, "Passes over a rollout.", least=1)
+    learning_rate: float = option(3e-5, "Learning rate of the policy (the actor).", least=0)
+    critic_learning_rate: float = option(3e-4, "Learning rate of the critic.", least=0)
+    schedule: str = option(
+        "constant",
+        "How the learning rate goes on: constant, or linear (to 0 at the last iteration).",
+        choices=SCHEDULES,
+    )
+    warmup: int = option(
+        5,
+        "Iterations in which the policy's learning rate rises to its value: Adam's first steps go as far in every "
+        "direction.",
+        least=0,
+    )
+    density: str = option(
+        "flow_sde",
+        "How the policy explores: flow_sde, flow_sde_one_step (one random step per chunk), or flow_noise (learned).",
+        choices=DENSITIES,
+    )
+    flow_steps: int | None = option(
+        None, "Euler steps of the flow, from now on also the checkpoint's. null: the policy's own.", least=1
+    )
+    noise_level: float = option(0.5, "Noise of flow_sde.", above=0)
+    noise_bounds: tuple[float, float] = option(
+        (0.05, 0.2), "Least and largest standard deviation of a step of flow_noise."
+    )
+    gamma: float = option(0.995, "Discount per control step.", least=0, most=1)
+    gae_lambda: float = option(0.95, "Weight of later decisions in an advantage.", least=0, most=1)
+    clip_range: float = option(0.2, "How far the likelihood ratio counts.", above=0, most=1)
+    target_kl: float | None = option(
+        0.05,
+        "An update ends when the divergence from the rollout's policy exceeds 1.5 times this. null: never.",
+        above=0,
+    )
+    entropy: float = option(0.0, "Weight of the noise's entropy; matters to flow_noise only.")
+    clip: float = option(1.0, "Largest norm of the gradient; ppo: of actor and critic each.", above=0)
+    critic_warmup: int = option(2, "Iterations in which the critic learns alone.", least=0)
+    pull: float = option(0.0, "Weight of the squared distance to the first policy's velocities.", least=0)
+    reward: str = option(
+        "sparse",
+        "sparse (1 at success, which ends the episode), subgoals (also potential-based reward for sub-goals), or last "
+        "(1 for success at the last step, as the benchmark counts; episodes run to their limit).",
+        choices=REWARDS,
+    )
+    freeze: list[str] = option(["vision", "embedding", "language"], _FREEZE)
+    lora: int = option(
+        0,
+        "Rank of adapters (LoRA): the other parts learn through them alone, their own weights stay. 0: none.",
+        least=0,
+    )
+    cache_mb: int = option(4096, _CACHE_MB.format(time="epoch"), least=0)
+    cache_device: str | None = option(None, _CACHE_DEVICE)
+    precision: str = option("float32", _PRECISION, choices=PRECISIONS)
+    save_every: int = option(5, "Iterations between two checkpoints.", least=1)
 
     def __post_init__(self) -> None:
-        check_least(self, prefix="algo.", iterations=1, n_steps=1, batch_size=2, micro_batch=1, epochs=1, save_every=1)
-        check_least(self, prefix="algo.", learning_rate=0, critic_learning_rate=0, warmup=0, critic_warmup=0)
-        check_least(self, prefix="algo.", pull=0, lora=0, cache_mb=0)
-        check_least(self, prefix="algo.", or_null=True, flow_steps=1)
-        check_above_zero(self, prefix="algo.", clip=math.inf, clip_range=1, noise_level=math.inf)
-        check_above_zero(self, prefix="algo.", or_null=True, target_kl=math.inf)
-        check_rising("noise_bounds", self.noise_bounds)
-        for key in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InvalidConfigError(f"algo.{key} must be in [0, 1]; got {getattr(self, key)}.")
-        for key, valid in (
-            ("schedule", SCHEDULES),
-            ("density", DENSITIES),
-            ("reward", REWARDS),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, key) not in valid:
-                raise UnknownNameError(f"algo.{key}", getattr(self, key), valid)
+        super().__post_init__()
+        check_rising("algo.noise_bounds", self.noise_bounds)
 
 
 @dataclass(kw_only=True)
 class GrpoSettings(PpoSettings):
-    """What ``configs/algo/grpo.yaml`` holds: PPO's settings, less what belongs to the critic, plus the groups.
+    """PPO whose critic is a group of episodes from one initial state (algo=grpo). init is the folder of a policy.
 
-    Rewards are successes, and all decisions of an episode have one advantage: nothing is discounted. ``n_steps``
-    follows from the episodes' length.
+    PPO's settings, less what belongs to the critic, plus the groups. Rewards are successes, and all decisions of an
+    episode have one advantage: nothing is discounted. ``n_steps`` follows from the episodes' length.
     """
 
-    group_size: int
-    rounds: int
-    n_steps: int = 1
-    gamma: float = 1.0
-    gae_lambda: float = 1.0
-    critic_learning_rate: float = 0.0
-    critic_warmup: int = 0
-    reward: str = "sparse"
+    name: str = fixed("grpo")
+    group_size: int = option(
+        8,
+        "Lanes that run the same initial states with different noise; num_envs is a multiple of it.",
+        least=2,
+    )
+    rounds: int = option(
+        2,
+        "Initial states per group and rollout. Lanes stand still when they are through before others.",
+        least=1,
+    )
+    n_steps: int = fixed(1)
+    gamma: float = fixed(1.0)
+    gae_lambda: float = fixed(1.0)
+    critic_learning_rate: float = fixed(0.0)
+    critic_warmup: int = fixed(0)
+    reward: str = fixed("sparse")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_least(self, prefix="algo.", group_size=2, rounds=1)
 
+@dataclass(kw_only=True)
+class RoundSettings(AlgorithmSettings):
+    """What the settings of ``dpo`` and ``nft`` have in common."""
 
-@dataclass
-class RoundSettings:
-    """What ``configs/algo/dpo.yaml`` and ``nft.yaml`` have in common; the comments there say what each means."""
-
-    name: str
-    rounds: int
-    layouts: int
-    trials: int
-    terminate_on_success: bool
+    rounds: int = option(
+        0, "Rounds of collecting and training; 0: one round on the stored runs named by data.", least=0
+    )
+    layouts: int = option(12, "Layouts per task and round.", least=1)
+    trials: int = option(8, "Episodes of each layout.", least=1)
+    terminate_on_success: bool = option(
+        True, "Whether a round's episodes end with their first success; false: at the step limit."
+    )
     density: str | None
-    noise_level: float
-    epochs: int
+    noise_level: float = option(0.5, "Noise of the density.", above=0)
+    epochs: int = option(4, "Passes over what a round has to learn from: pairs (dpo), decisions (nft).", least=1)
     batch_size: int
     micro_batch: int
-    flow_samples: int
-    learning_rate: float
-    clip: float
-    freeze: list[str]
-    lora: int
-    cache_mb: int
-    cache_device: str | None
-    precision: str
-
-    def __post_init__(self) -> None:
-        check_least(self, prefix="algo.", rounds=0, layouts=1, trials=1, epochs=1, batch_size=1, micro_batch=1)
-        check_least(self, prefix="algo.", flow_samples=1, learning_rate=0, lora=0, cache_mb=0)
-        check_above_zero(self, prefix="algo.", clip=math.inf, noise_level=math.inf)
-        if self.density is not None and self.density not in EXPLORATIONS:
-            raise UnknownNameError("algo.density", self.density, EXPLORATIONS)
-        if self.precision not in PRECISIONS:
-            raise UnknownNameError("algo.precision", self.precision, PRECISIONS)
+    flow_samples: int = option(4, "Flow times and noises per decision (of dpo: for flow_dpo).", least=1)
+    learning_rate: float = option(1e-4, "Learning rate (AdamW without decay).", least=0)
+    clip: float = option(1.0, _CLIP, above=0)
+    freeze: list[str] = option(["vision", "embedding", "language"], _FREEZE)
+    lora: int = option(
+        0,
+        "Rank of adapters on the other parts, which alone are trained then. 0: the parts themselves. The reference of "
+        "dpo is the policy without its adapters, or else a copy made when a round begins.",
+        least=0,
+    )
+    cache_mb: int = option(4096, _CACHE_MB.format(time="step"), least=0)
+    cache_device: str | None = option(None, _CACHE_DEVICE)
+    precision: str = option("float32", _PRECISION, choices=PRECISIONS)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DpoSettings(RoundSettings):
-    """What ``configs/algo/dpo.yaml`` holds; the comments there say what each means."""
+    """Preferences: of two episodes of the same initial state the better one more likely. init is the folder of a
+    policy.
+    """
 
-    loss: str
-    beta: float
-    proximal: float
-    supervised: float
-    kinds: list[str]
-    per_layout: int
-    pairs: int | None
-    faster_by: int
-    decisions: int | None
-    patience: int
-    rise: float
+    name: str = fixed("dpo")
+    loss: str = option(
+        "tpo",
+        "tpo: likelihood of the chains under a density; flow_dpo: flow-matching error of the chunks, without one.",
+        choices=LOSSES,
+    )
+    density: str | None = option(
+        "flow_sde_one_step",
+        "How the policy explores in a round: flow_sde, flow_sde_one_step, or null: the plain flow (not for tpo, which "
+        "weighs the chains of stored runs by this density too).",
+        choices=EXPLORATIONS,
+    )
+    beta: float = option(1.0, "Weight of the difference between the two episodes' ratios inside the sigmoid.", above=0)
+    proximal: float = option(
+        0.0, "Weight of the squared ratios: keeps both from running away while their difference grows.", least=0
+    )
+    supervised: float = option(0.0, "Weight of the better episode's own error.", least=0)
+    kinds: list[str] = option(
+        list(KINDS),
+        "What makes an episode better: success over failure, faster over slower successes, further over less far "
+        "failures.",
+        choices=KINDS,
+    )
+    per_layout: int = option(16, "Pairs of an initial state at most.", least=1)
+    pairs: int | None = option(None, "Pairs in all at most, balanced over tasks and layouts; null: no limit.", least=1)
+    # Two successes that came at the same step are no pair.
+    faster_by: int = option(8, "Control steps by which the better of two successes must come first.", least=1)
+    decisions: int | None = option(
+        8, "Decisions per episode and step of the optimizer, drawn at random; null: all.", least=1
+    )
+    batch_size: int = option(16, "Pairs per step of the optimizer.", least=1)
+    micro_batch: int = option(16, "Pairs that go through the policy at once: fewer take less memory.", least=1)
+    patience: int = option(10, "Steps over which the better episodes' error is averaged, for rise.", least=1)
+    rise: float = option(
+        0.02,
+        "A round ends when the better episodes' error, mean of patience steps, is above the reference's by more than "
+        "this share of it.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss not in LOSSES:
-            raise UnknownNameError("algo.loss", self.loss, LOSSES)
-        # Two successes that came at the same step are no pair.
-        check_least(self, prefix="algo.", per_layout=1, patience=1, faster_by=1, proximal=0, supervised=0)
-        check_least(self, prefix="algo.", or_null=True, pairs=1, decisions=1)
-        for kind in self.kinds:
-            if kind not in KINDS:
-                raise UnknownNameError("algo.kinds", kind, KINDS)
-        check_above_zero(self, prefix="algo.", beta=math.inf)
         if self.loss == "tpo" and self.density is None:
             raise InvalidConfigError(
                 "algo.loss=tpo weighs chains by their likelihood and needs algo.density=flow_sde or flow_sde_one_step."
             )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NftSettings(RoundSettings):
-    """What ``configs/algo/nft.yaml`` holds; the comments there say what each means."""
+    """Towards what succeeded and away from what failed (DiffusionNFT): no likelihood, no critic. init is the folder of
+    a policy.
+    """
 
-    beta: float
-    negatives: bool
+    name: str = fixed("nft")
+    density: str | None = option(
+        None,
+        "How the policy explores in a round: null: the plain flow; flow_sde, flow_sde_one_step: with noise in it.",
+        choices=EXPLORATIONS,
+    )
+    beta: float = option(
+        1.0, "Share of the way to the positive policy that the trained one goes: smaller is bolder.", above=0
+    )
+    negatives: bool = option(True, "Learn from failures too. false (with beta=1): imitate the successes alone.")
+    batch_size: int = option(256, "Decisions per step of the optimizer.", least=1)
+    micro_batch: int = option(128, "Decisions that go through the policy at once: fewer take less memory.", least=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above_zero(self, prefix="algo.", beta=math.inf)
 
+@dataclass(kw_only=True)
+class Sb3Settings(AlgorithmSettings):
+    """What the settings of Stable-Baselines3's own algorithms have in common."""
 
-@dataclass
-class Sb3Settings:
-    """What ``configs/algo/sb3_ppo.yaml`` and ``sb3_sac.yaml`` hold; the comments there say what each means."""
-
-    name: str
     timesteps: int
-    reward: str
-    gamma: float
-    horizon: int | None
+    reward: str = option(
+        "reach",
+        "sparse (1 at success, which ends the episode), subgoals (also potential-based reward for sub-goals), or reach "
+        "(only for bringing the tool to the object).",
+        choices=STOCK_REWARDS,
+    )
+    gamma: float = option(0.95, "Discount per control step.", least=0, most=1)
+    horizon: int | None = option(None, "Control steps per action: actions are chunks. null: one, not chunked.")
     save_every: int
     options: dict[str, Any]
 
-    def __post_init__(self) -> None:
-        for key in ("timesteps", "save_every"):
-            if getattr(self, key) < 1:
-                raise InvalidConfigError(f"algo.{key} must be at least 1; got {getattr(self, key)}.")
-        if self.reward not in STOCK_REWARDS:
-            raise UnknownNameError("algo.reward", self.reward, STOCK_REWARDS)
-        if not 0 <= self.gamma <= 1:
-            raise InvalidConfigError(f"algo.gamma must be in [0, 1]; got {self.gamma}.")
+
+@dataclass(kw_only=True)
+class Sb3PpoSettings(Sb3Settings):
+    """Stable-Baselines3's PPO from the privileged state (poses instead of pictures); needs no init and no data."""
+
+    name: str = fixed("sb3_ppo")
+    timesteps: int = option(300_000, "Actions, over all lanes.", least=1)
+    save_every: int = option(50_000, "Actions between two checkpoints.", least=1)
+    options: dict[str, Any] = option(
+        {
+            "learning_rate": 3e-4,
+            "n_steps": 256,
+            "batch_size": 256,
+            "n_epochs": 10,
+            "gae_lambda": 0.95,
+            "clip_range": 0.2,
+            "ent_coef": 0.0,
+        },
+        "Keyword arguments of stable_baselines3.PPO.",
+    )
+
+
+@dataclass(kw_only=True)
+class Sb3SacSettings(Sb3Settings):
+    """Stable-Baselines3's SAC from the privileged state (poses instead of pictures); needs no init and no data."""
+
+    name: str = fixed("sb3_sac")
+    timesteps: int = option(30_000, "Actions, over all lanes.", least=1)
+    save_every: int = option(10_000, "Actions between two checkpoints.", least=1)
+    options: dict[str, Any] = option(
+        {
+            "learning_rate": 1e-3,
+            "buffer_size": 100_000,
+            "learning_starts": 1000,
+            "batch_size": 128,
+            "tau": 0.01,
+            "train_freq": 1,
+            "gradient_steps": 4,
+            "ent_coef": "auto",
+            "policy_kwargs": {"net_arch": [64, 64]},
+        },
+        "Keyword arguments of stable_baselines3.SAC.",
+    )
+
+
+#: Settings of the algorithms by the names that ``algo=`` takes; registered ones come in.
+ALGORITHM_SETTINGS: dict[str, type[Any]] = {
+    "sft": SftSettings,
+    "ppo": PpoSettings,
+    "grpo": GrpoSettings,
+    "dpo": DpoSettings,
+    "nft": NftSettings,
+    "sb3_ppo": Sb3PpoSettings,
+    "sb3_sac": Sb3SacSettings,
+}

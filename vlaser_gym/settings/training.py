@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from vlaser_gym.settings.checks import check_least
+from vlaser_gym.settings.fields import Settings, option
+from vlaser_gym.settings.groups import chosen
 
 #: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
 SCHEMA = 2
@@ -14,35 +15,78 @@ _FREE = ("run", "device", "threads", "log_every", "save_every", "keep_checkpoint
 
 
 @dataclass
-class TrainSettings:
-    """What ``configs/train.yaml`` holds; the comments there say what each means."""
+class TrainSettings(Settings):
+    """Train a policy. algo=sft: on demonstrations that python -m vlaser_gym.collect recorded. algo=ppo: in the
+    environments. algo=dpo, algo=nft: on episodes stored with store=training.
+    """
 
-    data: Any
-    gripper: str | None
-    init: Any
-    policy: str | None
-    robot: str | None
-    run: str | None
-    seed: int
-    device: str | None
-    threads: int | None
-    log_every: int
-    save_every: int
-    keep_checkpoints: int | None
-    evaluate_every: int
-    evaluate_episodes: int
-    task: Any
-    look: str | None
-    num_envs: int
-    max_minutes: float | None
-    fresh: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    algo: dict[str, Any] = field(default_factory=dict)
-    engine: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_least(self, seed=0, log_every=1, save_every=1, num_envs=1, evaluate_every=0, evaluate_episodes=0)
-        check_least(self, or_null=True, threads=1, max_minutes=0, keep_checkpoints=1)
+    data: Any = option(
+        "datasets/demonstrations",
+        "Data sets, one or several (data=a,b); for dpo and nft run directories, read where algo.rounds is 0. ppo, grpo "
+        "and sb3 do not read it.",
+    )
+    gripper: str | None = option(
+        None,
+        "What the last number of the data's actions means, for sft: command (this gym's: on WidowX +1 opens, on the "
+        "Google Robot +1 closes, relatively), open (0 closed to 1 open), closed (1 closed), or width:METRES between "
+        "the fingers, with the widest, such as width:0.08. null: commands; data from elsewhere that hold other values "
+        "than -1, 0 and 1 are refused.",
+    )
+    init: Any = option(
+        "random:nano",
+        "What to start from: the folder of a policy or of a VLM; nano, the trained policy in the package; random:nano, "
+        "random weights of its size (sft only). Several (init=A,B,C) are trained one after another with the same "
+        "budget, and tabulated.",
+    )
+    policy: str | None = option(
+        None,
+        "Another policy class than Vlaser: module:function that makes a TrainableAgent, given init, robot, seed and "
+        "device.",
+    )
+    settings: dict[str, Any] = option({}, "Changes of a fresh policy's settings, e.g. settings.horizon=8.")
+    fresh: list[str] = option(
+        [], "Parts of init that start with random weights all the same: vision, embedding, language, expert."
+    )
+    robot: str | None = option(
+        None, "Robot: widowx or google_robot. null: that of the policy in init, and widowx for a preset or a VLM."
+    )
+    run: str | None = option(None, "Run directory. An unfinished run is continued. null: a new one in runs/.")
+    seed: int = option(0, "Seed of weights, order, noise and augmentation.", least=0)
+    device: str | None = option(None, "cpu or cuda. null: cuda where there is one.")
+    threads: int | None = option(None, "Threads of the CPU; null: all cores.", least=1)
+    log_every: int = option(
+        50,
+        "Steps of the optimizer between two lines of numbers, of sft, dpo and nft; ppo and grpo write a line every "
+        "iteration.",
+        least=1,
+    )
+    save_every: int = option(
+        500,
+        "Steps of the optimizer between two checkpoints, of sft, dpo and nft; ppo, grpo and sb3 have algo.save_every.",
+        least=1,
+    )
+    keep_checkpoints: int | None = option(
+        3, "Policies of earlier steps that stay in checkpoints/, besides the last and the best; null: all.", least=1
+    )
+    evaluate_every: int = option(
+        0,
+        "Steps (sft), iterations (ppo, grpo) or rounds (dpo, nft) between two evaluations on region layouts that "
+        "training never draws. 0: only at the end, as sb3 always does.",
+        least=0,
+    )
+    evaluate_episodes: int = option(6, "Episodes per task of an evaluation; 0: never evaluate.", least=0)
+    task: Any = option(
+        "widowx",
+        "Tasks of the evaluations, and of the episodes that ppo, grpo, sb3 and rounds of dpo and nft learn from; of "
+        "one robot.",
+    )
+    look: str | None = option(None, "How the scenes look in these episodes. null: the engine's own look.")
+    num_envs: int = option(
+        8, "Episodes that run at the same time in evaluations and where episodes are learned from.", least=1
+    )
+    max_minutes: float | None = option(None, "Stop after so many minutes; the same command goes on later.", least=0)
+    algo: dict[str, Any] = chosen("algo", "sft")
+    engine: dict[str, Any] = chosen("engine", "mujoco")
 
     @property
     def inits(self) -> list[str]:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.registry import import_string
 from vlaser_gym.settings.algorithms import (
+    ALGORITHM_SETTINGS,
     DpoSettings,
     GrpoSettings,
     NftSettings,
     PpoSettings,
-    Sb3Settings,
+    Sb3PpoSettings,
+    Sb3SacSettings,
     SftSettings,
 )
 
@@ -76,22 +78,33 @@ ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(GrpoSettings, f"{_HERE}.grpo:build", unread=_ON_POLICY),
     "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", single_process=True, unread=(_NO_DATA,)),
     "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", single_process=True, unread=(_NO_DATA,)),
-    "sb3_ppo": Algorithm(Sb3Settings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK),
-    "sb3_sac": Algorithm(Sb3Settings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK),
+    "sb3_ppo": Algorithm(
+        Sb3PpoSettings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK
+    ),
+    "sb3_sac": Algorithm(
+        Sb3SacSettings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK
+    ),
 }
 
 
 def register_algorithm(name: str, algorithm: Algorithm) -> None:
-    """Add an algorithm under a name, for ``algo=NAME``."""
+    """Add an algorithm under a name, for ``algo=NAME``; its keys, help and checks come from its settings."""
     ALGORITHMS[name] = algorithm
+    ALGORITHM_SETTINGS[name] = algorithm.settings
 
 
 def get_algorithm(name: str) -> Algorithm:
-    """An algorithm by name.
+    """An algorithm by name, or by import string such as ``my_module:ALGORITHM``.
 
     Raises:
         UnknownNameError: for another name.
+        InvalidConfigError: if what is imported is no algorithm.
     """
+    if ":" in name:
+        found = import_string(name, "algo")
+        if not isinstance(found, Algorithm):
+            raise InvalidConfigError(f"algo={name} should name a {Algorithm.__module__}.Algorithm; got {found!r}.")
+        return found
     if name not in ALGORITHMS:
         raise UnknownNameError("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name]

@@ -36,7 +36,7 @@ from vlaser_gym.agents.vlaser.densities import Evaluation, Field, FlowSde
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
-from vlaser_gym.cli import group_config, typed
+from vlaser_gym.cli import typed
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 from vlaser_gym.settings.algorithms import PpoSettings
 from vlaser_gym.training.environments import make_learning_env
@@ -154,8 +154,7 @@ def prefix_bytes(config: VlaserConfig, bytes_per_number: int) -> int:
 def measure(options: Options, config: VlaserConfig, trained: str, way: str) -> Timing:
     """Time an iteration."""
     freeze, rank = TRAINED[trained]
-    settings = dataclasses.replace(
-        typed(PpoSettings, group_config("algo", "ppo")),
+    settings = PpoSettings(
         n_steps=options.n_steps,
         batch_size=options.n_steps * options.lanes,
         micro_batch=options.micro_batch,

@@ -83,18 +83,4 @@ class CollectRound:
 
 def training_settings(path: str | Path, tasks: Sequence[str], **changes: Any) -> EvalSettings:
     """Settings of a run that is collected to be learned from: no videos, no report, no early end."""
-    settings = {
-        "variant": "default",
-        "checkpoint": None,
-        "max_minutes": None,
-        "agent_timeout": None,
-        "until": None,
-        "baseline": None,
-        "level": 0.05,
-        "video": 0,
-        "report": False,
-        "store": "training",
-        "launcher": {"name": "local"},
-        **changes,
-    }
-    return EvalSettings(task=list(tasks), run=str(path), **settings)
+    return EvalSettings(task=list(tasks), run=str(path), store="training", video=0, report=False, **changes)

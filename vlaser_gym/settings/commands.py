@@ -1,0 +1,430 @@
+"""Settings of the commands, by the commands' names. The docstring of a class stands above the keys in ``--help``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vlaser_gym.settings.fields import REQUIRED, Settings, option
+from vlaser_gym.settings.groups import chosen
+from vlaser_gym.settings.training import TrainSettings
+
+#: What a run keeps of its episodes besides their records.
+RUN_STORES = ("states", "training")
+#: What ``collect`` makes: a data set in LeRobot's layout, or a run directory with what learners need.
+COLLECT_STORES = ("demonstrations", "training")
+ASSET_ACTIONS = ("fetch", "import", "check")
+
+# Keys that several commands have, and mean the same by.
+_TASKS = "A task, several (task=a,b), one of your own (task=module:object, docs/robots.md) or a preset"
+_LOOK = "How the scenes look. null: the engine's own look."
+_CHECKPOINT = "Weights, for agents that take a checkpoint (short for agent.checkpoint=)"
+_AT_ONCE = "Episodes that run at the same time"
+_BUDGET = "Begin no further episodes after so many minutes; the same command goes on later."
+_VARIANT = "Named variant of the tasks' scenes."
+
+
+@dataclass
+class EvalKeys(Settings):
+    """Score an agent: run its episodes, store them, print success rates with 95 % intervals, film some episodes."""
+
+    task: Any = option(
+        None,
+        f"{_TASKS}: widowx is its four tasks, google_robot the five of the published tables (pick coke can, move near "
+        "v0, open, close, place apple). task=? lists all names. null: widowx, or all tasks of the protocol.",
+    )
+    protocol: str | None = option(
+        None,
+        "A published evaluation: visual_matching, variant_aggregation (SimplerEnv) or vlaser_paper. It says which "
+        "tasks, variants, layouts and trials are run, and prints its scores; with task= only those of its tasks.",
+    )
+    variant: str = option("default", _VARIANT)
+    layouts: str = option(
+        "grid",
+        "grid: the benchmark's own layouts; region: continuous positions between them; grid_and_region: first those, "
+        "then these.",
+    )
+    episodes: int = option(
+        24,
+        "Episodes per task and trial: layouts 0, 1, 2, ... in order; beyond the last grid layout they repeat as "
+        "further trials.",
+        least=1,
+    )
+    trials: int = option(1, "How often each episode is repeated, with other noise of the agent.", least=1)
+    terminate_on_success: bool = option(
+        False, "End an episode at its first success; false is the benchmark's protocol."
+    )
+    checkpoint: str | None = option(
+        None,
+        f"{_CHECKPOINT}: a folder, a file, or nano. Several (checkpoint=A,B or RUN/checkpoints/*) are scored one after "
+        "another, with a table and a learning curve.",
+    )
+    look: str | None = option(None, _LOOK)
+    num_envs: int = option(
+        8, f"{_AT_ONCE} (launcher=ray: on each worker); changes the speed, not the results.", least=1
+    )
+    max_minutes: float | None = option(None, _BUDGET, above=0)
+    agent_timeout: float | None = option(
+        None, "Seconds that the agent may take for a decision of all lanes; null: as long as it likes.", above=0
+    )
+    until: str | None = option(
+        None,
+        "decided: run every layout once, then again, and stop as soon as the agent is known to be better or worse than "
+        "baseline=. null: run all episodes.",
+        choices=("decided",),
+    )
+    baseline: Any = option(
+        None, "What until=decided compares with: a run directory, or a success rate such as 0.65 or 65%."
+    )
+    level: float = option(
+        0.05, "Chance at most of a wrong verdict if the agent is as good as the baseline.", above=0, below=1
+    )
+    run: str | None = option(
+        None,
+        "Run directory (docs/run_directory.md). An unfinished run of the same settings is continued. null: a new one "
+        "in runs/.",
+    )
+    store: str = option(
+        "states",
+        "states: what happened at every control step. training: also what the agent decided by, for algo=dpo and "
+        "algo=nft.",
+        choices=RUN_STORES,
+    )
+    video: int = option(
+        1,
+        "Videos per task, rendered at the end from the stored states; from 2 on a success and a failure come first.",
+        least=0,
+    )
+    report: bool = option(
+        True, "Write report.html into the run directory: every episode with its outcome, sub-goals and video."
+    )
+    agent: dict[str, Any] = chosen("agent", "vlaser_nano")
+    engine: dict[str, Any] = chosen("engine", "mujoco")
+    launcher: dict[str, Any] = chosen("launcher", "local")
+
+
+@dataclass
+class CollectKeys(Settings):
+    """Record episodes of an agent as a LeRobot v3 data set, through the ordinary runner."""
+
+    task: Any = option("widowx", f"{_TASKS}: widowx is its four tasks.")
+    variant: str = option("default", _VARIANT)
+    layouts: str = option(
+        "region",
+        "region: continuous positions, never near a grid layout; grid: the benchmark's own layouts.",
+    )
+    episodes: int = option(
+        100,
+        "Episodes that are run per task. A larger number continues the same data set; those that failed are not run "
+        "again.",
+        least=1,
+    )
+    first: int = option(
+        0, "The first region layout, counted from where training layouts begin (region:1000000).", least=0
+    )
+    trials: int = option(1, "How often each layout is run, with other noise of the agent.", least=1)
+    store: str = option(
+        "demonstrations",
+        "demonstrations: a data set in LeRobot's layout. training: a run directory with what the agent decided by, for "
+        "algo=dpo and algo=nft; every episode is kept and ends with its first success (the keys from "
+        "only_successful to group must be left out then).",
+        choices=COLLECT_STORES,
+    )
+    only_successful: bool = option(True, "Keep only episodes that are successful at their last step; false keeps all.")
+    every: int = option(
+        1,
+        "The policy that will be trained decides every so many control steps: these rows are marked "
+        "(privileged.decision), and algo=sft takes its samples from them. Every control step has a row with its "
+        "picture all the same, for other trainers.",
+        least=1,
+    )
+    tail: int | None = option(
+        8,
+        "An episode ends after so many successful steps in a row; null: at its step limit, as in the benchmark.",
+        least=1,
+    )
+    image_size: int | None = option(
+        None,
+        "Side that pictures are resized to (pixels), as the policy's processor would; null: the camera's 640x480.",
+        least=1,
+    )
+    resize: str = option(
+        "area", "How pictures are resized: area (averages) or lanczos4, whichever the policy's processor uses."
+    )
+    images: str = option("png", "How pictures are stored: png (exact) or mp4 (small).")
+    group: int = option(50, "Episodes per file; a killed command loses at most so many.", least=1)
+    checkpoint: str | None = option(None, f"{_CHECKPOINT}.")
+    look: str | None = option(None, _LOOK)
+    num_envs: int = option(16, f"{_AT_ONCE}.", least=1)
+    max_minutes: float | None = option(None, _BUDGET, above=0)
+    output: str = option(
+        "datasets/demonstrations", "Folder of the data set; the same settings continue one that is there."
+    )
+    agent: dict[str, Any] = chosen("agent", "expert")
+    engine: dict[str, Any] = chosen("engine", "mujoco")
+
+
+@dataclass
+class CompareSettings(Settings):
+    """Is B better than A: python -m vlaser_gym.compare RUN_A RUN_B [RUN ...] [key=value ...] pairs the runs' episodes.
+    How many episodes it takes to tell 65 % from 70 %: python -m vlaser_gym.compare --plan 65 70. Settings that a
+    question does not read are refused.
+    """
+
+    runs: list[str] = option(
+        [], "Run directories; the first is the baseline. Words without an equals sign end up here."
+    )
+    count: str = option("last", "last: success at the last step, the benchmark's rule; any: success at any step.")
+    level: float = option(
+        0.95,
+        "Coverage of the intervals, here and in report=. Also sets when a difference counts as found: at p (Holm) up "
+        "to 1 - level.",
+        above=0,
+        below=1,
+    )
+    json: str | None = option(None, "File for the result as JSON.")
+    report: str | None = option(None, "File for a page that shows the episodes of the first two runs side by side.")
+    plan: list[float] | None = option(
+        None,
+        "Two success rates (--plan A B): prints how many episodes tell them apart. Numbers above 1 are percent: 65 is "
+        "0.65.",
+    )
+    power: float = option(0.8, "Of a plan: chance to find the difference if it is there.", above=0, below=1)
+    alpha: float = option(0.05, "Of a plan: chance to find a difference if there is none.", above=0, below=1)
+    real: str | None = option(
+        None,
+        "Real success rates to compare the runs' order with: simplerenv-real, or a YAML file (policy -> task -> rate).",
+    )
+    policies: list[str] = option([], "With real=: the name of each run's policy in that table, in order.")
+
+
+@dataclass
+class RenderSettings(Settings):
+    """Render stored episodes of a run to MP4, with instruction, step and flags below the picture."""
+
+    run: str = option(REQUIRED, "Run directory written by python -m vlaser_gym.eval.")
+    episodes: Any = option(
+        "failures",
+        "failures, successes, all, or addresses: task/layout, task/layout/trial or task/variant/layout/trial (layouts "
+        "as grid:3).",
+    )
+    output: str | None = option(
+        None,
+        "Folder of the videos. null: videos/NAME for the run runs/NAME; for a run elsewhere its name with letters from "
+        "its path.",
+    )
+    fps: float | None = option(
+        None,
+        "Frames per second, a frame per control step. null: real time, the robot's control rate (WidowX 5 Hz, Google "
+        "Robot 3 Hz).",
+        above=0,
+        most=240,
+    )
+    look: str | None = option(None, "Look of the pictures. null: the look that was simulated.")
+    camera: str = option(
+        "policy",
+        "Camera of the robot: policy, wrist, or one of your own. Photographs (look=original) stand behind the policy's "
+        "only.",
+    )
+    processes: int | None = option(2, "Processes that render side by side.", least=1)
+    assets: str | None = option(
+        None,
+        "Directory of the asset pack for look=original; null: in the user's cache, where assets fetch puts it.",
+    )
+
+
+@dataclass
+class ServeSettings(Settings):
+    """Serve an agent to other projects: openpi's WebSocket protocol, one lane per connection (docs/serving.md)."""
+
+    checkpoint: str | None = option(None, f"{_CHECKPOINT}.")
+    host: str = option(
+        "127.0.0.1",
+        "Who can reach it: 127.0.0.1 is this machine alone. There is no password: open it to networks you trust only.",
+    )
+    port: int = option(8000, "Port that it listens on. 0: a free one, which is printed.", least=0, most=65535)
+    keys: dict[str, str] = option(
+        {
+            "image": "observation/image",
+            "proprio": "observation/state",
+            "instruction": "prompt",
+            "state": "state",
+            "address": "address",
+            "reset": "reset",
+        },
+        "What the entries of observations are called in messages; for instance "
+        "keys.image=observation/exterior_image_1_left.",
+    )
+    timeout: float = option(60.0, "Seconds that a decision may take.", above=0)
+    max_mb: float = option(16.0, "Largest message, MB.", above=0)
+    max_connections: int = option(64, "Clients at the same time.", least=1)
+    agent: dict[str, Any] = chosen("agent", "expert")
+
+
+@dataclass
+class ParitySettings(Settings):
+    """Replay recordings of the original simulator on an engine and print how far it departs from them."""
+
+    task: Any = option("widowx", "A task, several (task=a,b) or a preset.")
+    look: str | None = option(None, _LOOK)
+    num_envs: int = option(8, f"{_AT_ONCE}; changes the speed, not the results.", least=1)
+    golden: str = option(
+        "../shared/golden/simplerenv", "Folder of the recordings (reset/, replay_free/, replay_task/)."
+    )
+    output: str | None = option(None, "JSON file for the figures.")
+    figures: Any = option(
+        None,
+        "What to measure: replays (initial states and motions), pictures (look=original), bridge (engine=maniskill, "
+        "task=widowx: the same replays in ManiSkill's own environments), or several. null: replays, and pictures where "
+        "the look has them.",
+    )
+    beside: str | None = option(
+        None, "Folder for pictures side by side, recorded and ours, one of each task. null: none."
+    )
+    engine: dict[str, Any] = chosen("engine", "mujoco")
+
+
+@dataclass
+class BenchSettings(Settings):
+    """Measure the speed of the environments: control steps per second, and where the time goes."""
+
+    task: Any = option(
+        "widowx",
+        f"{_TASKS}; several of a robot are also measured mixed in one batch.",
+    )
+    look: str | None = option(None, _LOOK)
+    num_envs: int = option(8, "Lanes of the batch.", least=1)
+    chunk: int = option(4, "Control steps per replan.", least=1)
+    seconds: float = option(5.0, "Seconds per measurement; there are three for each task.", above=0)
+    output: str | None = option(None, "JSON file for the figures.")
+    engine: dict[str, Any] = chosen("engine", "mujoco")
+
+
+@dataclass
+class DoctorSettings(Settings):
+    """Say in plain words what works on this machine, and what to do about each thing that does not. Exits with 0 if the
+    default evaluation can run here, videos included, and what was asked for works; with 1 otherwise.
+    """
+
+    output: str | None = option(None, "PNG file for the picture that is rendered as a test.")
+    simpler: str | None = option(
+        None,
+        "Interpreter of engine=simpler (engine.python=) to be checked too: one episode of every kind of scene. null: "
+        "none.",
+    )
+
+
+@dataclass
+class AskSettings(Settings):
+    """Ask a vision-language checkpoint about a picture: prints its answer and draws the answer's points and boxes."""
+
+    question: str = option(
+        REQUIRED, "What to ask. <image> in it says where a picture goes; without it pictures come first."
+    )
+    checkpoint: str | None = option(
+        None,
+        "Folder of a VLM such as OpenGVLab/Vlaser-2B (config.json, safetensors, tokenizer). A policy checkpoint cannot "
+        "talk.",
+    )
+    image: Any = option(None, "A picture file, or several: image=a.png,b.png. The answer is drawn onto the first.")
+    run: str | None = option(None, "Instead of image: the run directory whose stored episode is shown.")
+    episode: str | None = option(
+        None,
+        "Episode of run= that is shown (task, task/layout, task/layout/trial or task/variant/layout/trial; it must "
+        "name one episode).",
+    )
+    step: int = option(
+        0, "Control steps after which the stored episode is shown; 0 is the initial state, -1 the last one."
+    )
+    look: str | None = option(None, "Look of the stored episode's picture. null: the look that was simulated.")
+    output: str | None = option(None, "Picture with the answer on it. null: answer.png in the current folder.")
+    pointing: bool = option(False, "Say first how points are to be written, as the pointing benchmarks do.")
+    system: str | None = option(None, "System message. null: the one that the models were trained with.")
+    max_tiles: int | None = option(
+        None,
+        "Tiles that a picture is cut into at most. null: the checkpoint's own limit; the pointing benchmarks use 6.",
+        least=1,
+    )
+    max_new_tokens: int = option(1024, "Length of the answer at most (tokens).", least=1)
+    device: str | None = option(None, "cpu or cuda. null: cuda where there is one.")
+    dtype: str | None = option(None, "float32 or bfloat16. null: bfloat16 on a GPU, float32 on a CPU.")
+
+
+@dataclass
+class ConvertSettings(Settings):
+    """Convert a Vlaser policy between layouts: released .pt file, plain VLM folder, and this gym's folder."""
+
+    source: str = option(
+        REQUIRED,
+        "A .pt file of the released layout, a VLM folder in InternVL's layout (its policy gets a new action expert), "
+        "or a folder of ours.",
+    )
+    target: str = option(REQUIRED, "A folder to write, or a name that ends in .pt for the released layout.")
+    robot: str | None = option(
+        None,
+        "widowx or google_robot: the robot that the policy must be for; null takes what the weights say (a VLM: "
+        "widowx).",
+    )
+    dtype: str | None = option(None, "bfloat16 or float32; null keeps the source's.")
+    time_max_period: float | None = option(
+        None,
+        "Longest period of the flow-time embedding; no weights show it. null: 10000 for WidowX, 100 for Google Robot.",
+    )
+    tokenizer: str | None = option(
+        None,
+        "Folder with the tokenizer files, kept in the target; null takes those in the source's folder. A .pt holds "
+        "none.",
+    )
+    statistics: str | None = option(
+        None,
+        "Statistics by which the target's actions become metres and radians: a JSON file, a policy's folder, bridge or "
+        "fractal. null: the source's own; for an original .pt, which holds none, bridge (WidowX) or fractal (Google "
+        "Robot); none for a VLM.",
+    )
+    keep_unused: bool = option(
+        False, "Keep weights that no action depends on (text heads), so that converting back loses nothing."
+    )
+    overwrite: bool = option(False, "Replace a target that exists.")
+    seed: int = option(0, "Seed of the new action expert of a VLM.")
+
+
+@dataclass
+class AssetsSettings(Settings):
+    """Bring the original's meshes, textures and photographs onto this machine, for look=original: `assets fetch` from
+    its public repository, `assets import DIR` from a copy of that, `assets check` to see what is there. Every file is
+    compared with a list of SHA-256 sums. Without them everything works in the built-in look.
+    """
+
+    action: str = option(
+        "check",
+        "What to do: fetch, import or check. May be given as the first word alone.",
+        choices=ASSET_ACTIONS,
+    )
+    source: str | None = option(
+        None,
+        "import: the folder to read, may be given as the second word alone. fetch: a URL with the same files, a "
+        "mirror; null: the original's own.",
+    )
+    directory: str | None = option(None, "Where the files live; null: in the user's cache.")
+    unverified: bool = option(
+        False,
+        "Take files whose SHA-256 this project does not know too (20: table and room meshes, six cans and bottles): "
+        "only their kind is checked.",
+    )
+
+
+#: What each command reads, by its name.
+COMMAND_SETTINGS: dict[str, type[Settings]] = {
+    "ask": AskSettings,
+    "assets": AssetsSettings,
+    "bench": BenchSettings,
+    "collect": CollectKeys,
+    "compare": CompareSettings,
+    "convert": ConvertSettings,
+    "doctor": DoctorSettings,
+    "eval": EvalKeys,
+    "parity": ParitySettings,
+    "render": RenderSettings,
+    "serve": ServeSettings,
+    "train": TrainSettings,
+}
