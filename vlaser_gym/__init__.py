@@ -13,10 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vlaser_gym.envs.registration import register_environments
-from vlaser_gym.registry import register_density, register_reward
+from vlaser_gym.registry import register_density, register_engine, register_reward
 
 if TYPE_CHECKING:
-    from vlaser_gym.envs.engines import register_engine
     from vlaser_gym.face import collect, compare, evaluate, train
     from vlaser_gym.training.algorithms import register_algorithm
 
@@ -35,7 +34,6 @@ __all__ = [
 #: Where the functions are that are imported when they are first asked for.
 _LATER = {
     **dict.fromkeys(("collect", "compare", "evaluate", "train"), "vlaser_gym.face"),
-    "register_engine": "vlaser_gym.envs.engines",
     "register_algorithm": "vlaser_gym.training.algorithms",
 }
 

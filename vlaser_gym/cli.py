@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, UnknownNameError
+from vlaser_gym.registry import ENGINES
 
 CONFIG_DIR = Path(__file__).parent / "configs"
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def load(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
         UnknownNameError: for a key or a group's option that does not exist.
         InvalidConfigError: for text that is not ``key=value``.
     """
-    parsed = [_parse(text) for text in overrides]
+    parsed = [part for text in overrides for part in _extended(_parse(text))]
     keys = [override.key_or_group for override in parsed]
     if "agent._target_" in keys and "agent" not in keys:
         parsed.insert(0, _parse("agent=custom"))
@@ -240,6 +241,13 @@ def _parse(text: str) -> Override:
             except HydraException:
                 pass
     raise _unreadable(text)
+
+
+def _extended(override: Override) -> list[Override]:
+    """An engine from outside is the option ``custom`` with its name."""
+    if override.key_or_group != "engine" or not ENGINES.is_added(name := override.get_value_string().strip("'")):
+        return [override]
+    return [_parse("engine=custom"), _parse(f"engine.name='{name}'")]
 
 
 def _unreadable(text: str) -> InvalidConfigError:

@@ -94,6 +94,22 @@ DENSITIES = Registry("algo.density", ("flow_sde", "flow_sde_one_step", "flow_noi
 REWARDS = Registry("algo.reward", ("sparse", "subgoals", "last"))
 
 
+def register_engine(name: str, engine: Any) -> None:
+    """Make an engine of one's own known, for ``engine=NAME``; ``engine=module:Class`` needs no registering.
+
+    Args:
+        name: for the command line and for Python.
+        engine: a class with the methods of :class:`~vlaser_gym.envs.engines.DrivenEngine` or
+            :class:`~vlaser_gym.envs.engines.ActingEngine`, or a function that gives one. It is called with the number of
+            lanes, ``look=`` and what ``engine.KEY=VALUE`` sets. Its attribute ``looks`` names the looks that it can
+            have, the one first that is meant where none is named; without it there is one, ``builtin``.
+
+    Raises:
+        InvalidConfigError: for a name of the package's own.
+    """
+    ENGINES.add(name, engine)
+
+
 def register_density(name: str, density: Any) -> None:
     """Make a density of one's own known, for ``algo.density=NAME``; ``algo.density=module:Class`` needs no registering.
 

@@ -21,6 +21,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import AgentError, GymError, InvalidConfigError, SimulationError, UnknownNameError
 from vlaser_gym.evaluation.patience import Patience
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
+from vlaser_gym.registry import ENGINES
 
 if TYPE_CHECKING:
     from vlaser_gym.evaluation.evaluator import EvalSettings
@@ -241,7 +242,8 @@ class _Worker:
         sys.path += [folder for folder in folders if folder not in sys.path and os.path.isdir(folder)]
         with suppress(OSError):  # relative paths of checkpoints mean the same as there
             os.chdir(folders[0])
-        self.settings, self.make_env = pickle.loads(pickled)
+        engines, self.settings, self.make_env = pickle.loads(pickled)
+        ENGINES.added.update(engines)
         self.launcher: LocalLauncher | None = None
 
     def introduce(self, tasks: Sequence[str]) -> Introduction | _Refusal:
@@ -363,7 +365,7 @@ class RayLauncher:
     def _hire(self) -> _Member:
         options = {"num_cpus": self.options["cpus"], "num_gpus": self.options["gpus"], "max_restarts": 0}
         folders = [os.getcwd(), *(os.path.abspath(folder) for folder in sys.path)]
-        pickled = self.ray.cloudpickle.dumps((self.settings, self.make_env))
+        pickled = self.ray.cloudpickle.dumps((ENGINES.added, self.settings, self.make_env))
         actor = self.ray.remote(**options)(_Worker).remote(folders, pickled)
         return _Member(actor, actor.introduce.remote(self._tasks))
 
