@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 import vlaser_gym
 from vlaser_gym import cli, registry
 from vlaser_gym.commands import eval as eval_command
+from vlaser_gym.commands import train as train_command
 from vlaser_gym.envs.engines import check_engine, engine_names, make_engine
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.store import read_records
+from vlaser_gym.training.metrics import read_metrics
 
 FLOATING = '''
 import numpy as np
@@ -133,3 +136,89 @@ def test_wrong_looks_options_and_names_are_one_sentence(mine: ModuleType) -> Non
         vlaser_gym.register_engine("mujoco", mine.Floating)
     with pytest.raises(InvalidConfigError, match="letters, digits"):
         vlaser_gym.register_engine("a:b", mine.Floating)
+
+
+LEARNING = '''
+import numpy as np
+
+from vlaser_gym.agents.vlaser.densities import FlowSde
+from vlaser_gym.wrappers import SceneWrapper
+
+
+class Loud(FlowSde):
+    made = []
+
+    def __init__(self, num_steps, noise_level, width, seed):
+        super().__init__(num_steps, 2 * noise_level)
+        self.made.append((num_steps, noise_level, width, seed))
+
+
+class Upwards(SceneWrapper):
+    """A tenth of what it costs to go down, whatever happens; and who looks at it sees all that it was told."""
+
+    observes, ends_at_success = ("state",), False
+    told = []
+
+    def __init__(self, env, gamma):
+        super().__init__(env)
+        self.told.append(gamma)
+
+    def on_step(self, observation, reward, terminated, truncated, info):
+        assert "state" in self.single_observation_space.spaces
+        assert "success" in info["chunk"]["flags"]
+        own = np.where(info["chunk"]["ran"], 0.125, 0.0)
+        return observation, own.sum(1), terminated, truncated, {**info, "chunk": {**info["chunk"], "reward": own}}
+'''
+
+TINY_PPO = [
+    *("algo=ppo", "init=nano", "task=widowx_stack_cube", "num_envs=2", "threads=1", "device=cpu", "run=run"),
+    *("algo.iterations=1", "algo.n_steps=2", "algo.batch_size=4", "algo.epochs=1", "evaluate_episodes=0"),
+    *("algo.flow_steps=2", "algo.critic_warmup=0", "algo.gamma=0.5"),
+]
+
+
+@pytest.fixture
+def learning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mine: ModuleType) -> Iterator[ModuleType]:
+    (tmp_path / "learning_file.py").write_text(LEARNING)
+    monkeypatch.setattr("vlaser_gym.training.metrics.draw_curves", lambda *_: None)
+    import learning_file
+
+    yield learning_file
+    del sys.modules["learning_file"]
+
+
+@pytest.mark.parametrize("way", ["import string", "name"])
+def test_a_density_and_a_reward_train_by_the_command(learning: ModuleType, tmp_path: Path, way: str) -> None:
+    named = ("algo.density=learning_file:Loud", "algo.reward=learning_file:Upwards")
+    if way == "name":
+        vlaser_gym.register_density("loud", learning.Loud)
+        vlaser_gym.register_reward("upwards", learning.Upwards)
+        named = ("algo.density=loud", "algo.reward=upwards")
+    train_command.main(cli.load("train", [*TINY_PPO, "algo.noise_level=0.25", *named]))
+    (row,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    # Decisions of four control steps, 0.125 each, discounted by 0.5: 0.125 + 0.0625 + 0.03125 + 0.015625.
+    assert row["rollout/reward"] == pytest.approx(0.234375)
+    assert row["train/first_ratio_error"] < 1e-5
+    assert learning.Loud.made == [(2, 0.25, 96, 0)]  # nano is 96 wide
+    assert learning.Upwards.told == [0.5]
+
+
+def test_functions_take_what_was_registered_and_nested_mappings(learning: ModuleType, tmp_path: Path) -> None:
+    small = {"iterations": 1, "n_steps": 2, "batch_size": 4, "epochs": 1, "flow_steps": 2, "critic_warmup": 0}
+    algo = {"name": "ppo", **small, "reward": "subgoals", "subgoal_weights": {"moved_correct_obj": 0, "success": 2.5}}
+    given = {"task": "widowx_stack_cube", "num_envs": 2, "threads": 1, "evaluate_episodes": 0, "run": tmp_path / "run"}
+    found = vlaser_gym.train(algo, "nano", **given)
+    assert found.path == tmp_path / "run"
+    assert (found.checkpoint / "model.safetensors").is_file()
+    assert found.metrics["step"] == 4
+    stored = json.loads((found.path / "settings.json").read_text())["algo"]
+    assert stored["subgoal_weights"] == {"moved_correct_obj": 0, "success": 2.5}
+    with pytest.raises(UnknownNameError, match="sub-goal of these tasks 'moved'.*moved_correct_obj"):
+        vlaser_gym.train({**algo, "subgoal_weights": {"moved": 1}}, "nano", **{**given, "run": tmp_path / "other"})
+    with pytest.raises(InvalidConfigError, match=r"algo\.reward=sparse reads no algo\.subgoal_weights"):
+        vlaser_gym.train({**algo, "reward": "sparse"}, "nano", **{**given, "run": tmp_path / "other"})
+    with pytest.raises(InvalidConfigError, match="should wrap the environment"):
+        vlaser_gym.train({**small, "name": "ppo", "reward": "builtins:id"}, "nano", **{**given, "run": "other"})
+    with pytest.raises(InvalidConfigError, match=r"should give a .*Density; got Fraction"):
+        vlaser_gym.train({**small, "name": "ppo", "density": "fractions:Fraction"}, "nano", **{**given, "run": "other"})
+    assert not (tmp_path / "other").exists()

@@ -243,7 +243,7 @@ def overrides(config_name: str, **keys: Any) -> list[str]:
         elif key in chosen and isinstance(value, Mapping):
             words += _group(key, value, chosen[key])
         elif isinstance(value, Mapping):
-            words += _leaves(key, value)
+            words += _entries(key, value)
         else:
             words.append(f"{key}={_word(key, value)}")
     return words
@@ -253,13 +253,11 @@ def _group(group: str, settings: Mapping[str, Any], options: list[str]) -> list[
     """A group's option and its keys. A name that is no option is an agent's label, or an engine from outside."""
     name = settings.get("name")
     begin = [f"{group}={name}"] if name is not None and (name in options or "_target_" not in settings) else []
-    return begin + _leaves(group, {key: value for key, value in settings.items() if key != "name" or not begin})
+    return begin + _entries(group, {key: value for key, value in settings.items() if key != "name" or not begin})
 
 
-def _leaves(key: str, value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return [word for name, inner in value.items() for word in _leaves(f"{key}.{name}", inner)]
-    return [f"{key}={_word(key, value)}"]
+def _entries(key: str, values: Mapping[str, Any]) -> list[str]:
+    return [f"{key}.{name}={_word(f'{key}.{name}', value)}" for name, value in values.items()]
 
 
 def _word(key: str, value: Any) -> str:
@@ -274,6 +272,8 @@ def _word(key: str, value: Any) -> str:
         return str(QuotedString(str(value), Quote.single).with_quotes())
     if isinstance(value, list | tuple):
         return f"[{','.join(_word(key, item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{_word(key, item)}' for name, item in value.items())}}}"
     raise InvalidConfigError(
         f"{key} should be a text, a path, a number, true or false, None, or a list or mapping of such; got a "
         f"{type(value).__name__}."

@@ -92,6 +92,8 @@ class Registry:
 ENGINES = Registry("engine", ("mujoco", "maniskill", "simpler"))
 DENSITIES = Registry("algo.density", ("flow_sde", "flow_sde_one_step", "flow_noise"))
 REWARDS = Registry("algo.reward", ("sparse", "subgoals", "last"))
+#: Of the algorithms that are Stable-Baselines3's.
+STOCK_REWARDS = Registry("algo.reward", ("sparse", "subgoals", "reach"), REWARDS)
 
 
 def register_engine(name: str, engine: Any) -> None:
@@ -131,7 +133,8 @@ def register_reward(name: str, reward: Any) -> None:
     Args:
         name: for the command line and for Python.
         reward: a subclass of :class:`~vlaser_gym.wrappers.SceneWrapper`, or a function that wraps an environment. It is
-            called with the environment and, if it names ``gamma``, with the discount per control step. Its attributes
+            called with the environment and, of ``gamma`` (the discount per control step) and ``weights``
+            (``algo.subgoal_weights``), with those that it names. Its attributes
             ``observes`` (what it reads of the observations besides what the policy does) and ``ends_at_success``
             (False: episodes run to their limit) are looked at if it has them.
 

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.registry import DENSITIES, REWARDS, STOCK_REWARDS
 from vlaser_gym.settings.checks import check_above_zero, check_least, check_rising
 
-DENSITIES = ("flow_sde", "flow_sde_one_step", "flow_noise")
 #: Densities whose noise is given and not learned.
 EXPLORATIONS = ("flow_sde", "flow_sde_one_step")
 KINDS = ("success", "faster", "further")
 LOSSES = ("tpo", "flow_dpo")
 PRECISIONS = ("float32", "bfloat16")
-REWARDS = ("sparse", "subgoals", "last")
 #: Whose statistics normalise: those that the policy has, or the data's.
 STATISTICS = ("keep", "data")
-STOCK_REWARDS = ("sparse", "subgoals", "reach")
 SCHEDULES = ("constant", "linear")
 
 
@@ -98,6 +96,7 @@ class PpoSettings:
     cache_device: str | None
     precision: str
     save_every: int
+    subgoal_weights: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_least(self, prefix="algo.", iterations=1, n_steps=1, batch_size=2, micro_batch=1, epochs=1, save_every=1)
@@ -231,6 +230,7 @@ class Sb3Settings:
     horizon: int | None
     save_every: int
     options: dict[str, Any]
+    subgoal_weights: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for key in ("timesteps", "save_every"):
