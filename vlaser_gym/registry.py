@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -34,7 +34,7 @@ def import_string(text: str, key: str) -> Any:
     return found
 
 
-class Registry:
+class Registry(Collection[str]):
     """What a setting can name: the package's own, what was added, and whatever has an import string.
 
     Args:
@@ -53,6 +53,10 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         """The names."""
         return iter((*self.own, *self.added))
+
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self.own) + len(self.added)
 
     def __contains__(self, name: object) -> bool:
         """Whether it is a name, or has the form of an import string."""

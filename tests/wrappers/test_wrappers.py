@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from vlaser_gym.envs.single import SingleLane
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import InvalidActionError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import GymError, InvalidActionError, InvalidConfigError, UnknownNameError
 from vlaser_gym.wrappers import (
     ChunkActions,
     LastStepReward,
