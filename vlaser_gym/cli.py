@@ -273,8 +273,10 @@ def _assignment(override: Override, valid: Mapping[str, Any]) -> str:
     if override.is_delete() or override.package is not None:
         raise _unreadable(str(override.input_line))
     is_open = key.split(".")[0] in OPEN_GROUPS and "." in key
-    if key not in valid and not is_open:
-        raise UnknownNameError("key", key, valid)
+    given = override.value()
+    for name in (key, *(f"{key}.{inner}" for inner in given if key not in valid)) if isinstance(given, dict) else (key,):
+        if not is_open and name not in valid and not any(other.startswith(f"{name}.") for other in valid):
+            raise UnknownNameError("key", name, valid)
     value = override.get_value_string()
     if isinstance(valid.get(key), str) and isinstance(override.value(), bool):
         value = f"'{value}'"
