@@ -126,11 +126,11 @@ def test_an_engine_by_name_is_known_to_commands_and_functions(mine: ModuleType, 
 
 def test_wrong_looks_options_and_names_are_one_sentence(mine: ModuleType) -> None:
     vlaser_gym.register_engine("floating", mine.Floating)
-    with pytest.raises(UnknownNameError, match="look of engine 'floating' 'dusk'.*fog, night"):
+    with pytest.raises(UnknownNameError, match=r"look of engine 'floating' 'dusk'.*fog, night"):
         check_engine("floating", "dusk")
-    with pytest.raises(UnknownNameError, match="option of engine 'floating' 'hight'.*height"):
+    with pytest.raises(UnknownNameError, match=r"option of engine 'floating' 'hight'.*height"):
         make_engine("floating", 1, options={"hight": 1.0})
-    with pytest.raises(InvalidConfigError, match="engine must be importable.*floating_file:Sinking"):
+    with pytest.raises(InvalidConfigError, match=r"engine must be importable.*floating_file:Sinking"):
         check_engine("floating_file:Sinking")
     with pytest.raises(InvalidConfigError, match="not one of the package's own"):
         vlaser_gym.register_engine("mujoco", mine.Floating)
@@ -213,7 +213,7 @@ def test_functions_take_what_was_registered_and_nested_mappings(learning: Module
     assert found.metrics["step"] == 4
     stored = json.loads((found.path / "settings.json").read_text())["algo"]
     assert stored["subgoal_weights"] == {"moved_correct_obj": 0, "success": 2.5}
-    with pytest.raises(UnknownNameError, match="sub-goal of these tasks 'moved'.*moved_correct_obj"):
+    with pytest.raises(UnknownNameError, match=r"sub-goal of these tasks 'moved'.*moved_correct_obj"):
         vlaser_gym.train({**algo, "subgoal_weights": {"moved": 1}}, "nano", **{**given, "run": tmp_path / "other"})
     with pytest.raises(InvalidConfigError, match=r"algo\.reward=sparse reads no algo\.subgoal_weights"):
         vlaser_gym.train({**algo, "reward": "sparse"}, "nano", **{**given, "run": tmp_path / "other"})

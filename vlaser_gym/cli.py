@@ -273,14 +273,22 @@ def _assignment(override: Override, valid: Mapping[str, Any]) -> str:
     if override.is_delete() or override.package is not None:
         raise _unreadable(str(override.input_line))
     is_open = key.split(".")[0] in OPEN_GROUPS and "." in key
-    given = override.value()
-    for name in (key, *(f"{key}.{inner}" for inner in given if key not in valid)) if isinstance(given, dict) else (key,):
-        if not is_open and name not in valid and not any(other.startswith(f"{name}.") for other in valid):
-            raise UnknownNameError("key", name, valid)
+    if not is_open:
+        _check_key(key, override.value(), valid)
     value = override.get_value_string()
     if isinstance(valid.get(key), str) and isinstance(override.value(), bool):
         value = f"'{value}'"
     return f"{'++' if is_open else ''}{key}={f'[{value}]' if override.is_sweep_override() else value}"
+
+
+def _check_key(key: str, value: Any, valid: Mapping[str, Any]) -> None:
+    """Raise :class:`UnknownNameError` for a key that does not exist, or for such an entry of a mapping."""
+    if key in valid:
+        return
+    if not isinstance(value, dict) or not any(name.startswith(f"{key}.") for name in valid):
+        raise UnknownNameError("key", key, valid)
+    for name, inner in value.items():
+        _check_key(f"{key}.{name}", inner, valid)
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The commands as functions, for scripts and notebooks: the package's ``evaluate``, ``train``, ``collect``, ``compare``.
+"""The commands as functions, for scripts and notebooks: ``evaluate``, ``train``, ``collect`` and ``compare``.
 
-Keyword arguments are the command's keys, with the same defaults: ``episodes=24`` here is ``episodes=24`` there. Keys of a
-group are a mapping, such as ``algo={"name": "ppo", "iterations": 20}`` or ``engine={"threads": 2}``. Whatever is wrong
-raises a :class:`~vlaser_gym.errors.GymError`; nothing reads ``sys.argv`` and nothing ends the process.
+Keyword arguments are the command's keys, with the same defaults: ``episodes=24`` here is ``episodes=24`` there. Keys of
+a group are a mapping, such as ``algo={"name": "ppo", "iterations": 20}`` or ``engine={"threads": 2}``. Whatever is
+wrong raises a :class:`~vlaser_gym.errors.GymError`; nothing reads ``sys.argv`` and nothing ends the process.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def train(algo: str | Mapping[str, Any] | None = None, init: Any = None, **keys:
 
     if init is not None and not isinstance(init, str | Path):
         raise InvalidConfigError(
-            f"train() takes one init and gives one result; got {init!r}: call it once for each, or give the command a list."
+            f"train() takes one init and gives one result; got {init!r}: call it once for each, or give the command "
+            "a list."
         )
     settings = typed(TrainSettings, load("train", overrides("train", algo=algo, init=init, **keys)))
     (path,) = train_all(settings).values()

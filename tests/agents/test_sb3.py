@@ -72,7 +72,14 @@ def test_actions_are_those_of_the_library_itself(runs: dict[str, Path], name: st
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_command_scores_a_run(runs: dict[str, Path], tmp_path: Path, name: str) -> None:
-    arguments = ["agent=sb3", f"checkpoint={runs[name]}", f"task={TASK}", "episodes=2", "video=0", f"run={tmp_path}/run"]
+    arguments = [
+        "agent=sb3",
+        f"checkpoint={runs[name]}",
+        f"task={TASK}",
+        "episodes=2",
+        "video=0",
+        f"run={tmp_path}/run",
+    ]
     cli.run("eval", eval_command.main, arguments)
     records = read_records(tmp_path / "run")
     assert [record["agent"] for record in records] == ["sb3"] * 2
@@ -145,7 +152,7 @@ def test_models_that_do_not_fit_are_one_sentence(runs: dict[str, Path], tmp_path
     with pytest.raises(InvalidConfigError, match="classes in policy_kwargs"):
         StableBaselines3Agent(str(cut))
     PPO("MlpPolicy", "CartPole-v1").save(cut)
-    with pytest.raises(InvalidConfigError, match="should read state or proprio.*it reads Box"):
+    with pytest.raises(InvalidConfigError, match=r"should read state or proprio.*it reads Box"):
         StableBaselines3Agent(str(cut), trust=True)
 
 
@@ -153,8 +160,8 @@ def test_models_that_do_not_fit_are_one_sentence(runs: dict[str, Path], tmp_path
     "code",
     [
         "from vlaser_gym.cli import run; run('train', print, ['--help'])",
-        "import vlaser_gym.training.ppo, vlaser_gym.training.algorithms, vlaser_gym.commands.train, vlaser_gym.wrappers",
-        "import vlaser_gym.agents.sb3",
+        "import vlaser_gym.training.ppo, vlaser_gym.training.algorithms, vlaser_gym.commands.train",
+        "import vlaser_gym.wrappers, vlaser_gym.agents.sb3, vlaser_gym.face",
     ],
 )
 def test_the_library_is_loaded_only_when_asked_for(code: str) -> None:

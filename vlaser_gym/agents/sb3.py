@@ -1,9 +1,9 @@
-"""Models of Stable-Baselines3 that were trained on these environments: what ``algo=sb3_ppo`` and ``algo=sb3_sac`` leave.
+"""Models of Stable-Baselines3 that were trained on these environments, by ``algo=sb3_ppo`` and ``algo=sb3_sac``.
 
 A model is ``model.zip`` with, beside it, ``normalization.pkl`` (its ``VecNormalize``, if there was one). Both hold
-pickles, which can run any code when they are read. Here nothing in them runs: weights are read as plain tensors, numbers
-and spaces by a reader that builds what such files consist of and refuses everything else. Only ``trust=True`` reads them
-as Stable-Baselines3 does, which models with classes of somebody's own need.
+pickles, which can run any code when they are read. Here nothing in them runs: weights are read as plain tensors,
+numbers and spaces by a reader that builds what such files consist of and refuses everything else. Only ``trust=True``
+reads them as Stable-Baselines3 does, which models with classes of somebody's own need.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def _plain(stream: IO[bytes]) -> Any:
 
 def _untrusted(file: Path, what: str) -> InvalidConfigError:
     return InvalidConfigError(
-        f"{file} holds more than numbers ({what}), and reading that could run any code: if you made it, or trust who did, "
-        "give agent.trust=true."
+        f"{file} holds more than numbers ({what}), and reading that could run any code: if you made it, or trust who "
+        "did, give agent.trust=true."
     )
 
 

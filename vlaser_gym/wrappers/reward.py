@@ -261,7 +261,7 @@ class Reward:
         wrapped = self._wrapper(env, **{key: value for key, value in self._settings.items() if key in names})
         if not hasattr(wrapped, "step_chunk"):
             raise InvalidConfigError(
-                f"algo.reward={self.name} should wrap the environment, as a subclass of vlaser_gym.wrappers.SceneWrapper "
-                f"does; got {type(wrapped).__name__}."
+                f"algo.reward={self.name} should wrap the environment, as a subclass of SceneWrapper does; got "
+                f"{type(wrapped).__name__}."
             )
         return wrapped

@@ -64,7 +64,9 @@ def check_engine(name: str, look: str | None = None) -> str:
         UnknownNameError: if the engine, or the look for that engine, does not exist.
         InvalidConfigError: for an import string that does not import.
     """
-    looks: tuple[str, ...] = _ENGINES[name][1] if name in _ENGINES else getattr(ENGINES.find(name), "looks", ("builtin",))
+    looks: tuple[str, ...] = (
+        _ENGINES[name][1] if name in _ENGINES else getattr(ENGINES.find(name), "looks", ("builtin",))
+    )
     if look is not None and look not in looks:
         raise UnknownNameError(f"look of engine {name!r}", look, looks)
     return looks[0] if look is None else look
