@@ -9,13 +9,16 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vlaser_gym"
 #: Rooms from the ground up; those of one floor do not import each other, except where a pair is named below.
 FLOORS = (
     ("errors",),
-    ("registry", "conventions", "settings"),
+    ("registry",),
+    ("conventions", "settings"),
     ("cli",),
     ("envs",),
-    ("wrappers", "agents"),
+    ("wrappers",),
+    ("agents",),
     ("evaluation",),
     ("training",),
     ("commands",),
+    ("face",),
 )
 #: The stubs that run the commands stand above everything.
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, UnknownNameError
-from vlaser_gym.registry import import_string
+from vlaser_gym.registry import ENGINES, import_string
 from vlaser_gym.settings.algorithms import ALGORITHM_SETTINGS
 from vlaser_gym.settings.commands import COMMAND_SETTINGS
 from vlaser_gym.settings.fields import Option, check, first_paragraph, groups_of, options_of
@@ -110,7 +110,7 @@ def load(command: str, overrides: Sequence[str] = ()) -> DictConfig:
         InvalidConfigError: for text that is not ``key=value``.
     """
     setup_globals()  # Hydra's own references, such as ${now:%Y-%m-%d}
-    parsed = [_parse(text) for text in overrides]
+    parsed = [part for text in overrides for part in _extended(_parse(text))]
     keys = [override.key_or_group for override in parsed]
     if "agent._target_" in keys and "agent" not in keys:
         parsed.insert(0, _parse("agent=custom"))
@@ -282,6 +282,13 @@ def _parse(text: str) -> Override:
     raise _unreadable(text)
 
 
+def _extended(override: Override) -> list[Override]:
+    """An engine from outside is the option ``custom`` with its name."""
+    if override.key_or_group != "engine" or not ENGINES.is_added(name := override.get_value_string().strip("'")):
+        return [override]
+    return [_parse("engine=custom"), _parse(f"engine.name='{name}'")]
+
+
 def _unreadable(text: str) -> InvalidConfigError:
     return InvalidConfigError(f"Cannot read {text!r}: expected key=value; --help lists the keys.")
 
@@ -313,9 +320,9 @@ def _assign(config: DictConfig, override: Override, valid: Mapping[str, Any]) ->
     if override.is_delete() or override.package is not None:
         raise _unreadable(str(override.input_line))
     is_open = key.split(".")[0] in OPEN_GROUPS and "." in key
-    if key not in valid and not is_open:
-        raise UnknownNameError("key", key, valid, likely_keys(key, valid))
     value = override.value()
+    if not is_open:
+        _check_key(key, value, valid)
     if override.is_sweep_override():
         value = _parse(f"{key}=[{override.get_value_string()}]").value()
     elif isinstance(valid.get(key), str) and isinstance(value, bool):
@@ -325,6 +332,16 @@ def _assign(config: DictConfig, override: Override, valid: Mapping[str, Any]) ->
     except (OmegaConfBaseException, ValueError) as error:
         wrong = str(error).splitlines()[0]
         raise InvalidConfigError(f"Cannot set {override.input_line}: {wrong}.") from error
+
+
+def _check_key(key: str, value: Any, valid: Mapping[str, Any]) -> None:
+    """Raise :class:`UnknownNameError` for a key that does not exist, or for such an entry of a mapping."""
+    if key in valid:
+        return
+    if not isinstance(value, dict) or not any(name.startswith(f"{key}.") for name in valid):
+        raise UnknownNameError("key", key, valid, likely_keys(key, valid))
+    for name, inner in value.items():
+        _check_key(f"{key}.{name}", inner, valid)
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

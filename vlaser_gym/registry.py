@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 
 def import_string(text: str, key: str) -> Any:
@@ -31,3 +32,117 @@ def import_string(text: str, key: str) -> Any:
             "installed packages are found."
         ) from error
     return found
+
+
+class Registry(Collection[str]):
+    """What a setting can name: the package's own, what was added, and whatever has an import string.
+
+    Args:
+        key: the setting.
+        own: names of the package's own.
+        others: a registry whose additions count here too.
+
+    Attributes:
+        added: objects from outside, by name.
+    """
+
+    def __init__(self, key: str, own: tuple[str, ...], others: Registry | None = None) -> None:
+        self.key, self.own = key, own
+        self.added: dict[str, Any] = {} if others is None else others.added
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter((*self.own, *self.added))
+
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self.own) + len(self.added)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it is a name, or has the form of an import string."""
+        return name in tuple(self) or (isinstance(name, str) and ":" in name)
+
+    def is_added(self, name: str) -> bool:
+        """Whether it stands for an object from outside."""
+        return name not in self.own and name in self
+
+    def add(self, name: str, thing: Any) -> None:
+        """Make an object known by a name; of one name, the one that was added last counts.
+
+        Raises:
+            InvalidConfigError: for a name of the package's own, or one that no command line could hold.
+        """
+        if name in self.own or not name.replace("-", "_").isidentifier():
+            raise InvalidConfigError(
+                f"A name for {self.key}= consists of letters, digits, underscores and hyphens, and is not one of the "
+                f"package's own ({', '.join(self.own)}); got {name!r}."
+            )
+        self.added[name] = thing
+
+    def find(self, name: str) -> Any:
+        """The object from outside that a name or an import string stands for.
+
+        Raises:
+            UnknownNameError: for a name of nothing.
+            InvalidConfigError: for an import string that does not import.
+        """
+        if name in self.added:
+            return self.added[name]
+        if ":" not in name:
+            raise UnknownNameError(self.key, name, self)
+        return import_string(name, self.key)
+
+
+ENGINES = Registry("engine", ("mujoco", "maniskill", "simpler"))
+DENSITIES = Registry("algo.density", ("flow_sde", "flow_sde_one_step", "flow_noise"))
+REWARDS = Registry("algo.reward", ("sparse", "subgoals", "last"))
+#: Of the algorithms that are Stable-Baselines3's.
+STOCK_REWARDS = Registry("algo.reward", ("sparse", "subgoals", "reach"), REWARDS)
+
+
+def register_engine(name: str, engine: Any) -> None:
+    """Make an engine of one's own known, for ``engine=NAME``; ``engine=module:Class`` needs no registering.
+
+    Args:
+        name: for the command line and for Python.
+        engine: a class with the methods of :class:`~vlaser_gym.envs.engines.DrivenEngine` or
+            :class:`~vlaser_gym.envs.engines.ActingEngine`, or a function that gives one. It is called with the number
+            of lanes, ``look=`` and what ``engine.KEY=VALUE`` sets. Its attribute ``looks`` names the looks that it can
+            have, the one first that is meant where none is named; without it there is one, ``builtin``.
+
+    Raises:
+        InvalidConfigError: for a name of the package's own.
+    """
+    ENGINES.add(name, engine)
+
+
+def register_density(name: str, density: Any) -> None:
+    """Make a density of one's own known, for ``algo.density=NAME``; ``algo.density=module:Class`` needs no registering.
+
+    Args:
+        name: for the command line and for Python.
+        density: a subclass of :class:`~vlaser_gym.agents.vlaser.densities.Density`, or a function that gives one. It is
+            called with ``num_steps`` and, of ``width``, ``action_dim``, ``noise_level``, ``noise_bounds`` and ``seed``,
+            with those that it names.
+
+    Raises:
+        InvalidConfigError: for a name of the package's own.
+    """
+    DENSITIES.add(name, density)
+
+
+def register_reward(name: str, reward: Any) -> None:
+    """Make a reward of one's own known, for ``algo.reward=NAME``; ``algo.reward=module:Class`` needs no registering.
+
+    Args:
+        name: for the command line and for Python.
+        reward: a subclass of :class:`~vlaser_gym.wrappers.SceneWrapper`, or a function that wraps an environment. It is
+            called with the environment and, of ``gamma`` (the discount per control step) and ``weights``
+            (``algo.subgoal_weights``), with those that it names. Its attributes
+            ``observes`` (what it reads of the observations besides what the policy does) and ``ends_at_success``
+            (False: episodes run to their limit) are looked at if it has them.
+
+    Raises:
+        InvalidConfigError: for a name of the package's own.
+    """
+    REWARDS.add(name, reward)

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from vlaser_gym.envs.single import SingleLane
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import InvalidActionError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import GymError, InvalidActionError, InvalidConfigError, UnknownNameError
 from vlaser_gym.wrappers import (
     ChunkActions,
     LastStepReward,
@@ -284,6 +284,33 @@ def test_shaping_pays_when_a_subgoal_is_reached_for_the_first_time(
     expected = np.zeros(len(extras))
     expected[[2, 6, 8, 11]] = 2.0 / 4
     assert np.allclose(extras, expected)
+    env.close()
+
+
+def test_shaping_weighs_subgoals(script: Callable[..., None]) -> None:
+    script(PROGRESS)
+    env = SubgoalReward(lanes(), gamma=1.0, scale=2.0, weights={"ever_grasped": 0, "success": 4.0})
+    env.reset(seed=0)
+    *_, info = env.step_chunk(np.broadcast_to(REST, (1, 14, 7)))
+    extras = info["chunk"]["reward"][0] - info["chunk"]["flags"]["success"][0]
+    expected = np.zeros(14)
+    expected[[6, 8, 11]] = [2 / 6, 2 / 6, 8 / 6]  # weights 0, 1, 1 and 4 of 6; the scale is 2
+    assert np.allclose(extras, expected)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("weights", "error"),
+    [
+        ({"moved": 1.0}, "Unknown sub-goal of these tasks 'moved'.*moved_correct_obj"),
+        ({"success": -1.0}, "weight of sub-goal success must be a number from 0 on; got -1"),
+        (dict.fromkeys(PROGRESS, 0.0), "All sub-goals of widowx_stack_cube weigh 0"),
+    ],
+)
+def test_shaping_refuses_weights_that_mean_nothing(weights: dict[str, float], error: str) -> None:
+    env = lanes()
+    with pytest.raises(GymError, match=error):
+        SubgoalReward(env, weights=weights)
     env.close()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 
 from omegaconf import DictConfig
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from vlaser_gym.cli import run, typed
@@ -42,25 +43,28 @@ _READ = {
 
 def main(config: DictConfig) -> None:
     """Print a plan, or compare runs."""
-    settings = typed(CompareSettings, config)
-    _check_unread(settings)
+    settings = comparison_settings(config)
     if settings.plan is not None:
         _print_plan(settings)
         return
-    check_output("json", settings.json)
-    check_output("report", settings.report)
     runs = load_runs(settings.runs)
     if settings.real is not None:
         _print_ranking(runs, settings)
         return
     comparison = compare_runs(runs, settings.count, settings.level)
-    for two in comparison.against:
-        _print_comparison(two, comparison)
+    print_comparison(comparison)
+    write_files(runs, comparison, settings)
+
+
+def write_files(
+    runs: Sequence[StoredRun], comparison: Comparison, settings: CompareSettings, say: Callable[[str], None] = print
+) -> None:
+    """The files that were asked for."""
     if settings.json is not None:
         write_output("json", settings.json, (json.dumps(comparison.as_dict(), indent=2) + "\n").encode())
-        print(f"JSON: {settings.json}")
+        say(f"JSON: {settings.json}")
     if settings.report is not None:
-        _write_page(runs, comparison, settings.report)
+        say(f"Report: {_write_page(runs, comparison, settings.report)}")
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
@@ -83,19 +87,36 @@ def overrides(arguments: Sequence[str]) -> list[str]:
     return ([f"runs=[{quoted}]"] if folders else []) + others
 
 
-def _check_unread(settings: CompareSettings) -> None:
-    """Refuse settings that the question does not read, rather than leave them without effect."""
+def comparison_settings(config: DictConfig) -> CompareSettings:
+    """Settings of the right types.
+
+    Raises:
+        InvalidConfigError: for a setting that the question does not read, rather than leave it without effect, and for
+            files that could not be written.
+    """
+    settings = typed(CompareSettings, config)
     asked = "--plan" if settings.plan is not None else "real=" if settings.real is not None else "a comparison"
     defaults = CompareSettings()
     for key in (entry.name for entry in fields(settings) if entry.name not in _READ[asked]):
         if (value := getattr(settings, key)) != getattr(defaults, key):
             raise InvalidConfigError(f"{asked} reads only {', '.join(_READ[asked])}; got {key}={value}: leave it out.")
+    check_output("json", settings.json)
+    check_output("report", settings.report)
+    return settings
 
 
-def _print_comparison(two: RunComparison, comparison: Comparison) -> None:
-    console = make_console()
-    rule = {"last": "last step", "any": "any step"}[comparison.count]
-    print(f"\nA = {two.a}   B = {two.b}   success at {rule} in %, {100 * comparison.level:g} % intervals")
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """A table and a verdict for each run against the first; to standard output if no console is given."""
+    console = console or make_console()
+    for two in comparison.against:
+        rule = {"last": "last step", "any": "any step"}[comparison.count]
+        heading = f"A = {two.a}   B = {two.b}   success at {rule} in %, {100 * comparison.level:g} % intervals"
+        warnings = [f"Warning: {warning}" for warning in two.warnings]
+        for part in (f"\n{heading}", _table(two, comparison, console), _verdict(two, comparison.level), *warnings):
+            console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
+
+
+def _table(two: RunComparison, comparison: Comparison, console: Console) -> Table:
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
     several = len(comparison.against) > 1 or len(two.tasks) > 1
     headers = ("task", "pairs", "errors\nA, B", "A", "B", "B - A", "only A", "only B", "p")
@@ -106,10 +127,7 @@ def _print_comparison(two: RunComparison, comparison: Comparison) -> None:
     if len(two.tasks) > 1:
         table.add_section()
         table.add_row(*_cells(two.overall, several))
-    console.print(table)
-    print(_verdict(two, comparison.level))
-    for warning in two.warnings:
-        print(f"Warning: {warning}")
+    return table
 
 
 def _cells(row: TaskDifference, several: bool) -> list[str]:
@@ -196,12 +214,12 @@ def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None
             print(f"Warning: {errors} of {len(stored.records)} episodes of {stored.label} are errors: failures here.")
 
 
-def _write_page(runs: Sequence[StoredRun], comparison: Comparison, path: str) -> None:
+def _write_page(runs: Sequence[StoredRun], comparison: Comparison, path: str) -> str:
     a, b = runs[:2]
     videos = find_videos(a.path), find_videos(b.path)
     page = write_report(a.path, videos[0], b.path, compare_videos=videos[1], path=path, comparison=comparison)
     others = f" (of {runs[0].label} and {runs[1].label} only)" if len(runs) > 2 else ""
-    print(f"Report: {page}{others}")
+    return f"{page}{others}"
 
 
 def command() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
+from vlaser_gym.agents import Agent
 from vlaser_gym.cli import run, words
 from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
 from vlaser_gym.envs.tasks.protocols import PROTOCOLS
@@ -66,12 +68,8 @@ def _score_checkpoints(config: DictConfig, checkpoints: Sequence[str]) -> None:
 
 def _score_and_tell(settings: EvalSettings) -> Evaluation:
     """Score one agent; its table, videos and report."""
-    evaluation = _score(settings)
-    telling = _seconds_of(_print_table, evaluation)
-    if settings.video:
-        _film(evaluation, settings.video, settings.engine.get("assets"))
-    if settings.report:
-        telling += _seconds_of(_report, evaluation)
+    evaluation = score(settings)
+    telling = _seconds_of(print_table, evaluation) + finish(evaluation)
     if evaluation.episodes:
         print(pace_line(evaluation.episodes, evaluation.seconds, evaluation.store.seconds, telling))
     return evaluation
@@ -121,68 +119,86 @@ def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> 
     )
 
 
-def _seconds_of(tell: Callable[[Evaluation], None], evaluation: Evaluation) -> float:
-    begun = time.perf_counter()
-    tell(evaluation)
-    return time.perf_counter() - begun
+def score(settings: EvalSettings, agent: Agent | None = None, say: Callable[[str], None] = print) -> Evaluation:
+    """Run the episodes under a progress bar.
 
-
-def _score(settings: EvalSettings) -> Evaluation:
-    """Run the episodes under a progress bar."""
+    Args:
+        settings: what to run.
+        agent: acts, in place of one built from the settings.
+        say: told the run directory.
+    """
     where = []
 
     def start(path: object, done: int, total: int) -> None:
         where.append(f"{path}")
-        print(f"Run directory: {path}" + (f" ({done} of {total} episodes are there already)" if done else ""))
+        say(f"Run directory: {path}" + (f" ({done} of {total} episodes are there already)" if done else ""))
         progress.start(done, total)
 
     with EpisodeProgress(make_console(stderr=True)) as progress:
         try:
-            return evaluate(settings, start, progress.add)
+            return evaluate(settings, start, progress.add, agent=agent)
         except KeyboardInterrupt:
             hint = f"; continue with the same command and run={where[0]}" if where else ""
             raise KeyboardInterrupt(f"Stopped. Finished episodes are stored{hint}.") from None
 
 
-def _print_table(evaluation: Evaluation) -> None:
-    console = make_console()
+def finish(evaluation: Evaluation, say: Callable[[str], None] = print) -> float:
+    """Videos and the report, as far as they are asked for; returns the seconds that the report took."""
+    settings = evaluation.settings
+    if settings.video:
+        _film(evaluation, settings.video, settings.engine.get("assets"), say)
+    return _seconds_of(_report, evaluation, say) if settings.report else 0.0
+
+
+def _seconds_of(tell: Callable[..., None], *arguments: Any) -> float:
+    begun = time.perf_counter()
+    tell(*arguments)
+    return time.perf_counter() - begun
+
+
+def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
+    """Who acted where, the rates, and what is to be known about them; to standard output if no console is given."""
+    console = console or make_console()
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
     summary = evaluation.summary()
     timing = read_timing(evaluation.path)
     pace = episodes_per_minute(timing)
     origin = evaluation.who.origin
-    print(
+    say(
         f"\n{origin['agent']} on {origin['engine']} {origin['engine_version']} (look: {origin['look']}); "
         "rates in % with 95 % intervals"
     )
     if settings := evaluation.who.agent_settings:
-        print("Agent: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
+        say("Agent: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
     plain = not console.is_terminal
     console.print(result_table(summary, pace, plain))
     console.print(subgoal_table(summary, plain))
     if retried := retried_episodes(timing):
-        print(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
+        say(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
     for score in summary.get("protocol", []):
-        print(score_line(str(evaluation.settings.protocol), score))
+        say(score_line(str(evaluation.settings.protocol), score))
     if not evaluation.settings.protocol and (doubled := double_counts(evaluation.store.records)):
-        print(f"Warning: {doubled}")
-    for line in published_lines(summary, read_config(evaluation.path)):
-        print(line)
-    _print_verdict(evaluation)
+        say(f"Warning: {doubled}")
+    for line in (*published_lines(summary, read_config(evaluation.path)), *_verdict_lines(evaluation)):
+        say(line)
     if not evaluation.complete:
-        print(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
+        say(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
 
 
-def _print_verdict(evaluation: Evaluation) -> None:
+def _verdict_lines(evaluation: Evaluation) -> Iterator[str]:
     """What the sequential test says. The table's intervals do not hold where an evaluation chose its own end."""
     test = evaluation.verdict.get("sequential")
     if test is None or not evaluation.complete:
         return
     limits = " to ".join(f"{100 * test[side]:{_SIGN[test['interval_of']]}.1f}" for side in ("low", "high"))
     what = {"rate": f"success {limits} %", "difference": f"success minus the baseline's {limits} points"}
-    print(f"{test['reason'].capitalize()}.")
-    print(f"The interval that holds whenever one stops: {what[test['interval_of']]}.")
+    yield f"{test['reason'].capitalize()}."
+    yield f"The interval that holds whenever one stops: {what[test['interval_of']]}."
     for warning in _differences_from(test["baseline"], evaluation.path):
-        print(f"Warning: {warning}")
+        yield f"Warning: {warning}"
 
 
 def _differences_from(baseline: str, path: Path) -> tuple[str, ...]:
@@ -190,23 +206,23 @@ def _differences_from(baseline: str, path: Path) -> tuple[str, ...]:
     return differing_protocols(*load_runs([baseline, path])) if Path(baseline).is_dir() else ()
 
 
-def _report(evaluation: Evaluation) -> None:
+def _report(evaluation: Evaluation, say: Callable[[str], None]) -> None:
     """The page of the run; where it cannot be written the scores stand without it."""
     try:
-        print(f"Report: {write_report(evaluation.path, find_videos(evaluation.path))}")
+        say(f"Report: {write_report(evaluation.path, find_videos(evaluation.path))}")
     except GymError as error:
-        print(f"No report: {error}")
+        say(f"No report: {error}")
 
 
-def _film(evaluation: Evaluation, per_task: int, assets: str | None) -> None:
+def _film(evaluation: Evaluation, per_task: int, assets: str | None, say: Callable[[str], None]) -> None:
     """Videos of some episodes of each task. Where pictures cannot be made the scores stand without them."""
     chosen = choose_examples(read_records(evaluation.path), per_task)
     folder = video_folder(evaluation.path)
     try:
         for path in render_videos(evaluation.path, chosen, folder, assets=assets):
-            print(f"Video: {path}")
+            say(f"Video: {path}")
     except RenderingUnavailableError as error:
-        print(f"No videos: {error} The scores above do not need pictures.")
+        say(f"No videos: {error} The scores above do not need pictures.")
 
 
 def command() -> None:

@@ -43,8 +43,12 @@ SETTINGS_FILE = "settings.json"
 
 
 def main(config: DictConfig) -> None:
-    """Train from every initialisation and tabulate the results."""
-    settings = typed(TrainSettings, config)
+    """See :func:`train_all`."""
+    train_all(typed(TrainSettings, config))
+
+
+def train_all(settings: TrainSettings) -> dict[str, Path]:
+    """Train from every initialisation and tabulate the results; returns the run directory of each."""
     settings.look = check_engine(str(settings.engine["name"]), settings.look)
     check_counts(settings.engine)
     GripperColumn.parse(settings.gripper)
@@ -62,6 +66,7 @@ def main(config: DictConfig) -> None:
             train(settings, init, folder, group)
         if group.is_main_process and len(paths) > 1:
             _compare(paths, path)
+    return paths
 
 
 def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -> None:

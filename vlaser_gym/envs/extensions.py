@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import pickle
 import sys
-from operator import is_
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cloudpickle  # type: ignore[import-untyped]
 
 from vlaser_gym.envs.robots import RobotSetup, added_setups, register_setup
 from vlaser_gym.envs.tasks import Task, add_task, added_tasks
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.registry import ENGINES
 
 
 class Extensions(NamedTuple):
@@ -24,16 +24,21 @@ class Extensions(NamedTuple):
 
     setups: tuple[RobotSetup, ...] = ()
     tasks: tuple[Task, ...] = ()
+    engines: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def here(cls) -> Extensions:
         """Those of this process."""
-        return cls(added_setups(), added_tasks())
+        return cls(added_setups(), added_tasks(), tuple(ENGINES.added.items()))
 
     def are(self, others: Extensions) -> bool:
         """Whether they are the very objects that ``others`` are."""
-        mine, theirs = (*self.setups, *self.tasks), (*others.setups, *others.tasks)
-        return len(mine) == len(theirs) and all(map(is_, mine, theirs))
+        mine, theirs = self._named(), others._named()
+        return len(mine) == len(theirs) and all(a == b and x is y for (a, x), (b, y) in zip(mine, theirs, strict=True))
+
+    def _named(self) -> list[tuple[str, Any]]:
+        robots, tasks = ([(entry.name, entry) for entry in of] for of in (self.setups, self.tasks))
+        return [*robots, *tasks, *self.engines]
 
     def packed(self) -> bytes:
         """For :func:`unpack` in another process.
@@ -41,8 +46,7 @@ class Extensions(NamedTuple):
         Raises:
             InvalidConfigError: if one of them holds something that cannot be sent.
         """
-        objects = [*((setup.name, setup) for setup in self.setups), *((task.name, task) for task in self.tasks)]
-        for name, extension in objects:
+        for name, extension in self._named():
             try:
                 cloudpickle.dumps(extension)
             except Exception as error:  # fields refuse in many ways, with many types
@@ -58,8 +62,9 @@ def unpack(data: bytes) -> None:
     folders, extensions = pickle.loads(data)
     # First: the modules of what is in there may come from a folder that only the sender knows.
     sys.path += [folder for folder in folders if folder not in sys.path]
-    setups, tasks = pickle.loads(extensions)
+    setups, tasks, engines = pickle.loads(extensions)
     for setup in setups:
         register_setup(setup)
     for task in tasks:
         add_task(task)
+    ENGINES.added.update(engines)

@@ -6,21 +6,23 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.registry import DENSITIES, REWARDS, STOCK_REWARDS
 from vlaser_gym.settings.fields import Settings, check_rising, fixed, option
 
-DENSITIES = ("flow_sde", "flow_sde_one_step", "flow_noise")
 #: Densities whose noise is given and not learned.
 EXPLORATIONS = ("flow_sde", "flow_sde_one_step")
 KINDS = ("success", "faster", "further")
 LOSSES = ("tpo", "flow_dpo")
 PRECISIONS = ("float32", "bfloat16")
-REWARDS = ("sparse", "subgoals", "last")
 #: Whose statistics normalise: those that the policy has, or the data's.
 STATISTICS = ("keep", "data")
-STOCK_REWARDS = ("sparse", "subgoals", "reach")
 SCHEDULES = ("constant", "linear")
 
 # Keys that several algorithms have, and mean the same by.
+_SUBGOAL_WEIGHTS = (
+    "Of reward=subgoals: how much each sub-goal counts, such as {moved_correct_obj: 2}; those that are not named count "
+    "1. null: all alike."
+)
 _FREEZE = "Parts that stay constant: vision, embedding, language, expert."
 _PRECISION = "float32, or bfloat16: matrix products in bf16, weights in fp32."
 _CLIP = "Largest norm of the gradient."
@@ -123,7 +125,8 @@ class PpoSettings(AlgorithmSettings):
     )
     density: str = option(
         "flow_sde",
-        "How the policy explores: flow_sde, flow_sde_one_step (one random step per chunk), or flow_noise (learned).",
+        "How the policy explores: flow_sde, flow_sde_one_step (one random step per chunk), or flow_noise (learned). "
+        "Your own: module:Class.",
         choices=DENSITIES,
     )
     flow_steps: int | None = option(
@@ -148,9 +151,11 @@ class PpoSettings(AlgorithmSettings):
     reward: str = option(
         "sparse",
         "sparse (1 at success, which ends the episode), subgoals (also potential-based reward for sub-goals), or last "
-        "(1 for success at the last step, as the benchmark counts; episodes run to their limit).",
+        "(1 for success at the last step, as the benchmark counts; episodes run to their limit). Your own: "
+        "module:Class.",
         choices=REWARDS,
     )
+    subgoal_weights: dict[str, float] | None = option(None, _SUBGOAL_WEIGHTS)
     freeze: list[str] = option(["vision", "embedding", "language"], _FREEZE)
     lora: int = option(
         0,
@@ -307,9 +312,10 @@ class Sb3Settings(AlgorithmSettings):
     reward: str = option(
         "reach",
         "sparse (1 at success, which ends the episode), subgoals (also potential-based reward for sub-goals), or reach "
-        "(only for bringing the tool to the object).",
+        "(only for bringing the tool to the object). Your own: module:Class.",
         choices=STOCK_REWARDS,
     )
+    subgoal_weights: dict[str, float] | None = option(None, _SUBGOAL_WEIGHTS)
     gamma: float = option(0.95, "Discount per control step.", least=0, most=1)
     horizon: int | None = option(None, "Control steps per action: actions are chunks. null: one, not chunked.")
     save_every: int

@@ -20,7 +20,7 @@ Example:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -47,7 +47,7 @@ class Option:
     above: float | None = None
     most: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
 
     @property
     def range(self) -> str:
@@ -79,7 +79,7 @@ def option(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
-    choices: Iterable[str] = (),
+    choices: Collection[str] = (),
 ) -> Any:
     """A field of a settings dataclass that is a key of the command line.
 
@@ -90,7 +90,7 @@ def option(
         choices: the texts that it may be; of a list, each of its items.
     """
     limits = {"least": least, "above": above, "most": most, "below": below}
-    known = Option(sentence=sentence, choices=tuple(choices), **limits)
+    known = Option(sentence=sentence, choices=choices, **limits)
     return _field(default, {_OPTION: known})
 
 
@@ -177,7 +177,7 @@ def check(settings: Any, prefix: str = "") -> None:
         _check_choices(f"{prefix}{key}", value, known.choices or literals, or_null=or_null)
 
 
-def _check_choices(key: str, value: Any, choices: Sequence[str], *, or_null: bool) -> None:
+def _check_choices(key: str, value: Any, choices: Collection[str], *, or_null: bool) -> None:
     for item in value if isinstance(value, list | tuple) else [value]:
         if choices and item not in choices:
             if or_null:

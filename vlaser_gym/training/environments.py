@@ -17,7 +17,7 @@ from vlaser_gym.settings.algorithms import GrpoSettings, PpoSettings
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.wrappers.action import ChunkActions
-from vlaser_gym.wrappers.reward import LastStepReward, SubgoalReward
+from vlaser_gym.wrappers.reward import Reward
 
 Bools = NDArray[np.bool_]
 Inputs = dict[str, NDArray[Any]]
@@ -220,19 +220,17 @@ def make_learning_env(
     in_groups = isinstance(settings, GrpoSettings)
     check_shares(tasks, task_slots(num_envs, settings, group))
     first = group.rank * num_envs
+    reward = Reward(settings.reward, settings.gamma, settings.subgoal_weights)
     env: Any = make(
         list(tasks) if in_groups else [tasks[(first + i) % len(tasks)] for i in range(max(num_envs, len(tasks)))],
         num_envs,
         layouts="region",
-        observe=agent.observes,
-        terminate_on_success=settings.reward != "last",
+        observe=tuple(dict.fromkeys((*agent.observes, *reward.observes))),
+        terminate_on_success=reward.ends_at_success,
         autoreset_mode=AutoresetMode.DISABLED if in_groups else AutoresetMode.SAME_STEP,
         **engine,
     )
-    if settings.reward == "subgoals":
-        env = SubgoalReward(env, settings.gamma)
-    if settings.reward == "last":
-        env = LastStepReward(env)
+    env = reward(env)
     if isinstance(settings, GrpoSettings):
         size = settings.group_size
         return GroupEnv(env, agent, settings.gamma, tasks=tasks, size=size, rounds=settings.rounds, first=first // size)

@@ -141,6 +141,8 @@ def collect(
         tensors = {name: torch.from_numpy(rows) for name, rows in inputs.items()}
         return critic(agent.value_features(agent.encode(tensors), tensors)).float().cpu().numpy()
 
+    read: list[dict[str, Any]] = []
+    latent: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
     successes: list[bool] = []
     cache.reset()
@@ -157,18 +159,24 @@ def collect(
         values = torch.zeros(len(rows))
         if critic is not None and sample.value_features is not None:
             values = critic(sample.value_features)
-        decided = {**sample.latent, "chunk": sample.chunk, "log_probs": sample.log_prob, "values": values}
-        everyone = {name: _spread(part, rows, env.num_envs) for name, part in decided.items()}
-        outcome = env.step(everyone.pop("chunk"))
+        decided = {"log_probs": sample.log_prob, "values": values}
+        outcome = env.step(_spread(sample.chunk, rows, env.num_envs))
         final_values = np.zeros(env.num_envs)
         if critic is not None and len(outcome.truncated):
             final_values[outcome.truncated] = value(outcome.final_inputs)
         told = {name: getattr(outcome, name) for name in ("rewards", "discounts", "dones")}
-        turns.append({**seen, **everyone, **told, "final_values": final_values, "active": active})
+        read.append(seen)
+        latent.append({name: _spread(part, rows, env.num_envs) for name, part in sample.latent.items()})
+        everyone = {name: _spread(part, rows, env.num_envs) for name, part in decided.items()}
+        turns.append({**everyone, **told, "final_values": final_values, "active": active})
         successes += outcome.successes
-    stacked = {name: np.stack([turn[name] for turn in turns]) for name in turns[0]}
-    inputs_of, latent_of = ({n: stacked.pop(n) for n in names} for names in (tuple(seen), tuple(sample.latent)))
-    return Rollout(inputs_of, latent_of, last_values=value(env.inputs), successes=successes, cache=cache, **stacked)
+    inputs_of, latent_of, others = (_stack(rows_of) for rows_of in (read, latent, turns))
+    return Rollout(inputs_of, latent_of, last_values=value(env.inputs), successes=successes, cache=cache, **others)
+
+
+def _stack(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of T turns ``[N, ...]``: ``[T, N, ...]``."""
+    return {name: np.stack([turn[name] for turn in turns]) for name in turns[0]}
 
 
 def _spread(rows_of: Tensor, rows: Ints, count: int) -> NDArray[Any]:

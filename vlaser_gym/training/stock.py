@@ -28,7 +28,7 @@ from vlaser_gym.training.environments import check_shares
 from vlaser_gym.training.job import Job
 from vlaser_gym.training.metrics import MetricLogger
 from vlaser_gym.training.trainer_state import reading
-from vlaser_gym.wrappers.reward import ReachReward, SubgoalReward
+from vlaser_gym.wrappers.reward import Reward
 from vlaser_gym.wrappers.sb3 import StableBaselines3VecEnv
 
 Numbers = dict[str, float]
@@ -50,6 +50,7 @@ def make_state_env(
 ) -> VecMonitor:
     """Lanes that observe ``state`` on region layouts, ended by success, with the reward that was asked for."""
     check_shares(tasks, num_envs)
+    reward = Reward(settings.reward, settings.gamma, settings.subgoal_weights)
     env: Any = SceneVectorEnv(
         list(tasks),
         num_envs,
@@ -57,14 +58,10 @@ def make_state_env(
         look=look,
         layouts="region",
         observe=("state",),
-        terminate_on_success=True,
+        terminate_on_success=reward.ends_at_success,
         engine_options=engine_options,
     )
-    if settings.reward == "subgoals":
-        env = SubgoalReward(env, settings.gamma)
-    elif settings.reward == "reach":
-        env = ReachReward(env)
-    lanes = VecMonitor(StableBaselines3VecEnv(env, horizon=settings.horizon, gamma=settings.gamma))
+    lanes = VecMonitor(StableBaselines3VecEnv(reward(env), horizon=settings.horizon, gamma=settings.gamma))
     lanes.seed(seed)
     return lanes
 

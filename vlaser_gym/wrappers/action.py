@@ -99,4 +99,9 @@ class ScaleActions(SceneWrapper):
         """From [-1, 1] to metres and radians."""
         if actions.ndim < 2 or actions.shape[-1] != 7:
             raise InvalidActionError(f"Expected actions of shape {self.action_space.shape}; got {actions.shape}.")
-        return np.asarray(np.clip(actions, -1.0, 1.0) * self.action_range)
+        return scaled_actions(actions, self.action_range)
+
+
+def scaled_actions(actions: NDArray[Any], action_range: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Actions ``[..., 7]`` in [-1, 1], clipped to that, times their range ``[7]``: metres, radians and gripper."""
+    return np.asarray(np.clip(actions, -1.0, 1.0) * action_range)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks import Task, get_task
 from vlaser_gym.envs.vector import STATE_FIELDS
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.registry import REWARDS
 from vlaser_gym.wrappers.base import Bools, Info, Observation, SceneWrapper, Step
 
 
 class SubgoalReward(SceneWrapper):
     """Adds a reward for progress that leaves the best policy the best one (Ng, Harada and Russell, 1999).
 
-    The potential of a state is ``scale`` times the share of the task's sub-goals that the episode has reached so far.
+    The potential of a state is ``scale`` times the share of the task's sub-goals that the episode has reached so far,
+    each counted by its weight.
     Every control step, also those inside a chunk, earns ``gamma * potential_after - potential_before`` on top of its
     reward. Over an episode of T steps the discounted extras add up to ``gamma ** T * potential_T``, whatever happened
     in between.
@@ -37,6 +40,11 @@ class SubgoalReward(SceneWrapper):
         gamma: the learner's discount per control step.
         scale: potential when all sub-goals are reached.
         zero_when_truncated: take the last potential of truncated episodes for 0 too.
+        weights: of sub-goals by name, 0 or more; those that are not named weigh 1.
+
+    Raises:
+        UnknownNameError: for the weight of a sub-goal that none of the tasks has.
+        InvalidConfigError: for numbers outside their ranges.
 
     Example:
         >>> from vlaser_gym.envs.vector import SceneVectorEnv
@@ -56,6 +64,7 @@ class SubgoalReward(SceneWrapper):
         gamma: float = 0.99,
         scale: float = 1.0,
         zero_when_truncated: bool = False,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(env)
         if not 0 <= gamma <= 1 or not np.isfinite(scale):
@@ -63,8 +72,22 @@ class SubgoalReward(SceneWrapper):
                 f"SubgoalReward needs gamma in [0, 1] and a finite scale; got gamma={gamma}, scale={scale}."
             )
         self.gamma, self.scale, self.zero_when_truncated = gamma, scale, zero_when_truncated
+        self.weights = dict(weights or {})
+        self._check_weights()
         self._subgoals: list[tuple[str, ...]] = [()] * self.num_envs
         self._reached: list[NDArray[np.bool_]] = [np.zeros(0, bool)] * self.num_envs
+
+    def _check_weights(self) -> None:
+        tasks: tuple[Task, ...] = getattr(self.env.unwrapped, "tasks", ())
+        names = {name for task in tasks for name in task.subgoals}
+        for name, weight in self.weights.items():
+            if tasks and name not in names:
+                raise UnknownNameError("sub-goal of these tasks", name, names)
+            if not 0 <= weight < np.inf:
+                raise InvalidConfigError(f"The weight of sub-goal {name} must be a number from 0 on; got {weight}.")
+        for task in tasks:
+            if not any(self.weights.get(name, 1.0) for name in task.subgoals):
+                raise InvalidConfigError(f"All sub-goals of {task.name} weigh 0: give one of them a weight above 0.")
 
     def _begin(self, lanes: NDArray[np.int64]) -> None:
         addresses = self.addresses
@@ -96,10 +119,17 @@ class SubgoalReward(SceneWrapper):
         now = np.stack([flags[name][lane, :steps] for name in self._subgoals[lane]], 1)
         reached = np.logical_or.accumulate(np.concatenate([self._reached[lane][None], now]), 0)
         self._reached[lane] = reached[-1]
-        potential = self.scale * reached.mean(1)
+        potential = self.scale * self._share(lane, reached)
         if final:
             potential[-1] = 0.0
         return np.asarray(self.gamma * potential[1:] - potential[:-1])
+
+    def _share(self, lane: int, reached: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Weighted share of the sub-goals in ``reached [steps, sub-goals]``."""
+        if not self.weights:
+            return np.asarray(reached.mean(1))
+        weights = np.array([self.weights.get(name, 1.0) for name in self._subgoals[lane]])
+        return np.asarray(reached @ weights / weights.sum())
 
 
 class LastStepReward(SceneWrapper):
@@ -121,6 +151,8 @@ class LastStepReward(SceneWrapper):
         [[0.0], [True], [False]]
         >>> env.close()
     """
+
+    ends_at_success: ClassVar[bool] = False
 
     def on_step(
         self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
@@ -157,6 +189,8 @@ class ReachReward(SceneWrapper):
         >>> env.close()
     """
 
+    observes: ClassVar[tuple[str, ...]] = ("state",)
+
     def __init__(self, env: VectorEnv[Any, Any, Any], scale: float = 0.25, radius: float = 0.04) -> None:
         super().__init__(env)
         space = env.single_observation_space
@@ -177,3 +211,57 @@ class ReachReward(SceneWrapper):
         distance = np.linalg.norm(tcp - source, axis=1).astype(np.float64)
         info = {**info, "reached": distance < self.radius, "_reached": np.ones(self.num_envs, bool)}
         return observation, 1 - np.tanh(distance / self.scale), terminated, truncated, info
+
+
+def sparse(env: Any) -> Any:
+    """The environment's own reward, 1 at success."""
+    return env
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "sparse": sparse,
+    "subgoals": SubgoalReward,
+    "last": LastStepReward,
+    "reach": ReachReward,
+}
+
+
+class Reward:
+    """What ``algo.reward`` names: one of the package's, one that was registered, or ``module:Class``.
+
+    Args:
+        name: of it.
+        gamma: the learner's discount per control step.
+        weights: of sub-goals.
+
+    Attributes:
+        observes: what it reads of the observations, whatever the learner reads.
+        ends_at_success: whether episodes end at their first success.
+
+    Raises:
+        UnknownNameError: for a name of nothing.
+        InvalidConfigError: for an import string that does not import.
+    """
+
+    def __init__(self, name: str, gamma: float, weights: Mapping[str, float] | None = None) -> None:
+        self.name, self._settings = name, {"gamma": gamma, "weights": weights}
+        self._wrapper: Callable[..., Any] = _OWN[name] if name in _OWN else REWARDS.find(name)
+        self.observes = tuple(getattr(self._wrapper, "observes", ()))
+        self.ends_at_success = bool(getattr(self._wrapper, "ends_at_success", True))
+
+    def __call__(self, env: Any) -> Any:
+        """Wrap lanes.
+
+        Raises:
+            InvalidConfigError: for weights that it does not read, or if what it gives is no environment.
+        """
+        names = inspect.signature(self._wrapper).parameters
+        if self._settings["weights"] and "weights" not in names:
+            raise InvalidConfigError(f"algo.reward={self.name} reads no algo.subgoal_weights; leave them out.")
+        wrapped = self._wrapper(env, **{key: value for key, value in self._settings.items() if key in names})
+        if not hasattr(wrapped, "step_chunk"):
+            raise InvalidConfigError(
+                f"algo.reward={self.name} should wrap the environment, as a subclass of SceneWrapper does; got "
+                f"{type(wrapped).__name__}."
+            )
+        return wrapped

@@ -11,6 +11,7 @@ weights are; densities here are conditional on it, as that factor cancels in eve
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from vlaser_gym.agents.vlaser.policy import Prefix, VlaserPolicy
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.settings.algorithms import DENSITIES
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.registry import DENSITIES
 
 #: ``(x [B, S, H, A], t [B, S]) -> (velocity [B, S, H, A], features [B, S, H, W])``; states do not see each other.
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -255,13 +256,28 @@ def make_density(
     noise_bounds: tuple[float, float] = (0.05, 0.2),
     seed: int = 0,
 ) -> Density:
-    """A density by name: ``"flow_sde"``, ``"flow_sde_one_step"`` or ``"flow_noise"``.
+    """A density by name: ``"flow_sde"``, ``"flow_sde_one_step"`` or ``"flow_noise"``, or one of somebody's own.
 
     Raises:
         UnknownNameError: for another name.
+        InvalidConfigError: for an import string that does not import, or stands for no density.
     """
-    if name not in DENSITIES:
-        raise UnknownNameError("density", name, DENSITIES)
     if name == "flow_noise":
         return FlowNoise(num_steps, width, action_dim, noise_bounds, seed=seed)
-    return FlowSde(num_steps, noise_level, one_step=name == "flow_sde_one_step")
+    if name in ("flow_sde", "flow_sde_one_step"):
+        return FlowSde(num_steps, noise_level, one_step=name == "flow_sde_one_step")
+    make = DENSITIES.find(name)
+    given = {
+        "width": width,
+        "action_dim": action_dim,
+        "noise_level": noise_level,
+        "noise_bounds": noise_bounds,
+        "seed": seed,
+    }
+    names = inspect.signature(make).parameters
+    density = make(num_steps, **{key: value for key, value in given.items() if key in names})
+    if not isinstance(density, Density):
+        raise InvalidConfigError(
+            f"algo.density={name} should give a {Density.__module__}.Density; got {type(density).__name__}."
+        )
+    return density

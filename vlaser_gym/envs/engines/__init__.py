@@ -20,8 +20,9 @@ from vlaser_gym.envs.engines.base import (
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.registry import ENGINES
 
-#: Engine name -> (class, looks); the first look is the one that is meant where none is named.
+#: The package's own: name -> (class, looks); the first look is the one that is meant where none is named.
 _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mujoco": ("vlaser_gym.envs.engines.mujoco.engine:MujocoEngine", ("builtin", "original")),
     "maniskill": ("vlaser_gym.envs.engines.maniskill.engine:ManiskillEngine", ("original",)),
@@ -57,8 +58,8 @@ __all__ = [
 
 
 def engine_names() -> tuple[str, ...]:
-    """Names that :func:`make_engine` takes."""
-    return tuple(_ENGINES)
+    """Names that :func:`make_engine` takes; it also takes import strings."""
+    return tuple(ENGINES)
 
 
 def check_engine(name: str, look: str | None = None) -> str:
@@ -69,10 +70,11 @@ def check_engine(name: str, look: str | None = None) -> str:
 
     Raises:
         UnknownNameError: if the engine, or the look for that engine, does not exist.
+        InvalidConfigError: for an import string that does not import.
     """
-    if name not in _ENGINES:
-        raise UnknownNameError("engine", name, _ENGINES)
-    looks = _ENGINES[name][1]
+    looks: tuple[str, ...] = (
+        _ENGINES[name][1] if name in _ENGINES else getattr(ENGINES.find(name), "looks", ("builtin",))
+    )
     if look is not None and look not in looks:
         raise UnknownNameError(f"look of engine {name!r}", look, looks)
     return looks[0] if look is None else look
@@ -159,10 +161,12 @@ def make_engine(
         InvalidConfigError: if it cannot show one of the cameras.
     """
     look = check_engine(name, look)
-    constructor = _find(_ENGINES[name][0])
-    valid = [key for key in inspect.signature(constructor).parameters if key not in ("num_lanes", "look")]
+    constructor = _find(_ENGINES[name][0]) if name in _ENGINES else ENGINES.find(name)
+    parameters = inspect.signature(constructor).parameters
+    valid = [key for key in list(parameters)[1:] if key != "look"]
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in options or {}:
-        if key not in valid:
+        if key not in valid and not takes_all:
             raise UnknownNameError(f"option of engine {name!r}", key, valid)
     if getattr(constructor, "policy_camera_only", False):
         refuse_other_cameras(name, cameras)
