@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,3 +184,17 @@ def test_defects_keep_their_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         cli.run("eval", main, [])
+
+
+def test_ctrl_c_while_modules_are_imported_ends_in_silence(tmp_path):
+    """In the middle of a compiled module's import it would become an ImportError with a traceback."""
+    arguments = [sys.executable, "-m", "vlaser_gym.train", "algo=dpo", f"run={tmp_path / 'run'}"]
+    for wait in (0.4, 0.8, 1.2, 1.6):
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while not any("numpy" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=100)[0]
+        assert process.returncode in (130, 2), output
+        assert "Traceback" not in output

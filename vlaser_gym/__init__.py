@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "__version__",
     "collect",
     "compare",
     "evaluate",

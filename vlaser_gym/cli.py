@@ -8,6 +8,7 @@ whole process, where our ``algo/ppo`` would take the place of the user's, and kn
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import textwrap
 import warnings
@@ -43,8 +44,30 @@ def start(command: str) -> None:
     """What ``python -m vlaser_gym.COMMAND`` does; ``--help`` answers without importing the command itself."""
     if HELP & set(sys.argv[1:]):
         run(command, lambda config: None)
-    else:
-        import_module(f"vlaser_gym.commands.{command}").command()
+        return
+    try:
+        with _interrupts_after_imports():
+            module = import_module(f"vlaser_gym.commands.{command}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    module.command()
+
+
+@contextmanager
+def _interrupts_after_imports() -> Iterator[None]:
+    """Ctrl-C waits for the end: in the middle of a compiled module's import it would become an ImportError."""
+    received: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # as for a shell's background jobs
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
 
 
 def run(command: str, main: Callable[[DictConfig], None], argv: Sequence[str] | None = None) -> None:

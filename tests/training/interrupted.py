@@ -92,7 +92,7 @@ if __name__ == "__main__":
 
         sizes = (f"settings.{name}={value}" for name, value in TINY.items())
         extra = (f"data={write_set(folder / 'set', 4)}", *sizes)
-    total = {"sft": 300 * signals, "ppo": signals, "dpo": 1 + signals // 4}[algo]
+    total = {"sft": 300 * signals, "ppo": 6 * signals, "dpo": 1 + signals // 4}[algo]
     begun = time.monotonic()
     found = compare(algo, folder, signals, total, {"sft": 9, "ppo": 14, "dpo": 12}[algo], *extra)
     sys.stdout.write(f"{algo}: exit codes {found}; parameters equal; {time.monotonic() - begun:.0f} s\n")
