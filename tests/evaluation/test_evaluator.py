@@ -47,7 +47,7 @@ def test_settings_made_in_python_are_the_command_lines(tmp_path: Path) -> None:
     assert (EvalSettings().task, EvalSettings().look, len(EvalSettings().plan)) == ("widowx", "builtin", 96)
     with pytest.raises(InvalidConfigError, match=r"^episodes must be at least 1; got 0\.$"):
         EvalSettings(episodes=0)
-    with pytest.raises(InvalidConfigError, match="protocol=visual_matching fixes .* got trials=2"):
+    with pytest.raises(InvalidConfigError, match=r"protocol=visual_matching fixes .* got trials=2"):
         EvalSettings(protocol="visual_matching", trials=2)
 
 
