@@ -233,11 +233,11 @@ def _option(override: Override) -> str:
     group, option = override.key_or_group, str(override.get_value_string())
     if group == ALGORITHMS and ":" in option:
         settings = getattr(import_string(option, ALGORITHMS), "settings", None)
-        if not is_dataclass(settings):
+        if not isinstance(settings, type) or not is_dataclass(settings):
             raise InvalidConfigError(
                 f"algo={option} should name a vlaser_gym.training.algorithms.Algorithm, whose settings are a dataclass."
             )
-        ALGORITHM_SETTINGS[option] = cast(type, settings)
+        ALGORITHM_SETTINGS[option] = settings
     check_option(group, option)
     return option
 
