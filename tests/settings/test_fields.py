@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from vlaser_gym import cli
-from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import GymError, InvalidConfigError
 from vlaser_gym.settings.algorithms import ALGORITHM_SETTINGS, GrpoSettings, PpoSettings
 from vlaser_gym.settings.commands import COMMAND_SETTINGS, EvalKeys
 from vlaser_gym.settings.fields import (
@@ -19,7 +16,6 @@ from vlaser_gym.settings.fields import (
     check,
     check_unread,
     defaults_of,
-    fixed,
     groups_of,
     option,
     options_of,
@@ -150,32 +146,3 @@ def test_no_file_holds_a_second_copy() -> None:
     """What stands in the package's YAML files is what people choose between, not what the commands' keys are."""
     assert not list(CONFIG_DIR.glob("*.yaml"))
     assert {path.name for path in CONFIG_DIR.iterdir() if path.is_dir()}.isdisjoint({"algo", "train", "eval"})
-
-
-@dataclass
-class Rich:
-    """Types that OmegaConf does not know, in a class that knows nothing of ours."""
-
-    mode: Literal["fast", "slow"] = "fast"
-    other: Literal["fast", "slow"] | None = None
-    weights: Mapping[str, float] = option({}, "Weights.")
-    names: Sequence[str] = option((), "Names.")
-    either: int | str = option(1, "One or the other.")
-    pair: tuple[float, float] = option((0.0, 1.0), "A pair.")
-    lengths: list[int] | None = option(None, "Lengths.")
-    inner: float = fixed(2.0)
-
-
-def test_literals_mappings_and_unions_are_read() -> None:
-    given = {"mode": "slow", "weights": {"a": 1}, "names": ["x"], "either": "y", "pair": [1, 2], "lengths": [3]}
-    made = cli.typed(Rich, OmegaConf.create(given))
-    assert dataclasses.asdict(made) == {**given, "pair": (1.0, 2.0), "weights": {"a": 1.0}, "inner": 2.0, "other": None}
-    assert cli.typed(Rich, {}) == Rich()
-    texts = ({"mode": "medium"}, {"other": "medium"}, {"weights": {"a": "heavy"}})
-    for wrong in (*texts, {"pair": ["a", "b"]}, {"lengths": 3}):
-        with pytest.raises((InvalidConfigError, UnknownNameError)) as caught:
-            cli.typed(Rich, {"either": 1, **wrong}, "algo.")
-        assert f"algo.{next(iter(wrong))}" in str(caught.value)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(UnknownNameError, match=r"Unknown key 'algo\.mod'.*nearest: algo\.mode"):
-        cli.typed(Rich, {"mod": "fast"}, "algo.")
