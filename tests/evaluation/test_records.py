@@ -102,7 +102,7 @@ def test_a_doubled_line_is_refused_not_taken_for_the_first(run: Path) -> None:
         ({"reward": float("nan")}, "expected a finite number as reward; got nan"),
         ({"reward": 10**400}, "expected a finite number as reward"),
         ({"layout": "grid:٣"}, "expected grid:3 as layout"),
-        ({"layout": "grid"}, "expected grid:K or region:K as layout; got 'grid'"),
+        ({"layout": "grid"}, "expected KIND:K as layout, such as grid:0; got 'grid'"),
         ({"layout": "grid:007"}, "expected grid:7 as layout; got 'grid:007'"),
         ({"task": ["a"]}, "expected a name as task; got ['a']"),
         ({"agent": "\ud800"}, "expected text as agent"),

@@ -76,7 +76,10 @@ class CollectSettings(CollectKeys):
         """Episodes to run, the tasks taking turns."""
         plan = plan_episodes(self.tasks, self.variant, self.layouts, self.episodes, self.trials)
         begin = FIRST_TRAINING_REGION + self.first
-        plan = [replace(a, layout=f"region:{begin + a.layout_index}") if a.layout_kind == "region" else a for a in plan]
+        plan = [
+            a if a.layout_kind == "grid" else replace(a, layout=f"{a.layout_kind}:{begin + a.layout_index}")
+            for a in plan
+        ]
         return sorted(plan, key=lambda a: (a.trial, a.layout_index))
 
     def stored(self) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import numpy as np
 
 from vlaser_gym.errors import InvalidConfigError
 
-_LAYOUT = re.compile(r"(grid|region):(\d+)")
+#: ``grid``: the benchmark's own layouts; ``region`` and ``region2``: endless streams of continuous layouts around them.
+LAYOUT_KINDS = ("grid", "region", "region2")
+_LAYOUT = re.compile(rf"({'|'.join(LAYOUT_KINDS)}):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Address:
     Attributes:
         task: SimplerEnv's task name, e.g. ``"widowx_carrot_on_plate"``.
         variant: named variant of the task's scene; ``"default"`` is the benchmark's own.
-        layout: ``"grid:K"`` (the benchmark's K-th initial state) or ``"region:K"`` (the K-th of an endless
-            stream of continuous layouts, none of them near a grid layout).
+        layout: ``"grid:K"`` (the benchmark's K-th initial state), or ``"region:K"`` or ``"region2:K"`` (the K-th of an
+            endless stream of continuous layouts, none of them near a grid layout; ``region`` ends at the grid's outer
+            points, ``region2`` contains the grid with a margin).
         trial: repetition. The first three fields fix the initial state; all four seed the agent's noise.
 
     Example:
@@ -39,7 +42,7 @@ class Address:
 
     @property
     def layout_kind(self) -> str:
-        """``"grid"`` or ``"region"``."""
+        """One of :data:`LAYOUT_KINDS`."""
         return self.layout.split(":")[0]
 
     @property
@@ -62,7 +65,7 @@ class Address:
 
 
 def canonical_layout(layout: int | str) -> str:
-    """``5 -> "grid:5"``; strings ``"grid:K"`` and ``"region:K"`` pass.
+    """``5 -> "grid:5"``; strings ``"grid:K"``, ``"region:K"`` and ``"region2:K"`` pass.
 
     Raises:
         InvalidConfigError: for anything else.
@@ -71,5 +74,5 @@ def canonical_layout(layout: int | str) -> str:
         return f"grid:{layout}"
     match = _LAYOUT.fullmatch(str(layout))
     if match is None:
-        raise InvalidConfigError(f"A layout is a number or 'grid:K' or 'region:K'; got {layout!r}.")
+        raise InvalidConfigError(f"A layout is a number or 'grid:K', 'region:K' or 'region2:K'; got {layout!r}.")
     return f"{match[1]}:{int(match[2])}"

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs import transforms
-from vlaser_gym.envs.address import Address, canonical_layout
+from vlaser_gym.envs.address import LAYOUT_KINDS, Address, canonical_layout
 from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
 from vlaser_gym.envs.lane import Lane
 from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, RobotSetup, get_setup
@@ -57,7 +57,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         engine: who simulates: one of :func:`~vlaser_gym.envs.engines.engine_names`.
         look: what pictures look like; ``None`` for the engine's own.
         variant: named variant of the scenes.
-        layouts: ``"grid"`` or ``"region"``: where layouts are drawn from when a reset names none.
+        layouts: ``"grid"``, ``"region"`` or ``"region2"``: where layouts are drawn from when a reset names none.
         observe: which to compute, one name or several: ``image`` (uint8 ``[H, W, 3]``), ``<camera>_image`` for each
             other camera of the robot (``wrist_image``), ``proprio`` (float32 ``[8]``: TCP position in m and quaternion
             wxyz with w >= 0 in the base frame, gripper openness), ``instruction`` (text), ``state`` (float32 ``[26]``,
@@ -104,7 +104,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         _check_choices(num_envs, layouts, autoreset_mode, render_mode)
         tasks = [task] if isinstance(task, str | Task) else list(task)
         self.tasks = tuple(get_task(one) if isinstance(one, str) else add_task(one) for one in tasks)
-        _check_tasks(self.tasks, variant)
+        _check_tasks(self.tasks, variant, layouts)
         setups = [get_setup(t.robot_setup) for t in self.tasks]
         self.robot = _only_robot(self.tasks)
         self._cameras = _observed_cameras(self.observe, setups)
@@ -232,7 +232,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         assert lane.rng is not None
         if self._layouts == "grid":
             return f"grid:{lane.rng.integers(task.num_layouts)}"
-        return f"region:{lane.rng.integers(FIRST_TRAINING_REGION, _LAST_REGION)}"
+        return f"{self._layouts}:{lane.rng.integers(FIRST_TRAINING_REGION, _LAST_REGION)}"
 
     def _place(self, lanes: Ints, addresses: Sequence[Address]) -> None:
         placements = []
@@ -544,20 +544,22 @@ def _whole(name: str, value: Any) -> int:
 def _check_choices(num_envs: int, layouts: str, mode: AutoresetMode, render_mode: str | None) -> None:
     if not isinstance(num_envs, int | np.integer) or num_envs < 1:
         raise InvalidConfigError(f"num_envs must be at least 1, a whole number; got {num_envs}.")
-    if layouts not in ("grid", "region"):
-        raise UnknownNameError("kind of layouts", layouts, ("grid", "region"))
+    if layouts not in LAYOUT_KINDS:
+        raise UnknownNameError("kind of layouts", layouts, LAYOUT_KINDS)
     if render_mode not in (None, "rgb_array"):
         raise UnknownNameError("render_mode", render_mode, ("rgb_array",))
     if AutoresetMode(mode) is AutoresetMode.NEXT_STEP:
         raise InvalidConfigError("autoreset_mode must be SAME_STEP (learners) or DISABLED (runners); got NEXT_STEP.")
 
 
-def _check_tasks(tasks: Sequence[Task], variant: str) -> None:
+def _check_tasks(tasks: Sequence[Task], variant: str, layouts: str) -> None:
     if not tasks:
         raise InvalidConfigError("An environment needs at least one task; got none.")
     # A variant may belong to some of the tasks only; lanes of the others then need one at every reset.
     if not any(variant in task.variants for task in tasks):
         raise UnknownNameError(f"variant of {tasks[0].name}", variant, tasks[0].variants)
+    for task in tasks:
+        task.check_layout_kind(layouts)
 
 
 def _only_robot(tasks: Sequence[Task]) -> str:

@@ -9,12 +9,12 @@ from itertools import combinations
 
 import numpy as np
 
-from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.address import LAYOUT_KINDS, Address
 from vlaser_gym.envs.tasks import get_task, task_names
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
-LAYOUT_KINDS = ("grid", "region", "grid_and_region")
+LAYOUTS = (*LAYOUT_KINDS, "grid_and_region", "grid_and_region2")
 #: Addresses of an evaluation are listed in memory; a slip of the keyboard shall not fill it.
 MOST_EPISODES = 1_000_000
 
@@ -27,9 +27,10 @@ def plan_episodes(
     Args:
         tasks: what to run.
         variant: named variant; every task must have it.
-        layouts: ``"grid"``, ``"region"``, or ``"grid_and_region"``.
+        layouts: ``"grid"``, ``"region"``, ``"region2"``, or the grid and then one of them: ``"grid_and_region"``,
+            ``"grid_and_region2"``.
         episodes: how many layouts of each task, from 0 on. Beyond the last grid layout they start again as further
-            trials, so no address occurs twice; ``region`` never ends; with both, region follows the grid.
+            trials, so no address occurs twice; a region never ends; with both, it follows the grid.
         trials: how often each of these episodes is repeated.
 
     Example:
@@ -45,9 +46,11 @@ def plan_episodes(
             raise InvalidConfigError(f"{name} must be at least 1; got {value}.")
     if (total := len(tasks) * episodes * trials) > MOST_EPISODES:
         raise InvalidConfigError(f"An evaluation has at most {MOST_EPISODES} episodes; got {total}: lower episodes=.")
-    if layouts not in LAYOUT_KINDS:
-        raise UnknownNameError("kind of layouts", layouts, LAYOUT_KINDS)
+    if layouts not in LAYOUTS:
+        raise UnknownNameError("kind of layouts", layouts, LAYOUTS)
     for task in tasks:
+        for kind in layouts.split("_and_"):
+            task.check_layout_kind(kind)
         if variant not in task.variants:
             raise UnknownNameError(f"variant of {task.name}", variant, task.variants)
     return [
@@ -62,9 +65,9 @@ def _layout(kind: str, k: int, size: int) -> tuple[str, int]:
     """The ``k``-th layout on a grid of ``size``, and how often it came before."""
     if kind == "grid":
         return f"grid:{k % size}", k // size
-    if kind == "grid_and_region":
-        return (f"grid:{k}" if k < size else f"region:{k - size}"), 0
-    return f"region:{k}", 0
+    if kind.startswith("grid_and_"):
+        return (f"grid:{k}" if k < size else f"{kind.removeprefix('grid_and_')}:{k - size}"), 0
+    return f"{kind}:{k}", 0
 
 
 def double_counts(addresses: Iterable[Address]) -> str | None:

@@ -41,8 +41,9 @@ class EvalKeys(Settings):
     variant: str = option("default", _VARIANT)
     layouts: str = option(
         "grid",
-        "grid: the benchmark's own layouts; region: continuous positions between them; grid_and_region: first those, "
-        "then these.",
+        "grid: the benchmark's own layouts; region: continuous positions between them; region2: continuous positions "
+        "in a wider area with every heading, which contains them; grid_and_region, grid_and_region2: first those, then "
+        "these.",
     )
     episodes: int = option(
         24,
@@ -111,7 +112,8 @@ class CollectKeys(Settings):
     variant: str = option("default", _VARIANT)
     layouts: str = option(
         "region",
-        "region: continuous positions, never near a grid layout; grid: the benchmark's own layouts.",
+        "region, region2: continuous positions, never near a grid layout, between the benchmark's own or also around "
+        "them with every heading; grid: the benchmark's own layouts.",
     )
     episodes: int = option(
         100,
@@ -120,7 +122,7 @@ class CollectKeys(Settings):
         least=1,
     )
     first: int = option(
-        0, "The first region layout, counted from where training layouts begin (region:1000000).", least=0
+        0, "The first layout of a region, counted from where training layouts begin (such as region:1000000).", least=0
     )
     trials: int = option(1, "How often each layout is run, with other noise of the agent.", least=1)
     store: str = option(

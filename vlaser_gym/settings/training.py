@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vlaser_gym.settings.fields import Settings, option
 from vlaser_gym.settings.groups import chosen
@@ -70,8 +70,8 @@ class TrainSettings(Settings):
     )
     evaluate_every: int = option(
         0,
-        "Steps (sft), iterations (ppo, grpo) or rounds (dpo, nft) between two evaluations on region layouts that "
-        "training never draws. 0: only at the end, as sb3 always does.",
+        "Steps (sft), iterations (ppo, grpo) or rounds (dpo, nft) between two evaluations. 0: only at the end, as sb3 "
+        "always does.",
         least=0,
     )
     evaluate_episodes: int = option(6, "Episodes per task of an evaluation; 0: never evaluate.", least=0)
@@ -80,6 +80,13 @@ class TrainSettings(Settings):
         "Tasks of the evaluations, and of the episodes that ppo, grpo, sb3 and rounds of dpo and nft learn from; of "
         "one robot.",
     )
+    layouts: Literal["grid", "region", "region2"] | None = option(
+        None,
+        "Layouts of the episodes that ppo, grpo, sb3 and rounds of dpo and nft learn from: region (null means this), "
+        "region2 (it contains the benchmark's own with a margin), never near a grid layout; or grid, the benchmark's "
+        "own: scores on the grid are then in-sample. Evaluations in between take the same kind, of regions layouts "
+        "that training never draws.",
+    )
     look: str | None = option(None, "How the scenes look in these episodes. null: the engine's own look.")
     num_envs: int = option(
         8, "Episodes that run at the same time in evaluations and where episodes are learned from.", least=1
@@ -87,6 +94,11 @@ class TrainSettings(Settings):
     max_minutes: float | None = option(None, "Stop after so many minutes; the same command goes on later.", least=0)
     algo: dict[str, Any] = chosen("algo", "sft")
     engine: dict[str, Any] = chosen("engine", "mujoco")
+
+    @property
+    def layout_kind(self) -> str:
+        """Kind of the layouts to learn from."""
+        return self.layouts or "region"
 
     @property
     def inits(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate, make_scene_env
 from vlaser_gym.evaluation.launchers import MakeEnv
@@ -17,11 +18,13 @@ _LAYOUTS_PER_SEED = 100_000
 
 
 class CollectRound:
-    """Runs a round's episodes that are not stored yet; region layouts that no evaluation draws, new in every round.
+    """Runs a round's episodes that are not stored yet. Of a region it draws layouts that no evaluation draws, new in
+    every round; of the grid the layouts take turns.
 
     Args:
         path: gets a run directory for each round.
         tasks: of one robot.
+        kind: of the layouts.
         layouts: of each task and round.
         trials: of each layout.
         seed: another one has other layouts.
@@ -36,6 +39,7 @@ class CollectRound:
         path: Path,
         tasks: Sequence[str],
         *,
+        kind: str = "region",
         layouts: int,
         trials: int,
         seed: int = 0,
@@ -46,6 +50,7 @@ class CollectRound:
         engine: Mapping[str, Any],
         make_env: MakeEnv = make_scene_env,
     ) -> None:
+        self.kind = kind
         self.path, self.tasks, self.layouts, self.trials, self.seed = path, list(tasks), layouts, trials, seed
         self.name, self.terminate_on_success, self.look, self.num_envs = name, terminate_on_success, look, num_envs
         self.engine, self.make_env = dict(engine), make_env
@@ -58,19 +63,26 @@ class CollectRound:
 
     def addresses(self, number: int) -> list[Address]:
         """Episodes of a round, tasks and layouts taking turns."""
-        first = FIRST_TRAINING_REGION + self.seed * _LAYOUTS_PER_SEED + number * self.layouts
         return [
-            Address(task, "default", f"region:{first + layout}", trial)
+            self._address(task, number * self.layouts + layout, trial)
             for trial in range(self.trials)
             for layout in range(self.layouts)
             for task in self.tasks
         ]
 
+    def _address(self, task: str, layout: int, trial: int) -> Address:
+        """Of the grid, a layout's trials go on where its last turn ended; another seed begins with other trials."""
+        if self.kind != "grid":
+            first = FIRST_TRAINING_REGION + self.seed * _LAYOUTS_PER_SEED
+            return Address(task, "default", f"{self.kind}:{first + layout}", trial)
+        turn, index = divmod(layout, get_task(task).num_layouts)
+        return Address(task, "default", f"grid:{index}", (self.seed * _LAYOUTS_PER_SEED + turn) * self.trials + trial)
+
     def _settings(self, number: int) -> EvalSettings:
         return training_settings(
             self.path / f"{number:03d}",
             self.tasks,
-            layouts="region",
+            layouts=self.kind,
             episodes=self.layouts,
             trials=self.trials,
             terminate_on_success=self.terminate_on_success,

@@ -198,11 +198,12 @@ def make_learning_env(
     settings: PpoSettings,
     *,
     group: ProcessGroup | None = None,
+    layouts: str = "region",
     make: Callable[..., Any] = SceneVectorEnv,
     **engine: Any,
 ) -> LearningEnv:
-    """This process's ``num_envs`` environments: region layouts that evaluation never draws, ended by success unless
-    the reward is for the last step.
+    """This process's ``num_envs`` environments, ended by success unless the reward is for the last step. Of a
+    region they draw layouts that evaluation never draws.
 
     Args:
         tasks: of one robot; environment i runs ``tasks[i % len(tasks)]``, counted over all processes.
@@ -210,6 +211,7 @@ def make_learning_env(
         agent: acts in them.
         settings: discount, reward and groups.
         group: the processes that train together.
+        layouts: their kind.
         make: builds the vector environment.
         engine: ``engine``, ``look`` and ``engine_options`` of the environment.
 
@@ -224,7 +226,7 @@ def make_learning_env(
     env: Any = make(
         list(tasks) if in_groups else [tasks[(first + i) % len(tasks)] for i in range(max(num_envs, len(tasks)))],
         num_envs,
-        layouts="region",
+        layouts=layouts,
         observe=tuple(dict.fromkeys((*agent.observes, *reward.observes))),
         terminate_on_success=reward.ends_at_success,
         autoreset_mode=AutoresetMode.DISABLED if in_groups else AutoresetMode.SAME_STEP,

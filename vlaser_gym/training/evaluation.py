@@ -1,4 +1,4 @@
-"""Scores during training: the ordinary runner on region layouts that environments never draw for training."""
+"""Scores during training: the ordinary runner on layouts that environments of a region never draw for training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_episodes(
         agent: who acts.
         tasks: of one robot.
         episodes: layouts 0, 1, ... of each task.
-        layouts: ``"region"`` or ``"grid"``.
+        layouts: their kind.
         num_envs: lanes.
         engine, look, engine_options: of the environment.
         wrap: put around the environment, e.g. to change what the agent sees.

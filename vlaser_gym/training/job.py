@@ -149,6 +149,7 @@ class Job:
             agent,
             self.algo,
             group=self.group,
+            layouts=settings.layout_kind,
             engine=str(settings.engine["name"]),
             look=settings.look,
             engine_options=settings.engine_options,
@@ -203,6 +204,7 @@ class Job:
         return CollectRound(
             self.path / "rounds",
             self.tasks,
+            kind=settings.layout_kind,
             layouts=algo.layouts,
             trials=algo.trials,
             seed=settings.seed,
@@ -214,12 +216,13 @@ class Job:
         )
 
     def evaluate(self, agent: TrainableAgent) -> Numbers:
-        """Success rates on region layouts that training never draws."""
+        """Success rates on layouts of the kind that training learns from, in regions none that it ever draws."""
         settings = self.settings
         results = run_episodes(
             agent.acting(),
             [get_task(name) for name in self.tasks],
             settings.evaluate_episodes,
+            layouts=settings.layout_kind,
             num_envs=settings.num_envs,
             engine=str(settings.engine["name"]),
             look=settings.look,

@@ -44,11 +44,12 @@ def make_state_env(
     settings: Sb3Settings,
     *,
     seed: int = 0,
+    layouts: str = "region",
     engine: str = "mujoco",
     look: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
 ) -> VecMonitor:
-    """Lanes that observe ``state`` on region layouts, ended by success, with the reward that was asked for."""
+    """Lanes that observe ``state`` on layouts of a kind, ended by success, with the reward that was asked for."""
     check_shares(tasks, num_envs)
     reward = Reward(settings.reward, settings.gamma, settings.subgoal_weights)
     env: Any = SceneVectorEnv(
@@ -56,7 +57,7 @@ def make_state_env(
         num_envs,
         engine=engine,
         look=look,
-        layouts="region",
+        layouts=layouts,
         observe=("state",),
         terminate_on_success=reward.ends_at_success,
         engine_options=engine_options,
@@ -250,6 +251,7 @@ def build(job: Job) -> StockTraining:
         settings.num_envs,
         job.algo,
         seed=settings.seed,
+        layouts=settings.layout_kind,
         engine=str(settings.engine["name"]),
         look=settings.look,
         engine_options=settings.engine_options,

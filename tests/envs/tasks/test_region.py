@@ -1,5 +1,6 @@
 """Continuous layouts: never near the grid, never overlapping, within the area, reproducible."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.region import Region, Spot, box, near_grid, oval, separation
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 CARROT, SPOON = "widowx_carrot_on_plate", "widowx_spoon_on_towel"
 CUBES, EGGPLANT = "widowx_stack_cube", "widowx_put_eggplant_in_basket"
@@ -265,3 +266,59 @@ def test_meshes_keep_their_distance(shared, name):
             edges.append((corners + t * (np.roll(corners, -1, 0) - corners)).reshape(-1, 2))
         gap = np.linalg.norm(edges[0][:, None] - edges[1], axis=-1).min()
         assert gap > SHAPES[name][2] - 0.001
+
+
+# ------------------------------------------------------------------ region2
+
+
+def wide_draws(name, count=200):
+    task = get_task(name)
+    return np.array([task.layout(f"region2:{k}").object_pose for k in range(count)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_region2_keeps_away_from_the_grid(name):
+    poses = wide_draws(name)
+    check_away_from_grid(poses, np.array([get_task(name).layout(f"grid:{k}").object_pose for k in range(24)]))
+
+
+@pytest.mark.parametrize("name", [CARROT, SPOON, CUBES])
+def test_region2_contains_the_grid_with_a_margin_of_four_centimetres(name):
+    grid = np.array([get_task(name).layout(f"grid:{k}").object_pose for k in range(24)])
+    poses = wide_draws(name, 400)
+    for body in (0, 1):
+        assert (poses[:, body, :2].min(0) > grid[:, body, :2].min(0) - 0.0405).all()
+        assert (poses[:, body, :2].max(0) < grid[:, body, :2].max(0) + 0.0405).all()
+        assert (poses[:, body, :2].min(0) < grid[:, body, :2].min(0) - 0.03).all()
+        assert (poses[:, body, :2].max(0) > grid[:, body, :2].max(0) + 0.03).all()
+
+
+@pytest.mark.parametrize(("name", "period"), [(CARROT, 360), (SPOON, 360), (CUBES, 90), (EGGPLANT, 360)])
+def test_region2_has_every_heading(name, period):
+    turns = np.rad2deg(headings(wide_draws(name, 400)[:, 0, 3:])) % period
+    filled, _ = np.histogram(turns, bins=12, range=(0, period))
+    assert filled.min() > 400 / 12 / 3
+
+
+def test_region2_keeps_the_eggplant_within_the_walls():
+    for pose in wide_draws(EGGPLANT)[:, 0]:
+        outline = pose[:2] + disc(1) @ np.diag([0.0787, 0.0406]) @ rotation(headings(pose[None, 3:])[0]).T
+        x, y = (outline - rotation(headings(pose[None, 3:])[0]) @ (0.0056, 0)).T
+        assert x.min() >= -0.2005
+        assert x.max() <= -0.065
+        assert y.min() >= 0.1195
+        assert y.max() <= 0.2805
+
+
+def rotation(yaw):
+    return np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+
+
+def test_region_of_stored_runs_is_unchanged():
+    """region:7 of the carrot as the first edition drew it."""
+    assert hashlib.sha256(np.round(draws(CARROT, 8), 9).tobytes()).hexdigest()[:16] == "9580499a0fa53136"
+
+
+def test_a_task_without_region2_says_so():
+    with pytest.raises(UnknownNameError, match=r"kind of layouts of google_robot_pick_coke_can.*'region2'"):
+        get_task("google_robot_pick_coke_can").layout("region2:0")

@@ -132,6 +132,8 @@ class Task(ABC):
     subgoals: tuple[str, ...]
     #: Number of layouts ``grid:0 .. grid:n-1``.
     num_layouts: int
+    #: The kinds of layouts that the task has; see :data:`~vlaser_gym.envs.address.LAYOUT_KINDS`.
+    layout_kinds: tuple[str, ...] = ("grid", "region")
     variants: tuple[str, ...] = ("default",)
     #: Distance at which the original's physics begins to look for contacts, m.
     contact_offset: float = 0.005
@@ -168,11 +170,17 @@ class Task(ABC):
 
     @abstractmethod
     def layout(self, layout: str, variant: str = "default") -> Layout:
-        """The initial state of ``"grid:K"`` or ``"region:K"``.
+        """The initial state of ``"grid:K"``, ``"region:K"`` or ``"region2:K"``.
 
         Raises:
             InvalidConfigError: if K is outside the grid.
+            UnknownNameError: if the task has no layouts of this kind.
         """
+
+    def check_layout_kind(self, kind: str) -> None:
+        """Raise :class:`UnknownNameError` if the task has no layouts of this kind."""
+        if kind not in self.layout_kinds:
+            raise UnknownNameError(f"kind of layouts of {self.name}", kind, self.layout_kinds)
 
     @abstractmethod
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:

@@ -75,6 +75,7 @@ class GoogleTask(Task):
             UnknownNameError: if the task has no such variant.
         """
         look, address = self.look(variant), Address(self.name, layout=layout)
+        self.check_layout_kind(address.layout_kind)
         if address.layout_kind == "region":
             state = self.region_layout(address.rng("layout"), look)
         elif address.layout_index < self.num_layouts:

@@ -60,7 +60,8 @@ class PutOnTask(Task):
         name: SimplerEnv's name of the task.
         instruction: what the robot is told in every layout.
         objects: source, target, then everything else that is not the robot.
-        region: the grid ``[n, n_objects, 7]`` and what is drawn around it.
+        region: the grid ``[n, n_objects, 7]`` and what is drawn within it.
+        region2: what is drawn around it with a margin; ``None``: the task has no such layouts.
         robot_setup: see :attr:`Task.robot_setup`.
         scenery: see :attr:`Task.scenery`.
         max_steps: control steps until truncation.
@@ -92,6 +93,7 @@ class PutOnTask(Task):
         max_steps: int = 60,
         z_margin: float = 0.02,
         completely_on: bool = False,
+        region2: Region | None = None,
     ) -> None:
         self.name = name
         self.robot_setup = robot_setup
@@ -104,7 +106,9 @@ class PutOnTask(Task):
         self.contacts = self._queries()
         self._photograph, self._light = _SCENES[scenery]
         self._instruction = instruction
-        self._region = region
+        self._grid = region.grid
+        self._regions = {"region": region, **({"region2": region2} if region2 else {})}
+        self.layout_kinds = ("grid", *self._regions)
         self._others = [i for i, body in enumerate(objects) if i != self.source and not body.fixed]
         self._com = np.array([objects[self.source].com, objects[self.target].com])
         self._bbox = np.array([objects[self.source].bbox, objects[self.target].bbox])
@@ -122,25 +126,26 @@ class PutOnTask(Task):
     def layout(self, layout: str, variant: str = "default") -> Layout:
         """Poses at rest, read-only, ``[n_objects, 7]``.
 
-        ``"grid:K"`` is ``episode_id`` K of the original. ``"region:K"`` depends on the task's name and K alone; see
-        :mod:`vlaser_gym.envs.tasks.region`.
+        ``"grid:K"`` is ``episode_id`` K of the original. ``"region:K"`` and ``"region2:K"`` depend on the task's name
+        and K alone; see :mod:`vlaser_gym.envs.tasks.region`.
 
         Raises:
-            InvalidConfigError: if K is outside the grid, or ``layout`` is neither form.
-            UnknownNameError: if the task has no such variant.
+            InvalidConfigError: if K is outside the grid, or ``layout`` has no such form.
+            UnknownNameError: if the task has no such variant, or no layouts of this kind.
         """
         self._check_variant(variant)
         address = Address(self.name, layout=layout)
-        if address.layout_kind == "region":
-            poses = self._region.draw(address.rng("layout"))
+        self.check_layout_kind(address.layout_kind)
+        if address.layout_kind != "grid":
+            poses = self._regions[address.layout_kind].draw(address.rng("layout"))
             poses.setflags(write=False)
             return Layout(poses, overlay=self._photograph)
         if address.layout_index >= self.num_layouts:
             raise InvalidConfigError(
                 f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
-                f"choose one of them or 'region:K'."
+                f"choose one of them, or a kind of region."
             )
-        return Layout(self._region.grid[address.layout_index], overlay=self._photograph)
+        return Layout(self._grid[address.layout_index], overlay=self._photograph)
 
     def look(self, variant: str) -> Variant:
         """The one look of these tasks: a photograph behind the foreground.

@@ -1,4 +1,4 @@
-"""Continuous layouts: the area of a benchmark's grid without the neighbourhoods of its points.
+"""Continuous layouts: an area within or around a benchmark's grid without the neighbourhoods of its points.
 
 Learning draws its episodes here and scores are taken on the grid, so no draw may come close to a grid layout. A layout
 counts as close if its source object alone is: within 1 cm (in the plane) and within 10 degrees of where it lies in any

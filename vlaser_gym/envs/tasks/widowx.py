@@ -4,11 +4,15 @@ Layout K of a grid is ``episode_id`` K of the original (ManiSkill2_real2sim ef7a
 first, run 01 02 03 10 12 13 20 21 23 30 31 32. Carrot and spoon take two yaws per pair, the cubes the pairs of a small
 square and then of a large one, the eggplant three yaws at each of eight places.
 
+``region`` ends at the outer points of a grid; ``region2`` goes on for another 4 cm on the table, to its walls in the
+basin, and takes every heading.
+
 Footprints, the basin and its floor were measured on the original's collision shapes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -28,6 +32,11 @@ _EGGPLANT_AREA: Rectangle = (-0.129335, -0.089985, 0.180435, 0.238797)
 _BASIN: Rectangle = (-0.2, -0.0655, 0.12, 0.28)
 #: In these layouts the eggplant leans on the basin's wall; away from it the pose would not hold.
 _LEANING = (2, 14)
+
+#: By how much ``region2`` is wider than the grid's bounding squares, on every side, m.
+_MARGIN = 0.04
+#: Every heading; and every heading of what looks the same after a quarter turn.
+_ALL_YAWS, _QUARTER_TURN = (-np.pi, np.pi), (-np.pi / 4, np.pi / 4)
 
 _CUBE_FOOTPRINT = box(-0.015, 0.015, -0.015, 0.015)
 
@@ -67,6 +76,20 @@ def _table_region(grid: Floats, source: Spot, target: Spot, clearance: float) ->
     return Region(grid=grid, bases=grid[:1], spots=(source, target), clearance=clearance)
 
 
+def _wider(region: Region, *yaws: tuple[float, float]) -> Region:
+    """The area of ``region`` with a margin, and other headings, one interval for each of its objects."""
+    spots = tuple(
+        Spot(_with_margin(spot.area), headings, spot.footprint)
+        for spot, headings in zip(region.spots, yaws, strict=True)
+    )
+    return replace(region, spots=spots)
+
+
+def _with_margin(area: Rectangle) -> Rectangle:
+    low_x, high_x, low_y, high_y = area
+    return low_x - _MARGIN, high_x + _MARGIN, low_y - _MARGIN, high_y + _MARGIN
+
+
 def _carrot() -> PutOnTask:
     region = _table_region(
         _turned_sources(settled.CARROT, settled.PLATE),
@@ -80,6 +103,7 @@ def _carrot() -> PutOnTask:
         (objects.CARROT, objects.PLATE),
         region,
         completely_on=True,
+        region2=_wider(region, _ALL_YAWS, _ALL_YAWS),
     )
 
 
@@ -95,17 +119,20 @@ def _spoon() -> PutOnTask:
         "put the spoon on the towel",
         (objects.SPOON, objects.CLOTH),
         region,
+        region2=_wider(region, _ALL_YAWS, _QUARTER_TURN),
     )
 
 
 def _cubes() -> PutOnTask:
     spot = Spot(_LARGE_SQUARE, _yaws(0), _CUBE_FOOTPRINT)
+    region = _table_region(_two_squares(settled.CUBE), spot, spot, clearance=0.07)
     return PutOnTask(
         "widowx_stack_cube",
         "stack the green block on the yellow block",
         (objects.GREEN_CUBE, objects.YELLOW_CUBE),
-        _table_region(_two_squares(settled.CUBE), spot, spot, clearance=0.07),
+        region,
         completely_on=True,
+        region2=_wider(region, _QUARTER_TURN, _QUARTER_TURN),
     )
 
 
@@ -128,6 +155,7 @@ def _eggplant() -> PutOnTask:
         scenery="bridge_sink",
         max_steps=120,
         z_margin=0.06,
+        region2=_wider(region, _ALL_YAWS),
     )
 
 
