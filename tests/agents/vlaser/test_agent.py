@@ -17,7 +17,6 @@ from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.exploration import load_exploring_agent
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
-from vlaser_gym.agents.vlaser.rotation import axis_angle_from_euler
 from vlaser_gym.agents.vlaser.statistics import BRIDGE, FRACTAL
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer, QwenTokenizer
 from vlaser_gym.envs.address import Address

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vlaser_gym.conventions.rotations import matrix_from_quaternion
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots.google_robot import HEAD_TILT, START_QPOS
 from vlaser_gym.envs.tasks.base import Bools, ContactQuery, Floats, Layout, ObjectSpec, Snapshot, Task
-from vlaser_gym.envs.tasks.geometry import rotation_matrix
 from vlaser_gym.envs.tasks.google_objects import body
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -117,7 +117,7 @@ def grasped(scene: Snapshot) -> Bools:
     impulse = scene.impulse[:, : len(_FINGER_LINKS)]
     orientation = np.stack([scene.link_pose[link][:, 3:] for link in _FINGER_LINKS], axis=1)
     size = np.linalg.norm(impulse, axis=-1)
-    along = (impulse * rotation_matrix(orientation)[..., 1]).sum(-1)
+    along = (impulse * matrix_from_quaternion(orientation)[..., 1]).sum(-1)
     cosine = np.where(size < GRASP_IMPULSE, 0.0, along / np.maximum(size, GRASP_IMPULSE))
     sides = (len(impulse), len(FINGERS), -1)
     pressed = (size.reshape(sides).max(2) >= GRASP_IMPULSE) & (cosine.reshape(sides).max(2) >= GRASP_COSINE)

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from vlaser_gym.conventions.rotations import heading
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots.google_robot import ALTERNATIVE_HEAD_TILTS
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Floats, Layout, Memory, Snapshot
-from vlaser_gym.envs.tasks.geometry import heading
 from vlaser_gym.envs.tasks.google import (
     TABLE_HEIGHT,
     TOUCH_IMPULSE,

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import (
     Bools,
@@ -32,7 +33,6 @@ from vlaser_gym.envs.tasks.base import (
     Snapshot,
     Task,
 )
-from vlaser_gym.envs.tasks.geometry import rotation_matrix
 from vlaser_gym.envs.tasks.region import Region
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -172,7 +172,7 @@ class PutOnTask(Task):
         latch = np.zeros(len(layouts))
         return {
             "rest": poses[..., :3].copy(),
-            "box": _turn(poses[:, [self.source, self.target], 3:], self._bbox),
+            "box": rotate(matrix_from_quaternion(poses[:, [self.source, self.target], 3:]), self._bbox),
             "grasp_streak": latch,
             "ever_grasped": latch.copy(),
             "ever_consecutive_grasp": latch.copy(),
@@ -181,7 +181,7 @@ class PutOnTask(Task):
     def evaluate(self, scene: Snapshot, memory: Memory) -> tuple[Flags, Memory]:
         """All of :attr:`flags`, each bool ``[B]``, and the memory for the next control step."""
         pair = scene.object_pose[:, [self.source, self.target]]
-        com = pair[..., :3] + _turn(pair[..., 3:], self._com)
+        com = pair[..., :3] + rotate(matrix_from_quaternion(pair[..., 3:]), self._com)
         moved, moved_wrong = self._moved(com[:, 0], scene.object_pose, memory["rest"])
         grasped = _grasped(scene)
         streak = np.where(grasped, memory["grasp_streak"] + 1, 0.0)
@@ -220,16 +220,11 @@ class PutOnTask(Task):
         return np.asarray((np.linalg.norm(impulse, axis=-1) <= TOUCH_IMPULSE).all(1))
 
 
-def _turn(quaternion: Floats, vector: Floats) -> Floats:
-    """Vectors ``[..., 3]`` turned by quaternions ``[..., 4]``."""
-    return np.asarray((rotation_matrix(quaternion) @ vector[..., None])[..., 0])
-
-
 def _grasped(scene: Snapshot) -> Bools:
     """Whether both fingers are pressed outwards by the source, within 60 degrees of their closing axis, ``[B]``."""
     impulse = scene.impulse[:, : len(FINGERS)]
     orientation = np.stack([scene.link_pose[link][:, 3:] for link, _ in FINGERS], axis=1)
-    outwards = rotation_matrix(orientation)[..., 1] * np.array([[sign] for _, sign in FINGERS])
+    outwards = matrix_from_quaternion(orientation)[..., 1] * np.array([[sign] for _, sign in FINGERS])
     size = np.sqrt((impulse * impulse).sum(-1))
     pressed = (size >= GRASP_IMPULSE) & ((impulse * outwards).sum(-1) >= GRASP_COSINE * size)
     return np.asarray(pressed.all(1))
