@@ -191,7 +191,8 @@ def heading(quaternion: ArrayLike) -> Floats:
 
 def angle_difference(a: ArrayLike, b: ArrayLike) -> Floats:
     """Absolute differences ``[...]`` of directions ``[...]`` (rad), at most pi."""
-    return np.asarray(np.abs((np.asarray(a, np.float64) - b + np.pi) % (2 * np.pi) - np.pi))
+    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    return np.asarray(np.abs((difference + np.pi) % (2 * np.pi) - np.pi))
 
 
 def rotation_angle(a: ArrayLike, b: ArrayLike) -> Floats:

@@ -113,10 +113,7 @@ def test_body_has_the_mass_inertia_and_joint_of_its_description(objects: tuple[O
         np.testing.assert_allclose(body.mass, obj.mass)
         np.testing.assert_allclose(body.ipos, obj.com)
         np.testing.assert_allclose(sorted(body.inertia), sorted(obj.inertia))
-        axes, expected = (
-            rotations.matrix_from_quaternion(body.iquat),
-            rotations.matrix_from_quaternion(np.array(obj.com_rotation)),
-        )
+        axes, expected = (rotations.matrix_from_quaternion(turn) for turn in (body.iquat, obj.com_rotation))
         tensor = axes @ np.diag(body.inertia) @ axes.T
         original = expected @ np.diag(obj.inertia) @ expected.T
         np.testing.assert_allclose(tensor, original, atol=1e-6 * max(obj.inertia))
