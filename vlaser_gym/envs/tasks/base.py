@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.variants import Variant
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -166,6 +167,20 @@ class Task(ABC):
         """
         return self.layout("grid:0", variant).overlay
 
+    def address(self, layout: str) -> Address:
+        """The address of a layout, for its kind, its number and its random numbers.
+
+        Raises:
+            InvalidConfigError: if ``layout`` is neither ``"grid:K"`` nor ``"region:K"``, or K is outside the grid.
+        """
+        address = Address(self.name, layout=layout)
+        if address.layout_kind == "grid" and address.layout_index >= self.num_layouts:
+            raise InvalidConfigError(
+                f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
+                f"choose one of them or 'region:K'."
+            )
+        return address
+
     @abstractmethod
     def layout(self, layout: str, variant: str = "default") -> Layout:
         """The initial state of ``"grid:K"`` or ``"region:K"``.
@@ -176,7 +191,11 @@ class Task(ABC):
 
     @abstractmethod
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
-        """What the robot is told. ``stage`` counts the sub-tasks of long tasks."""
+        """What the robot is told. ``stage`` counts the sub-tasks of long tasks.
+
+        Raises:
+            InvalidConfigError: if K is outside the grid.
+        """
 
     @abstractmethod
     def begin(self, layouts: list[Layout]) -> Memory:

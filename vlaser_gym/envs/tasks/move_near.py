@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
-from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import Bools, Flags, Floats, Layout, Memory, ObjectSpec, Snapshot
 from vlaser_gym.envs.tasks.google import TABLE_HEIGHT, GoogleTask, start_qpos
 from vlaser_gym.envs.tasks.google_objects import body, shape_of, spoken
@@ -192,7 +191,7 @@ class MoveNearTask(GoogleTask):
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """``"move coke can near apple"``."""
         self.look(variant)
-        address = Address(self.name, layout=layout)
+        address = self.address(layout)
         if address.layout_kind == "region":
             triplet, pair = _draw(address.rng("layout"))
         else:

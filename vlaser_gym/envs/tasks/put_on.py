@@ -21,7 +21,6 @@ from __future__ import annotations
 import numpy as np
 
 from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
-from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import (
     Bools,
     ContactQuery,
@@ -35,7 +34,7 @@ from vlaser_gym.envs.tasks.base import (
 )
 from vlaser_gym.envs.tasks.region import Region
 from vlaser_gym.envs.tasks.variants import Variant
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import UnknownNameError
 
 #: WidowX finger links and the sign of their y axis along which a held object presses on them.
 FINGERS = (("left_finger_link", 1.0), ("right_finger_link", -1.0))
@@ -130,16 +129,11 @@ class PutOnTask(Task):
             UnknownNameError: if the task has no such variant.
         """
         self._check_variant(variant)
-        address = Address(self.name, layout=layout)
+        address = self.address(layout)
         if address.layout_kind == "region":
             poses = self._region.draw(address.rng("layout"))
             poses.setflags(write=False)
             return Layout(poses, overlay=self._photograph)
-        if address.layout_index >= self.num_layouts:
-            raise InvalidConfigError(
-                f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
-                f"choose one of them or 'region:K'."
-            )
         return Layout(self._region.grid[address.layout_index], overlay=self._photograph)
 
     def look(self, variant: str) -> Variant:
@@ -154,6 +148,7 @@ class PutOnTask(Task):
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """The original's sentence, the same in every layout."""
         self._check_variant(variant)
+        self.address(layout)
         return self._instruction
 
     def _check_variant(self, variant: str) -> None:

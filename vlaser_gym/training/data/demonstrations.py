@@ -20,10 +20,10 @@ from torch import Tensor
 from vlaser_gym.agents.trainable import ImageResize, TrainableAgent
 from vlaser_gym.agents.vlaser.processor import robot_proprio
 from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
+from vlaser_gym.atomic import appearing
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader
 from vlaser_gym.training.data.gripper_column import MEANINGS, GripperColumn
 
