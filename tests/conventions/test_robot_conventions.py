@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from vlaser_gym.conventions import CONVENTIONS, Quantity, RobotConvention, get_convention
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import CONVENTIONS, Quantity, RobotConvention, get_convention, rotations
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.robots.widowx import WidowXController
@@ -54,8 +53,8 @@ def test_rotations_are_right_handed_about_the_axes_of_the_base(convention: Robot
     for axis in range(3):
         columns = range(7)[convention.columns("rotation")]
         before, *_, after = proprio_after(convention.robot, *[only(columns[axis], 0.1, convention)] * 4)
-        first, last = (transforms.quat_to_matrix(row[3:7]) for row in (before, after))
-        turned = transforms.matrix_to_rotvec((last @ first.T)[None])[0]
+        first, last = (rotations.matrix_from_quaternion(row[3:7]) for row in (before, after))
+        turned = rotations.axis_angle_from_matrix((last @ first.T)[None])[0]
         assert turned[axis] > 0.05
         assert np.abs(np.delete(turned, axis)).max() < 0.3 * turned[axis]
         assert np.linalg.norm(after[:3] - before[:3]) < 0.03, "about the TCP"
@@ -107,11 +106,11 @@ def test_nothing_bounds_or_scales_the_arm_s_numbers(convention: RobotConvention)
     if isinstance(controller, WidowXController):
         controller.act(lanes, action, qpos, np.zeros_like(qpos))
         goal = controller.target_pose(lanes)
-        there, turned = goal[:, :3], transforms.quat_to_matrix(goal[:, 3:])
+        there, turned = goal[:, :3], rotations.matrix_from_quaternion(goal[:, 3:])
     else:
         turned, there = controller.goal_pose(action, qpos)
     np.testing.assert_allclose(there - position, [[2.5, 0, 0]], atol=1e-9)
-    vector = transforms.matrix_to_rotvec(turned @ np.swapaxes(rotation, 1, 2))
+    vector = rotations.axis_angle_from_matrix(turned @ np.swapaxes(rotation, 1, 2))
     np.testing.assert_allclose(vector, [[0, 0, 1.7]], atol=1e-9)
 
 

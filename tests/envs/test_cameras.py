@@ -10,6 +10,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.engines import make_engine
 from vlaser_gym.envs.robots import get_setup
@@ -30,7 +31,7 @@ def pixel_of(task: str, state: dict[str, Any], point: NDArray[Any]) -> NDArray[n
     rotation, position = KinematicTree(setup.robot).link_poses(state["qpos"][None], [camera.link])[camera.link]
     link = transforms.compose(np.array(setup.base_pose), transforms.make_pose(position, rotation)[0])
     world = transforms.compose(link, np.array(camera.pose))
-    forward, left, up = transforms.quat_to_matrix(world[3:]).T @ (point - world[:3])
+    forward, left, up = rotations.matrix_from_quaternion(world[3:]).T @ (point - world[:3])
     return np.array([camera.cx - camera.focal * left / forward, camera.cy - camera.focal * up / forward])
 
 

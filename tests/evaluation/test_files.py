@@ -4,26 +4,12 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from vlaser_gym.evaluation import files
-from vlaser_gym.evaluation.files import Syncer, appearing, claim, write_whole
-
-
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
-    file = tmp_path / "a.json"
-    write_whole(file, b"old")
-    with appearing(file) as partial:
-        partial.write_bytes(b"new")
-        assert file.read_bytes() == b"old"
-    assert file.read_bytes() == b"new"
-    with suppress(KeyError), appearing(file) as partial:
-        partial.write_bytes(b"half")
-        raise KeyError
-    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("a.json", b"new")]
+from vlaser_gym import atomic
+from vlaser_gym.evaluation.files import Syncer, claim
 
 
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
@@ -47,7 +33,7 @@ def test_files_reach_the_disk_in_order_each_after_its_last_change(
         go_on.wait(10)
         order.append(file.name)
 
-    monkeypatch.setattr(files, "bring_to_disk", slow)
+    monkeypatch.setattr(atomic, "bring_to_disk", slow)
     syncer = Syncer()
     syncer.add(Path("0"), Path("list"))
     assert begun.wait(10)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fabricate_run import plain_record as record
 
+from vlaser_gym import atomic
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
-from vlaser_gym.evaluation import files
 from vlaser_gym.evaluation import store as store_module
 from vlaser_gym.evaluation.store import (
     SCHEMA,
@@ -164,7 +164,7 @@ def test_an_episode_whose_states_did_not_reach_the_disk_is_run_again(tmp_path: P
 
 def test_states_reach_the_disk_before_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(files, "bring_to_disk", lambda file: order.append(file.name))
+    monkeypatch.setattr(atomic, "bring_to_disk", lambda file: order.append(file.name))
     run = filled(tmp_path / "run", ADDRESSES[:1])
     (file,) = (run / "states").iterdir()
     assert order == ["config.yaml.tmp", file.name, "episodes.jsonl"]
@@ -175,7 +175,7 @@ def test_a_disk_that_fails_while_nobody_waits_is_one_sentence(tmp_path: Path, mo
         raise OSError(5, "Input/output error")
 
     store = RunStore(tmp_path / "run", CONFIG)
-    monkeypatch.setattr(files, "bring_to_disk", fail)
+    monkeypatch.setattr(atomic, "bring_to_disk", fail)
     store.add(record(ADDRESSES[0]), states())
     with pytest.raises(StorageError, match="Input/output error"):
         store.close()

@@ -16,7 +16,7 @@ from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.disturbance import Disturbance, Pushes
 from vlaser_gym.agents.scripted_cabinet import CabinetEpisode
 from vlaser_gym.agents.scripted_google import GoogleEpisode, TableEpisode
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
@@ -121,7 +121,7 @@ class _Episode:
         """The next action ``[7]`` from an observed ``state``: towards the goal, with the push of this chunk in it."""
         self._read(state)
         if self._plan is None:
-            self._position, self._rotation = self._tcp.copy(), transforms.quat_to_matrix(state[3:7])
+            self._position, self._rotation = self._tcp.copy(), rotations.matrix_from_quaternion(state[3:7])
             self._goal, self._goal_rotation = self._position, self._rotation
             self._pushed = self._position, self._rotation
             self._plan = self._run()
@@ -134,7 +134,7 @@ class _Episode:
     def _pushed_off(self) -> Floats:
         """The intended action with the push of this chunk; keeps track of where the target really is."""
         action = self.intended + self.pushes.next()
-        matrix = transforms.rotvec_to_matrix(action[3:6])
+        matrix = rotations.matrix_from_axis_angle(action[3:6])
         position, rotation = self._pushed
         self._pushed = self._tcp + matrix @ (position - self._tcp) + action[:3], matrix @ rotation
         return action
@@ -145,14 +145,14 @@ class _Episode:
         self._target, _ = self._centre(state[STATE_FIELDS["target"]], self._task.target)
 
     def _centre(self, pose: Floats, index: int) -> tuple[Floats, Floats]:
-        rotation = transforms.quat_to_matrix(pose[3:])
+        rotation = rotations.matrix_from_quaternion(pose[3:])
         return pose[:3] + rotation @ np.array(self._task.objects[index].com), rotation
 
     def _towards_goal(self, gripper: float) -> Floats:
         """The action that moves the controller's target towards the goal, and what the controller makes of it."""
-        turn = transforms.matrix_to_rotvec(self._goal_rotation @ self._rotation.T)
+        turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
         turn *= min(1.0, self._script.max_turn / max(float(np.linalg.norm(turn)), 1e-9))
-        matrix = transforms.rotvec_to_matrix(turn)
+        matrix = rotations.matrix_from_axis_angle(turn)
         # A turn about the measured TCP also moves a target that is ahead of it; the translation makes up for that.
         turned = self._tcp + matrix @ (self._position - self._tcp)
         step = self._goal - turned
@@ -203,7 +203,7 @@ class _Episode:
         yaw = float(np.arctan2(axis[1], axis[0]))
         symmetry = np.pi / 2 if np.isclose(box[0], box[1]) else np.pi
         yaw = (yaw + symmetry / 2) % symmetry - symmetry / 2
-        return np.asarray(transforms.rotvec_to_matrix([0, 0, yaw]) @ _DOWN)
+        return np.asarray(rotations.matrix_from_axis_angle([0, 0, yaw]) @ _DOWN)
 
     def _move(self, goal: Floats, gripper: float, tolerance: float = 0.012) -> Iterator[float]:
         self._goal = goal

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vlaser_gym.agents.scripted_google import CLOSE, KEEP, OPEN, Floats, GoogleEpisode, GoogleScript, centre
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
@@ -40,7 +40,7 @@ class CabinetEpisode(GoogleEpisode):
 
     def _look(self, state: Floats) -> None:
         handle = state[STATE_FIELDS["target"]]
-        self._handle, self._frame = handle[:3], transforms.quat_to_matrix(handle[3:])
+        self._handle, self._frame = handle[:3], rotations.matrix_from_quaternion(handle[3:])
         self._opening = float(state[STATE_FIELDS["joints"]][self._drawer])
         if self._object is not None:
             self._place, _ = centre(state[STATE_FIELDS["source"]], self._object)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.disturbance import Pushes
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import ObjectSpec, Task
 from vlaser_gym.envs.vector import STATE_FIELDS
@@ -74,14 +74,14 @@ class GoogleEpisode(ABC):
 
     def act(self, state: Floats) -> Floats:
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
-        self._tcp, self._rotation = state[:3], transforms.quat_to_matrix(state[3:7])
+        self._tcp, self._rotation = state[:3], rotations.matrix_from_quaternion(state[3:7])
         self._look(state)
         if self._plan is None:
             self._goal, self._goal_rotation = self._tcp, self._rotation
             self._plan = self._run()
         gripper = next(self._plan)
         step = _limited(self._goal - self._tcp, self._script.max_step)
-        turn = transforms.matrix_to_rotvec(self._goal_rotation @ self._rotation.T)
+        turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
         self.intended = np.concatenate([step, _limited(turn, self._script.max_turn), [gripper]])
         return self.intended + self.pushes.next()
 
@@ -100,7 +100,7 @@ class GoogleEpisode(ABC):
         for _ in range(22):
             before = self._tcp, self._rotation
             yield gripper
-            turn = transforms.matrix_to_rotvec(self._goal_rotation @ self._rotation.T)
+            turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
             if np.linalg.norm(self._tcp - self._goal) < tolerance and np.linalg.norm(turn) < 0.12:
                 return
             moved = np.linalg.norm(self._tcp - before[0]) + 0.1 * np.abs(self._rotation - before[1]).max()
@@ -177,7 +177,7 @@ class TableEpisode(GoogleEpisode):
 
 def centre(pose: Floats, body: ObjectSpec) -> tuple[Floats, Floats]:
     """Centre of mass and rotation of an object at a pose ``[7]``."""
-    rotation = transforms.quat_to_matrix(pose[3:])
+    rotation = rotations.matrix_from_quaternion(pose[3:])
     return pose[:3] + rotation @ np.array(body.com), rotation
 
 

@@ -23,10 +23,11 @@ from omegaconf import DictConfig
 from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device
 from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
+from vlaser_gym.atomic import write_whole
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.files import held, parse_object, write_whole
+from vlaser_gym.evaluation.files import held, parse_object
 from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.settings.fields import check_unread
@@ -101,7 +102,7 @@ def _train(
     def report(row: dict[str, float]) -> None:
         for bar in progress:
             bar.report(row)
-        if "success/mean" in row:
+        if row.keys() & {"success/mean", "evaluation/success"}:
             say("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
     def advance(done: int) -> None:

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import LAYOUT_KINDS, Address, canonical_layout
 from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
@@ -378,13 +379,13 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _link_poses(self, lanes: list[Lane]) -> dict[str, NDArray[np.float64]]:
         """World poses ``[B, 7]`` of the links that contact queries name."""
         base = np.array([lane.base_pose for lane in lanes])
-        base_rotation, base_position = transforms.quat_to_matrix(base[:, 3:]), base[:, :3]
+        base_rotation, base_position = rotations.matrix_from_quaternion(base[:, 3:]), base[:, :3]
         local = self._tree.link_poses(np.array([lane.reading.qpos for lane in lanes]), self._contact_links)
         if not local:
             return {}
         rotation, position = (np.array(parts) for parts in zip(*local.values(), strict=True))
         world = transforms.make_pose(
-            base_position + transforms.apply(base_rotation, position), base_rotation @ rotation
+            base_position + rotations.rotate(base_rotation, position), base_rotation @ rotation
         )
         return dict(zip(local, world, strict=True))
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, or grow by lines; folders that one process writes; what is on the disk when."""
+"""Files that grow by lines, folders that one process writes, and what is on the disk when."""
 
 from __future__ import annotations
 
@@ -14,36 +14,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from vlaser_gym import atomic
 from vlaser_gym.errors import StorageError
 
 #: What helps against a line that is not as it was written.
 _REMEDY = "restore the line, or take it out and let the command that wrote it repeat what is missing"
-
-
-@contextmanager
-def appearing(file: Path, sync: bool = True) -> Iterator[Path]:
-    """A path to write to; what was written takes the place of ``file`` at the end, and nothing does after an error.
-
-    Args:
-        file: whose folder exists.
-        sync: wait until the content is on the disk, so that even a power failure leaves the old file or the new one.
-    """
-    partial = file.with_name(file.name + ".tmp")
-    try:
-        yield partial
-        if sync:
-            bring_to_disk(partial)
-        partial.replace(file)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def write_whole(file: Path, data: bytes, sync: bool = True) -> None:
-    """Write a file of this content; see :func:`appearing`."""
-    with appearing(file, sync) as partial:
-        partial.write_bytes(data)
 
 
 def probe(folder: Path) -> None:
@@ -92,20 +67,11 @@ def write_output(key: str, path: str, data: bytes) -> None:
     """
     with _refusing(key, path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(Path(path), data)
+        atomic.write_whole(Path(path), data)
 
 
 def _refusing(key: str, path: str) -> AbstractContextManager[None]:
     return storage_errors(f"Cannot write {key}={path}", "choose another")
-
-
-def bring_to_disk(file: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def claim(folder: Path, remedy: str) -> int:
@@ -290,6 +256,6 @@ class Syncer:
 
     def _bring(self, file: Path) -> None:
         try:
-            bring_to_disk(file)
+            atomic.bring_to_disk(file)
         except OSError as error:
             self._error = error

@@ -36,16 +36,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vlaser_gym.atomic import appearing, write_whole
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError
 from vlaser_gym.evaluation.files import (
-    appearing,
     append_line,
     claim,
     drop_cut_line,
     read_lines,
     storage_errors,
-    write_whole,
 )
 from vlaser_gym.evaluation.lerobot_card import data_card
 from vlaser_gym.evaluation.lerobot_reader import (

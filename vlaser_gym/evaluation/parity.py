@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.engines import Placement
 from vlaser_gym.envs.robots import Camera, get_setup
@@ -325,7 +326,7 @@ def _things(
 def project(camera: Camera, mount: Floats, points: Floats) -> Floats:
     """Pixels ``[n, 2]`` of world points ``[n, 3]`` in a robot camera whose link stands at ``mount [7]``."""
     world = transforms.compose(mount, np.array(camera.pose))
-    local = (points - world[:3]) @ transforms.quat_to_matrix(world[3:])
+    local = (points - world[:3]) @ rotations.matrix_from_quaternion(world[3:])
     # SAPIEN: x forward, y left, z up.
     forward, right, down = local[:, 0], -local[:, 1], -local[:, 2]
     focal = camera.focal / forward
@@ -438,8 +439,7 @@ def steps_before_failure(arrays: Mapping[str, NDArray[Any]]) -> int:
 def pose_errors(a: Floats, b: NDArray[Any]) -> tuple[Floats, Floats]:
     """Distances (m) and angles (rad) between poses ``[n, 7]``."""
     b = b.astype(np.float64)
-    turn = np.swapaxes(transforms.quat_to_matrix(a[:, 3:]), 1, 2) @ transforms.quat_to_matrix(b[:, 3:])
-    return np.linalg.norm(a[:, :3] - b[:, :3], axis=1), np.linalg.norm(transforms.matrix_to_rotvec(turn), axis=1)
+    return np.linalg.norm(a[:, :3] - b[:, :3], axis=1), rotations.rotation_angle(a[:, 3:], b[:, 3:])
 
 
 def _mm(length: float) -> float:

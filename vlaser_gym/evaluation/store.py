@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from vlaser_gym.agents.vlaser.versions import why_outdated
+from vlaser_gym.atomic import write_whole
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
@@ -39,7 +40,6 @@ from vlaser_gym.evaluation.files import (
     probe,
     read_lines,
     storage_errors,
-    write_whole,
 )
 from vlaser_gym.evaluation.records import (
     POSITIVE,

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from vlaser_gym.atomic import appearing
 from vlaser_gym.envs.address import canonical_layout
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
-from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 from vlaser_gym.evaluation.told import instructions_told
 

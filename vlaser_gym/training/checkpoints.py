@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from vlaser_gym.atomic import appearing
+
 POLICY_FOLDER = "checkpoint"
 STEPS_FOLDER = "checkpoints"
 BEST = "best"
@@ -59,13 +61,12 @@ def _mirror(source: Path, target: Path) -> None:
     """Make ``target`` hold the files of ``source``, each replaced as a whole, and nothing else."""
     target.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
-        link = target / f"{file.name}.tmp"
-        link.unlink(missing_ok=True)
-        try:
-            os.link(file, link)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(file, link)
-        link.replace(target / file.name)
+        with appearing(target / file.name, sync=False) as link:
+            link.unlink(missing_ok=True)
+            try:
+                os.link(file, link)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(file, link)
     for file in target.iterdir():
         if not (source / file.name).exists():
             file.unlink()

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vlaser_gym.evaluation.files import read_lines, write_whole
+from vlaser_gym.atomic import write_whole
+from vlaser_gym.evaluation.files import read_lines
 from vlaser_gym.evaluation.records import COUNT, check_fields
 
 Row = dict[str, Any]

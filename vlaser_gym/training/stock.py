@@ -21,6 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
+from vlaser_gym.atomic import appearing
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import Sb3Settings
@@ -172,15 +173,12 @@ class StockTraining:
         """Write the files, each whole or not at all."""
         self.path.mkdir(parents=True, exist_ok=True)
         if isinstance(self.model, SAC):
-            partial = self.path / f"partial-{REPLAY_FILE}"
-            self.model.save_replay_buffer(partial)
-            partial.replace(self.path / REPLAY_FILE)
-        partial = self.path / f"partial-{NORMALIZATION_FILE}"
-        self.env.save(str(partial))
-        partial.replace(self.path / NORMALIZATION_FILE)
-        partial = self.path / f"partial-{MODEL_FILE}"
-        self.model.save(partial)
-        partial.replace(self.path / MODEL_FILE)
+            with appearing(self.path / REPLAY_FILE, sync=False) as partial:
+                self.model.save_replay_buffer(partial)
+        with appearing(self.path / NORMALIZATION_FILE, sync=False) as partial:
+            self.env.save(str(partial))
+        with appearing(self.path / MODEL_FILE, sync=False) as partial:
+            self.model.save(partial)
 
     def evaluate(self, episodes: int) -> Numbers:
         """Share of successes, and of episodes that ended within reach, on region layouts 0, 1, ... without noise."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fabricate_vlm import SPECIAL_IDS, VOCAB_SIZE, write_tokenizer, write_vlm
+from scipy.spatial.transform import Rotation
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, load_agent, nano_agent, nano_processor
@@ -17,7 +18,6 @@ from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.exploration import load_exploring_agent
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
-from vlaser_gym.agents.vlaser.rotation import axis_angle_from_euler
 from vlaser_gym.agents.vlaser.statistics import BRIDGE, FRACTAL
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer, QwenTokenizer
 from vlaser_gym.envs.address import Address
@@ -163,7 +163,7 @@ class TestActions:
         low, high = np.array(BRIDGE.action.p01)[:6], np.array(BRIDGE.action.p99)[:6]
         arm = (normalised[0, :, :6].astype(float) + 1) / 2 * (high - low) + low
         np.testing.assert_allclose(chunk[:, :3], arm[:, :3], atol=1e-12)
-        np.testing.assert_allclose(chunk[:, 3:6], axis_angle_from_euler(arm[:, 3:]), atol=1e-12)
+        np.testing.assert_allclose(chunk[:, 3:6], Rotation.from_euler("xyz", arm[:, 3:]).as_rotvec(), atol=1e-12)
         np.testing.assert_array_equal(chunk[:, 6], [-1, -1, -1, 1])
         assert chunk.shape == (4, 7)
         assert chunk.dtype == np.float64

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import ruckig
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.google_controller import RATE, SUBSTEPS, GoogleRobotController
@@ -140,7 +141,7 @@ def test_the_camera_sees_what_the_original_sees(golden: Path) -> None:
     rotation, position = KinematicTree(GOOGLE_ROBOT).link_poses(np.array([setup.qpos]), [camera.link])[camera.link]
     link = transforms.compose(setup.base_pose, transforms.make_pose(position, rotation)[0])
     world = transforms.compose(link, camera.pose)
-    x, y, z = transforms.quat_to_matrix(world[3:]).T
+    x, y, z = rotations.matrix_from_quaternion(world[3:]).T
     expected = arrays["cam2world_gl"]
     np.testing.assert_allclose(np.stack([-y, z, -x], 1), expected[:3, :3], atol=1e-5)
     np.testing.assert_allclose(world[:3], expected[:3, 3], atol=2e-6)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.kinematics import MAX_STEPS, STEP, TOLERANCE, ArmKinematics, KinematicTree
@@ -86,7 +87,7 @@ def test_inverse_kinematics_leaves_the_residual_of_the_tenth_steps() -> None:
     start = np.array([get_setup("widowx").qpos] * 16)
     rotation, position = arm.tcp(start)
     position = position + rng.uniform(-0.03, 0.03, (16, 3))
-    rotation = transforms.rotvec_to_matrix(rng.uniform(-0.2, 0.2, (16, 3))) @ rotation
+    rotation = rotations.matrix_from_axis_angle(rng.uniform(-0.2, 0.2, (16, 3))) @ rotation
     fast, success = arm.inverse(rotation, position, start)
     assert success.all()
     goal_rotation = rotation @ arm._tcp_rotation.T
@@ -162,7 +163,7 @@ def test_reach_is_the_stretched_arm() -> None:
     assert arm._reach == pytest.approx(np.hypot(0.04975, 0.25) + 0.25)
     np.testing.assert_allclose(arm._shoulder, [0, 0, 0.072 + 0.03865])
     rng = np.random.default_rng(0)
-    rotations, positions = arm.joint_frames(rng.uniform(-3, 3, (200, 6)))
-    wrist = positions[:, -1] + transforms.apply(rotations[:, -1], np.broadcast_to(arm._wrist, (200, 3)))
+    turns, positions = arm.joint_frames(rng.uniform(-3, 3, (200, 6)))
+    wrist = positions[:, -1] + rotations.rotate(turns[:, -1], np.broadcast_to(arm._wrist, (200, 3)))
     np.testing.assert_allclose(wrist, positions[:, -2], atol=1e-12)
     assert (np.linalg.norm(wrist - arm._shoulder, axis=1) <= arm._reach + 1e-12).all()

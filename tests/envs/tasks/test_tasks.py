@@ -9,7 +9,7 @@ import pytest
 from vlaser_gym.envs.tasks import PRESETS, by_robot, get_task, resolve, task_names
 from vlaser_gym.envs.tasks.cabinet import DRAWERS
 from vlaser_gym.envs.tasks.google_pick import ORIENTATIONS
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.published import published_table
 
 WIDOWX = (
@@ -25,6 +25,18 @@ def test_names_lead_to_tasks_of_that_name():
     for name in task_names():
         assert get_task(name).name == name
         assert get_task(name) is get_task(name)
+
+
+@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("method", ["layout", "instruction"])
+def test_a_layout_beyond_the_grid_is_one_sentence(name, method):
+    task = get_task(name)
+    ask = getattr(task, method)
+    ask(f"grid:{task.num_layouts - 1}")
+    for beyond in (task.num_layouts, task.num_layouts + 10_000):
+        sentence = f"{name} has grid layouts 0 to {task.num_layouts - 1}; got 'grid:{beyond}': choose one of them"
+        with pytest.raises(InvalidConfigError, match=sentence):
+            ask(f"grid:{beyond}")
 
 
 def test_every_preset_names_tasks():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from vlaser_gym.agents.vlaser import layouts
 from vlaser_gym.agents.vlaser.adapters import merged_state_dict
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
+from vlaser_gym.atomic import appearing
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 
 CONFIG_FILE = "config.json"
@@ -160,12 +160,12 @@ def save_pretrained(policy: VlaserPolicy, folder: str | Path, unused: Mapping[st
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in merged_state_dict(policy).items()}
-    with _replacing(path / WEIGHTS_FILE) as temporary:
+    with appearing(path / WEIGHTS_FILE, sync=False, shared=True) as temporary:
         save_file(weights, temporary, {"format": "pt"})
     if unused:
-        with _replacing(path / UNUSED_FILE) as temporary:
+        with appearing(path / UNUSED_FILE, sync=False, shared=True) as temporary:
             save_file({key: tensor.contiguous() for key, tensor in unused.items()}, temporary, {"format": "pt"})
-    with _replacing(path / CONFIG_FILE) as temporary:
+    with appearing(path / CONFIG_FILE, sync=False, shared=True) as temporary:
         text = json.dumps({"format": FORMAT, "policy": policy.config.to_dict()}, indent=2)
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -197,7 +197,7 @@ def save_released(
     """
     model, made = released_state(policy, unused)
     described = {"policy": policy.config.to_dict(), "files": dict(files or {}), "made_up": made}
-    with _replacing(Path(file)) as temporary:
+    with appearing(Path(file), sync=False, shared=True) as temporary:
         torch.save({"model": model, "cnt_update": 0, "cnt_batch": 0, DESCRIPTION: described}, temporary)
     return made
 
@@ -603,14 +603,3 @@ def _needed_for_inference(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} lacks the tensor {error}: it is incomplete or of another model.") from error
     except (IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path} holds tensors whose shapes fit no Vlaser policy ({error}).") from error
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` when all went well."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

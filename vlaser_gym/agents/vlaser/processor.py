@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vlaser_gym.agents.vlaser import rotation
 from vlaser_gym.agents.vlaser.checkpoint import is_ours, read_description
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.statistics import DATA_SET, OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.tokenizer import IMAGE, ByteTokenizer, Tokenizer, has_qwen_files, load_tokenizer
+from vlaser_gym.conventions import rotations
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, UnknownNameError
 
 Array = NDArray[np.float64]
@@ -214,8 +214,8 @@ def robot_proprio(proprio: ArrayLike, robot: str) -> Array:
         raise InvalidConfigError(f"Proprioception is 8 finite numbers per lane; got shape {list(proprio.shape)}.")
     position, quaternion, openness = proprio[..., :3], proprio[..., 3:7], proprio[..., 7:]
     if robot == "widowx":
-        relative = rotation.matrix_from_quaternion(quaternion) @ BRIDGE_DEFAULT_ROTATION.T
-        return np.concatenate([position, rotation.euler_from_matrix(relative), openness], axis=-1)
+        relative = rotations.matrix_from_quaternion(quaternion) @ BRIDGE_DEFAULT_ROTATION.T
+        return np.concatenate([position, rotations.euler_from_matrix(relative), openness], axis=-1)
     if robot == "google_robot":
         return np.concatenate([position, np.roll(quaternion, -1, axis=-1), 1 - openness], axis=-1)
     raise UnknownNameError("robot", robot, PROPRIO_DIMS)
@@ -397,13 +397,13 @@ class Processor:
         """``[..., 7]`` policy output -> translation (m), axis-angle (rad), predicted openness."""
         action = self.statistics.denormalize_action(np.asarray(actions, np.float64))
         return np.concatenate(
-            [action[..., :3], rotation.axis_angle_from_euler(action[..., 3:6]), action[..., 6:]], axis=-1
+            [action[..., :3], rotations.axis_angle_from_euler(action[..., 3:6]), action[..., 6:]], axis=-1
         )
 
     def labels(self, arm_actions: ArrayLike) -> Array:
         """The way back, for training: what :meth:`arm_actions` gives -> policy output, the arm clipped to [-1, 1]."""
         action = np.asarray(arm_actions, np.float64)
-        euler = rotation.euler_from_axis_angle(action[..., 3:6])
+        euler = rotations.euler_from_axis_angle(action[..., 3:6])
         return self.statistics.normalize_action(np.concatenate([action[..., :3], euler, action[..., 6:]], axis=-1))
 
 

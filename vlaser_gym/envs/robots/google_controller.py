@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.robots.base import DriveTargets, Floats, Ints, Robot
 from vlaser_gym.envs.robots.kinematics import ArmKinematics
 from vlaser_gym.envs.robots.planning import JointPlanner
@@ -88,7 +88,7 @@ class GoogleRobotController:
     def goal_pose(self, action: Floats, qpos: Floats) -> tuple[Floats, Floats]:
         """TCP goal ``(R [B, 3, 3], p [B, 3])`` in the base frame."""
         rotation, position = self.kinematics.tcp(qpos)
-        return transforms.rotvec_to_matrix(action[:, 3:6]) @ rotation, position + action[:, :3]
+        return rotations.matrix_from_axis_angle(action[:, 3:6]) @ rotation, position + action[:, :3]
 
     def _set_gripper_goal(self, lanes: Ints, action: Floats) -> None:
         change = _GRIPPER_SCALE * np.clip(action, -1.0, 1.0)

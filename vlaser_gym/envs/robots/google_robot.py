@@ -127,7 +127,7 @@ GOOGLE_ROBOT = Robot(
         # The fingers press a 20 g can with hundreds of newtons: it sinks in and slips out of softer contacts.
         impedance=(0.99, 0.999),
         friction_weight=100.0,
-        # An orange on a hull good to a millimetre would roll off its place.
+        # Without it the orange of move near (grid:0) rolls away by 65 mm in 5 s, exact as its hull is; with it by 0.02.
         rolling_friction=0.001,
     ),
     finger_links=("link_finger_right", "link_finger_tip_right", "link_finger_left", "link_finger_tip_left"),

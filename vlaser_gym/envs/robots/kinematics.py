@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlaser_gym.conventions.rotations import cross_matrix, matrix_from_euler, rotate
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.robots.base import Floats, Joint, Robot
 
@@ -53,7 +54,7 @@ class _Motions:
         self.axes = np.array([joint.axis for joint in joints], np.float64).reshape(-1, 3)
         turning = np.array([joint.kind == "revolute" for joint in joints], bool)
         turn, slide = np.zeros((2, len(joints), 4, 4))
-        turn[:, :3, :3] = transforms.cross_matrix(self.axes) * turning[:, None, None]
+        turn[:, :3, :3] = cross_matrix(self.axes) * turning[:, None, None]
         slide[:, :3, 3] = self.axes * ~turning[:, None]
         sine = offsets @ turn
         self._constant, self._sine, self._versine = offsets[:, None], sine[:, None], (sine @ turn)[:, None]
@@ -74,7 +75,7 @@ def _fixed_frame(path: Sequence[Joint]) -> Floats:
     frame = np.eye(4)
     for joint in path:
         origin = np.eye(4)
-        origin[:3, :3], origin[:3, 3] = transforms.rpy_to_matrix(*joint.rpy), joint.xyz
+        origin[:3, :3], origin[:3, 3] = matrix_from_euler(joint.rpy), joint.xyz
         frame = frame @ origin
     return frame
 
@@ -219,7 +220,7 @@ class ArmKinematics:
         frames = self._frames(q)
         rotations, positions = frames[..., :3, :3], frames[..., :3, 3]
         back = rotation.swapaxes(-1, -2)
-        error = transforms.se3_log(back @ rotations[-1], transforms.apply(back, positions[-1] - position))
+        error = transforms.se3_log(back @ rotations[-1], rotate(back, positions[-1] - position))
         # Columns: what the last frame does when a joint turns, in the world and then seen from that frame.
         world = np.empty((2, *positions.shape))
         np.matmul(rotations, self._axes, out=world[1, ..., None])

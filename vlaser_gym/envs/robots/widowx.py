@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.robots.base import (
     POLICY_CAMERA,
@@ -129,8 +130,8 @@ class WidowXController:
     def act(self, lanes: Ints, action: Floats, qpos: Floats, qvel: Floats) -> DriveTargets:
         """One target for the whole control step, ``position [B, 1, 8]``."""
         _, tcp = self.kinematics.tcp(qpos)
-        turn = transforms.rotvec_to_matrix(action[:, 3:6])
-        self._position[lanes] = tcp + action[:, :3] + transforms.apply(turn, self._position[lanes] - tcp)
+        turn = rotations.matrix_from_axis_angle(action[:, 3:6])
+        self._position[lanes] = tcp + action[:, :3] + rotations.rotate(turn, self._position[lanes] - tcp)
         self._rotation[lanes] = turn @ self._rotation[lanes]
         arm, self.ik_success[lanes] = self.kinematics.inverse(self._rotation[lanes], self._position[lanes], qpos)
         opening = (np.clip(action[:, 6:7], -1.0, 1.0) + 1) / 2

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.variants import Variant
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -168,6 +169,22 @@ class Task(ABC):
         """
         return self.layout("grid:0", variant).overlay
 
+    def address(self, layout: str) -> Address:
+        """The address of a layout, for its kind, its number and its random numbers.
+
+        Raises:
+            InvalidConfigError: if ``layout`` is no kind of layouts with a number, or K is outside the grid.
+            UnknownNameError: if the task has no layouts of this kind.
+        """
+        address = Address(self.name, layout=layout)
+        self.check_layout_kind(address.layout_kind)
+        if address.layout_kind == "grid" and address.layout_index >= self.num_layouts:
+            raise InvalidConfigError(
+                f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
+                f"choose one of them or {' or '.join(f"'{kind}:K'" for kind in self.layout_kinds[1:])}."
+            )
+        return address
+
     @abstractmethod
     def layout(self, layout: str, variant: str = "default") -> Layout:
         """The initial state of ``"grid:K"``, ``"region:K"`` or ``"region2:K"``.
@@ -184,7 +201,11 @@ class Task(ABC):
 
     @abstractmethod
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
-        """What the robot is told. ``stage`` counts the sub-tasks of long tasks."""
+        """What the robot is told. ``stage`` counts the sub-tasks of long tasks.
+
+        Raises:
+            InvalidConfigError: if K is outside the grid.
+        """
 
     @abstractmethod
     def begin(self, layouts: list[Layout]) -> Memory:

@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots.google_robot import base_pose
 from vlaser_gym.envs.tasks.base import Flags, Floats, Layout, Memory, Snapshot
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
@@ -158,7 +157,7 @@ class DrawerTask(GoogleTask):
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """``"open top drawer"``."""
         self.look(variant)
-        address = Address(self.name, layout=layout)
+        address = self.address(layout)
         if address.layout_kind == "region":
             return f"{self._verb} {self._draw(address.rng('layout'))} drawer"
         return f"{self._verb} {self._drawers[address.layout_index // len(ROBOT_POSES)]} drawer"

@@ -12,13 +12,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vlaser_gym.envs.address import Address
+from vlaser_gym.conventions.rotations import matrix_from_quaternion
 from vlaser_gym.envs.robots.google_robot import HEAD_TILT, START_QPOS
 from vlaser_gym.envs.tasks.base import Bools, ContactQuery, Floats, Layout, ObjectSpec, Snapshot, Task
-from vlaser_gym.envs.tasks.geometry import rotation_matrix
 from vlaser_gym.envs.tasks.google_objects import body
 from vlaser_gym.envs.tasks.variants import Variant
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import UnknownNameError
 
 #: Height of the table top of pick and move near, m, and the box under it: low x, high x, low y, high y. The original's
 #: table mesh could not be measured; recordings were made on this box.
@@ -74,17 +73,11 @@ class GoogleTask(Task):
             InvalidConfigError: if K is outside the grid, or ``layout`` is neither form.
             UnknownNameError: if the task has no such variant.
         """
-        look, address = self.look(variant), Address(self.name, layout=layout)
-        self.check_layout_kind(address.layout_kind)
+        look, address = self.look(variant), self.address(layout)
         if address.layout_kind == "region":
             state = self.region_layout(address.rng("layout"), look)
-        elif address.layout_index < self.num_layouts:
-            state = self.grid_layout(address.layout_index, look)
         else:
-            raise InvalidConfigError(
-                f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
-                f"choose one of them or 'region:K'."
-            )
+            state = self.grid_layout(address.layout_index, look)
         state.object_pose.setflags(write=False)
         return state
 
@@ -118,7 +111,7 @@ def grasped(scene: Snapshot) -> Bools:
     impulse = scene.impulse[:, : len(_FINGER_LINKS)]
     orientation = np.stack([scene.link_pose[link][:, 3:] for link in _FINGER_LINKS], axis=1)
     size = np.linalg.norm(impulse, axis=-1)
-    along = (impulse * rotation_matrix(orientation)[..., 1]).sum(-1)
+    along = (impulse * matrix_from_quaternion(orientation)[..., 1]).sum(-1)
     cosine = np.where(size < GRASP_IMPULSE, 0.0, along / np.maximum(size, GRASP_IMPULSE))
     sides = (len(impulse), len(FINGERS), -1)
     pressed = (size.reshape(sides).max(2) >= GRASP_IMPULSE) & (cosine.reshape(sides).max(2) >= GRASP_COSINE)

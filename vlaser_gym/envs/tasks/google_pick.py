@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlaser_gym.envs.address import Address
+from vlaser_gym.conventions.rotations import heading
 from vlaser_gym.envs.robots.google_robot import ALTERNATIVE_HEAD_TILTS
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Floats, Layout, Memory, Snapshot
-from vlaser_gym.envs.tasks.geometry import heading
 from vlaser_gym.envs.tasks.google import (
     TABLE_HEIGHT,
     TOUCH_IMPULSE,
@@ -187,7 +186,7 @@ class PickTask(GoogleTask):
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """``"pick coke can"``."""
         self.look(variant)
-        address = Address(self.name, layout=layout)
+        address = self.address(layout)
         if address.layout_kind == "region":
             return f"pick {spoken(self._draw(address.rng('layout'))[0])}"
         return f"pick {spoken(self.split(address.layout_index)[0])}"

@@ -24,8 +24,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from vlaser_gym.conventions.rotations import turned_about_z
 from vlaser_gym.envs.tasks.base import Floats
-from vlaser_gym.envs.tasks.geometry import turned
 from vlaser_gym.envs.tasks.google_objects import shape_of
 from vlaser_gym.envs.tasks.region import box
 
@@ -162,7 +162,7 @@ def resting(model: str, posture: str, yaw: float, xy: tuple[float, float], groun
     c, s = np.cos(yaw), np.sin(yaw)
     rotation = np.array(rest.rotation) / np.linalg.norm(rest.rotation)
     at = (xy[0] + c * dx - s * dy, xy[1] + s * dx + c * dy, ground + height)
-    return np.array([*at, *turned(rotation, yaw)])
+    return np.array([*at, *turned_about_z(rotation, yaw)])
 
 
 def footprint(model: str, posture: str) -> Floats:

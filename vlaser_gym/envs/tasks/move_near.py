@@ -16,9 +16,8 @@ from itertools import combinations, permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs.address import Address
+from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
 from vlaser_gym.envs.tasks.base import Bools, Flags, Floats, Layout, Memory, ObjectSpec, Snapshot
-from vlaser_gym.envs.tasks.geometry import rotation_matrix
 from vlaser_gym.envs.tasks.google import TABLE_HEIGHT, GoogleTask, start_qpos
 from vlaser_gym.envs.tasks.google_objects import body, shape_of, spoken
 from vlaser_gym.envs.tasks.google_pick import table_looks, visual_matching_looks
@@ -192,7 +191,7 @@ class MoveNearTask(GoogleTask):
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """``"move coke can near apple"``."""
         self.look(variant)
-        address = Address(self.name, layout=layout)
+        address = self.address(layout)
         if address.layout_kind == "region":
             triplet, pair = _draw(address.rng("layout"))
         else:
@@ -215,14 +214,14 @@ class MoveNearTask(GoogleTask):
         return {
             "rest": poses[..., :3].copy(),
             "com": np.array([[item.com for item in bodies] for bodies in casts]),
-            "box": (rotation_matrix(quaternion) @ sizes[..., None])[..., 0],
+            "box": rotate(matrix_from_quaternion(quaternion), sizes),
             "pair": pairs.astype(np.float64),
         }
 
     def evaluate(self, scene: Snapshot, memory: Memory) -> tuple[Flags, Memory]:
         """All of :attr:`flags`, each bool ``[B]``; nothing is remembered between control steps."""
         pair, poses = memory["pair"].astype(np.int64), scene.object_pose
-        com = poses[..., :3] + (rotation_matrix(poses[..., 3:]) @ memory["com"][..., None])[..., 0]
+        com = poses[..., :3] + rotate(matrix_from_quaternion(poses[..., 3:]), memory["com"])
         source, target = _rows(com, pair[:, 0]), _rows(com, pair[:, 1])
         height = _keeps_height(com, poses, memory["rest"], pair)
         moved, moved_wrong = _moved(poses, memory["rest"], pair[:, 0])

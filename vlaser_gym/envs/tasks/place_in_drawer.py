@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlaser_gym.envs.address import Address
+from vlaser_gym.conventions.rotations import heading
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Floats, Layout, Memory, Snapshot
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, TOP, joint_name
 from vlaser_gym.envs.tasks.drawers import (
@@ -33,7 +33,6 @@ from vlaser_gym.envs.tasks.drawers import (
     robot_pose,
     stacked_joints,
 )
-from vlaser_gym.envs.tasks.geometry import heading
 from vlaser_gym.envs.tasks.google import TOUCH_IMPULSE, GoogleTask
 from vlaser_gym.envs.tasks.google_objects import spoken
 from vlaser_gym.envs.tasks.google_settled import footprint, resting
@@ -148,7 +147,7 @@ class PlaceInDrawerTask(GoogleTask):
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """``"open top drawer"``, then ``"place apple into top drawer"``."""
         self.look(variant)
-        address = Address(self.name, layout=layout)
+        address = self.address(layout)
         if address.layout_kind == "region":
             drawer, model = self._draw(address.rng("layout"))
         else:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlaser_gym.envs.address import Address
+from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
 from vlaser_gym.envs.tasks.base import (
     Bools,
     ContactQuery,
@@ -32,10 +32,9 @@ from vlaser_gym.envs.tasks.base import (
     Snapshot,
     Task,
 )
-from vlaser_gym.envs.tasks.geometry import rotation_matrix
 from vlaser_gym.envs.tasks.region import Region
 from vlaser_gym.envs.tasks.variants import Variant
-from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import UnknownNameError
 
 #: WidowX finger links and the sign of their y axis along which a held object presses on them.
 FINGERS = (("left_finger_link", 1.0), ("right_finger_link", -1.0))
@@ -134,18 +133,12 @@ class PutOnTask(Task):
             UnknownNameError: if the task has no such variant, or no layouts of this kind.
         """
         self._check_variant(variant)
-        address = Address(self.name, layout=layout)
-        self.check_layout_kind(address.layout_kind)
-        if address.layout_kind != "grid":
-            poses = self._regions[address.layout_kind].draw(address.rng("layout"))
-            poses.setflags(write=False)
-            return Layout(poses, overlay=self._photograph)
-        if address.layout_index >= self.num_layouts:
-            raise InvalidConfigError(
-                f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
-                f"choose one of them, or a kind of region."
-            )
-        return Layout(self._grid[address.layout_index], overlay=self._photograph)
+        address = self.address(layout)
+        if address.layout_kind == "grid":
+            return Layout(self._grid[address.layout_index], overlay=self._photograph)
+        poses = self._regions[address.layout_kind].draw(address.rng("layout"))
+        poses.setflags(write=False)
+        return Layout(poses, overlay=self._photograph)
 
     def look(self, variant: str) -> Variant:
         """The one look of these tasks: a photograph behind the foreground.
@@ -159,6 +152,7 @@ class PutOnTask(Task):
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
         """The original's sentence, the same in every layout."""
         self._check_variant(variant)
+        self.address(layout)
         return self._instruction
 
     def _check_variant(self, variant: str) -> None:
@@ -177,7 +171,7 @@ class PutOnTask(Task):
         latch = np.zeros(len(layouts))
         return {
             "rest": poses[..., :3].copy(),
-            "box": _turn(poses[:, [self.source, self.target], 3:], self._bbox),
+            "box": rotate(matrix_from_quaternion(poses[:, [self.source, self.target], 3:]), self._bbox),
             "grasp_streak": latch,
             "ever_grasped": latch.copy(),
             "ever_consecutive_grasp": latch.copy(),
@@ -186,7 +180,7 @@ class PutOnTask(Task):
     def evaluate(self, scene: Snapshot, memory: Memory) -> tuple[Flags, Memory]:
         """All of :attr:`flags`, each bool ``[B]``, and the memory for the next control step."""
         pair = scene.object_pose[:, [self.source, self.target]]
-        com = pair[..., :3] + _turn(pair[..., 3:], self._com)
+        com = pair[..., :3] + rotate(matrix_from_quaternion(pair[..., 3:]), self._com)
         moved, moved_wrong = self._moved(com[:, 0], scene.object_pose, memory["rest"])
         grasped = _grasped(scene)
         streak = np.where(grasped, memory["grasp_streak"] + 1, 0.0)
@@ -225,16 +219,11 @@ class PutOnTask(Task):
         return np.asarray((np.linalg.norm(impulse, axis=-1) <= TOUCH_IMPULSE).all(1))
 
 
-def _turn(quaternion: Floats, vector: Floats) -> Floats:
-    """Vectors ``[..., 3]`` turned by quaternions ``[..., 4]``."""
-    return np.asarray((rotation_matrix(quaternion) @ vector[..., None])[..., 0])
-
-
 def _grasped(scene: Snapshot) -> Bools:
     """Whether both fingers are pressed outwards by the source, within 60 degrees of their closing axis, ``[B]``."""
     impulse = scene.impulse[:, : len(FINGERS)]
     orientation = np.stack([scene.link_pose[link][:, 3:] for link, _ in FINGERS], axis=1)
-    outwards = rotation_matrix(orientation)[..., 1] * np.array([[sign] for _, sign in FINGERS])
+    outwards = matrix_from_quaternion(orientation)[..., 1] * np.array([[sign] for _, sign in FINGERS])
     size = np.sqrt((impulse * impulse).sum(-1))
     pressed = (size >= GRASP_IMPULSE) & ((impulse * outwards).sum(-1) >= GRASP_COSINE * size)
     return np.asarray(pressed.all(1))

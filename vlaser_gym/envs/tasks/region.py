@@ -16,8 +16,8 @@ from itertools import combinations
 
 import numpy as np
 
+from vlaser_gym.conventions.rotations import angle_difference, heading, rotation_angle, turned_about_z
 from vlaser_gym.envs.tasks.base import Floats
-from vlaser_gym.envs.tasks.geometry import angle_difference, heading, rotation_angle, turned
 from vlaser_gym.errors import InvalidConfigError
 
 #: A draw within both of a grid layout is thrown away: metres, radians.
@@ -86,7 +86,7 @@ class Region:
         x, y = rng.uniform(*spot.area[:2]), rng.uniform(*spot.area[2:])
         turn = rng.uniform(*spot.yaws) - heading(base[3:])
         z = base[2] + self.floor(y) - self.floor(base[1])
-        pose: Floats = np.array([x, y, z, *turned(base[3:], float(turn))])
+        pose: Floats = np.array([x, y, z, *turned_about_z(base[3:], turn)])
         return pose
 
     def _fits(self, poses: Floats) -> bool:

@@ -18,13 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from vlaser_gym.agents.trainable import ImageResize, TrainableAgent
-from vlaser_gym.agents.vlaser import rotation
 from vlaser_gym.agents.vlaser.processor import robot_proprio
 from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
-from vlaser_gym.envs import transforms
+from vlaser_gym.atomic import appearing
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader
 from vlaser_gym.training.data.gripper_column import MEANINGS, GripperColumn
 
@@ -108,7 +107,7 @@ class Demonstrations:
     def _data_units(self, actions: Floats) -> Floats:
         """The environment's actions in the units that statistics are about."""
         openness = self.gripper.openness(actions[..., 6:], self.robot)
-        return np.concatenate([actions[..., :3], rotation.euler_from_axis_angle(actions[..., 3:6]), openness], -1)
+        return np.concatenate([actions[..., :3], rotations.euler_from_axis_angle(actions[..., 3:6]), openness], -1)
 
     def statistics(self) -> Statistics:
         """Moments and percentiles of the actions of all control steps and of the proprioception of all rows."""
@@ -125,7 +124,7 @@ class Demonstrations:
         The heading comes as cosine and sine of 2 psi and 4 psi, as a gripper does not tell its fingers apart.
         """
         source, target = (self.state[:, STATE_FIELDS[name]].astype(np.float64) for name in ("source", "target"))
-        matrix = transforms.quat_to_matrix(source[:, 3:])
+        matrix = rotations.matrix_from_quaternion(source[:, 3:])
         psi = np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0])
         angles = [f(k * psi) for k in (2, 4) for f in (np.cos, np.sin)]
         return np.concatenate([source[:, :3], target[:, :3], np.stack(angles, -1)], -1)

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.engines.mujoco.objects import add_object
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
 from vlaser_gym.envs.tasks import objects as numbers
@@ -68,7 +68,7 @@ def corners(model: mujoco.MjModel, name: str) -> np.ndarray:
         else:
             mesh = model.mesh(geom.dataid[0])
             local = model.mesh_vert[mesh.vertadr[0] : mesh.vertadr[0] + mesh.vertnum[0]]
-        points.append(transforms.apply(transforms.quat_to_matrix(geom.quat), local) + geom.pos)
+        points.append(rotations.rotate(rotations.matrix_from_quaternion(geom.quat), local) + geom.pos)
     return np.concatenate(points)
 
 
@@ -79,7 +79,7 @@ def test_the_lowest_point_of_a_settled_object_is_on_the_table(golden: Path, task
     model = build(scenery, objects)
     for poses in settled(golden, task):
         for name, pose in poses.items():
-            world = transforms.apply(transforms.quat_to_matrix(pose[3:]), corners(model, name)) + pose[:3]
+            world = rotations.rotate(rotations.matrix_from_quaternion(pose[3:]), corners(model, name)) + pose[:3]
             assert abs(world[:, 2].min() - 0.870) < 5e-5
 
 
@@ -113,7 +113,7 @@ def test_body_has_the_mass_inertia_and_joint_of_its_description(objects: tuple[O
         np.testing.assert_allclose(body.mass, obj.mass)
         np.testing.assert_allclose(body.ipos, obj.com)
         np.testing.assert_allclose(sorted(body.inertia), sorted(obj.inertia))
-        axes, expected = transforms.quat_to_matrix(body.iquat), transforms.quat_to_matrix(np.array(obj.com_rotation))
+        axes, expected = (rotations.matrix_from_quaternion(turn) for turn in (body.iquat, obj.com_rotation))
         tensor = axes @ np.diag(body.inertia) @ axes.T
         original = expected @ np.diag(obj.inertia) @ expected.T
         np.testing.assert_allclose(tensor, original, atol=1e-6 * max(obj.inertia))

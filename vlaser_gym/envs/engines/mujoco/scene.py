@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.mujoco.objects import add_object
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
@@ -161,7 +161,7 @@ def _add_robot(spec: mujoco.MjSpec, setup: RobotSetup, appearance: Variant, mova
         parent = spec.worldbody if joint is None else bodies[joint.parent]
         body = parent.add_body(name=f"link:{link.name}")
         body.gravcomp = 1.0
-        turn = transforms.rpy_to_matrix(*link.rpy)
+        turn = rotations.matrix_from_euler(link.rpy)
         xx, yy, zz, xy, xz, yz = link.inertia
         inertia = turn @ np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) @ turn.T
         body.explicitinertial, body.mass, body.ipos = True, link.mass, link.com
@@ -200,7 +200,7 @@ def _never_colliding(robot: Robot) -> list[tuple[str, str]]:
 
 
 def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
-    body.pos, body.quat = joint.xyz, transforms.matrix_to_quat(transforms.rpy_to_matrix(*joint.rpy))
+    body.pos, body.quat = joint.xyz, rotations.quaternion_from_matrix(rotations.matrix_from_euler(joint.rpy))
     if joint.kind == "fixed":
         return
     slide = joint.kind == "prismatic"
@@ -281,13 +281,13 @@ def _stop_fingers(spec: mujoco.MjSpec, robot: Robot) -> None:
 
 
 def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
-    rotation = transforms.quat_to_matrix(camera.pose[3:])
+    rotation = rotations.matrix_from_quaternion(camera.pose[3:])
     # SAPIEN: x forward, y left, z up. MuJoCo: x right, y up, z backward.
     turned = np.stack([-rotation[:, 1], rotation[:, 2], -rotation[:, 0]], -1)
     spec.body(f"link:{camera.link}").add_camera(
         name=camera.name,
         pos=camera.pose[:3],
-        quat=transforms.matrix_to_quat(turned),
+        quat=rotations.quaternion_from_matrix(turned),
         resolution=(camera.width, camera.height),
         sensor_size=(1.0, camera.height / camera.width),
         focal_pixel=(camera.focal, camera.focal),

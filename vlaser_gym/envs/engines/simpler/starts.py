@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vlaser_gym.conventions.rotations import rotation_angle
 from vlaser_gym.envs.engines.base import Placement
 from vlaser_gym.envs.robots import get_setup
 
@@ -37,8 +38,7 @@ def _measured(placement: Placement, told: Mapping[str, Any]) -> Iterator[tuple[f
     """``(how far in units of what is allowed, phrase)`` of everything that is too far."""
     for name, where, should in _poses(placement, told):
         distance = float(np.linalg.norm(where[:3] - should[:3]))
-        alike = abs(where[3:] @ should[3:]) / (np.linalg.norm(where[3:]) * np.linalg.norm(should[3:]))
-        angle = float(np.degrees(2 * np.arccos(min(alike, 1.0))))
+        angle = float(np.degrees(rotation_angle(where[3:], should[3:])))
         # Written so that numbers that are not finite are too far.
         if not distance <= REACH:
             yield distance / REACH, f"{name} is {distance:.3g} m from its place"

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import posixpath
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from trimesh.resolvers import Resolver
 
+from vlaser_gym.atomic import write_whole
 from vlaser_gym.envs.assets import AssetPack, default_directory
 from vlaser_gym.errors import MissingAssetError
 
@@ -261,9 +260,7 @@ def _keep(place: Path, parts: list[Part]) -> None:
     np.savez(buffer, **arrays)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as out:
-            out.write(buffer.getvalue())
-        os.replace(out.name, place)
+        write_whole(place, buffer.getvalue(), sync=False, shared=True)
     except OSError:
         return
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 
 Floats = NDArray[np.float64]
@@ -46,7 +47,7 @@ def read_visuals(file: Path) -> Iterator[Visual]:
 
 def _pose(origin: ElementTree.Element | None) -> Floats:
     given: dict[str, str] = {} if origin is None else origin.attrib
-    rotation = transforms.rpy_to_matrix(*_numbers(given.get("rpy"), (0.0, 0.0, 0.0)))
+    rotation = rotations.matrix_from_euler(_numbers(given.get("rpy"), (0.0, 0.0, 0.0)))
     return transforms.make_pose(_numbers(given.get("xyz"), (0.0, 0.0, 0.0)), rotation)
 
 
