@@ -249,6 +249,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
         assert {k: v for k, v in one.items() if "time" not in k} == {k: v for k, v in other.items() if "time" not in k}
 
 
+def test_a_run_goes_on_in_another_number_of_environments(tmp_path):
+    """Its rollouts are whole episodes: nothing is under way between two."""
+    assert not (first := make(tmp_path, iterations=3)).run(lambda: first.done == 2)
+    second = make(tmp_path, iterations=3, envs=9)
+    assert second.env.num_envs != first.env.num_envs
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
+    assert second.run()
+    assert [row["step"] > 0 for row in read_metrics(tmp_path / "metrics.jsonl")] == [True] * 3
+
+
 def test_bad_group_sizes_are_refused(tmp_path):
     with pytest.raises(InvalidConfigError, match=r"num_envs must be a multiple of algo\.group_size=4.*got 6\."):
         make_learning_env(["widowx_stack_cube"], 6, None, dataclasses.replace(SETTINGS, group_size=4))

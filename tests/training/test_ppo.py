@@ -444,6 +444,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert rows[0][0]["rollout/reward"] > 0
 
 
+def test_episodes_that_go_on_need_their_environments(tmp_path):
+    make(tmp_path, iterations=2, envs=4).run(lambda: True)
+    with pytest.raises(InvalidConfigError, match=r"in 4 environments, .* continue it with num_envs=4, not 6\.$"):
+        make(tmp_path, envs=6)
+
+
 def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
     def fail(policy):
         raise StorageError("no pictures here")
