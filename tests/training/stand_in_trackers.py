@@ -32,7 +32,11 @@ class StandIn(ModuleType):
         self.begun.append({"project": project, "resume": resume, **given})
         key = (project, given["id"] if self.__name__ == "wandb" else given["name"])
         assert (key in self.runs) == (resume == "allow"), "a known run goes on, and only that"
-        return Run(self, self.runs.setdefault(key, []))
+        self.run = Run(self, self.runs.setdefault(key, []))
+        return self.run
+
+    def finish(self) -> None:
+        self.run.finish()
 
     def fail(self, call: str) -> None:
         if call in self.broken:

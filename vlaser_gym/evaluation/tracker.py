@@ -85,7 +85,7 @@ class TrackioRun(TrackedRun):
     def __init__(
         self, package: Any, project: str, name: str, run_id: str, known: bool, path: Path, config: dict[str, Any]
     ) -> None:
-        resume = "allow" if known else "never"
+        self.package, resume = package, "allow" if known else "never"
         self.run = package.init(project=project, name=f"{name}-{run_id}", config=config, resume=resume, embed=False)
 
     def log(self, row: Row) -> None:
@@ -94,7 +94,7 @@ class TrackioRun(TrackedRun):
 
     def finish(self, failed: bool) -> None:
         """See :class:`TrackedRun`."""
-        self.run.finish()
+        self.package.finish()
 
 
 RUNS: dict[str, type[TrackedRun]] = {"wandb": WandbRun, "trackio": TrackioRun}
