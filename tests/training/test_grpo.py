@@ -191,7 +191,9 @@ def test_lanes_that_stand_still_cost_nothing(tmp_path):
 
 @pytest.mark.parametrize("density", DENSITIES)
 def test_ratio_is_one_before_the_first_update(tmp_path, density):
-    trainer = make(tmp_path, VlaserConfig.preset("nano"), density=density, flow_steps=4, iterations=1, learning_rate=1e-6)
+    trainer = make(
+        tmp_path, VlaserConfig.preset("nano"), density=density, flow_steps=4, iterations=1, learning_rate=1e-6
+    )
     trainer.run()
     row = read_metrics(tmp_path / "metrics.jsonl")[-1]
     assert row["train/updates"] > 0
