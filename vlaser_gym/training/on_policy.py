@@ -278,6 +278,8 @@ class OnPolicyTrainer(Trainer):
         Raises:
             InvalidConfigError: if they are not as many as now.
         """
+        if not environments["observation"]:
+            return  # the run was stopped before its first decision
         count = len(next(iter(environments["observation"].values())))
         if count != self.env.num_envs:
             raise InvalidConfigError(
