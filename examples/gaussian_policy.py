@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vlaser_gym.agents.acting import PolicyAgent
 from vlaser_gym.agents.trainable import Draws, Inputs, Likelihood, Sample, TensorEncoding, TrainableAgent
 from vlaser_gym.agents.vlaser.processor import ResizeImage
+from vlaser_gym.errors import MissingAssetError
 from vlaser_gym.wrappers.action import ACTION_RANGE
 
 SIZE, HORIZON, SENTENCES = 64, 4, 32
@@ -144,8 +145,17 @@ def make(init: str, *, robot: str | None = None, seed: int = 0, device: str = "c
     """For ``policy=``: new weights for ``init=new``, else those of a folder."""
     policy = GaussianPolicy(seed)
     if init != "new":
-        policy.load_state_dict(load_file(Path(init) / "model.safetensors"))
+        restore(policy, Path(init) / "model.safetensors")
     return policy.to(device)
+
+
+def restore(policy: GaussianPolicy, file: Path) -> None:
+    """Put stored weights into a policy; a file that is not there or of another policy is one sentence."""
+    stored = load_file(file) if file.is_file() else {}
+    if stored.keys() != policy.state_dict().keys():
+        what = "holds the weights of another kind of policy" if stored else "does not exist"
+        raise MissingAssetError(f"{file} {what}: give init=new, or the folder of a GaussianPolicy that was trained.")
+    policy.load_state_dict(stored)
 
 
 def agent(checkpoint: str) -> PolicyAgent:

@@ -13,6 +13,7 @@ import torch
 from demonstrations import write_set
 from fabricate_episodes import CUBE, record_of
 from fake_lanes import FakeLanes
+from safetensors.torch import save_file
 
 import vlaser_gym
 from examples import gaussian_policy
@@ -21,7 +22,7 @@ from examples.reward_weighted_regression import RWR, RewardWeightedRegression, R
 from vlaser_gym.cli import group_config, load, typed
 from vlaser_gym.commands import train as train_command
 from vlaser_gym.envs.address import Address
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 from vlaser_gym.evaluation.store import RunStore
 from vlaser_gym.settings.algorithms import PpoSettings
 from vlaser_gym.training import algorithms
@@ -61,6 +62,15 @@ def test_sft_trains_it_by_the_command(tmp_path: Path) -> None:
     new, after = gaussian_policy.make("new"), gaussian_policy.make(str(tmp_path / "run" / "checkpoint"))
     # Imitation places the mean; nothing in it speaks of the spread.
     assert changed(parameters(new), parameters(after)) == parameters(new).keys() - {"spread"}
+
+
+@pytest.mark.parametrize(("folder", "said"), [("nowhere", "does not exist"), ("other", "another kind of policy")])
+def test_what_is_no_checkpoint_of_it_is_one_sentence(tmp_path: Path, folder: str, said: str) -> None:
+    (tmp_path / "other").mkdir()
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(MissingAssetError, match=rf"{folder}/model\.safetensors .*{said}: give init=new, or the folder"):
+        train("algo=ppo", f"init={tmp_path}/{folder}", f"run={tmp_path}/run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_ppo_begins_with_a_ratio_of_one_and_changes_everything(tmp_path: Path) -> None:

@@ -216,3 +216,25 @@ def test_values_keep_their_types() -> None:
     assert config.algo.flow_steps is None
     assert config.settings == {"horizon": 8}
     assert cli.load("eval", overrides("eval", engine={"threads": 2}, report=False)).engine.threads == 2
+
+
+def test_a_scheduler_s_signal_ends_training_and_not_the_script(tmp_path: Path) -> None:
+    """It raised SystemExit: whatever the script had open was gone, and the result with it."""
+    small = f"{TASK!r}, threads=1, device='cpu', evaluate_episodes=0, run='it', num_envs=2, max_minutes=5"
+    code = f"""
+import os, signal
+import vlaser_gym
+from vlaser_gym.training.ppo import PPO
+step = PPO.step
+def stopped(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return step(self)
+PPO.step = stopped
+keys = {{"name": "ppo", "iterations": 2, "n_steps": 2, "batch_size": 4, "epochs": 1, "critic_warmup": 0}}
+first = vlaser_gym.train(keys, "nano", task={small})
+PPO.step = step
+second = vlaser_gym.train(keys, "nano", task={small})
+assert first.path == second.path and first.checkpoint.is_dir()
+print([(found.finished, found.stopped_by, found.metrics["step"]) for found in (first, second)])
+"""
+    assert run(code, tmp_path).splitlines()[-1] == "[(False, 15, 4), (True, None, 8)]"

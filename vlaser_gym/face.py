@@ -80,10 +80,14 @@ class TrainResult:
     Attributes:
         path: the run directory.
         metrics: the last value of each metric.
+        finished: everything is done; if not, the same call with ``run=path`` goes on.
+        stopped_by: the signal that ended it before (SIGTERM), if one did.
     """
 
     path: Path
     metrics: dict[str, float]
+    finished: bool = True
+    stopped_by: int | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -154,8 +158,12 @@ def train(algo: str | Mapping[str, Any] | None = None, init: Any = None, **keys:
         init: what to start from.
         keys: the command's other keys, such as ``task="widowx"``, ``data="datasets/mine"`` or ``run="runs/mine"``.
 
+    Returns:
+        What it came to; after SIGTERM or at the end of ``max_minutes`` what it had come to, which is all stored.
+
     Raises:
         GymError: for whatever is wrong.
+        KeyboardInterrupt: after Ctrl-C, once everything is stored.
 
     Example:
         >>> train("ppo", "nano", task="widowx_stack_cube", num_envs=8).metrics  # doctest: +SKIP
@@ -170,9 +178,9 @@ def train(algo: str | Mapping[str, Any] | None = None, init: Any = None, **keys:
             "a list."
         )
     settings = typed(TrainSettings, load("train", overrides("train", algo=algo, init=init, **keys)))
-    (path,) = train_all(settings).values()
-    rows = read_metrics(path / "metrics.jsonl")
-    return TrainResult(path, {name: value for row in rows for name, value in row.items()})
+    (ending,) = train_all(settings).values()
+    metrics = {name: value for row in read_metrics(ending.path / "metrics.jsonl") for name, value in row.items()}
+    return TrainResult(ending.path, metrics, ending.finished, ending.stopped_by)
 
 
 def collect(agent: str | Mapping[str, Any] | None = None, task: Any = None, **keys: Any) -> Path:

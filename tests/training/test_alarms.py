@@ -35,3 +35,16 @@ def test_a_collapse_is_measured_from_the_best():
     alarms = Alarms()
     rates = (0.1, 0.02, 0.6, 0.4, 0.29, 0.1)
     assert [len(alarms.look({"rollout/success_rate": rate})) for rate in rates] == [0, 0, 0, 0, 1, 0]
+
+
+def test_an_evaluation_neither_ends_nor_repeats_an_alarm():
+    """Its lines hold other numbers: they made the last update harmless, and began every count anew."""
+    alarms, scored = Alarms(target_kl=0.05), {"success/mean": 0.0}
+    assert len(alarms.look({"train/approx_kl": 3.0})) == 1
+    assert alarms.look(scored) == []
+    assert alarms.ran_away
+    assert alarms.look({"train/approx_kl": 3.0}) == []
+    found = [len(alarms.look(row)) for row in ({"rollout/useful_groups": 0.0}, scored, {"rollout/useful_groups": 0.0})]
+    assert found == [0, 0, 1]
+    lines = [row for _ in range(10) for row in ({"train/explained_variance": 0.0}, scored)]
+    assert [len(alarms.look(row)) for row in lines] == [0] * 18 + [1, 0]

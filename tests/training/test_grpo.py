@@ -191,7 +191,9 @@ def test_lanes_that_stand_still_cost_nothing(tmp_path):
 
 @pytest.mark.parametrize("density", DENSITIES)
 def test_ratio_is_one_before_the_first_update(tmp_path, density):
-    trainer = make(tmp_path, VlaserConfig.preset("nano"), density=density, flow_steps=4, iterations=1)
+    trainer = make(
+        tmp_path, VlaserConfig.preset("nano"), density=density, flow_steps=4, iterations=1, learning_rate=1e-6
+    )
     trainer.run()
     row = read_metrics(tmp_path / "metrics.jsonl")[-1]
     assert row["train/updates"] > 0
@@ -247,6 +249,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
     for one, other in zip(*rows, strict=True):
         assert {k: v for k, v in one.items() if "time" not in k} == {k: v for k, v in other.items() if "time" not in k}
+
+
+def test_a_run_goes_on_in_another_number_of_environments(tmp_path):
+    """Its rollouts are whole episodes: nothing is under way between two."""
+    assert not (first := make(tmp_path, iterations=3)).run(lambda: first.done == 2)
+    second = make(tmp_path, iterations=3, envs=9)
+    assert second.env.num_envs != first.env.num_envs
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
+    assert second.run()
+    assert [row["step"] > 0 for row in read_metrics(tmp_path / "metrics.jsonl")] == [True] * 3
 
 
 def test_bad_group_sizes_are_refused(tmp_path):

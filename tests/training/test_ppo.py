@@ -27,7 +27,7 @@ from vlaser_gym.settings.algorithms import DENSITIES, PpoSettings
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.environments import LearningEnv
 from vlaser_gym.training.job import Job
-from vlaser_gym.training.metrics import read_metrics
+from vlaser_gym.training.metrics import MetricLogger, read_metrics
 from vlaser_gym.training.ppo import PPO
 from vlaser_gym.training.rollout import Rollout
 from vlaser_gym.training.seeds import seed_of
@@ -377,7 +377,8 @@ def test_bf16_products_train_fp32_weights(tmp_path):
 
 def test_an_update_stops_at_the_divergence(tmp_path):
     trainer = make(tmp_path, iterations=1, epochs=5, learning_rate=3e-2, target_kl=1e-3)
-    trainer.run()
+    trainer.metrics = MetricLogger(tmp_path)
+    trainer.step()
     assert 1 < read_metrics(tmp_path / "metrics.jsonl")[-1]["train/updates"] < 10
 
 
@@ -442,6 +443,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     for one, other in zip(*rows, strict=True):
         assert {k: v for k, v in one.items() if "time" not in k} == {k: v for k, v in other.items() if "time" not in k}
     assert rows[0][0]["rollout/reward"] > 0
+
+
+def test_episodes_that_go_on_need_their_environments(tmp_path):
+    make(tmp_path, iterations=2, envs=4).run(lambda: True)
+    make(tmp_path, envs=6)  # nothing has begun
+    first = make(tmp_path, iterations=2, envs=4)
+    first.run(lambda: first.done == 1)
+    with pytest.raises(InvalidConfigError, match=r"in 4 environments, .* continue it with num_envs=4, not 6\.$"):
+        make(tmp_path, envs=6)
 
 
 def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):

@@ -76,6 +76,28 @@ def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, monkeypatch, name, a
         lanes.close()
 
 
+@pytest.mark.parametrize("name", ["sb3_ppo", "sb3_sac"])
+def test_another_number_of_environments_on_the_way(tmp_path, name):
+    """SAC's memory has a column for each of them; PPO forgets its rollouts."""
+    lanes = make_state_env([TASK], 2, settings(name))
+    try:
+        first = StockTraining(lanes, settings(name), tmp_path)
+        first.run(lambda: first.timesteps >= 60)
+    finally:
+        lanes.close()
+    lanes = make_state_env([TASK], 3, settings(name))
+    try:
+        if name == "sb3_sac":
+            with pytest.raises(InvalidConfigError, match=r"in 2 environments, .* with num_envs=2, not 3\.$"):
+                StockTraining(lanes, settings(name), tmp_path)
+        else:
+            second = StockTraining(lanes, settings(name), tmp_path)
+            assert second.run()
+            assert second.model.n_envs == 3
+    finally:
+        lanes.close()
+
+
 def test_rewards_and_discounts(tmp_path):
     """Chunks: the algorithm discounts by what a whole chunk is worth."""
     wanted = settings("sb3_ppo", horizon=4, gamma=0.9, reward="subgoals")

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from vlaser_gym.errors import InvalidConfigError, StorageError
 from vlaser_gym.evaluation.files import held, parse_object
 from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.evaluation.tracker import check_tracker
 from vlaser_gym.settings.fields import check_unread
 from vlaser_gym.settings.training import TrainSettings
 from vlaser_gym.training.algorithms import Algorithm, get_algorithm
@@ -43,13 +45,34 @@ from vlaser_gym.training.trainer import Trainer
 SETTINGS_FILE = "settings.json"
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a run came to its end.
+
+    Attributes:
+        path: run directory.
+        finished: everything is done.
+        stopped_by: the signal that ended it, if one did.
+    """
+
+    path: Path
+    finished: bool
+    stopped_by: int | None = None
+
+
 def main(config: DictConfig) -> None:
-    """See :func:`train_all`."""
-    train_all(typed(TrainSettings, config))
+    """See :func:`train_all`; what SIGTERM has ended exits with status 143, as schedulers expect."""
+    for ending in train_all(typed(TrainSettings, config)).values():
+        if ending.stopped_by is not None:
+            sys.exit(128 + ending.stopped_by)
 
 
-def train_all(settings: TrainSettings) -> dict[str, Path]:
-    """Train from every initialisation and tabulate the results; returns the run directory of each."""
+def train_all(settings: TrainSettings) -> dict[str, Ending]:
+    """Train from every initialisation and tabulate the results; a signal leaves out those that are to come.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, once everything is kept.
+    """
     settings.look = check_engine(str(settings.engine["name"]), settings.look)
     check_counts(settings.engine)
     GripperColumn.parse(settings.gripper)
@@ -58,24 +81,27 @@ def train_all(settings: TrainSettings) -> dict[str, Path]:
     path = Path(settings.run or f"runs/{_folder_name(settings.algo['name'])}-{datetime.now():%Y%m%d-%H%M%S}")
     paths = {init: path if len(settings.inits) == 1 else path / _folder_name(init) for init in settings.inits}
     _algorithm(settings)
+    check_tracker(settings.tracker)
     check_writable(path)
     if settings.policy is None:
         for init in settings.inits:
             check_start(init)
     with joined_processes(choose_device(settings.device)) as group:
+        endings: dict[str, Ending] = {}
         for init, folder in paths.items():
-            train(settings, init, folder, group)
+            endings[init] = train(settings, init, folder, group)
+            if endings[init].stopped_by is not None:
+                return endings
         if group.is_main_process and len(paths) > 1:
             _compare(paths, path)
-    return paths
+    return endings
 
 
-def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -> None:
+def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -> Ending:
     """One run, from its checks to its summary; one process writes to its directory at a time.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, once everything is kept.
-        SystemExit: with status 143 after SIGTERM, likewise.
     """
     algorithm, algo = _algorithm(settings)
     _check_given(settings, algorithm, init, group)
@@ -83,12 +109,12 @@ def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -
         if group.is_main_process:
             _check_same(path, settings.stored(init))
         group.barrier()
-        _train(settings, algorithm, algo, init, path, group)
+        return _train(settings, algorithm, algo, init, path, group)
 
 
 def _train(
     settings: TrainSettings, algorithm: Algorithm, algo: Any, init: str, path: Path, group: ProcessGroup
-) -> None:
+) -> Ending:
     begun, console = time.monotonic(), make_console()
     progress: list[TrainingProgress] = []
 
@@ -132,8 +158,7 @@ def _train(
     if received == signal.SIGINT:
         raise KeyboardInterrupt(ending)
     say(ending)
-    if received is not None:
-        sys.exit(128 + received)
+    return Ending(path, finished, received)
 
 
 def _algorithm(settings: TrainSettings) -> tuple[Algorithm, Any]:

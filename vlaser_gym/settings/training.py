@@ -8,10 +8,15 @@ from typing import Any, Literal
 from vlaser_gym.settings.fields import Settings, option
 from vlaser_gym.settings.groups import chosen
 
+#: Packages that can be told the numbers of a run.
+TRACKERS = ("wandb", "trackio")
 #: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
 SCHEMA = 2
 #: Settings that may differ when a run is continued.
-_FREE = ("run", "device", "threads", "log_every", "save_every", "keep_checkpoints", "num_envs", "max_minutes", "engine")
+_FREE = (
+    *("run", "device", "threads", "log_every", "save_every", "keep_checkpoints", "num_envs", "max_minutes", "engine"),
+    *("tracker", "tracker_project"),
+)
 
 
 @dataclass
@@ -92,6 +97,13 @@ class TrainSettings(Settings):
         8, "Episodes that run at the same time in evaluations and where episodes are learned from.", least=1
     )
     max_minutes: float | None = option(None, "Stop after so many minutes; the same command goes on later.", least=0)
+    tracker: str | None = option(
+        None,
+        "Who else is told the numbers of metrics.jsonl, with every checkpoint: wandb (Weights & Biases) or trackio, "
+        "whose packages are installed separately; a run that goes on is the same run there.",
+        choices=TRACKERS,
+    )
+    tracker_project: str = option("vlaser-gym", "Project of the run at the tracker.")
     algo: dict[str, Any] = chosen("algo", "sft")
     engine: dict[str, Any] = chosen("engine", "mujoco")
 

@@ -8,6 +8,7 @@ left.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,6 +59,9 @@ class GRPO(OnPolicyTrainer):
         """Whole episodes of fresh groups."""
         self.env.reset(seed_of(self.seed, self.done, 2))
         return super().collect()
+
+    def continue_episodes(self, environments: Mapping[str, Any]) -> None:
+        """Nothing is under way between two rollouts, so that a run goes on in any number of environments."""
 
     def estimate(self, rollout: Rollout) -> None:
         """The episodes' advantages among their group, for each of their decisions."""

@@ -22,6 +22,7 @@ from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.evaluation.tracker import Tracker
 from vlaser_gym.registry import import_string
 from vlaser_gym.settings.training import TrainSettings
 from vlaser_gym.training.checkpoints import POLICY_FOLDER
@@ -77,10 +78,19 @@ class Job:
             evaluate_every=settings.evaluate_every,
             keep=settings.keep_checkpoints,
             target_kl=getattr(self.algo, "target_kl", None),
+            tracker=self.tracker,
             advance=self.advance,
             report=self.report,
             say=self.say,
         )
+
+    @property
+    def tracker(self) -> Tracker | None:
+        """Who else is told the numbers, if anybody."""
+        settings = self.settings
+        if settings.tracker is None:
+            return None
+        return Tracker(settings.tracker, settings.tracker_project, self.path, settings.stored(self.init), self.say)
 
     # ------------------------------------------------------------------ the policy
 

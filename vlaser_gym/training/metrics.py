@@ -1,4 +1,4 @@
-"""What a training run reports: lines of numbers, TensorBoard events and a picture of the curves."""
+"""What a training run reports: lines of numbers, TensorBoard events, a picture of the curves, and to a tracker."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from vlaser_gym.atomic import write_whole
 from vlaser_gym.evaluation.files import read_lines
 from vlaser_gym.evaluation.records import COUNT, check_fields
+from vlaser_gym.evaluation.tracker import Tracker
 
 Row = dict[str, Any]
 #: Metrics that people look for first.
@@ -23,9 +24,10 @@ class MetricLogger:
     Args:
         path: the run directory.
         step: the step that the run continues from; later rows of an interrupted run are dropped.
+        tracker: is told the rows that a checkpoint covers; no other can be dropped.
     """
 
-    def __init__(self, path: Path, step: int = 0) -> None:
+    def __init__(self, path: Path, step: int = 0, tracker: Tracker | None = None) -> None:
         # Imported here: the import takes seconds.
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
@@ -37,6 +39,14 @@ class MetricLogger:
         self._drawn, self._cost = time.monotonic(), 0.0
         self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)
         self._overview: tuple[str, ...] = ()
+        self.tracker = tracker
+        self.keep(step)
+
+    def __enter__(self) -> MetricLogger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.close(failed=kind is not None)
 
     def add(self, step: int, **values: float) -> None:
         """Numbers of one step."""
@@ -50,6 +60,14 @@ class MetricLogger:
         if overview != self._overview:
             self._overview = overview
             self._events.add_custom_scalars({"Overview": {"success and return": ["Multiline", list(overview)]}})
+        if step <= self._kept:
+            self.keep(self._kept)
+
+    def keep(self, step: int) -> None:
+        """A checkpoint covers the rows up to a step."""
+        self._kept = step
+        if self.tracker is not None:
+            self.tracker.send([row for row in self.rows if row["step"] <= step])
 
     def scored(self, step: int, group: str = "success/") -> bool:
         """Whether an evaluation's numbers, whose names begin with ``group``, are there for a step."""
@@ -68,10 +86,12 @@ class MetricLogger:
         self._drawn = time.monotonic()
         self._cost = self._drawn - begun
 
-    def close(self) -> None:
-        """Draw a last time and close the files."""
+    def close(self, failed: bool = False) -> None:
+        """Draw a last time and close the files; ``failed`` if the run ended with an error."""
         self.draw()
         self._events.close()
+        if self.tracker is not None:
+            self.tracker.close(failed)
 
 
 def read_metrics(file: Path) -> list[Row]:

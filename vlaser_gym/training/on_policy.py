@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -269,6 +269,17 @@ class OnPolicyTrainer(Trainer):
         self.done, self.timesteps, self.updates = state["iteration"], state["timesteps"], state["updates"]
         self.position = self.timesteps * self.group.size
         environments = unpack(state["lanes"][self.group.rank])
+        self.successes.extend(environments.pop("successes"))
+        self.continue_episodes(environments)
+
+    def continue_episodes(self, environments: Mapping[str, Any]) -> None:
+        """Put the environments back where they were.
+
+        Raises:
+            InvalidConfigError: if they are not as many as now.
+        """
+        if not environments["observation"]:
+            return  # the run was stopped before its first decision
         count = len(next(iter(environments["observation"].values())))
         if count != self.env.num_envs:
             raise InvalidConfigError(
@@ -276,7 +287,6 @@ class OnPolicyTrainer(Trainer):
                 f"num_envs={count}, not {self.env.num_envs}."
             )
         self.env.set_state(environments)
-        self.successes.extend(environments["successes"])
 
     def weights(self) -> dict[str, Tensor]:
         """Everything that training changes, by name."""

@@ -170,13 +170,10 @@ def collect(
         everyone = {name: _spread(part, rows, env.num_envs) for name, part in decided.items()}
         turns.append({**everyone, **told, "final_values": final_values, "active": active})
         successes += outcome.successes
-    inputs_of, latent_of, others = (_stack(rows_of) for rows_of in (read, latent, turns))
+    inputs_of, latent_of, others = (  # of T turns [N, ...]: [T, N, ...]
+        {name: np.stack([one[name] for one in of]) for name in of[0]} for of in (read, latent, turns)
+    )
     return Rollout(inputs_of, latent_of, last_values=value(env.inputs), successes=successes, cache=cache, **others)
-
-
-def _stack(turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of T turns ``[N, ...]``: ``[T, N, ...]``."""
-    return {name: np.stack([turn[name] for turn in turns]) for name in turns[0]}
 
 
 def _spread(rows_of: Tensor, rows: Ints, count: int) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from vlaser_gym.atomic import appearing
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.evaluation.tracker import Tracker
 from vlaser_gym.settings.algorithms import Sb3Settings
 from vlaser_gym.training.environments import check_shares
 from vlaser_gym.training.job import Job
@@ -79,6 +80,7 @@ class StockTraining:
         device: of the networks.
         evaluate_episodes: episodes of the evaluation at the end; 0: none.
         report: told each line of numbers.
+        tracker: is told them too.
 
     Raises:
         InvalidConfigError: for options that the algorithm does not take.
@@ -94,12 +96,14 @@ class StockTraining:
         device: str = "cpu",
         evaluate_episodes: int = 0,
         report: Callable[[Numbers], None] = lambda row: None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.settings, self.path, self.evaluate_episodes = settings, Path(path), evaluate_episodes
         stored = self.path / NORMALIZATION_FILE
         with reading(stored):
             self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
-        self.report = report
+        self.report, self.tracker = report, tracker
+        self.metrics: MetricLogger | None = None
         self.stop: Callable[[], bool] = lambda: False
         self.model = self._load(device) or self._make(seed, device)
         if self.timesteps:
@@ -127,6 +131,12 @@ class StockTraining:
         if isinstance(model, SAC):
             with reading(self.path / REPLAY_FILE):
                 model.load_replay_buffer(self.path / REPLAY_FILE)
+            count = model.replay_buffer.n_envs
+            if count != self.env.num_envs:
+                raise InvalidConfigError(
+                    f"{self.path} was trained in {count} environments, for which its memory has a column each: "
+                    f"continue it with num_envs={count}, not {self.env.num_envs}."
+                )
         return model
 
     @property
@@ -153,17 +163,16 @@ class StockTraining:
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Take the actions that are left, or as many as go before ``stop`` says yes; returns whether all are."""
         self.stop, begun = stop, self.timesteps
-        metrics = MetricLogger(self.path, begun)
-        self.model.set_logger(Logger(None, [_MetricWriter(metrics, self.report)]))
-        if begun < self.settings.timesteps:
-            self.model.learn(
-                self.settings.timesteps - begun,
-                callback=_Keeper(self),
-                log_interval=_LOG_INTERVALS[self.settings.name],
-                reset_num_timesteps=begun == 0,
-            )
-            self.save()
-        metrics.close()
+        with MetricLogger(self.path, begun, self.tracker) as self.metrics:
+            self.model.set_logger(Logger(None, [_MetricWriter(self.metrics, self.report)]))
+            if begun < self.settings.timesteps:
+                self.model.learn(
+                    self.settings.timesteps - begun,
+                    callback=_Keeper(self),
+                    log_interval=_LOG_INTERVALS[self.settings.name],
+                    reset_num_timesteps=begun == 0,
+                )
+                self.save()
         finished = self.timesteps >= self.settings.timesteps
         if finished and self.evaluate_episodes:
             self.report(self.evaluate(self.evaluate_episodes))
@@ -179,6 +188,8 @@ class StockTraining:
             self.env.save(str(partial))
         with appearing(self.path / MODEL_FILE, sync=False) as partial:
             self.model.save(partial)
+        if self.metrics is not None:
+            self.metrics.keep(self.timesteps)
 
     def evaluate(self, episodes: int) -> Numbers:
         """Share of successes, and of episodes that ended within reach, on region layouts 0, 1, ... without noise."""
@@ -199,10 +210,9 @@ class StockTraining:
 
     def _keep(self, row: Numbers) -> None:
         """Add an evaluation to the run's numbers, once."""
-        metrics = MetricLogger(self.path, self.timesteps)
-        if not metrics.scored(self.timesteps, "evaluation/"):
-            metrics.add(self.timesteps, **row)
-        metrics.close()
+        with MetricLogger(self.path, self.timesteps, self.tracker) as metrics:
+            if not metrics.scored(self.timesteps, "evaluation/"):
+                metrics.add(self.timesteps, **row)
 
 
 class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker
@@ -263,4 +273,5 @@ def build(job: Job) -> StockTraining:
         device=settings.device or "cpu",
         evaluate_episodes=settings.evaluate_episodes,
         report=job.report,
+        tracker=job.tracker,
     )

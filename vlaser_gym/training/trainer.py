@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.agents.vlaser.agent import choose_device
 from vlaser_gym.errors import DivergedError, InvalidConfigError
+from vlaser_gym.evaluation.tracker import Tracker
 from vlaser_gym.training.alarms import Alarms
-from vlaser_gym.training.checkpoints import Checkpoints
+from vlaser_gym.training.checkpoints import STEPS_FOLDER, Checkpoints
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.interrupts import Interrupts, StopNow
 from vlaser_gym.training.metrics import MetricLogger
@@ -45,6 +46,7 @@ class RunOptions:
         evaluate_every: units of work between two evaluations; 0: only at the end.
         keep: policies of earlier steps that stay in the run directory; ``None``: all.
         target_kl: divergence that an alarm compares with.
+        tracker: is told the numbers too.
         report: told each line of numbers.
         say: told what is worth reading once: a sentence or a table.
         advance: told how many units of work are done.
@@ -58,6 +60,7 @@ class RunOptions:
     evaluate_every: int = 0
     keep: int | None = 3
     target_kl: float | None = None
+    tracker: Tracker | None = None
     report: Callable[[Numbers], None] = lambda row: None
     say: Callable[[Any], None] = lambda text: None
     advance: Callable[[int], None] = lambda done: None
@@ -128,15 +131,20 @@ class Trainer(ABC):
         """Take the steps that are left, or as many as go before ``stop`` says yes; returns whether all are taken.
 
         Ctrl-C and SIGTERM stop after the step under way, or at once where that loses nothing; the state is saved.
+
+        Raises:
+            DivergedError: for a loss or a gradient that is not finite, or a last update that ran away.
         """
-        self.metrics = MetricLogger(self.path, self.position) if self.group.is_main_process else None
+        is_main, tracker = self.group.is_main_process, self.options.tracker
         try:
-            with self.interrupts:
-                self.take_steps(stop)
+            with MetricLogger(self.path, self.position, tracker) if is_main else nullcontext() as self.metrics:
+                for row in self.metrics.rows if self.metrics is not None else ():
+                    self.alarms.look(row)
+                with self.interrupts:
+                    self.take_steps(stop)
+                self.check_end()
         finally:
             self.stopped_by = self.interrupts.received
-            if self.metrics is not None:
-                self.metrics.close()
         return self.done == self.total
 
     def take_steps(self, stop: Callable[[], bool]) -> None:
@@ -157,6 +165,15 @@ class Trainer(ABC):
             pass
         if self.done < self.total:
             self.save()
+
+    def check_end(self) -> None:
+        """Raise :class:`DivergedError` if all steps are taken and the policy is beyond use."""
+        if self.done == self.total and self.alarms.ran_away:
+            raise DivergedError(
+                f"Training diverged: its last {self.unit} moved the policy too far from its data to be of use. It is "
+                f"kept in {self.checkpoints.last}; take an earlier one from {self.path / STEPS_FOLDER}, "
+                "and train anew with a lower algo.learning_rate."
+            )
 
     def evaluate(self) -> None:
         """Score the policy, where that is due and was not done before an interruption; the best one is kept."""
@@ -189,6 +206,7 @@ class Trainer(ABC):
         self.checkpoints.write(self.position, self.policy.save)
         write_state(self.path / STATE_FILE, state)
         if self.metrics is not None:
+            self.metrics.keep(self.position)
             self.metrics.draw(every=30.0)
 
     def load(self) -> None:
