@@ -16,8 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from vlaser_gym.atomic import write_whole
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.files import parse_object, write_whole
+from vlaser_gym.evaluation.files import parse_object
 
 TRACKER_FILE = "tracker.json"
 Row = Mapping[str, Any]
