@@ -179,9 +179,10 @@ class Task(ABC):
         address = Address(self.name, layout=layout)
         self.check_layout_kind(address.layout_kind)
         if address.layout_kind == "grid" and address.layout_index >= self.num_layouts:
+            regions = " or ".join(f"'{kind}:K'" for kind in self.layout_kinds if kind != "grid")
             raise InvalidConfigError(
                 f"{self.name} has grid layouts 0 to {self.num_layouts - 1}; got {address.layout!r}: "
-                f"choose one of them or {' or '.join(f"'{kind}:K'" for kind in self.layout_kinds[1:])}."
+                f"choose one of them or {regions}."
             )
         return address
 
