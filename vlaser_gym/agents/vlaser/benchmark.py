@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.inference import Inputs, MicroBatcher, to_device
+from vlaser_gym.agents.vlaser.inference import Inputs, PolicyEngine, to_device
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 
@@ -111,7 +111,7 @@ def _time(policy: VlaserPolicy, batch: int, way: str, repeats: int) -> Timing:
         def run() -> Tensor:
             return decide_plainly(policy, inputs, steps).cpu()
     else:
-        batcher = MicroBatcher(policy, batch, steps, compile=way == "compiled")
+        batcher = PolicyEngine(policy, (batch,), steps, compile=way == "compiled", record=way == "compiled")
 
         def run() -> Tensor:
             return batcher(*host)
