@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlaser_gym.agents.base import Observations
-from vlaser_gym.agents.inference import InferenceEngine, NamedRows, checked_sizes
+from vlaser_gym.agents.batch_sizes import checked_sizes
+from vlaser_gym.agents.inference import InferenceEngine, NamedRows
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError

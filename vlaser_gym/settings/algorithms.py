@@ -111,7 +111,8 @@ class PpoSettings(AlgorithmSettings):
     micro_batch: int = option(64, "Decisions that go through the policy at once: fewer take less memory.", least=1)
     rollout_batch: int | None = option(
         None,
-        "Rows of every forward pass of a rollout, one number for the whole run. null: the environments of a process.",
+        "Rows of every forward pass of a rollout, one number for the whole run. null: as many as a process has "
+        "environments (grpo: at most 8).",
         least=1,
     )
     epochs: int = option(3, "Passes over a rollout.", least=1)

@@ -94,7 +94,7 @@ class OnPolicyTrainer(Trainer):
         self.timesteps = self.updates = 0
         self.trains_actor = True
         self.successes: deque[bool] = deque(maxlen=100)
-        self.rollout_batch = settings.rollout_batch or env.num_envs
+        self.rollout_batch = settings.rollout_batch or self.usual_rollout_batch
         self.load()
         self.actor = Actor(agent, critic, self.rollout_batch)
 
@@ -107,6 +107,11 @@ class OnPolicyTrainer(Trainer):
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Means]:
         """What is minimised, summed over a batch's decisions, and sums of :attr:`reported` (float64, on the CPU)."""
+
+    @property
+    def usual_rollout_batch(self) -> int:
+        """:attr:`rollout_batch` where the settings leave it open: it follows from what is planned."""
+        return self.env.num_envs
 
     # ------------------------------------------------------------------ an iteration
 

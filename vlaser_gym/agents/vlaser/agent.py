@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
-from vlaser_gym.agents.inference import BATCH_SIZE, told_sizes
+from vlaser_gym.agents.batch_sizes import BATCH_SIZE, told_sizes
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig

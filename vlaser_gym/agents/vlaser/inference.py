@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlaser_gym.agents.inference import BATCH_SIZE, InferenceEngine, NamedRows, checked_sizes
+from vlaser_gym.agents.batch_sizes import BATCH_SIZE, checked_sizes
+from vlaser_gym.agents.inference import InferenceEngine, NamedRows
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowField
 from vlaser_gym.agents.vlaser.language import DecoderLayer
