@@ -53,8 +53,9 @@ class _Request:
 class PolicyServer:
     """Answers observations with chunks of actions; every connection is a lane of the agent.
 
-    Decisions that wait while the agent is busy are taken together, in one batch; the agent's forward passes get as many
-    rows as clients wait, unless it was given a number. An agent decides in one thread, always the same. What a client sends wrong costs its own connection: it is told one sentence and then hung up on.
+    Decisions that wait while the agent is busy are taken together, in one batch, and the agent's forward passes adapt
+    to how many these are, unless it was given a number. An agent decides in one thread, always the same. What a client
+    sends wrong costs its own connection: it is told one sentence and then hung up on.
 
     Args:
         agent: who acts.

@@ -58,7 +58,7 @@ class GRPO(OnPolicyTrainer):
     @property
     def usual_rollout_batch(self) -> int:
         """Few rows: towards a rollout's end most environments stand still, and a batch is as dear as a full one."""
-        return min(self.env.num_envs, BATCH_SIZE)
+        return min(int(self.env.num_envs), BATCH_SIZE)
 
     def collect(self) -> Rollout:
         """Whole episodes of fresh groups."""

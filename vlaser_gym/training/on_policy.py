@@ -111,7 +111,7 @@ class OnPolicyTrainer(Trainer):
     @property
     def usual_rollout_batch(self) -> int:
         """:attr:`rollout_batch` where the settings leave it open: it follows from what is planned."""
-        return self.env.num_envs
+        return int(self.env.num_envs)
 
     # ------------------------------------------------------------------ an iteration
 
