@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,8 +91,6 @@ def test_a_given_size_is_kept_and_gives_an_evaluations_bytes(sizes: list[int]) -
     agent = nano()
     agent.reset(np.arange(LANES), ADDRESSES)
     expected = agent.act(observations(LANES), np.arange(LANES))
-    rng = np.random.default_rng(0)
-    assert rng is not None
     np.testing.assert_array_equal(actions, expected[:3])
 
 
@@ -133,8 +130,3 @@ def test_clients_answered_together_are_taken_together_again() -> None:
         remote.close()
     assert sum(agent.batches) == 24
     assert agent.batches[-4:] == [4, 4, 4, 4]
-
-
-def test_a_run_asked_of_an_adapting_server_says_so(tmp_path: Path) -> None:
-    with served(nano(), "vlaser") as url:
-        assert RemoteAgent(url).describe()["micro_batch"] == list(SERVING_SIZES)

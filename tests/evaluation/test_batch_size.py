@@ -57,7 +57,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Somebody ends the process."""
 
 
@@ -66,7 +66,7 @@ def stop_after(count: int) -> Any:
 
     def stop(record: Any) -> None:
         if next(left, None) is None:
-            raise Stopped
+            raise StoppedError
 
     return stop
 
@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_with_other_environments_leaves_the_same_bytes(
     tmp_path: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(settings(tmp_path / "whole", "num_envs=3"), make_env=make_env)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         evaluate(settings(tmp_path / "parts", "num_envs=7"), make_env=make_env, on_episode=stop_after(3))
     assert read_config(tmp_path / "parts")["agent_settings"]["micro_batch"] == 8
     # A later version chooses another size for the same plan; the run keeps its own.
@@ -93,7 +93,7 @@ def test_the_size_fits_the_plan_and_not_the_environments(tmp_path: Path, sizes: 
 
 
 def test_a_given_size_is_taken_and_no_other_may_follow(tmp_path: Path, sizes: list[int]) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         evaluate(settings(tmp_path, "agent.micro_batch=5"), make_env=make_env, on_episode=stop_after(1))
     with pytest.raises(StorageError, match=r"agent_settings\.micro_batch was 5, now 6"):
         evaluate(settings(tmp_path, "agent.micro_batch=6"), make_env=make_env)
@@ -103,7 +103,7 @@ def test_a_given_size_is_taken_and_no_other_may_follow(tmp_path: Path, sizes: li
 
 def test_runs_of_before_the_open_size_go_on(tmp_path: Path, sizes: list[int]) -> None:
     """They hold ``agent.micro_batch: 8``, or none, and in either case what was in effect."""
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         evaluate(settings(tmp_path, "episodes=3"), make_env=make_env, on_episode=stop_after(1))
     file = tmp_path / "config.yaml"
     text = file.read_text()
