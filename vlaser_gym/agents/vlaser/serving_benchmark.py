@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,8 @@ from rich.table import Table
 
 from vlaser_gym.agents.remote import RemoteAgent
 from vlaser_gym.agents.server import PolicyServer
-from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_dtype
+from vlaser_gym.agents.vlaser import benchmark
+from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, choose_dtype
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.inference import PolicyEngine
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
@@ -89,10 +90,10 @@ def served_config(policy: str) -> VlaserConfig:
         >>> config.width, config.layers, config.vision_layers
         (1536, 2, 2)
     """
-    name, _, layers = policy.partition("/")
-    if layers and not (layers.isdigit() and int(layers)):
+    name, slash, layers = policy.partition("/")
+    if slash and not (layers.isdigit() and int(layers)):
         raise InvalidConfigError(f"policy reads PRESET or PRESET/LAYERS, such as vlaser_2b/2; got {policy!r}.")
-    changes: dict[str, Any] = {"layers": int(layers), "vision_layers": int(layers)} if layers else {}
+    changes: dict[str, Any] = {"layers": int(layers), "vision_layers": int(layers)} if slash else {}
     tokens = {"vocab_size": 512, "image_token_id": ByteTokenizer.image_id, "pad_id": ByteTokenizer.pad_id}
     return VlaserConfig.preset(name, **{**tokens, **changes})
 
@@ -195,6 +196,27 @@ def table(timings: Sequence[ServingTiming], title: str) -> Table:
             (wall, own), (times, own_times) = seconds, row.ratios(seconds)
             out.add_row(row.policy, what, f"{wall * 1e3:.1f}", f"{times:.2f}", f"{own * 1e3:.1f}", f"{own_times:.2f}")
     return out
+
+
+def check_policies(policies: Sequence[str], device: str | None) -> None:
+    """Raise :class:`InvalidConfigError` for what :func:`time_policy` cannot time."""
+    choose_device(device)
+    for policy in policies:
+        served_config(policy)
+
+
+def time_policy(policy: str, device: str | None, say: Callable[[Table], None]) -> dict[str, Any]:
+    """Decisions by themselves, in the ways that the device knows, and of clients that are served."""
+    chosen = choose_device(device)
+    on_gpu = chosen.startswith("cuda")
+    dtype, batches = ("bfloat16", (1, 8, 64)) if on_gpu else ("float32", (1, 8))
+    ways = ("cached", "recorded", "chains", "compiled") if on_gpu else ("cached", "chains")
+    config, repeats = served_config(policy), 10 if on_gpu else 3
+    decisions = benchmark.measure(config, batches, ways=ways, device=chosen, dtype=choose_dtype(dtype), repeats=repeats)
+    say(benchmark.table(decisions, f"{policy}, {dtype}, {chosen}"))
+    serving = measure(Options(policy, chosen, dtype, repeats=repeats))
+    say(table([serving], f"{policy} served, {dtype}, {chosen}"))
+    return {"decisions": [asdict(row) for row in decisions], "serving": serving.as_dict()}
 
 
 def main(arguments: Sequence[str]) -> None:
