@@ -120,7 +120,7 @@ class Counting:
 
 
 def test_clients_answered_together_are_taken_together_again() -> None:
-    """Requests wait a tenth of a decision for company; otherwise every second batch would be the first client alone."""
+    """Requests wait a moment for company; otherwise every second batch would be the first client alone."""
     agent = Counting()
     with served(agent) as url:
         remote, lanes = RemoteAgent(url), np.arange(4)

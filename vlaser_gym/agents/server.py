@@ -30,8 +30,8 @@ from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
 Row = dict[str, Any]
 #: Task in the address of an episode whose client gave none; it seeds the agent's noise, no more.
 NO_TASK = "remote"
-#: How long requests wait for company, as a share of a decision's time.
-_WAIT = 0.1
+#: How long requests wait for company: a share of the last decision's time, and seconds at most.
+_WAIT, _LONGEST_WAIT = 0.1, 0.02
 _CLOSE_ERROR, _CLOSE_FULL = 1011, 1013
 
 
@@ -91,7 +91,7 @@ class PolicyServer:
         self._episodes = 0
         self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent")
-        #: Seconds to wait for more clients' requests: a share of what the last decision took.
+        #: Seconds to wait for more clients' requests.
         self._patience = 0.0
         getattr(agent, "set_batch_sizes", lambda sizes: None)(SERVING_SIZES)
 
@@ -221,7 +221,7 @@ class PolicyServer:
                     answers = [_sentence(f"{self.name}.act", error)] * len(batch)
                 for request, answer in zip(batch, answers, strict=True):
                     _give(request.answer, answer)
-            self._patience = _WAIT * (loop.time() - begun)
+            self._patience = min(_WAIT * (loop.time() - begun), _LONGEST_WAIT)
 
     async def _together(self) -> list[_Request]:
         """What waits; and for a moment what the other clients ask, who were answered together a moment ago."""

@@ -142,8 +142,8 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
 
 def compile_layers(policy: VlaserPolicy, backend: str = "inductor") -> None:
     """Compile the transformer layers in place: all layers of a kind share one compilation per shape."""
-    # Three shapes (image and text, proprioception, actions) for each length bucket are more than the default limit.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    # Three shapes (image and text, proprioception, actions) for each length bucket and size are more than the default.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 128)
     for module in policy.modules():
         if isinstance(module, VisionLayer | DecoderLayer):
             module.compile(backend=backend, fullgraph=True, dynamic=False)
