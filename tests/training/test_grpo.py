@@ -173,14 +173,15 @@ def test_members_begin_alike_and_go_on_at_their_own_pace(tmp_path):
     assert len(set(lengths.tolist())) > 1  # some stood still while others went on
 
 
-def test_lanes_that_stand_still_cost_nothing(tmp_path):
-    """Only active lanes are encoded, and only their keys and values are kept."""
+def test_lanes_that_stand_still_take_no_place_and_change_no_shape(tmp_path):
+    """Every batch has the run's one size, and only the keys and values of active lanes are kept."""
     trainer = make(tmp_path)
     encoded = []
     encode = trainer.agent.encode
     trainer.agent.encode = lambda inputs: encoded.append(len(inputs["proprio"])) or encode(inputs)
     rollout = collected(trainer)
-    assert encoded == rollout.active.sum(1).tolist()
+    assert rollout.active.sum(1).min() < 6
+    assert encoded == [trainer.rollout_batch] * len(rollout.active) == [6] * len(rollout.active)
     assert trainer.cache._filled == rollout.active.sum() < rollout.active.size
     for rows, batch in rollout.batches(np.flatnonzero(rollout.active), 8, trainer.agent):
         step, index = np.divmod(rows, 6)

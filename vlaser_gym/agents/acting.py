@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.batch_sizes import checked_sizes
+from vlaser_gym.agents.inference import InferenceEngine, NamedRows
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError
 
 Indices = NDArray[np.int64]
-#: Rows of every forward pass. With one shape for all, actions do not depend on how many other environments there are.
-BATCH = 8
+#: What precedes the names of random numbers among the rows of a batch.
+DRAWN = "drawn/"
 
 
 class PolicyAgent:
@@ -32,6 +35,7 @@ class PolicyAgent:
         self.policy, self.explore, self.source = policy, explore, source
         self.observes, self.robot = policy.observes, policy.robot
         self.decoder = policy.make_decoder()
+        self._engine = InferenceEngine(self._decide, policy.device, record=None if policy.recordable else False)
         self._streams: dict[int, np.random.Generator] = {}
         self._decided: dict[int, dict[str, NDArray[Any]]] = {}
 
@@ -41,6 +45,15 @@ class PolicyAgent:
         for lane, address in zip(lanes, addresses, strict=True):
             self._streams[int(lane)] = address.rng()
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Rows of a forward pass; several where they adapt to how many lanes decide."""
+        return self._engine.sizes
+
+    def set_batch_sizes(self, sizes: Sequence[int]) -> None:
+        """Adapt the rows of a forward pass."""
+        self._engine.sizes = checked_sizes(sizes)
+
     @torch.no_grad()
     def act(self, observations: Observations, lanes: Indices) -> NDArray[np.float64]:
         """Chunks ``[N, act_steps, 7]`` in environment units."""
@@ -49,29 +62,29 @@ class PolicyAgent:
         shapes = {name: values.shape[1:] for name, values in inputs.items()}
         if shapes != dict(self.policy.input_shapes):
             raise InvalidConfigError(f"The policy reads {dict(self.policy.input_shapes)} per decision; got {shapes}.")
-        chosen = [
-            self._decide(inputs, lanes, rows) for rows in np.array_split(np.arange(len(lanes)), -(-len(lanes) // BATCH))
-        ]
-        columns = {name: np.concatenate([part[name] for part in chosen]) for name in chosen[0]}
+        rows = {name: torch.from_numpy(values) for name, values in inputs.items()}
+        chosen = self._engine({**rows, **self._draw(lanes)}).map(Tensor.cpu)
+        columns = {name: values.numpy() for name, values in chosen.items()}
         for row, lane in enumerate(lanes):
             self._decided[int(lane)] = {name: values[row] for name, values in {**inputs, **columns}.items()}
         return self.decoder(columns["chunk"], lanes)
 
-    def _decide(self, inputs: dict[str, NDArray[Any]], lanes: Indices, rows: Indices) -> dict[str, NDArray[Any]]:
-        """Some rows, in a batch that is filled up with copies of the first."""
-        full = np.concatenate([rows, np.repeat(rows[:1], BATCH - len(rows))])
-        seen = {name: torch.from_numpy(values[full]) for name, values in inputs.items()}
+    def _draw(self, lanes: Indices) -> dict[str, Tensor]:
+        """Random numbers of the lanes' next decision."""
+        if not self.explore:
+            return {}
+        seeds = [int(self._streams[int(lane)].integers(2**63)) for lane in lanes]
+        each = [self.policy.draw(1, torch.Generator().manual_seed(seed)) for seed in seeds]
+        return {f"{DRAWN}{name}": torch.cat([drawn[name] for drawn in each]) for name in each[0]}
+
+    def _decide(self, rows: NamedRows) -> NamedRows:
+        """One batch."""
+        seen, draws = split_draws(rows)
         encoding = self.policy.encode(seen)
         if not self.explore:
-            return {"chunk": self.policy.decide(encoding, seen).cpu().numpy()[: len(rows)]}
-        seeds = [int(self._streams[int(lane)].integers(2**63)) for lane in lanes[rows]]
-        each = [self.policy.draw(1, torch.Generator().manual_seed(seed)) for seed in seeds]
-        each += each[:1] * (BATCH - len(rows))
-        draws = {name: torch.cat([drawn[name] for drawn in each]) for name in each[0]}
+            return NamedRows(chunk=self.policy.decide(encoding, seen))
         sample = self.policy.sample(encoding, seen, draws)
-        return {
-            name: values.cpu().numpy()[: len(rows)] for name, values in {**sample.latent, "chunk": sample.chunk}.items()
-        }
+        return NamedRows({**sample.latent, "chunk": sample.chunk})
 
     def decided(self, lanes: Indices) -> list[dict[str, NDArray[Any]]]:
         """What the last decision of each lane was made from, for learners: inputs, chunk, and what was drawn."""
@@ -84,3 +97,10 @@ class PolicyAgent:
         kind = type(self.policy)
         named = {"checkpoint": self.source or None, "policy": f"{kind.__module__}.{kind.__qualname__}"}
         return {**named, "robot": self.robot, "parameters": count, "explore": self.explore, **drawn}
+
+
+def split_draws(rows: NamedRows) -> tuple[NamedRows, NamedRows]:
+    """A policy's inputs, and what was drawn for it."""
+    inputs = {name: values for name, values in rows.items() if not name.startswith(DRAWN)}
+    draws = {name.removeprefix(DRAWN): values for name, values in rows.items() if name.startswith(DRAWN)}
+    return NamedRows(inputs), NamedRows(draws)

@@ -7,6 +7,7 @@ import http
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from websockets.http11 import Request, Response
 
 from vlaser_gym import __version__
 from vlaser_gym.agents.base import Agent
+from vlaser_gym.agents.batch_sizes import SERVING_SIZES
 from vlaser_gym.agents.wire import KEYS, keys_of, one_line, pack, unpack
 from vlaser_gym.conventions import CONVENTIONS
 from vlaser_gym.envs.address import Address
@@ -28,6 +30,8 @@ from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
 Row = dict[str, Any]
 #: Task in the address of an episode whose client gave none; it seeds the agent's noise, no more.
 NO_TASK = "remote"
+#: How long requests wait for company: a share of the last decision's time, and seconds at most.
+_WAIT, _LONGEST_WAIT = 0.1, 0.02
 _CLOSE_ERROR, _CLOSE_FULL = 1011, 1013
 
 
@@ -49,8 +53,9 @@ class _Request:
 class PolicyServer:
     """Answers observations with chunks of actions; every connection is a lane of the agent.
 
-    Decisions that wait while the agent is busy are taken together, in one batch. An agent decides in one thread, always
-    the same. What a client sends wrong costs its own connection: it is told one sentence and then hung up on.
+    Decisions that wait while the agent is busy are taken together, in one batch, and the agent's forward passes adapt
+    to how many these are, unless it was given a number. An agent decides in one thread, always the same. What a client
+    sends wrong costs its own connection: it is told one sentence and then hung up on.
 
     Args:
         agent: who acts.
@@ -86,6 +91,9 @@ class PolicyServer:
         self._episodes = 0
         self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent")
+        #: Seconds to wait for more clients' requests.
+        self._patience = 0.0
+        getattr(agent, "set_batch_sizes", lambda sizes: None)(SERVING_SIZES)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -95,10 +103,19 @@ class PolicyServer:
             "vlaser_gym": __version__,
             "agent": self.name,
             "agent_settings": dict(describe()),
+            "batches": self._batches(),
             "observes": list(self.agent.observes),
             "keys": self.keys,
             "conventions": [CONVENTIONS[robot].described() for robot in self._robots()],
         }
+
+    def _batches(self) -> dict[str, Any] | None:
+        """How many rows the agent's forward passes have; ``None`` for an agent that says nothing of it.
+
+        Where they adapt, the last digits of actions depend on how many clients asked at the same time.
+        """
+        sizes = getattr(self.agent, "batch_sizes", None)
+        return None if sizes is None else {"sizes": list(sizes), "adaptive": len(sizes) > 1}
 
     def _robots(self) -> list[str]:
         """The robot that the agent is for, or all: what its numbers mean depends on whom it is asked for."""
@@ -191,13 +208,12 @@ class PolicyServer:
         """Take all requests that wait, decide for those that fit together, answer; again and again."""
         loop = asyncio.get_running_loop()
         while True:
-            requests = [await self._waiting.get()]
-            while not self._waiting.empty():
-                requests.append(self._waiting.get_nowait())
+            requests = await self._together()
             batches: dict[Any, list[_Request]] = {}
             for request in requests:
                 if not request.answer.done() and await self._begin(request):  # somebody still waits for it
                     batches.setdefault(request.signature, []).append(request)
+            begun = loop.time()
             for batch in batches.values():
                 try:
                     answers: Any = await loop.run_in_executor(self._thread, self._act, batch)
@@ -205,6 +221,18 @@ class PolicyServer:
                     answers = [_sentence(f"{self.name}.act", error)] * len(batch)
                 for request, answer in zip(batch, answers, strict=True):
                     _give(request.answer, answer)
+            self._patience = min(_WAIT * (loop.time() - begun), _LONGEST_WAIT)
+
+    async def _together(self) -> list[_Request]:
+        """What waits; and for a moment what the other clients ask, who were answered together a moment ago."""
+        requests = [await self._waiting.get()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                while len(requests) < len(self._lanes):
+                    requests.append(await self._waiting.get())
+        while not self._waiting.empty():
+            requests.append(self._waiting.get_nowait())
+        return requests
 
     async def _begin(self, request: _Request) -> bool:
         """Reset the agent's lane where an episode begins; an address that it dislikes is told to that client alone."""

@@ -77,6 +77,24 @@ class Sample:
     log_prob: Tensor
     value_features: Tensor | None
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Sample:
+        """Apply a function to each tensor."""
+        latent = {name: function(rows) for name, rows in self.latent.items()}
+        features = None if self.value_features is None else function(self.value_features)
+        return Sample(function(self.chunk), latent, function(self.log_prob), features)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Sample]) -> Sample:
+        """Join batches."""
+        latent = {name: torch.cat([part.latent[name] for part in parts]) for name in parts[0].latent}
+        features = [part.value_features for part in parts if part.value_features is not None]
+        return cls(
+            torch.cat([part.chunk for part in parts]),
+            latent,
+            torch.cat([part.log_prob for part in parts]),
+            torch.cat(features) if features else None,
+        )
+
 
 @dataclass(frozen=True)
 class Likelihood:
@@ -150,6 +168,9 @@ class TrainableAgent(nn.Module, ABC):
         resize: ``{"image": ...}`` -> ``{"pixels": ...}``, the policy's own images, which data sets keep decoded.
         input_shapes: entries of :meth:`transform`'s result and the shape of a row of each.
         latent_names: entries of :attr:`Sample.latent`.
+        recordable: on a GPU, what decides (:meth:`encode`, :meth:`sample`, :meth:`value_features`, :meth:`decide`) can
+            be recorded as a CUDA graph: inputs are on the device already, shapes depend on theirs alone, and no number
+            is read back on the way.
     """
 
     observes: tuple[str, ...] = ("image", "proprio", "instruction")
@@ -162,6 +183,7 @@ class TrainableAgent(nn.Module, ABC):
     resize: ImageResize
     input_shapes: Mapping[str, tuple[int, ...]]
     latent_names: ClassVar[tuple[str, ...]] = ()
+    recordable: ClassVar[bool] = False
 
     @property
     def input_names(self) -> tuple[str, ...]:

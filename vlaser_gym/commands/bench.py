@@ -1,7 +1,7 @@
-"""Speed of the environments: ``python -m vlaser_gym.bench num_envs=8 chunk=4``; ``--help`` lists the keys.
+"""Speed of environments and policies: ``python -m vlaser_gym.bench num_envs=8 chunk=4``; ``--help`` lists the keys.
 
 Lanes run small random actions, ended episodes are refilled. Three measurements: physics alone (proprioception and
-instruction), a picture at every control step, a picture at every replan.
+instruction), a picture at every control step, a picture at every replan. ``policies=vlaser_2b`` also times decisions.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ def main(config: DictConfig) -> None:
         told["picture_time_ratio"] = {name: picture_time_ratio(settings, name) for name in names}
         for name, ratio in told["picture_time_ratio"].items():
             console.print(f"{name}: pictures take {ratio:.2f} times as long as the built-in look's")
+    if settings.policies:
+        from vlaser_gym.agents.vlaser.serving_benchmark import time_policy  # noqa: PLC0415  torch takes seconds
+
+        told["policies"] = [time_policy(policy, settings.device, console.print) for policy in settings.policies]
     if settings.output is not None:
         write_output("output", settings.output, (json.dumps(told, indent=1) + "\n").encode())
 
@@ -203,6 +207,10 @@ def _check(settings: BenchSettings) -> None:
     settings.look = check_engine(str(settings.engine["name"]), settings.look)
     check_counts(settings.engine)
     check_output("output", settings.output)
+    if settings.policies:
+        from vlaser_gym.agents.vlaser.serving_benchmark import check_policies  # noqa: PLC0415
+
+        check_policies(settings.policies, settings.device)
 
 
 def report(settings: BenchSettings, results: Sequence[Measurement]) -> dict[str, Any]:

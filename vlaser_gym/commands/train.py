@@ -43,6 +43,8 @@ from vlaser_gym.training.progress import TrainingProgress
 from vlaser_gym.training.trainer import Trainer
 
 SETTINGS_FILE = "settings.json"
+#: Settings that may be others when a run goes on, or that the learner compares itself.
+_MAY_DIFFER = ("algo", "data", "agent_version", "rollout_batch", "schema")
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _train(
         if group.is_main_process:
             stored = settings.stored(init)
             if algorithm.needs_policy and isinstance(learner, Trainer):
-                stored |= _agent_version(path, learner.agent.robot)
+                stored |= _agent_version(path, learner.agent.robot) | learner.settled()
             _claim(path, stored, learner.record())
             say(f"Run directory: {path}\n{init}: {learner.describe()}")
         with ExitStack() as stack:
@@ -202,7 +204,7 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
             "choose another run= or the same setting."
         )
     # Another schedule and more data are decisions that may be taken on the way; they go on record.
-    differing = [name for name in differing if name not in ("algo", "data", "agent_version", "schema")]
+    differing = [name for name in differing if name not in _MAY_DIFFER]
     if differing:
         raise StorageError(
             f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
+from vlaser_gym.agents.batch_sizes import batch_size_for
 from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, effective_settings
@@ -28,7 +29,7 @@ from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, outcome_of, read_baseline
-from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable
+from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable, read_config
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
 from vlaser_gym.evaluation.units import UnitsWatch
 from vlaser_gym.settings.commands import EvalKeys
@@ -183,7 +184,7 @@ def evaluate(
     path = settings.run_directory()
     check_same(path, settings.stored())
     check_writable(path)
-    with closing(make_launcher(settings, make_env, agent)) as launcher:
+    with closing(make_launcher(_with_batch_size(settings, plan, path), make_env, agent)) as launcher:
         robot = next(iter(by_robot(tasks).values()))
         who = launcher.introduce([task.name for task in robot])
         _check_robots(who, tasks)
@@ -388,6 +389,18 @@ class Evaluation:
         """The time budget has run out, or the question is answered."""
         minutes = self.settings.max_minutes
         return self.decided or (minutes is not None and self.elapsed() > 60 * minutes)
+
+
+def _with_batch_size(settings: EvalSettings, plan: Sequence[Address], path: Path) -> EvalSettings:
+    """Settings in which the agent's open ``micro_batch`` is chosen: the run's, or what fits the plan of a new one.
+
+    Never by how many environments run at a time: the last bits of actions depend on it.
+    """
+    if settings.agent.get("micro_batch", 0) is not None:
+        return settings
+    stored = read_config(path).get("agent_settings", {}) if (path / "config.yaml").is_file() else {}
+    size = stored.get("micro_batch", batch_size_for(len(plan)))
+    return replace(settings, agent={**settings.agent, "micro_batch": size})
 
 
 def _check_protocol(settings: EvalSettings) -> None:

@@ -89,6 +89,8 @@ FREE_SETTINGS = (
     "engine.timeout",
     "engine.rebuild",
     "launcher",
+    # What was in effect is compared, agent_settings.micro_batch.
+    "agent.micro_batch",
     # Follows from the settings that are compared; runs of before have none.
     "environment_settings",
 )

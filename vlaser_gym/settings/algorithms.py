@@ -109,6 +109,12 @@ class PpoSettings(AlgorithmSettings):
     n_steps: int = option(32, "Decisions per lane and rollout.", least=1)
     batch_size: int = option(128, "Decisions per step of the optimizer, over all processes (of grpo: about).", least=2)
     micro_batch: int = option(64, "Decisions that go through the policy at once: fewer take less memory.", least=1)
+    rollout_batch: int | None = option(
+        None,
+        "Rows of every forward pass of a rollout, one number for the whole run. null: as many as a process has "
+        "environments (grpo: at most 8).",
+        least=1,
+    )
     epochs: int = option(3, "Passes over a rollout.", least=1)
     learning_rate: float = option(3e-5, "Learning rate of the policy (the actor).", least=0)
     critic_learning_rate: float = option(3e-4, "Learning rate of the critic.", least=0)

@@ -298,6 +298,12 @@ class BenchSettings(Settings):
     num_envs: int = option(8, "Lanes of the batch.", least=1)
     chunk: int = option(4, "Control steps per replan.", least=1)
     seconds: float = option(5.0, "Seconds per measurement; there are three for each task.", above=0)
+    policies: list[str] = option(
+        [],
+        "Policies whose decisions and serving are timed too, with random weights: vlaser_2b, vlaser_8b or nano; with a "
+        "slash, so many layers of vision and language, such as vlaser_2b/2.",
+    )
+    device: str | None = option(None, "Device of these policies: cpu or cuda. null: cuda where there is one.")
     output: str | None = option(None, "JSON file for the figures.")
     engine: dict[str, Any] = chosen("engine", "mujoco")
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlaser_gym.agents.batch_sizes import BATCH_SIZE
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.settings.algorithms import GrpoSettings
 from vlaser_gym.training.advantages import group_advantages
@@ -54,6 +55,11 @@ class GRPO(OnPolicyTrainer):
         tasks = cast(Any, env.env).unwrapped.tasks if decisions is None else ()
         longest = decisions or max(-(-task.max_steps // agent.act_steps) for task in tasks)
         super().__init__(agent, env, settings, path, options, rollout_steps=env.rounds * longest)
+
+    @property
+    def usual_rollout_batch(self) -> int:
+        """Few rows: towards a rollout's end most environments stand still, and a batch is as dear as a full one."""
+        return min(int(self.env.num_envs), BATCH_SIZE)
 
     def collect(self) -> Rollout:
         """Whole episodes of fresh groups."""

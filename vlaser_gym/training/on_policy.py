@@ -21,7 +21,7 @@ from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import PpoSettings
 from vlaser_gym.training.data.prefix_cache import PrefixCache
 from vlaser_gym.training.environments import LearningEnv
-from vlaser_gym.training.rollout import Batch, Rollout, collect
+from vlaser_gym.training.rollout import Actor, Batch, Rollout, collect
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.snapshots import pack, unpack
 from vlaser_gym.training.trainer import (
@@ -53,6 +53,8 @@ class OnPolicyTrainer(Trainer):
         timesteps: decisions of this process so far.
         successes: of its last hundred episodes.
         trains_actor: whether the policy itself learns in this iteration, and not the critic alone.
+        rollout_batch: rows of every batch that decides in rollouts, the same for the whole run, however many of the
+            environments wait for a decision.
     """
 
     unit = "iteration"
@@ -92,7 +94,9 @@ class OnPolicyTrainer(Trainer):
         self.timesteps = self.updates = 0
         self.trains_actor = True
         self.successes: deque[bool] = deque(maxlen=100)
+        self.rollout_batch = settings.rollout_batch or self.usual_rollout_batch
         self.load()
+        self.actor = Actor(agent, critic, self.rollout_batch)
 
     # ------------------------------------------------------------------ what an algorithm says
 
@@ -103,6 +107,11 @@ class OnPolicyTrainer(Trainer):
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Means]:
         """What is minimised, summed over a batch's decisions, and sums of :attr:`reported` (float64, on the CPU)."""
+
+    @property
+    def usual_rollout_batch(self) -> int:
+        """:attr:`rollout_batch` where the settings leave it open: it follows from what is planned."""
+        return int(self.env.num_envs)
 
     # ------------------------------------------------------------------ an iteration
 
@@ -126,7 +135,7 @@ class OnPolicyTrainer(Trainer):
         mine = slice(rank * count, (rank + 1) * count)
         draws = ({name: rows[mine] for name, rows in drawn.items()} for drawn in everyone)
         with self.autocast(self.settings.precision):
-            rollout = collect(self.env, self.agent, self.critic, draws, self.cache)
+            rollout = collect(self.env, self.actor, draws, self.cache)
         self.timesteps += self.rollout_steps * count
         self.position = self.timesteps * self.group.size
         self.successes.extend(rollout.successes)
@@ -241,6 +250,10 @@ class OnPolicyTrainer(Trainer):
             row["train/explained_variance"] = float(1 - (returns - values).var() / returns.var())
         return {**row, "rollout/success_rate": float(np.mean(successes)) if successes else float("nan")}
 
+    def settled(self) -> dict[str, Any]:
+        """See :class:`Trainer`."""
+        return {"rollout_batch": self.rollout_batch}
+
     def close(self) -> None:
         """Stop the environments."""
         self.env.close()
@@ -251,6 +264,7 @@ class OnPolicyTrainer(Trainer):
             "iteration": self.done,
             "timesteps": self.timesteps,
             "updates": self.updates,
+            "rollout_batch": self.rollout_batch,
             "trained": self.weights(),
             "optimizers": [self.optimizer.state_dict(), self.critic_optimizer.state_dict()],
             "lanes": self.group.gather(pack({**self.env.get_state(), "successes": self.successes})),
@@ -285,6 +299,13 @@ class OnPolicyTrainer(Trainer):
             raise InvalidConfigError(
                 f"{self.path} was trained in {count} environments, whose episodes go on: continue it with "
                 f"num_envs={count}, not {self.env.num_envs}."
+            )
+        # Runs of before decided for all environments at once.
+        self.rollout_batch = state.get("rollout_batch", count)
+        if self.settings.rollout_batch not in (None, self.rollout_batch):
+            raise InvalidConfigError(
+                f"{self.path} decides in batches of {self.rollout_batch}: continue it with "
+                f"algo.rollout_batch={self.rollout_batch} or null, not {self.settings.rollout_batch}."
             )
         self.env.set_state(environments)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlaser_gym.agents.trainable import Draws, TrainableAgent
+from vlaser_gym.agents.acting import DRAWN, split_draws
+from vlaser_gym.agents.inference import InferenceEngine, NamedRows
+from vlaser_gym.agents.trainable import Draws, Sample, TrainableAgent
 from vlaser_gym.training.data.prefix_cache import PrefixCache
 from vlaser_gym.training.environments import LearningEnv
 
@@ -117,30 +119,73 @@ class Rollout:
             )
 
 
+@dataclass(frozen=True)
+class Decided:
+    """Decisions of a batch: encodings, what was drawn, and the critic's values, ``[B]``."""
+
+    encoding: Any
+    sample: Sample
+    values: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Decided:
+        """Apply a function to each tensor."""
+        return Decided(self.encoding.map(function), self.sample.map(function), function(self.values))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Decided]) -> Decided:
+        """Join batches."""
+        encoding = type(parts[0].encoding).cat([part.encoding for part in parts])
+        sample = Sample.cat([part.sample for part in parts])
+        return cls(encoding, sample, torch.cat([part.values for part in parts]))
+
+
+class Actor:
+    """What acts in a rollout: a policy and its critic, through the inference engine in batches of one size.
+
+    Args:
+        agent: decides.
+        critic: from the agent's value features ``[B, F]`` to values ``[B]``; ``None``: all values are 0.
+        size: rows of every batch.
+    """
+
+    def __init__(self, agent: TrainableAgent, critic: Callable[[Tensor], Tensor] | None, size: int) -> None:
+        self.agent, self.critic = agent, critic
+        record = None if agent.recordable else False
+        self.decide = InferenceEngine(self._decide, agent.device, (size,), record=record)
+        self._valuing = InferenceEngine(self._values, agent.device, (size,), record=record)
+
+    def value(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Values of observations, ``[N]``."""
+        rows = {name: torch.from_numpy(values) for name, values in inputs.items()}
+        count = len(next(iter(rows.values())))
+        if self.critic is None or not count:
+            return np.zeros(count, np.float32)
+        return self._valuing(rows)["values"].cpu().numpy()
+
+    def _decide(self, rows: NamedRows) -> Decided:
+        inputs, draws = split_draws(rows)
+        encoding = self.agent.encode(inputs)
+        sample = self.agent.sample(encoding, inputs, draws, with_value=self.critic is not None)
+        values = torch.zeros(len(sample.log_prob), device=sample.log_prob.device)
+        if self.critic is not None and sample.value_features is not None:
+            values = self.critic(sample.value_features)
+        return Decided(encoding, sample, values)
+
+    def _values(self, rows: NamedRows) -> NamedRows:
+        assert self.critic is not None
+        return NamedRows(values=self.critic(self.agent.value_features(self.agent.encode(rows), rows)).float())
+
+
 @torch.no_grad()
-def collect(
-    env: LearningEnv,
-    agent: TrainableAgent,
-    critic: Callable[[Tensor], Tensor] | None,
-    draws: Iterable[Draws],
-    cache: PrefixCache,
-) -> Rollout:
+def collect(env: LearningEnv, actor: Actor, draws: Iterable[Draws], cache: PrefixCache) -> Rollout:
     """Let a policy act, from where its environments stand, as often as there are draws.
 
     Args:
         env: N environments; those that are not active are left alone, and when none is active it is over.
-        agent: decides.
-        critic: from the agent's value features ``[B, F]`` to values ``[B]``; ``None``: all values are 0.
+        actor: decides.
         draws: the random numbers of each decision, N rows.
         cache: gets the encodings.
     """
-
-    def value(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        if critic is None:
-            return np.zeros(env.num_envs, np.float32)
-        tensors = {name: torch.from_numpy(rows) for name, rows in inputs.items()}
-        return critic(agent.value_features(agent.encode(tensors), tensors)).float().cpu().numpy()
-
     read: list[dict[str, Any]] = []
     latent: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
@@ -152,28 +197,25 @@ def collect(
             break
         seen, rows = env.inputs, np.flatnonzero(active)
         inputs = {name: torch.from_numpy(values[rows]) for name, values in seen.items()}
-        encoding = agent.encode(inputs)
-        cache.add(encoding)
-        own_draws = {name: values[rows] for name, values in drawn.items()}
-        sample = agent.sample(encoding, inputs, own_draws, with_value=critic is not None)
-        values = torch.zeros(len(rows))
-        if critic is not None and sample.value_features is not None:
-            values = critic(sample.value_features)
-        decided = {"log_probs": sample.log_prob, "values": values}
+        decided = actor.decide({**inputs, **{f"{DRAWN}{name}": values[rows] for name, values in drawn.items()}})
+        cache.add(decided.encoding)
+        sample = decided.sample
         outcome = env.step(_spread(sample.chunk, rows, env.num_envs))
         final_values = np.zeros(env.num_envs)
-        if critic is not None and len(outcome.truncated):
-            final_values[outcome.truncated] = value(outcome.final_inputs)
+        if actor.critic is not None and len(outcome.truncated):
+            final_values[outcome.truncated] = actor.value(outcome.final_inputs)
         told = {name: getattr(outcome, name) for name in ("rewards", "discounts", "dones")}
         read.append(seen)
         latent.append({name: _spread(part, rows, env.num_envs) for name, part in sample.latent.items()})
-        everyone = {name: _spread(part, rows, env.num_envs) for name, part in decided.items()}
+        judged = {"log_probs": sample.log_prob, "values": decided.values}
+        everyone = {name: _spread(part, rows, env.num_envs) for name, part in judged.items()}
         turns.append({**everyone, **told, "final_values": final_values, "active": active})
         successes += outcome.successes
     inputs_of, latent_of, others = (  # of T turns [N, ...]: [T, N, ...]
         {name: np.stack([one[name] for one in of]) for name in of[0]} for of in (read, latent, turns)
     )
-    return Rollout(inputs_of, latent_of, last_values=value(env.inputs), successes=successes, cache=cache, **others)
+    last_values = actor.value(env.inputs)
+    return Rollout(inputs_of, latent_of, last_values=last_values, successes=successes, cache=cache, **others)
 
 
 def _spread(rows_of: Tensor, rows: Ints, count: int) -> NDArray[Any]:

@@ -229,6 +229,10 @@ class Trainer(ABC):
         """What a start keeps in ``starts.jsonl`` besides the settings."""
         return {}
 
+    def settled(self) -> dict[str, Any]:
+        """What the settings left open, as the run keeps it from its first start on."""
+        return {}
+
     def close(self) -> None:  # noqa: B027  (most hold nothing)
         """Free what the trainer holds."""
 

@@ -14,7 +14,7 @@ from vlaser_gym.agents.vlaser import benchmark, flow
 from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, merge_lora, merged_state_dict
 from vlaser_gym.agents.vlaser.checkpoint import load_pretrained, save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.inference import MicroBatcher, act_micro_batched, bucketed_lengths, compile_layers
+from vlaser_gym.agents.vlaser.inference import PolicyEngine, bucketed_lengths, compile_layers
 from vlaser_gym.agents.vlaser.policy import VisionLanguage, VlaserPolicy
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -156,7 +156,7 @@ def test_padding_image_text_and_proprio_matter_as_they_should(policy: VlaserPoli
 def test_a_lane_acts_bit_equal_among_any_others(policy: VlaserPolicy, threads: int) -> None:
     torch.set_num_threads(threads)
     inputs = make_inputs(NANO, 11)
-    decide = MicroBatcher(policy)
+    decide = PolicyEngine(policy)
     alone = torch.cat([decide(*(tensor[i : i + 1] for tensor in inputs)) for i in range(11)])
     generator = torch.Generator().manual_seed(0)
     for count in (1, 3, 8, 11):
@@ -173,11 +173,11 @@ def test_buckets_keep_bit_equality_and_change_nothing_else(policy: VlaserPolicy)
     lengths = bucketed_lengths(bucketed.config, inputs[1])
     assert len(set(lengths.tolist())) > 2
     assert (lengths >= (inputs[1] != NANO.pad_id).sum(1)).all()
-    decide = MicroBatcher(bucketed)
+    decide = PolicyEngine(bucketed)
     together = decide(*inputs)
     alone = torch.cat([decide(*(tensor[i : i + 1] for tensor in inputs)) for i in range(6)])
     assert torch.equal(together, alone)
-    torch.testing.assert_close(together, act_micro_batched(policy, *inputs[:3], noise=inputs[3]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(together, PolicyEngine(policy)(*inputs), atol=1e-6, rtol=0)
 
 
 def test_mixed_prompts_equal_single_runs(policy: VlaserPolicy) -> None:
@@ -190,7 +190,7 @@ def test_mixed_prompts_equal_single_runs(policy: VlaserPolicy) -> None:
 
 def test_micro_batches_refuse_what_does_not_fit(policy: VlaserPolicy) -> None:
     pixels, ids, proprio, noise = make_inputs(NANO, 2)
-    decide = MicroBatcher(policy)
+    decide = PolicyEngine(policy)
     few, middle = ids.clone(), ids.clone()
     few[0, 5] = 7
     middle[1, 1] = NANO.pad_id
@@ -206,10 +206,9 @@ def test_micro_batches_refuse_what_does_not_fit(policy: VlaserPolicy) -> None:
         decide(pixels[..., :60], ids, proprio, noise)
     with pytest.raises(InvalidConfigError, match="noise should have shape"):
         decide(pixels, ids, proprio, noise[:, :3])
-    with pytest.raises(InvalidConfigError, match="needs the policy on a GPU"):
-        MicroBatcher(policy, compile=True)
-    with pytest.raises(InvalidConfigError, match="at least 1"):
-        MicroBatcher(policy, 0)
+    for wrong in ({"sizes": (0,)}, {"sizes": ()}, {"num_steps": 0}):
+        with pytest.raises(InvalidConfigError, match="at least 1"):
+            PolicyEngine(policy, **wrong)
 
 
 @pytest.mark.slow
@@ -489,7 +488,7 @@ def test_nano_decides_for_eight_in_fifty_milliseconds() -> None:
     start = time.perf_counter()
     policy = VlaserPolicy.initialise(NANO)
     assert time.perf_counter() - start < 0.5
-    decide, inputs = MicroBatcher(policy), make_inputs(NANO, 8)
+    decide, inputs = PolicyEngine(policy), make_inputs(NANO, 8)
     seconds = []
     for _ in range(60):
         start = time.perf_counter()

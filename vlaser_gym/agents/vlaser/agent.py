@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.batch_sizes import BATCH_SIZE, told_sizes
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
+from vlaser_gym.agents.vlaser.densities import Density
 from vlaser_gym.agents.vlaser.gripper import make_gripper
-from vlaser_gym.agents.vlaser.inference import MicroBatcher
+from vlaser_gym.agents.vlaser.inference import PolicyEngine
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
@@ -49,9 +51,10 @@ class VlaserAgent:
         processor: for the policy's robot.
         act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
-        micro_batch: rows of every forward pass.
-        compile: see :class:`~vlaser_gym.agents.vlaser.inference.MicroBatcher`.
+        micro_batch: rows of every forward pass; by default 8, which :meth:`set_batch_sizes` may change.
+        compile: see :class:`~vlaser_gym.agents.vlaser.inference.PolicyEngine`.
         source: where the weights are from, for :meth:`describe`.
+        density: of the flow, for subclasses that draw from it.
     """
 
     observes: tuple[str, ...] = ("image", "proprio", "instruction")
@@ -63,9 +66,10 @@ class VlaserAgent:
         *,
         act_steps: int | None = None,
         num_flow_steps: int | None = None,
-        micro_batch: int = 8,
+        micro_batch: int | None = None,
         compile: bool | None = None,
         source: str = "",
+        density: Density | None = None,
     ) -> None:
         self.policy, self.processor, self.source = policy, processor, source
         self.act_steps = policy.config.executed_steps if act_steps is None else act_steps
@@ -73,7 +77,9 @@ class VlaserAgent:
             raise InvalidConfigError(
                 f"act_steps is 1 to {policy.config.horizon} for this policy; got {self.act_steps}."
             )
-        self.decide = MicroBatcher(policy, micro_batch, num_flow_steps, compile=compile)
+        self._size_is_given = micro_batch is not None
+        sizes = (BATCH_SIZE if micro_batch is None else micro_batch,)
+        self.decide = PolicyEngine(policy, sizes, num_flow_steps, density=density, compile=compile)
         self.gripper = make_gripper(processor.robot)
         self._noise: dict[int, np.random.Generator] = {}
         self._decided: dict[int, dict[str, NDArray[Any]]] = {}
@@ -82,6 +88,16 @@ class VlaserAgent:
     def robot(self) -> str:
         """``"widowx"`` or ``"google_robot"``."""
         return self.processor.robot
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Rows of a forward pass; several where they adapt to how many lanes decide."""
+        return self.decide.sizes
+
+    def set_batch_sizes(self, sizes: Sequence[int]) -> None:
+        """Adapt the rows of a forward pass, unless ``micro_batch`` was given."""
+        if not self._size_is_given:
+            self.decide.sizes = sizes
 
     def reset(self, lanes: Lanes, addresses: Sequence[Address]) -> None:
         """Episodes begin: release the grippers and seed the noise.
@@ -160,7 +176,7 @@ class VlaserAgent:
             "num_flow_steps": self.decide.num_steps,
             "horizon": config.horizon,
             "act_steps": self.act_steps,
-            "micro_batch": self.decide.size,
+            "micro_batch": told_sizes(self.batch_sizes),
             "dtype": str(self.policy.dtype).removeprefix("torch."),
             "device": str(self.policy.device),
             "compile": self.decide.compile,
@@ -189,7 +205,7 @@ def load_agent(
     settings: Mapping[str, Any] | None = None,
     act_steps: int | None = None,
     num_flow_steps: int | None = None,
-    micro_batch: int = 8,
+    micro_batch: int | None = None,
     device: str | None = None,
     dtype: str = "float32",
     compile: bool | None = None,
@@ -211,7 +227,7 @@ def load_agent(
             ``time_max_period``.
         act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
-        micro_batch: rows of every forward pass.
+        micro_batch: rows of every forward pass; by default 8, and adapting where the agent is served.
         device: by default the GPU where there is one, but the CPU for small weights.
         dtype: of the weights, ``"float32"`` (as the published evaluation) or ``"bfloat16"``.
         compile: by default on a GPU only.

@@ -1,9 +1,10 @@
 """How fast a policy decides on a GPU: ``python -m vlaser_gym.agents.vlaser.benchmark [preset=vlaser_2b ...]``.
 
-Three ways of the same computation, random weights: ``plain`` (every flow step runs all tokens through both experts;
-image and text are embedded once), ``cached`` (the prefix is encoded once), ``compiled`` (that, with compiled layers and
-CUDA graphs). Keys: ``preset``, ``batches=[1,8,32,64]``, ``ways=[plain,cached,compiled]``, ``device``, ``dtype``,
-``repeats``.
+Ways of the same computation, random weights: ``plain`` (every flow step runs all tokens through both experts; image and
+text are embedded once), ``cached`` (the prefix is encoded once), ``recorded`` (that, replayed as a CUDA graph of its
+size), ``chains`` (recorded, drawn from a density with its likelihood, as rollouts do), ``compiled`` (recorded, with
+compiled layers). On a CPU nothing is recorded. Keys: ``preset``, ``batches=[1,8,32,64]``, ``ways=[plain,cached,...]``,
+``device``, ``dtype``, ``repeats``.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from torch import Tensor
 
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.inference import Inputs, MicroBatcher, to_device
+from vlaser_gym.agents.vlaser.densities import FlowSde
+from vlaser_gym.agents.vlaser.inference import Inputs, PolicyEngine, to_device
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
 
-WAYS = ("plain", "cached", "compiled")
+WAYS = ("plain", "cached", "recorded", "chains", "compiled")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def measure(
     """Time decisions with random weights.
 
     Raises:
-        InvalidConfigError: if the device is a GPU and there is none, or for ``compiled`` on a CPU.
+        InvalidConfigError: if the device is a GPU and there is none.
         UnknownNameError: for another way.
     """
     for way in ways:
@@ -111,10 +113,14 @@ def _time(policy: VlaserPolicy, batch: int, way: str, repeats: int) -> Timing:
         def run() -> Tensor:
             return decide_plainly(policy, inputs, steps).cpu()
     else:
-        batcher = MicroBatcher(policy, batch, steps, compile=way == "compiled")
+        density = FlowSde(steps).to(policy.device)
+        draws = density.draw(batch, policy.config.horizon, policy.config.action_dim, torch.Generator().manual_seed(0))
+        engine = PolicyEngine(
+            policy, (batch,), steps, density=density, compile=way == "compiled", record=way != "cached"
+        )
 
         def run() -> Tensor:
-            return batcher(*host)
+            return engine.chains(*host[:3], draws)["chain"] if way == "chains" else engine(*host)
 
     on_gpu = policy.device.type == "cuda"
     for _ in range(2):

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, choose_dtype, open_policy
-from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowField, FlowSde
-from vlaser_gym.agents.vlaser.inference import check_prompts, to_device
+from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowSde
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Inputs, Processor
 from vlaser_gym.errors import UnknownNameError
@@ -46,31 +45,15 @@ class ExploringAgent(VlaserAgent):
             micro_batch=micro_batch,
             compile=False,
             source=source,
+            density=density,
         )
         self.density = density
 
     def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, Tensor]:
         """See :meth:`VlaserAgent._choose`."""
-        check_prompts(self.policy.config, inputs.input_ids)
         draws = self._draws(lanes)
-        chains = []
-        for index in torch.split(torch.arange(len(lanes)), self.decide.size):
-            # One shape for all batches: a lane's actions do not depend on how many others there are.
-            full = torch.cat([index, index[:1].expand(self.decide.size - len(index))])
-            chains.append(self._sample(inputs, draws, full)[: len(index)].cpu())
-        chain = torch.cat(chains)
+        chain = self.decide.chains(*inputs, draws)["chain"]
         return {"noise": draws.noise, "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
-
-    @torch.inference_mode()
-    def _sample(self, inputs: Inputs, draws: Draws, rows: Tensor) -> Tensor:
-        """Chains of some rows."""
-        pixels, ids, proprio, noise = to_device(
-            (inputs.pixel_values[rows], inputs.input_ids[rows], inputs.proprio[rows], draws.noise[rows]),
-            self.policy.device,
-        )
-        prefix = self.policy.encode(pixels, ids, proprio)
-        mine = Draws(noise, draws.steps[rows].to(noise.device), draws.stochastic[rows].to(noise.device))
-        return self.density.sample(FlowField(self.policy, prefix), mine)[0]
 
     def _draws(self, lanes: Sequence[int] | Lanes) -> Draws:
         """Random numbers of the lanes' next decision."""

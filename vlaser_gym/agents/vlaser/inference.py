@@ -1,17 +1,18 @@
-"""Decisions for any number of lanes, in micro-batches of one fixed size.
-
-A matrix product's last bits depend on its shape. With one shape for all, a lane's actions do not depend on how many
-other lanes there are, nor on its place among them.
-"""
+"""Decisions and chains of a Vlaser policy for any number of lanes, by the inference engine."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vlaser_gym.agents.batch_sizes import BATCH_SIZE, checked_sizes
+from vlaser_gym.agents.inference import InferenceEngine, NamedRows
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowField
 from vlaser_gym.agents.vlaser.language import DecoderLayer
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.vision import VisionLayer
@@ -21,43 +22,57 @@ from vlaser_gym.errors import InvalidConfigError
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class MicroBatcher:
-    """Runs a policy on ``N`` rows as micro-batches that all have the same shape.
+class PolicyEngine:
+    """Runs a policy on ``N`` rows in batches of one size, or of few.
 
-    Rows are grouped by the bucket of their own prompt length (see ``VlaserConfig.length_bucket``), and each group is
-    filled up to a multiple of ``size`` with copies of its first row.
+    Rows are grouped by the bucket of their own prompt length (see ``VlaserConfig.length_bucket``).
 
-    Attributes:
+    Args:
         policy: the policy; its weights may change in place between calls.
-        size: rows of a micro-batch.
-        num_steps: flow steps of a decision.
-        compile: whether layers are compiled and whole decisions replayed as CUDA graphs; by default where the policy is
-            on a GPU. The first decision then takes minutes. Call :meth:`reset` after adapters were added, merged or
-            switched.
+        sizes: rows of a batch; several for serving, see :mod:`vlaser_gym.agents.inference`.
+        num_steps: flow steps of a decision; by default the policy's.
+        density: with it, :meth:`chains` draws from the flow; it has ``num_steps`` steps.
+        compile: compile the transformer layers; by default on a GPU only. The first decision of each size then takes
+            minutes. Call :meth:`reset` after adapters were added, merged or switched.
+        record: replay whole decisions as CUDA graphs; by default on a GPU. Flow steps, chain and likelihood are inside.
 
     Raises:
-        InvalidConfigError: for ``compile=True`` on a CPU.
+        InvalidConfigError: for sizes or flow steps below 1.
     """
 
     def __init__(
-        self, policy: VlaserPolicy, size: int = 8, num_steps: int | None = None, *, compile: bool | None = None
+        self,
+        policy: VlaserPolicy,
+        sizes: Sequence[int] = (BATCH_SIZE,),
+        num_steps: int | None = None,
+        *,
+        density: Density | None = None,
+        compile: bool | None = None,
+        record: bool | None = None,
     ) -> None:
-        on_gpu = policy.device.type == "cuda"
-        if compile and not on_gpu:
-            raise InvalidConfigError("compile=true needs the policy on a GPU; it is on the CPU. Leave compile out.")
-        if size < 1 or (num_steps is not None and num_steps < 1):
-            raise InvalidConfigError(f"Micro-batch and flow steps should be at least 1; got {size} and {num_steps}.")
-        self.policy = policy
-        self.size = size
+        if num_steps is not None and num_steps < 1:
+            raise InvalidConfigError(f"Flow steps should be at least 1; got {num_steps}.")
+        self.policy, self.density = policy, density
         self.num_steps = num_steps or policy.config.num_flow_steps
-        self.compile = on_gpu if compile is None else compile
-        self._graphs: dict[int, _Graph] = {}
+        self.compile = policy.device.type == "cuda" if compile is None else compile
+        self._deciding = InferenceEngine(self._decide, policy.device, sizes, record=record)
+        self._sampling = InferenceEngine(self._sample, policy.device, sizes, record=record)
         if self.compile:
             compile_layers(policy)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of a batch, ascending."""
+        return self._deciding.sizes
+
+    @sizes.setter
+    def sizes(self, sizes: Sequence[int]) -> None:
+        self._deciding.sizes = self._sampling.sizes = checked_sizes(sizes)
+
     def reset(self) -> None:
         """Forget recorded CUDA graphs."""
-        self._graphs.clear()
+        self._deciding.reset()
+        self._sampling.reset()
 
     def __call__(self, pixel_values: Any, input_ids: Any, proprio: Any, noise: Any, *, clamp: bool = True) -> Tensor:
         """Decide.
@@ -75,67 +90,48 @@ class MicroBatcher:
         Raises:
             InvalidConfigError: if a shape or a prompt does not fit the policy.
         """
-        config = self.policy.config
-        ids = torch.as_tensor(input_ids)
-        check_prompts(config, ids)
-        pixels, proprio, noise = (torch.as_tensor(rows) for rows in (pixel_values, proprio, noise))
-        actions = torch.empty(len(ids), config.horizon, config.action_dim)
-        lengths = bucketed_lengths(config, ids)
-        for length in sorted(set(lengths.tolist())):
-            for index in (lengths == length).nonzero().flatten().split(self.size):
-                full = torch.cat([index, index[:1].expand(self.size - len(index))])
-                batch = (pixels[full], ids[full, :length], proprio[full], noise[full].float())
-                actions[index] = self._decide(batch)[: len(index)].cpu()
+        rows = _rows(pixels=pixel_values, ids=input_ids, proprio=proprio, noise=noise)
+        rows["noise"] = rows["noise"].float()
+        actions = self._in_buckets(self._deciding, rows)["actions"]
         return actions.clamp(-1, 1) if clamp else actions
 
-    def _decide(self, batch: Inputs) -> Tensor:
-        inputs = to_device(batch, self.policy.device)
-        if not self.compile:
-            return self.policy.decide(*inputs, num_steps=self.num_steps, clamp=False)
-        length = inputs[1].shape[1]
-        if length not in self._graphs:
-            self._graphs[length] = _Graph(self.policy, inputs, self.num_steps)
-        return self._graphs[length](inputs)
+    def chains(self, pixel_values: Any, input_ids: Any, proprio: Any, draws: Draws) -> NamedRows:
+        """Draw from the density: ``chain`` ``[N, K + 1, H, A]``, not clamped, and ``log_prob`` ``[N]``, on the CPU.
+
+        Arguments and errors as when called.
+        """
+        return self._in_buckets(
+            self._sampling, _rows(pixels=pixel_values, ids=input_ids, proprio=proprio, **vars(draws))
+        )
+
+    def _in_buckets(self, engine: InferenceEngine[NamedRows], rows: NamedRows) -> NamedRows:
+        config, ids = self.policy.config, rows["ids"]
+        check_prompts(config, ids)
+        lengths = bucketed_lengths(config, ids)
+        groups = [(lengths == length).nonzero().flatten() for length in sorted(set(lengths.tolist()))]
+        parts = []
+        for index in groups:
+            mine = rows.map(lambda tensor, index=index: tensor[index])  # type: ignore[misc]
+            mine["ids"] = mine["ids"][:, : int(lengths[index[0]])]
+            parts.append(engine(mine).map(Tensor.cpu))
+        order = torch.cat(groups).argsort()
+        return NamedRows.cat(parts).map(lambda tensor: tensor[order])
+
+    def _decide(self, rows: NamedRows) -> NamedRows:
+        inputs = (rows[name] for name in ("pixels", "ids", "proprio", "noise"))
+        return NamedRows(actions=self.policy.decide(*inputs, num_steps=self.num_steps, clamp=False))
+
+    @torch.inference_mode()
+    def _sample(self, rows: NamedRows) -> NamedRows:
+        assert self.density is not None, "Chains need a density."
+        prefix = self.policy.encode(rows["pixels"], rows["ids"], rows["proprio"])
+        draws = Draws(**{field.name: rows[field.name] for field in dataclasses.fields(Draws)})
+        chain, log_prob = self.density.sample(FlowField(self.policy, prefix), draws)
+        return NamedRows(chain=chain, log_prob=log_prob)
 
 
-class _Graph:
-    """One recorded decision of fixed shape: a replay costs no kernel launches."""
-
-    def __init__(self, policy: VlaserPolicy, inputs: Inputs, num_steps: int) -> None:
-        pixels, ids, proprio, noise = inputs
-        self.inputs = (pixels.clone(), ids.clone(), proprio.clone(), noise.clone())
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # compiles, tunes and allocates outside the recording
-            for _ in range(3):
-                policy.decide(*self.inputs, num_steps=num_steps, clamp=False)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.output = policy.decide(*self.inputs, num_steps=num_steps, clamp=False)
-
-    def __call__(self, inputs: Inputs) -> Tensor:
-        for held, new in zip(self.inputs, inputs, strict=True):
-            held.copy_(new)
-        self.graph.replay()
-        return self.output.clone()
-
-
-def act_micro_batched(
-    policy: VlaserPolicy,
-    pixel_values: Any,
-    input_ids: Any,
-    proprio: Any,
-    *,
-    noise: Any,
-    micro_batch: int = 8,
-    num_steps: int | None = None,
-    clamp: bool = True,
-) -> Tensor:
-    """One call of a :class:`MicroBatcher` without compilation."""
-    return MicroBatcher(policy, micro_batch, num_steps, compile=False)(
-        pixel_values, input_ids, proprio, noise, clamp=clamp
-    )
+def _rows(**rows: Any) -> NamedRows:
+    return NamedRows({name: torch.as_tensor(values) for name, values in rows.items()})
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:
@@ -146,8 +142,8 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
 
 def compile_layers(policy: VlaserPolicy, backend: str = "inductor") -> None:
     """Compile the transformer layers in place: all layers of a kind share one compilation per shape."""
-    # Three shapes (image and text, proprioception, actions) for each length bucket are more than the default limit.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    # Three shapes (image and text, proprioception, actions) for each length bucket and size are more than the default.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 128)
     for module in policy.modules():
         if isinstance(module, VisionLayer | DecoderLayer):
             module.compile(backend=backend, fullgraph=True, dynamic=False)

@@ -9,6 +9,7 @@ OpenGVLab/Vlaser.
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -470,6 +471,12 @@ def _tokenizer_source(folder: Path, stored: Mapping[str, str]) -> str | Path:
 
 def normalize_pixels(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 ``[N, S, S, 3]`` RGB -> float32 ``[N, 3, S, S]``, ImageNet-normalised, on the same device."""
-    mean = torch.tensor(IMAGE_MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(IMAGE_STD, device=pixels.device).view(3, 1, 1)
+    mean, std = _per_channel(IMAGE_MEAN, pixels.device), _per_channel(IMAGE_STD, pixels.device)
     return (pixels.permute(0, 3, 1, 2).float() * (1 / 255) - mean) / std
+
+
+@functools.cache
+def _per_channel(numbers: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """``[3, 1, 1]``, brought to a device once: nothing may be copied there while a CUDA graph is recorded."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, device=device).view(3, 1, 1)

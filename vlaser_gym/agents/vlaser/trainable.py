@@ -71,6 +71,7 @@ class TrainableVlaser(TrainableAgent):
 
     parts = PARTS
     latent_names = ("chain", "stochastic")
+    recordable = True
 
     def __init__(
         self,
