@@ -282,6 +282,13 @@ class OnPolicyTrainer(Trainer):
         self.critic_optimizer.load_state_dict(state["optimizers"][1])
         self.done, self.timesteps, self.updates = state["iteration"], state["timesteps"], state["updates"]
         self.position = self.timesteps * self.group.size
+        # Runs of before, which kept none, decided for as many environments as there are.
+        self.rollout_batch = state.get("rollout_batch", self.rollout_batch)
+        if self.settings.rollout_batch not in (None, self.rollout_batch):
+            raise InvalidConfigError(
+                f"{self.path} decides in batches of {self.rollout_batch}: continue it with "
+                f"algo.rollout_batch={self.rollout_batch} or null, not {self.settings.rollout_batch}."
+            )
         environments = unpack(state["lanes"][self.group.rank])
         self.successes.extend(environments.pop("successes"))
         self.continue_episodes(environments)
@@ -299,13 +306,6 @@ class OnPolicyTrainer(Trainer):
             raise InvalidConfigError(
                 f"{self.path} was trained in {count} environments, whose episodes go on: continue it with "
                 f"num_envs={count}, not {self.env.num_envs}."
-            )
-        # Runs of before decided for all environments at once.
-        self.rollout_batch = state.get("rollout_batch", count)
-        if self.settings.rollout_batch not in (None, self.rollout_batch):
-            raise InvalidConfigError(
-                f"{self.path} decides in batches of {self.rollout_batch}: continue it with "
-                f"algo.rollout_batch={self.rollout_batch} or null, not {self.settings.rollout_batch}."
             )
         self.env.set_state(environments)
 
