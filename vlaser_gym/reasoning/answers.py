@@ -56,7 +56,7 @@ def read_points(answer: str, width: int, height: int) -> list[Place]:
     if tagged := _TAGGED.findall(spoken(answer)):
         pairs = [(float(x) / 100, float(y) / 100) for x, y in tagged]
     else:
-        pairs = _shares(_POINT.findall(text))
+        pairs = [(x, y) for x, y in _shares(_POINT.findall(text))]
     if not pairs and (box := read_box(answer, 1, 1)) is not None:
         pairs = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)]
     return [(x * width, y * height) for x, y in pairs if 0 <= x <= 1 and 0 <= y <= 1]

@@ -226,4 +226,3 @@ def _finish(path: Path, settings: ReasonSettings, run: AnswerRun, scored: Sequen
         answers = read_answers(path)
         page = wrong_page(Path(settings.data), scored, {key: line["answer"] for key, line in answers.items()}, settings)
         write_whole(path / PAGE_FILE, page.encode())
-

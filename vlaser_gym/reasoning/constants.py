@@ -110,4 +110,3 @@ _FITS: dict[str, Callable[[Sequence[Question]], str]] = {
     "number": _fit_number,
     "trace": _fit_trace,
 }
-

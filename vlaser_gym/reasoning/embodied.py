@@ -107,7 +107,7 @@ KINDS = (
             "The robot was told: {instruction}. Has it been done? Answer {options}.",
             "Task: {instruction}. Is it complete, {options}?",
             "Has the robot finished this: {instruction}? {options}?",
-            lettered=("Has the task \"{instruction}\" been done?",),
+            lettered=('Has the task "{instruction}" been done?',),
         ),
         each(_done),
     ),
@@ -117,7 +117,7 @@ KINDS = (
         "choice",
         worded(
             "The robot was told: {instruction}. Which picture was taken later, {options}?",
-            "Two frames of the task \"{instruction}\": is {options} the later one?",
+            'Two frames of the task "{instruction}": is {options} the later one?',
             "While the robot does this: {instruction}, which frame comes second in time, {options}?",
             lettered=("Task: {instruction}. Which of the two pictures is the later one?",),
         ),
@@ -130,8 +130,8 @@ KINDS = (
         worded(
             "Begin and end of an attempt at: {instruction}. What happened: {options}?",
             "The robot was told: {instruction}. These are the first and the last frame. How did it end: {options}?",
-            "Judge this attempt at \"{instruction}\" by its first and last picture: {options}?",
-            lettered=("First and last picture of the task \"{instruction}\". Did it fail, and how?",),
+            'Judge this attempt at "{instruction}" by its first and last picture: {options}?',
+            lettered=('First and last picture of the task "{instruction}". Did it fail, and how?',),
         ),
         _ending,
     ),

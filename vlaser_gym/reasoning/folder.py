@@ -75,9 +75,10 @@ class Question:
     def conversation(self) -> dict[str, Any]:
         """The line that InternVL's fine-tuning reads."""
         several = len(self.images) > 1
-        size = dict(zip(("width", "height"), self.sizes[0], strict=True))
+        names = ("width", "height")
+        size: dict[str, Any] = dict(zip(names, self.sizes[0], strict=True))
         if several:
-            size = {f"{name}_list": [one[i] for one in self.sizes] for i, name in enumerate(("width", "height"))}
+            size = {f"{name}_list": [one[i] for one in self.sizes] for i, name in enumerate(names)}
         return {
             "id": self.id,
             "image": self.images if several else self.images[0],

@@ -29,7 +29,15 @@ from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
-from vlaser_gym.evaluation.files import append_line, drop_cut_line, held, line_of, read_lines, storage_errors, write_whole
+from vlaser_gym.evaluation.files import (
+    append_line,
+    drop_cut_line,
+    held,
+    line_of,
+    read_lines,
+    storage_errors,
+    write_whole,
+)
 from vlaser_gym.evaluation.store import Record, read_records, read_states
 from vlaser_gym.reasoning.card import data_card
 from vlaser_gym.reasoning.catalogue import chosen_kinds
@@ -162,7 +170,9 @@ def _own_episodes(settings: QuestionsSettings, plan: Sequence[tuple[str, Address
     """Run what is missing of the planned episodes, a run for each robot and agent."""
     for robot in by_robot([get_task(address.task) for _, address in plan]):
         for agent, keys in AGENTS.items():
-            mine = [a for who, a in plan if who == agent and get_setup(get_task(a.task).robot_setup).robot.name == robot]
+            mine = [
+                a for who, a in plan if who == agent and get_setup(get_task(a.task).robot_setup).robot.name == robot
+            ]
             if mine:
                 yield from _run(settings, f"{robot}-{agent}", keys, mine, say)
 

@@ -211,9 +211,7 @@ def _inside(trace: list[list[float]], width: int, height: int) -> list[list[floa
     return trace if all(0 <= x < width and 0 <= y < height for x, y in trace) else []
 
 
-def _places(
-    episode: Episode, step: int, masks: Mapping[str, Mask], rng: np.random.Generator
-) -> dict[str, SeenThing]:
+def _places(episode: Episode, step: int, masks: Mapping[str, Mask], rng: np.random.Generator) -> dict[str, SeenThing]:
     names = list(episode.things)
     world = np.array([episode.centres[name][step] for name in names])
     qpos, base = (np.repeat(array[step : step + 1], len(names), axis=0) for array in (episode.qpos, episode.base))

@@ -89,7 +89,7 @@ KINDS = (
         worded(
             "The robot shall {instruction}. Mark the next {count} places of the gripper in the picture, in order.",
             "Task: {instruction}. Where does the gripper go? Answer with {count} points in order.",
-            "Draw the gripper's path for \"{instruction}\" as {count} points.",
+            'Draw the gripper\'s path for "{instruction}" as {count} points.',
             "To {instruction}, which {count} points of the picture does the gripper pass next?",
         ),
         each(_trace),

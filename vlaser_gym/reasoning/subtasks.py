@@ -76,12 +76,10 @@ def _with_object(episode: Episode, step: int, held: bool, first: int) -> int | N
 def _is_over_goal(episode: Episode, step: int) -> bool:
     source = episode.centres[episode.source][step, :2]
     if not episode.drawer:
-        goal = episode.target and episode.centres[episode.target][step, :2]
-        near = episode.flag("near_tgt_obj", step)
-        return near or bool(len(goal) and np.linalg.norm(source - goal) < OVER)
+        if not episode.target or episode.flag("near_tgt_obj", step):
+            return bool(episode.target)
+        return bool(np.linalg.norm(source - episode.centres[episode.target][step, :2]) < OVER)
     handle = episode.centres[f"handle of the {episode.drawer} drawer"][step, :2]
     # Between the drawer's front and the cabinet's, across the middle of the drawer.
     behind = handle[0] - source[0]
     return bool(0.03 < behind < episode.openings(step)[episode.drawer] and abs(source[1] - handle[1]) < 0.15)
-
-
