@@ -157,9 +157,9 @@ def _pointing(request: str) -> str:
 def read_plain(folder: Path) -> Iterator[Item]:
     """``questions.jsonl``, a JSON object a line, paths relative to the folder.
 
-    Always ``question`` and ``image`` (or ``images``); and one of ``mask`` (a picture, white inside), ``points`` (pixels,
-    with an optional ``radius``), ``box`` (pixels), ``options`` with ``answer`` (an option or its letter), ``value`` (with
-    an optional ``unit``). ``kind`` is optional.
+    Always ``question`` and ``image`` (or ``images``); and one of ``mask`` (a picture, white inside), ``points``
+    (pixels, with an optional ``radius``), ``box`` (pixels), ``options`` with ``answer`` (an option or its letter),
+    ``value`` (with an optional ``unit``). ``kind`` is optional.
     """
     for line in _lines(folder / "questions.jsonl"):
         images: list[Path | bytes] = [folder / name for name in line.get("images") or [line["image"]]]
@@ -231,7 +231,7 @@ def _in_category(folder: Path, category: str, name: str) -> Path:
 
 
 def read_pixmo_points(folder: Path) -> Iterator[Item]:
-    """``questions.jsonl`` with ``image`` (a file below the folder), ``label`` and ``points`` (``x`` and ``y`` in percent).
+    """``questions.jsonl`` with ``image`` (below the folder), ``label`` and ``points`` (``x`` and ``y`` in percent).
 
     The release names pictures by address: they are to be fetched first.
     """

@@ -13,8 +13,8 @@ from vlaser_gym.settings.commands import QuestionsSettings
 _HEAD = """# Questions from scenes
 
 Pictures of simulated scenes and questions whose answers the simulator knows, made by `python -m vlaser_gym.questions`.
-{count} questions, {pictures} pictures of {layouts} layouts (task and layout). Nothing here was labelled by a person or a
-model.
+{count} questions, {pictures} pictures of {layouts} layouts (task and layout). Nothing here was labelled by a person or
+by a model.
 
 - `SPLIT.jsonl`: conversations in InternVL's fine-tuning format; `meta.json` names them all. Places are integers from 0
   to 1000.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def _done(moment: Moment) -> Iterator[Candidate]:
 
 
 def _later(moments: Sequence[Moment]) -> Iterator[Candidate]:
-    for earlier, later in zip(moments, moments[1:], strict=False):
+    for earlier, later in pairwise(moments):
         ways = [np.linalg.norm(np.subtract(later.things[n].world, earlier.things[n].world)) for n in later.things]
         if later.step - earlier.step >= LEAST_STEPS and max(ways) > LEAST_WAY:
             told = {"instruction": later.instruction}

@@ -168,11 +168,11 @@ def _check_names(settings: QuestionsSettings, tasks: Sequence[Task]) -> None:
 
 def _own_episodes(settings: QuestionsSettings, plan: Sequence[tuple[str, Address]], say: Say) -> Iterator[Shown]:
     """Run what is missing of the planned episodes, a run for each robot and agent."""
-    for robot in by_robot([get_task(address.task) for _, address in plan]):
+    by_name = by_robot([get_task(address.task) for _, address in plan])
+    for robot, tasks in by_name.items():
+        names = {task.name for task in tasks}
         for agent, keys in AGENTS.items():
-            mine = [
-                a for who, a in plan if who == agent and get_setup(get_task(a.task).robot_setup).robot.name == robot
-            ]
+            mine = [address for who, address in plan if who == agent and address.task in names]
             if mine:
                 yield from _run(settings, f"{robot}-{agent}", keys, mine, say)
 

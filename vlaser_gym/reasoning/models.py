@@ -150,8 +150,8 @@ class ServerModel:
             raise RemoteError(f"{self._url}{path} refused with {error.code}: {said}") from error
         except (OSError, ValueError) as error:
             raise RemoteError(
-                f"{self._url}{path} should be a server that speaks the OpenAI chat API; calling it gave: {error}. Start "
-                "it, or give another url=; answers that are stored stay."
+                f"{self._url}{path} should be a server that speaks the OpenAI chat API; calling it gave: {error}. "
+                "Start it, or give another url=; answers that are stored stay."
             ) from error
         return found
 

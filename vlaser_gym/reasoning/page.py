@@ -25,8 +25,8 @@ _PAGE = """<!doctype html>
 figure {{ display: inline-block; width: 30em; margin: 0 1em 2em 0; vertical-align: top; }}
 img {{ max-width: 100%; }} b {{ font-weight: 600; }}</style></head>
 <body><h1>Wrong answers of {who}</h1>
-<p>{wrong} of {total} answers score less than one half; {shown} of them are shown, kinds in turn. Points and boxes of the
-answer are coloured; what is right is outlined in white.</p>
+<p>{wrong} of {total} answers score less than one half; {shown} of them are shown, kinds in turn. Points and boxes of
+the answer are coloured; what is right is outlined in white.</p>
 {figures}
 </body></html>
 """

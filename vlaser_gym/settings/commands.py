@@ -415,9 +415,7 @@ class ReasonSettings(Settings):
     max_tiles: int | None = option(
         None, "Tiles that a picture is cut into at most; null: the checkpoint's own limit.", least=1
     )
-    max_new_tokens: int = option(
-        256, "Length of an answer at most (tokens); longer ones are cut and read as cut.", least=1
-    )
+    max_new_tokens: int = option(256, "Length of an answer at most (tokens); longer ones are cut.", least=1)
     system: str | None = option(None, "System message. null: the one that the models were trained with.")
     timeout: float = option(120.0, "Seconds that a server may take for an answer.", above=0)
     pictures: int = option(24, "Wrong answers drawn onto their pictures on the page wrong.html.", least=0)

@@ -19,8 +19,8 @@ class Projector:
     Example:
         >>> from vlaser_gym.envs.robots import get_setup
         >>> setup = get_setup("widowx")
-        >>> seen = Projector(setup).seen(np.array([setup.qpos]), np.array([setup.base_pose]), np.array([[-0.15, 0, 0.9]]))
-        >>> seen.shape
+        >>> qpos, base = np.array([setup.qpos]), np.array([setup.base_pose])
+        >>> Projector(setup).seen(qpos, base, np.array([[-0.15, 0, 0.9]])).shape
         (1, 3)
     """
 
