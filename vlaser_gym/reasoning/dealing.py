@@ -2,7 +2,7 @@
 
 Choices are dealt in rounds. A round holds one candidate of every option of what it is about, and all of it gets one
 wording: within kind, wording and object every option is right equally often, whatever the scenes make frequent.
-Options that are too rare are left out where that gives more questions. Rounds alternate the order in which two things
+Options that are too rare are left out where they would cost too many questions. Rounds alternate the order in which two things
 are named, and the letters of right options go round.
 """
 
@@ -127,12 +127,16 @@ def _rounds(
 
 
 def _options(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """The options that give most questions when each is right equally often; none if fewer than two do."""
+    """The options that are asked about: many of them, and many questions when each is right equally often.
+
+    Of the ``k`` most frequent options, ``k`` times the least frequent one's count is the number of questions; what is
+    weighed is that number times ``k``. None if there are fewer than two.
+    """
     ranked = sorted(counts, key=lambda option: (-counts[option], option))
-    sizes = {k: k * counts[ranked[k - 1]] for k in range(2, len(ranked) + 1)}
-    if not sizes:
+    weights = {k: k * k * counts[ranked[k - 1]] for k in range(2, len(ranked) + 1)}
+    if not weights:
         return ()
-    best = max(sizes, key=lambda k: (sizes[k], k))
+    best = max(weights, key=lambda k: (weights[k], k))
     return tuple(sorted(ranked[:best]))
 
 

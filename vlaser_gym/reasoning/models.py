@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.vlaser.vlm import SYSTEM_MESSAGE, Reply, Request, Vlm
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
+from vlaser_gym.reasoning.folder import picture_lines
 from vlaser_gym.settings.commands import ReasonSettings
 
 
@@ -163,7 +164,8 @@ def _content(request: Request) -> list[dict[str, Any]]:
         if len(request.images) > 1:
             parts.append({"type": "text", "text": f"Image-{number}:"})
         parts.append({"type": "image_url", "image_url": {"url": _data_url(image)}})
-    return [*parts, {"type": "text", "text": request.question}]
+    text = request.question.removeprefix(picture_lines(len(request.images))) if request.images else request.question
+    return [*parts, {"type": "text", "text": text}]
 
 
 def _data_url(image: NDArray[np.uint8]) -> str:
