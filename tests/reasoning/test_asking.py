@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -216,7 +216,7 @@ class TestWrongInput:
 
 
 class _Server(BaseHTTPRequestHandler):
-    seen: list[dict[str, Any]] = []
+    seen: ClassVar[list[dict[str, Any]]] = []
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -228,10 +228,10 @@ class _Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.answer({"object": "list", "data": [{"id": "seer", "object": "model"}]})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.seen.append(asked)
         if asked["model"] != "seer":
@@ -275,7 +275,7 @@ class TestServer:
 
     def test_it_refuses(self, data: Path, tmp_path: Path, server: str) -> None:
         run = settings(data, tmp_path / "run", checkpoint=None, url=server, model="other")
-        with pytest.raises(RemoteError, match="404.*no such model"):
+        with pytest.raises(RemoteError, match=r"404.*no such model"):
             ask_all(run, make_answerer(run))
 
 

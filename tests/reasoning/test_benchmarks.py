@@ -208,7 +208,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="benchmark format"):
         convert("where3place", tmp_path, tmp_path / "out")
     for name in READERS:
-        with pytest.raises(MissingAssetError, match="docs/reasoning.md"):
+        with pytest.raises(MissingAssetError, match=r"docs/reasoning\.md"):
             convert(name, tmp_path / "nothing", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()

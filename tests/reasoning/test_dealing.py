@@ -47,8 +47,8 @@ def test_no_option_is_right_more_often_than_the_others(mirror: dict[str, str] | 
         key = one.wording, one.candidate.about
         groups[key][one.candidate.answer] += 1
         places[key][one.options.index(one.candidate.answer)] += 1
-    for key in groups:
-        assert set(groups[key].values()) == {groups[key].total() // 2}
+    for key, group in groups.items():
+        assert set(group.values()) == {group.total() // 2}
         assert set(places[key].values()) == {places[key].total() // 2}, "letters and mentions are balanced as well"
 
 

@@ -2,8 +2,8 @@
 
 Choices are dealt in rounds. A round holds one candidate of every option of what it is about, and all of it gets one
 wording: within kind, wording and object every option is right equally often, whatever the scenes make frequent.
-Options that are too rare are left out where they would cost too many questions. Rounds alternate the order in which two things
-are named, and the letters of right options go round.
+Options that are too rare are left out where they would cost too many questions. Rounds alternate the order in which two
+things are named, and the letters of right options go round.
 """
 
 from __future__ import annotations
