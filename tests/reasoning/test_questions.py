@@ -31,9 +31,9 @@ pytestmark = pytest.mark.slow
 
 TASKS = (
     "widowx_stack_cube,widowx_put_eggplant_in_basket,google_robot_move_near_v0,google_robot_open_drawer,"
-    "google_robot_pick_coke_can"
+    "google_robot_close_drawer,google_robot_pick_coke_can"
 )
-SETTINGS = [f"task=[{TASKS}]", "count=900", "layouts=45", "per_picture=5", "processes=1", "seed=3"]
+SETTINGS = [f"task=[{TASKS}]", "count=900", "layouts=54", "per_picture=4", "processes=1", "seed=3"]
 TCP = {"widowx": "link:ee_gripper_link", "google_robot": "link:link_gripper_tcp"}
 MODELS = {
     "green block": "baked_green_cube_3cm",

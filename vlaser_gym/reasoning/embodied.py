@@ -37,8 +37,9 @@ def _open_drawer(moment: Moment) -> Iterator[Candidate]:
 def _drawer_way(moment: Moment) -> Iterator[Candidate]:
     for drawer, opening in moment.openings.items():
         if opening >= OPEN and moment.things[handle_name(drawer)].is_seen:
-            truth = {"value": round(100 * opening, 2), "unit": "cm"}
-            yield Candidate(f"{drawer} drawer", "", (moment,), {"a": drawer}, truth, f"{round(100 * opening)} cm")
+            centimetres = round(100 * opening, 2)
+            truth = {"value": centimetres, "unit": "cm"}
+            yield Candidate(f"{drawer} drawer", "", (moment,), {"a": drawer}, truth, f"{round(centimetres)} cm")
 
 
 def _done(moment: Moment) -> Iterator[Candidate]:

@@ -18,7 +18,7 @@ from vlaser_gym.reasoning.things import GRIPPER
 LEAST_SHARE, LEAST_METRES = 0.05, 0.03
 #: Heights are the same within this, m.
 SAME_HEIGHT = 0.02
-#: Openings of the gripper (shares) and distances (m) that are asked about are rounded to these.
+#: How the names of cans end.
 _CANS = " can"
 
 Compare = Callable[[Moment, str, str], float]
@@ -73,12 +73,13 @@ def _nearer(moment: Moment) -> Iterator[Candidate]:
 
 
 def _distances(moment: Moment) -> Iterator[Candidate]:
+    """Of things that are not at the same place: there is no relative error of nothing."""
     for a, b in _pairs(moment):
-        centimetres = 100 * _distance(moment, a, b)
-        fixed = not (moment.things[a].moves or moment.things[b].moves)
-        truth = {"value": round(centimetres, 2), "unit": "cm"}
-        words = {"a": a, "b": b}
-        yield Candidate(f"{a} | {b}", "", (moment,), words, truth, f"{round(centimetres)} cm", fixed=fixed)
+        centimetres = round(100 * _distance(moment, a, b), 2)
+        if centimetres >= 100 * LEAST_METRES:
+            fixed = not (moment.things[a].moves or moment.things[b].moves)
+            truth, words = {"value": centimetres, "unit": "cm"}, {"a": a, "b": b}
+            yield Candidate(f"{a} | {b}", "", (moment,), words, truth, f"{round(centimetres)} cm", fixed=fixed)
 
 
 def _highest(moment: Moment) -> Iterator[Candidate]:
@@ -114,8 +115,8 @@ def _how_many(moment: Moment) -> Iterator[Candidate]:
 
 def _openness(moment: Moment) -> Iterator[Candidate]:
     if moment.things[GRIPPER].is_seen:
-        percent = 100 * min(moment.openness, 1.0)
-        truth = {"value": round(percent, 2), "unit": "percent"}
+        percent = round(100 * min(moment.openness, 1.0), 2)
+        truth = {"value": percent, "unit": "percent"}
         yield Candidate(moment.robot, "", (moment,), {}, truth, f"{round(percent)} percent")
 
 
