@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.reasoning.catalogue import KINDS, chosen_kinds
 from vlaser_gym.reasoning.kinds import either
-from vlaser_gym.reasoning.making import plan_addresses, split_of
+from vlaser_gym.reasoning.making import make_questions, plan_addresses, split_of
 from vlaser_gym.reasoning.moments import Moment, SeenThing, choose_steps
 from vlaser_gym.settings.commands import QuestionsSettings
 
@@ -127,8 +129,6 @@ def test_wordings_take_the_words_of_their_candidates() -> None:
 
 
 def test_steps_begin_and_end_the_episode() -> None:
-    import numpy as np
-
     steps = choose_steps(40, 6, np.random.default_rng(0))
     assert steps[0] == 0
     assert steps[-1] == 40
@@ -171,6 +171,13 @@ class TestSplits:
         assert plan == [address for _, address in plan_addresses(settings)]
         agents = [agent for agent, _ in plan_addresses(settings)]
         assert 0.2 < agents.count("faulty") / len(agents) < 0.35
+
+
+def test_a_run_that_is_none_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    settings = QuestionsSettings(output=str(tmp_path / "q"), count=20, runs=str(tmp_path / "nothing"))
+    with pytest.raises(StorageError, match="no run directory"):
+        make_questions(settings)
+    assert not (tmp_path / "q").exists()
 
 
 def test_kinds_by_name() -> None:

@@ -79,14 +79,15 @@ def make_questions(settings: QuestionsSettings, say: Say = lambda text: None) ->
         How many questions each split has.
 
     Raises:
-        GymError: for whatever is wrong with the settings; then nothing is left behind.
+        GymError: for whatever is wrong; settings and stored runs are looked at before anything is written.
     """
     kinds = chosen_kinds(_names(settings.kinds))
     plan = plan_addresses(settings)
+    stored = list(_stored_episodes(_names(settings.runs)))
     folder = Path(settings.output)
     with held(folder, "another output="), storage_errors(f"Cannot write {folder}", "choose another output="):
         _begin(folder, settings)
-        shown = [*_own_episodes(settings, plan, say), *_stored_episodes(_names(settings.runs))]
+        shown = [*_own_episodes(settings, plan, say), *stored]
         moments = take_pictures(settings, shown, say)
         return _write(settings, kinds, moments, say)
 
@@ -203,10 +204,12 @@ def _stored_episodes(runs: Sequence[str]) -> Iterator[Shown]:
     Raises:
         StorageError: if a folder is no run.
     """
-    for run in runs:
+    for number, run in enumerate(runs):
+        # Two runs may have one name and hold the same addresses.
+        name = f"{Path(run).name}-{number}"
         for record in read_records(run):
             if record["states"] is not None:
-                yield Shown(Path(run).name, Path(run), record)
+                yield Shown(name, Path(run), record)
 
 
 def take_pictures(settings: QuestionsSettings, shown: Sequence[Shown], say: Say) -> list[Moment]:
