@@ -16,7 +16,7 @@ FLOORS = (
     ("wrappers",),
     ("agents",),
     ("evaluation",),
-    ("training",),
+    ("training", "reasoning"),
     ("commands",),
     ("face",),
 )

@@ -123,9 +123,11 @@ def test_settings_work_without_arguments(name: str) -> None:
     cls = EVERY[name]
     needed = {key: "x" for key, value in defaults_of(cls).items() if value is REQUIRED}
     assert (name, set(needed)) in [
-        *((other, set()) for other in EVERY if other not in ("ask", "render", "convert")),
+        *((other, set()) for other in EVERY if other not in ("ask", "render", "convert", "questions", "reason")),
         ("ask", {"question"}),
         ("render", {"run"}),
+        ("questions", {"output"}),
+        ("reason", {"data"}),
         ("convert", {"source", "target"}),
     ]
     made = cls(**needed)

@@ -31,6 +31,8 @@ from vlaser_gym.evaluation.power import PlanRow, plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.reasoning.asking import is_answer_run
+from vlaser_gym.reasoning.comparison import AnswerComparison, compare_answers
 from vlaser_gym.settings.commands import CompareSettings
 
 #: The command's questions, and the settings that each of them reads.
@@ -47,6 +49,9 @@ def main(config: DictConfig) -> None:
     if settings.plan is not None:
         _print_plan(settings)
         return
+    if any(is_answer_run(folder) for folder in settings.runs):
+        _compare_answers(settings)
+        return
     runs = load_runs(settings.runs)
     if settings.real is not None:
         _print_ranking(runs, settings)
@@ -54,6 +59,44 @@ def main(config: DictConfig) -> None:
     comparison = compare_runs(runs, settings.count, settings.level)
     print_comparison(comparison)
     write_files(runs, comparison, settings)
+
+
+def _compare_answers(settings: CompareSettings) -> None:
+    """Two runs of ``reason``, question by question."""
+    if len(settings.runs) != 2 or not all(is_answer_run(folder) for folder in settings.runs):
+        raise InvalidConfigError(
+            f"Answers are compared with answers: give two runs, both of reason; got {', '.join(settings.runs)}."
+        )
+    for key in ("real", "report"):
+        if getattr(settings, key) is not None:
+            raise InvalidConfigError(f"{key}= is not read when runs of reason are compared; leave it out.")
+    found = compare_answers(settings.runs[0], settings.runs[1], settings.level)
+    print_answers(found, settings.level)
+    if settings.json is not None:
+        write_output("json", settings.json, (json.dumps(found.as_dict(), indent=2) + "\n").encode())
+        print(f"JSON: {settings.json}")
+
+
+def print_answers(found: AnswerComparison, level: float, console: Console | None = None) -> None:
+    """A table of differences by kind of question, and a verdict."""
+    console = console or make_console()
+    print(f"\nA = {found.a}   B = {found.b}   scores in %, {100 * level:g} % intervals, the same questions")
+    if any(found.unpaired):
+        print(f"Left out: {found.unpaired[0]} questions that only A answered, {found.unpaired[1]} that only B did.")
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("kind", "n", "layouts", "A", "B", "B - A", "p", "p (Holm)"):
+        table.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
+    for row in (*found.kinds, found.overall):
+        low, high = (100 * limit for limit in row.interval)
+        difference = f"{100 * row.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+        cells = [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", difference, p_text(row.p), p_text(row.p_holm)]
+        table.add_row("mean over kinds" if row.kind == "all" else row.kind, str(row.n), str(row.layouts), *cells)
+    console.print(table)
+    overall = found.overall
+    if overall.p <= 1 - level:
+        print(f"B is {'better' if overall.difference > 0 else 'worse'} than A (p {_relation(overall.p)}).")
+    else:
+        print(f"These questions do not show which is better (p {_relation(overall.p)}).")
 
 
 def write_files(

@@ -359,6 +359,79 @@ class AskSettings(Settings):
 
 
 @dataclass
+class QuestionsSettings(Settings):
+    """Make questions from scenes, whose answers the simulator knows, in InternVL's fine-tuning format
+    (docs/reasoning.md).
+    """
+
+    output: str = option(REQUIRED, "Folder of the questions. One of the same settings that is unfinished is continued.")
+    task: Any = option("widowx,google_robot", f"{_TASKS}, of any robots.")
+    count: int = option(20_000, "Questions in all splits together.", least=1)
+    layouts: int | None = option(None, "Layouts that are shown; null: one for 20 questions.", least=1)
+    per_picture: float = option(4.0, "Questions per picture, on average.", above=0)
+    runs: Any = option(
+        None, "Stored runs (runs=a,b) whose episodes are shown too, beside those of an expert and of one that errs."
+    )
+    look: Any = option("builtin", "Look of the pictures, or several (look=builtin,original), which take turns.")
+    variants: Any = option("all", "Variants of the tasks' scenes: all, default, or names; a task shows those it has.")
+    kinds: Any = option(
+        None, "Kinds of questions, or families: grounding, spatial, embodied, planning. null: all kinds."
+    )
+    test_share: float = option(
+        0.2,
+        "Share of the questions and layouts that are for tests (grid layouts), all test splits together; training has "
+        "region layouts.",
+        least=0,
+        below=1,
+    )
+    held_out_wordings: int = option(1, "Wordings of each kind that only the split ood_wording has.", least=0, most=2)
+    held_out_robots: Any = option(None, "Robots that only the split ood_robot has.")
+    held_out_looks: Any = option(None, "Looks, or variants, that only the split ood_look has.")
+    held_out_objects: Any = option(None, "Things (their names in instructions) that only the split ood_object shows.")
+    seed: int = option(0, "Seed; the same settings and seed give the same files on one machine.")
+    processes: int | None = option(None, "Processes that render; null: one per core.", least=1)
+    num_envs: int = option(16, f"{_AT_ONCE}.", least=1)
+    assets: str | None = option(None, "Directory of the asset pack, for look=original; null: the user's cache.")
+
+
+@dataclass
+class ReasonSettings(Settings):
+    """Score answers to questions: of a vision-language checkpoint or of a server, beside the best constant answer and
+    the same model without pictures (docs/reasoning.md).
+    """
+
+    data: str = option(REQUIRED, "Folder of questions, or with convert= of a public benchmark.")
+    checkpoint: str | None = option(
+        None,
+        "Vision-language model: a folder or a name on the Hugging Face hub, in OpenGVLab's layout or in transformers' "
+        "own (InternVLForConditionalGeneration).",
+    )
+    url: str | None = option(
+        None, "Instead: a server that speaks the OpenAI chat API, such as http://127.0.0.1:8000/v1."
+    )
+    model: str | None = option(None, "Name of the model at url=; null: the first one that the server lists.")
+    convert: str | None = option(
+        None, "Format of data=, if it is a public benchmark: it is converted into output= and nothing is asked."
+    )
+    output: str | None = option(None, "Folder that a converted benchmark is written to.")
+    split: Any = option("test", "Splits that are asked, such as split=test,ood_wording, or all (but for train).")
+    kinds: Any = option(None, "Kinds or families that are asked; null: all.")
+    limit: int | None = option(None, "Questions of each split at most: the first ones of a fixed shuffle.", least=1)
+    blind: bool = option(True, "Ask the same questions without their pictures too.")
+    run: str | None = option(None, "Folder of the answers; an unfinished one is continued. null: a new one in runs/.")
+    batch: int = option(8, "Questions that are answered at the same time.", least=1)
+    max_tiles: int | None = option(
+        None, "Tiles that a picture is cut into at most; null: the checkpoint's own limit.", least=1
+    )
+    max_new_tokens: int = option(256, "Length of an answer at most (tokens); longer ones are cut.", least=1)
+    system: str | None = option(None, "System message. null: the one that the models were trained with.")
+    timeout: float = option(120.0, "Seconds that a server may take for an answer.", above=0)
+    pictures: int = option(24, "Wrong answers drawn onto their pictures on the page wrong.html.", least=0)
+    device: str | None = option(None, "cpu or cuda. null: cuda where there is one.")
+    dtype: str | None = option(None, "float32 or bfloat16. null: bfloat16 on a GPU, float32 on a CPU.")
+
+
+@dataclass
 class ConvertSettings(Settings):
     """Convert a Vlaser policy between layouts: released .pt file, plain VLM folder, and this gym's folder."""
 
@@ -432,6 +505,8 @@ COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "doctor": DoctorSettings,
     "eval": EvalKeys,
     "parity": ParitySettings,
+    "questions": QuestionsSettings,
+    "reason": ReasonSettings,
     "render": RenderSettings,
     "serve": ServeSettings,
     "train": TrainSettings,

@@ -215,14 +215,14 @@ class TestGeneration:
             expected = self.uncached(vlm, embedded, 40)
         assert len(set(expected)) > 5
         unused = next(i for i in range(vlm.model.language_model.config.vocab_size) if i not in expected)
-        assert vlm.model.generate(embedded, 40, end_id=unused) == expected
+        assert vlm.model.generate(embedded, 40, end_id=unused) == [expected]
 
     def test_stops_at_the_end_token(self, vlm: Vlm) -> None:
         embedded = self.embedded(vlm)
         with torch.inference_mode():
             expected = self.uncached(vlm, embedded, 20)
         stop = expected[10]
-        assert vlm.model.generate(embedded, 20, end_id=stop) == expected[: expected.index(stop)]
+        assert vlm.model.generate(embedded, 20, end_id=stop) == [expected[: expected.index(stop) + 1]]
 
     def test_every_tile_gets_its_own_features_in_order(self, vlm: Vlm) -> None:
         pixels = torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(1))
@@ -243,7 +243,7 @@ class TestAsk:
             "embed",
             lambda ids, pixels, image_id: seen.update(ids=ids, pixels=pixels) or torch.zeros(1, 1, 32),
         )
-        monkeypatch.setattr(vlm.model, "generate", lambda *_: vlm.tokenizer.encode(" a ca <|im_end|> more"))
+        monkeypatch.setattr(vlm.model, "generate", lambda *_: [vlm.tokenizer.encode(" a ca <|im_end|> more")])
         answer = vlm.ask([picture(120, 80), picture(50, 50)], "same?", max_tiles=6, max_new_tokens=3)
         assert answer == "a ca"
         assert seen["pixels"].shape == (8, 3, 56, 56)

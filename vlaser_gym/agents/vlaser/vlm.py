@@ -25,6 +25,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.processor import normalize_pixels
 from vlaser_gym.agents.vlaser.tokenizer import IM_END, IM_START, IMAGE, IMAGE_END, IMAGE_START, QwenTokenizer, Tokenizer
+from vlaser_gym.agents.vlaser.transformers_layout import as_chat_config, as_chat_weights, is_transformers_layout
 from vlaser_gym.agents.vlaser.vision import VisionEncoder, make_projector
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 
@@ -121,16 +122,18 @@ class VlmConfig:
         vision: sizes of the vision encoder and projector; the rest of it is not used.
         language: keyword arguments of ``transformers.Qwen2Config``.
         min_tiles, max_tiles: limits of the dynamic tiling.
+        of_transformers: the weights have the names of ``transformers``' own classes.
     """
 
     vision: VlaserConfig
     language: dict[str, Any]
     min_tiles: int
     max_tiles: int
+    of_transformers: bool = False
 
     @classmethod
     def load(cls, folder: str | Path) -> VlmConfig:
-        """Read a folder in InternVL's chat layout.
+        """Read a folder in InternVL's chat layout, or in that of ``transformers``' own classes.
 
         Raises:
             MissingAssetError: if there is no readable config.
@@ -139,14 +142,17 @@ class VlmConfig:
         file = Path(folder) / "config.json"
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
+            of_transformers = is_transformers_layout(data)
+            data = as_chat_config(data, file) if of_transformers else data
             _check_architecture(data, file)
             return cls(
                 vision=_vision_config(data),
                 language={name: data["llm_config"][name] for name in _LANGUAGE_KEYS if name in data["llm_config"]},
                 min_tiles=int(data.get("min_dynamic_patch", 1)),
                 max_tiles=int(data.get("max_dynamic_patch", 12)),
+                of_transformers=of_transformers,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise MissingAssetError(
                 f"{file} should be the configuration of an InternVL chat model; reading it gave "
                 f"{type(error).__name__}: {error}. Give the folder of a VLM such as OpenGVLab/Vlaser-2B."
@@ -201,31 +207,62 @@ class VisionLanguageModel(nn.Module):
         self.mlp1 = make_projector(config.vision)
         self.language_model: Any = Qwen2ForCausalLM(Qwen2Config(**config.language))
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor, image_id: int) -> Tensor:
-        """Token embeddings ``[1, T, width]`` with the pictures' features in the places of ``image_id``.
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None, image_id: int) -> Tensor:
+        """Token embeddings ``[B, T, width]`` with the pictures' features in the places of ``image_id``.
 
         Args:
-            input_ids: ``[1, T]``.
-            pixel_values: ``[tiles, 3, S, S]`` normalised; together they have as many features as there are places.
+            input_ids: ``[B, T]``.
+            pixel_values: ``[tiles, 3, S, S]`` normalised, in the order of the places; together they have as many
+                features as there are places. ``None`` without pictures.
             image_id: token that marks the places.
         """
         embedded: Tensor = self.language_model.get_input_embeddings()(input_ids)
+        if pixel_values is None:
+            return embedded
         features = self.mlp1(self.vision_model(pixel_values)).flatten(0, 1)
         return embedded.masked_scatter((input_ids == image_id)[..., None], features.to(embedded.dtype))
 
     @torch.inference_mode()
-    def generate(self, embedded: Tensor, max_new_tokens: int, end_id: int) -> list[int]:
-        """The most likely next tokens, one after another, up to and without ``end_id``."""
+    def generate(
+        self, embedded: Tensor, max_new_tokens: int, end_id: int, attention_mask: Tensor | None = None
+    ) -> list[list[int]]:
+        """The most likely next tokens of each row, one after another, up to and with ``end_id``.
+
+        Args:
+            embedded: ``[B, T, width]``.
+            max_new_tokens: tokens at most.
+            end_id: ends an answer.
+            attention_mask: ``[B, T]``, 0 for padding, which stands on the left; ``None``: there is none.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
         out = self.language_model.generate(
             inputs_embeds=embedded,
-            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device),
+            attention_mask=attention_mask,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=end_id,
             pad_token_id=end_id,
         )
-        ids: list[int] = out[0].tolist()
-        return ids[: ids.index(end_id)] if end_id in ids else ids
+        rows: list[list[int]] = out.tolist()
+        return [row[: row.index(end_id) + 1] if end_id in row else row for row in rows]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question to a model: its text (see :func:`chat_prompt`) and its pictures ``[H, W, 3]`` uint8."""
+
+    question: str
+    images: Sequence[NDArray[np.uint8]] = ()
+    history: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer; ``cut``: it did not end within its length."""
+
+    text: str
+    cut: bool
 
 
 class Vlm:
@@ -252,7 +289,7 @@ class Vlm:
         tokenizer = QwenTokenizer(folder)
         with torch.device("meta"):
             model = VisionLanguageModel(config)
-        _load_weights(model, Path(folder), torch.device(device), dtype)
+        _load_weights(model, Path(folder), torch.device(device), dtype, config.of_transformers)
         # Its tables are no weights: they are computed, in fp32.
         model.language_model.model.rotary_emb = Qwen2RotaryEmbedding(model.language_model.config).to(device)
         return cls(model.eval(), config, tokenizer)
@@ -277,32 +314,73 @@ class Vlm:
             max_tiles: tiles per picture at most, thumbnail not counted; default: the checkpoint's.
             max_new_tokens: length of the answer at most.
         """
+        request = Request(question, images, history)
+        return self.replies([request], system=system, max_tiles=max_tiles, max_new_tokens=max_new_tokens)[0].text
+
+    @torch.inference_mode()
+    def replies(
+        self,
+        requests: Sequence[Request],
+        *,
+        system: str = SYSTEM_MESSAGE,
+        max_tiles: int | None = None,
+        max_new_tokens: int = 1024,
+    ) -> list[Reply]:
+        """The model's answers to several questions at once; padding on the left keeps them from each other.
+
+        Args:
+            requests: the questions with their pictures.
+            system, max_tiles, max_new_tokens: as for :meth:`ask`.
+        """
         vision = self.config.vision
         limit = self.config.max_tiles if max_tiles is None else max_tiles
-        cut = [tiles(image, self.config.min_tiles, limit, vision.image_size) for image in images]
-        counts = [len(part) * vision.num_image_tokens for part in cut]
-        ids = self.tokenizer.encode(chat_prompt(question, counts, system, history))
+        cut = [
+            [tiles(image, self.config.min_tiles, limit, vision.image_size) for image in request.images]
+            for request in requests
+        ]
+        prompts = [
+            self._ids(request, [len(part) * vision.num_image_tokens for part in parts], system)
+            for request, parts in zip(requests, cut, strict=True)
+        ]
+        weight = next(self.model.parameters())
+        length = max(map(len, prompts))
+        ids = torch.tensor([[self.tokenizer.pad_id] * (length - len(p)) + p for p in prompts], device=weight.device)
+        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=weight.device)
+        pieces = [part for parts in cut for part in parts]
+        pixels = None
+        if pieces:
+            pixels = normalize_pixels(torch.from_numpy(np.concatenate(pieces)).to(weight.device)).to(weight.dtype)
+        embedded = self.model.embed(ids, pixels, self.tokenizer.image_id)
+        end = self.tokenizer.end_id
+        rows = self.model.generate(embedded, max_new_tokens, end, None if bool(mask.all()) else mask)
+        return [Reply(self._text(row), not row or row[-1] != end) for row in rows]
+
+    def _ids(self, request: Request, counts: Sequence[int], system: str) -> list[int]:
+        ids = self.tokenizer.encode(chat_prompt(request.question, counts, system, request.history))
         if ids.count(self.tokenizer.image_id) != sum(counts):
             raise InvalidConfigError(f"Questions and system messages are plain text without {IMAGE}.")
-        weight = next(self.model.parameters())
-        with torch.inference_mode():
-            pixels = normalize_pixels(torch.from_numpy(np.concatenate(cut)).to(weight.device)).to(weight.dtype)
-            embedded = self.model.embed(torch.tensor([ids], device=weight.device), pixels, self.tokenizer.image_id)
-        answer = self.tokenizer.decode(self.model.generate(embedded, max_new_tokens, self.tokenizer.end_id))
-        return answer.split(IM_END)[0].strip()
+        return ids
+
+    def _text(self, row: Sequence[int]) -> str:
+        return self.tokenizer.decode(row).split(IM_END)[0].strip()
 
 
-def _load_weights(model: VisionLanguageModel, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+def _load_weights(
+    model: VisionLanguageModel, folder: Path, device: torch.device, dtype: torch.dtype, of_transformers: bool
+) -> None:
     """Fill a model on the meta device from the folder's safetensors."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     weights: dict[str, Tensor] = {}
     for file in _weight_files(folder):
         try:
             with safe_open(str(file), framework="pt", device=str(device)) as reader:
-                weights |= {name: reader.get_tensor(name).to(dtype) for name in reader.keys() if name in wanted}  # noqa: SIM118
+                names = [name for name in reader.keys() if of_transformers or name in wanted]  # noqa: SIM118
+                weights |= {name: reader.get_tensor(name).to(dtype) for name in names}
         except (SafetensorError, OSError) as error:
             raise MissingAssetError(f"{file} is damaged ({error}); copy it again.") from error
-    if model.language_model.config.tie_word_embeddings:
+    if of_transformers:
+        weights = {name: tensor for name, tensor in as_chat_weights(weights).items() if name in wanted}
+    if model.language_model.config.tie_word_embeddings and "language_model.model.embed_tokens.weight" in weights:
         weights["language_model.lm_head.weight"] = weights["language_model.model.embed_tokens.weight"]
     wrong = [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]
     if wrong:

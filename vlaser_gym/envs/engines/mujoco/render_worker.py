@@ -15,12 +15,15 @@ from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
 from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View, mapped
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
+from vlaser_gym.envs.engines.mujoco.segmentation import drawn_values, label_values, segment_labels
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
 
 #: Scenes that a process keeps ready to draw.
 _MOST_SCENES = 32
+#: What makes MuJoCo draw the number of each shape in place of its colour.
+_NUMBERED = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)]
 
 
 class _Artist:
@@ -41,10 +44,12 @@ class _Artist:
         self._backdrop: Backdrop | None = None
         if photograph and pack is not None and not view.keyed:
             self._backdrop = Backdrop(task, key.variant, pack, self.size)
+        self._labels = label_values(scene.model, segment_labels(task, key.cast))
+        self._drawn: tuple[int, NDArray[np.uint8]] | None = None
         self._renderer: Any = None
 
     def draw(self, job: Job, out: NDArray[np.uint8]) -> None:
-        """Put the picture of a state into ``out [H, W, 3]``.
+        """Put the picture of a state into ``out [H, W, 3]``, or its segmentation into ``[H, W, 1]``.
 
         Raises:
             RenderingUnavailableError: if there is no OpenGL, which is found out with the first picture.
@@ -58,9 +63,22 @@ class _Artist:
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
         self._renderer.update_scene(self.data, self.camera)
+        if job.segmentation:
+            self._segment(out)
+            return
         self._renderer.render(out=out)
         if self._backdrop is not None:
             self._backdrop.put_behind(out, job.base)
+
+    def _segment(self, out: NDArray[np.uint8]) -> None:
+        scene = self._renderer.scene
+        if self._drawn is None or scene.ngeom != self._drawn[0]:
+            # Of a scene the same shapes are drawn in the same order every time; looking them up takes a second.
+            self._drawn = scene.ngeom, drawn_values(scene, self._labels)
+        scene.flags[_NUMBERED] = True
+        numbers = self._renderer.render().astype(np.uint32)
+        scene.flags[_NUMBERED] = False
+        out[..., 0] = self._drawn[1][numbers[..., 0] + (numbers[..., 1] << 8) + (numbers[..., 2] << 16)]
 
     def close(self) -> None:
         """Free the OpenGL context."""

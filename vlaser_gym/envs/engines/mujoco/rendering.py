@@ -20,6 +20,7 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.mujoco.original.backdrop import is_key
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
+from vlaser_gym.envs.engines.mujoco.segmentation import segment_labels
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
@@ -44,18 +45,20 @@ class Job(NamedTuple):
         qpos: its state.
         base: the robot's base pose ``[7]`` where layouts bring their own.
         camera: name of the robot's camera.
+        segmentation: labels of :func:`segment_labels` in place of colours.
     """
 
     key: SceneKey
     qpos: NDArray[np.float64]
     base: NDArray[np.float64] | None = None
     camera: str = POLICY_CAMERA
+    segmentation: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of the picture."""
         camera = get_setup(get_task(self.key.task).robot_setup).cameras[self.camera]
-        return camera.height, camera.width, 3
+        return camera.height, camera.width, 1 if self.segmentation else 3
 
 
 class View(NamedTuple):
@@ -98,6 +101,8 @@ class RenderPool:
 
     def render(self, jobs: Sequence[Job]) -> NDArray[np.uint8]:
         """One picture ``[H, W, 3]`` per job, stacked; a fresh array. All jobs are for cameras of one size.
+
+        Segmentations are ``[H, W, 1]``; a call makes either them or pictures.
 
         Raises:
             RenderingUnavailableError: if no OpenGL driver can make pictures here.
@@ -172,6 +177,24 @@ class SceneRenderer:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task, by a camera of its robot."""
         keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
         return self._pool.render([self._job(key, state, camera) for key, state in zip(keys, states, strict=True)])
+
+    def scenes(
+        self, shown: Sequence[tuple[str, str, Mapping[str, ArrayLike]]], segmentation: bool = False
+    ) -> NDArray[np.uint8]:
+        """Pictures ``[B, H, W, 3]`` of at most ``batch`` states of any tasks whose cameras have one size.
+
+        Args:
+            shown: task, variant and state of each.
+            segmentation: instead, ``[B, H, W]``: which of :meth:`labels` each pixel shows, counted from 1; 0 for none.
+        """
+        keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for task, variant, state in shown]
+        jobs = [self._job(key, state) for key, (_, _, state) in zip(keys, shown, strict=True)]
+        pictures = self._pool.render([job._replace(segmentation=segmentation) for job in jobs])
+        return pictures[..., 0] if segmentation else pictures
+
+    def labels(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> tuple[str, ...]:
+        """What the values of a segmentation of this state stand for; see :func:`segment_labels`."""
+        return segment_labels(get_task(task), _cast_of(task, variant, state))
 
     def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
         """``[H, W]``: where :meth:`frame` shows robot, objects or cabinet, not the photograph (look ``"original"``)."""

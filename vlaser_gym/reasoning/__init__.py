@@ -1,0 +1,1 @@
+"""Questions whose answers the scenes know, and the scoring of answers."""

@@ -1,0 +1,79 @@
+"""Grounding: where a thing is in the picture, and what is at a place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vlaser_gym.agents.vlaser.grounding import POINTING_PROMPT
+from vlaser_gym.reasoning.coordinates import box_numbers, box_text, number_of, point_text
+from vlaser_gym.reasoning.kinds import Candidate, Kind, each, worded
+from vlaser_gym.reasoning.moments import Moment
+
+
+def _points(moment: Moment) -> Iterator[Candidate]:
+    for name in moment.seen():
+        thing = moment.things[name]
+        x, y = (number_of(p, extent) for p, extent in zip(thing.inside, (moment.width, moment.height), strict=True))
+        yield Candidate(
+            name, "", (moment,), {"a": name}, {"mask": thing.mask, "box": thing.box}, point_text([[x, y]]),
+            fixed=not thing.moves,
+        )  # fmt: skip
+
+
+def _boxes(moment: Moment) -> Iterator[Candidate]:
+    for name in moment.seen():
+        thing = moment.things[name]
+        left, top, right, bottom = thing.box
+        numbers = box_numbers((left, top, right, bottom), moment.width, moment.height)
+        text = box_text(numbers, name)
+        yield Candidate(name, "", (moment,), {"a": name}, {"box": thing.box}, text, fixed=not thing.moves)
+
+
+def _names(moment: Moment) -> Iterator[Candidate]:
+    seen = moment.seen()
+    if len(seen) < 2:
+        return
+    for name in seen:
+        x, y = moment.things[name].probe
+        place = point_text([[number_of(x, moment.width), number_of(y, moment.height)]])
+        yield Candidate(" | ".join(sorted(moment.things)), name, (moment,), {"place": place})
+
+
+KINDS = (
+    Kind(
+        "point",
+        "grounding",
+        "point",
+        worded(
+            "Point to the {a}.",
+            "Where is the {a}? Answer with a point.",
+            f"{POINTING_PROMPT} Point to the {{a}}.",
+            "Give one point on the {a}.",
+        ),
+        each(_points),
+    ),
+    Kind(
+        "box",
+        "grounding",
+        "box",
+        worded(
+            "Draw a box around the {a}.",
+            "Where is <ref>{a}</ref>? Answer with a box.",
+            "Give the box of the visible part of the {a}.",
+            "Which box encloses the {a}?",
+        ),
+        each(_boxes),
+    ),
+    Kind(
+        "name_at_point",
+        "grounding",
+        "choice",
+        worded(
+            "What is at {place}: the {options}?",
+            "Name the thing at {place}. It is the {options}.",
+            "The place {place} shows one of these: {options}. Which one?",
+            lettered=("What is at {place}?",),
+        ),
+        each(_names),
+    ),
+)

@@ -1,0 +1,173 @@
+"""Who answers: a vision-language model here, or a server that speaks the OpenAI chat API."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.agents.vlaser.vlm import SYSTEM_MESSAGE, Reply, Request, Vlm
+from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
+from vlaser_gym.reasoning.folder import picture_lines
+from vlaser_gym.settings.commands import ReasonSettings
+
+
+class Answerer(Protocol):
+    """Answers questions.
+
+    Attributes:
+        name: what a run calls it.
+    """
+
+    name: str
+
+    def replies(self, requests: Sequence[Request]) -> list[Reply]:
+        """An answer to each question."""
+
+
+def make_answerer(settings: ReasonSettings) -> Answerer:
+    """The model of ``checkpoint=``, or the server of ``url=``.
+
+    Raises:
+        InvalidConfigError: if both are given, or none.
+        MissingAssetError: if the checkpoint is none of a vision-language model.
+        RemoteError: if the server does not answer.
+    """
+    if (settings.checkpoint is None) == (settings.url is None):
+        raise InvalidConfigError(
+            "Give either checkpoint=FOLDER (or a name on the hub) or url=http://HOST:PORT/v1; one of the two."
+        )
+    return ServerModel(settings) if settings.url is not None else LocalModel(settings)
+
+
+class LocalModel:
+    """A vision-language model in this process."""
+
+    def __init__(self, settings: ReasonSettings) -> None:
+        from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype  # noqa: PLC0415
+
+        device = choose_device(settings.device)
+        dtype = choose_dtype(settings.dtype or ("bfloat16" if device.startswith("cuda") else "float32"))
+        self.name = str(settings.checkpoint)
+        folder = vlm_folder(self.name)
+        _refuse_policy(folder)
+        self._vlm, self._settings = Vlm.from_folder(folder, device, dtype), settings
+
+    def replies(self, requests: Sequence[Request]) -> list[Reply]:
+        """See :class:`Answerer`; all at once."""
+        settings = self._settings
+        return self._vlm.replies(
+            requests,
+            system=SYSTEM_MESSAGE if settings.system is None else settings.system,
+            max_tiles=settings.max_tiles,
+            max_new_tokens=settings.max_new_tokens,
+        )
+
+
+def vlm_folder(name: str) -> Path:
+    """A folder itself, or the files of a name on the Hugging Face hub.
+
+    Raises:
+        MissingAssetError: if it is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # many kinds: no such name, no network, a name that cannot be one
+        raise MissingAssetError(
+            f"checkpoint={name} should be the folder of a vision-language model or a name on the Hugging Face hub such "
+            f"as OpenGVLab/Vlaser-2B; neither was found ({type(error).__name__})."
+        ) from error
+
+
+def _refuse_policy(folder: Path) -> None:
+    """Raise :class:`InvalidConfigError` for a checkpoint of a policy, which has no head to answer with."""
+    if (folder / "processor.json").is_file() and (folder / "statistics.json").is_file():
+        raise InvalidConfigError(
+            f"{folder} is a policy without a language head: it acts and cannot answer. Give the vision-language model "
+            "that it was trained from."
+        )
+
+
+class ServerModel:
+    """A server that speaks the OpenAI chat API, as vLLM, SGLang and LMDeploy do."""
+
+    def __init__(self, settings: ReasonSettings) -> None:
+        self._settings, self._url = settings, str(settings.url).rstrip("/")
+        self.name = settings.model or self._first_model()
+
+    def _first_model(self) -> str:
+        listed = self._call("/models").get("data") or [{}]
+        if "id" not in listed[0]:
+            raise RemoteError(f"{self._url}/models lists no model: give model=NAME.")
+        return str(listed[0]["id"])
+
+    def replies(self, requests: Sequence[Request]) -> list[Reply]:
+        """See :class:`Answerer`; the server gets all at the same time."""
+        with ThreadPoolExecutor(max(1, len(requests))) as pool:
+            return list(pool.map(self._reply, requests))
+
+    def _reply(self, request: Request) -> Reply:
+        settings = self._settings
+        system = [] if settings.system is None else [{"role": "system", "content": settings.system}]
+        body = {
+            "model": self.name,
+            "messages": [*system, {"role": "user", "content": _content(request)}],
+            "max_tokens": settings.max_new_tokens,
+            "temperature": 0.0,
+        }
+        answer = self._call("/chat/completions", body)
+        try:
+            choice = answer["choices"][0]
+            return Reply(str(choice["message"]["content"] or "").strip(), choice.get("finish_reason") == "length")
+        except (KeyError, IndexError, TypeError) as error:
+            raise RemoteError(
+                f"{self._url} should answer as the OpenAI chat API does, with choices[0].message.content; got "
+                f"{json.dumps(answer)[:200]}."
+            ) from error
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        call = urllib.request.Request(self._url + path, data, headers)
+        try:
+            with urllib.request.urlopen(call, timeout=self._settings.timeout) as response:
+                found: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            said = error.read(300).decode(errors="replace")
+            raise RemoteError(f"{self._url}{path} refused with {error.code}: {said}") from error
+        except (OSError, ValueError) as error:
+            raise RemoteError(
+                f"{self._url}{path} should be a server that speaks the OpenAI chat API; calling it gave: {error}. "
+                "Start it, or give another url=; answers that are stored stay."
+            ) from error
+        return found
+
+
+def _content(request: Request) -> list[dict[str, Any]]:
+    """A message's content: the pictures as PNG, each after its number where there are several, then the question."""
+    parts: list[dict[str, Any]] = []
+    for number, image in enumerate(request.images, 1):
+        if len(request.images) > 1:
+            parts.append({"type": "text", "text": f"Image-{number}:"})
+        parts.append({"type": "image_url", "image_url": {"url": _data_url(image)}})
+    text = request.question.removeprefix(picture_lines(len(request.images))) if request.images else request.question
+    return [*parts, {"type": "text", "text": text}]
+
+
+def _data_url(image: NDArray[np.uint8]) -> str:
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
