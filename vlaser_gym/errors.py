@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class GymError(Exception):
     """Base of every error that bad input or a missing part of the machine can cause.
 
     Commands print its text as one sentence and exit with status 2; nothing else of it is shown, but for
-    :class:`AgentError`.
+    :class:`AgentError`. Errors travel between processes whatever their constructors take.
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, dict(self.__dict__))
+
+
+def _rebuilt(kind: type[GymError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> GymError:
+    """An error as it was, past the constructor that once made its sentence."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class GymWarning(UserWarning):

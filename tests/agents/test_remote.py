@@ -249,3 +249,48 @@ def test_random_answers_are_one_sentence() -> None:
             assert problem is None or "\n" not in problem
 
         check()
+
+
+def test_a_server_that_answers_no_pings_is_waited_for() -> None:
+    """openpi's servers compile within their event loop, for minutes: ``agent.timeout`` is the only limit."""
+    with stranger(lambda message: {}) as url:
+        agent = RemoteAgent(url, timeout=200)
+        assert [connection.ping_interval for connection in agent._spare] == [None]
+        agent.close()
+
+
+def test_a_message_that_nobody_takes_is_given_up() -> None:
+    """A server that stops reading fills the sockets' buffers; pings, which told that before, are not sent."""
+    asleep = threading.Event()
+
+    def handle(connection: ServerConnection) -> None:
+        connection.send(msgpack.packb({"observes": ["image"]}))
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.recv_events_thread = None
+        asleep.wait(20)
+
+    with serve(handle, "127.0.0.1", 0, max_queue=1) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        agent = RemoteAgent(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", timeout=0.5)
+        lanes = np.arange(1)
+        agent.reset(lanes, PLACES[:1])
+        began = time.monotonic()
+        for _ in range(40):  # the server answers none of them
+            agent._send(0, {"x": np.zeros(4_000_000, np.uint8)})
+        with pytest.raises(RemoteError):
+            agent._receive(0)
+        assert time.monotonic() - began < 10
+        asleep.set()
+
+
+def test_what_a_server_says_cannot_steer_the_terminal() -> None:
+    with stranger(lambda message: "no GPU\x1b[2J\x1b]0;owned\x07") as url:
+        agent = RemoteAgent(url)
+        agent.reset(LANES, PLACES)
+        with pytest.raises(RemoteError) as caught:
+            agent.act(SEEN, LANES)
+    assert str(caught.value).isprintable()
+    told = {"agent": "nano\x1b[31m", "agent_settings": {"a\x07": ["\x1b[2J", 3]}}
+    with stranger(lambda message: {}, told) as url:
+        described = RemoteAgent(url).describe()
+    assert described == {"served": "nano\\x1b[31m", "a\\x07": ["\\x1b[2J", 3]}

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -258,21 +259,30 @@ def test_too_large_too_many_and_health() -> None:
             client.ask(observation(observation__image=array(np.zeros((40, 40, 3), np.uint8))))
 
 
-def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
 
     async def run(self: PolicyServer, host: str, port: int, started: Any) -> None:
-        seen.append((self.agent, self.name, host, port, self.timeout, self.max_bytes))
+        seen.append((self.token, self.agent, self.name, host, port, self.timeout, self.max_bytes))
         started(1234)
 
     monkeypatch.setattr(PolicyServer, "run", run)
     cli.run("serve", serve.main, ["agent=random", "agent.horizon=3", "port=0", "timeout=5", "max_mb=1"])
-    ((agent, *rest),) = seen
+    ((token, agent, *rest),) = seen
+    assert token is None, "on this machine alone none is asked for"
     assert isinstance(agent, RandomAgent)
     assert rest == ["random", "127.0.0.1", 0, 5.0, 1_000_000]
     assert "ws://127.0.0.1:1234" in capsys.readouterr().out
     cli.run("serve", serve.main, ["agent=random", "host=0.0.0.0"])
-    assert "no password" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    made = seen[-1][0]
+    assert made is not None, "beyond this machine a server has a token"
+    assert made in printed
+    file = tmp_path / "token"
+    file.write_text("a-token-of-my-own\n")
+    cli.run("serve", serve.main, ["agent=random", "host=0.0.0.0", f"token_file={file}"])
+    assert seen[-1][0] == "a-token-of-my-own"
+    assert "a-token-of-my-own" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -280,6 +290,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     [
         ("port=70000", "port must be in [0, 65535]; got 70000."),
         ("timeout=0", "must be above 0"),
+        ("total_mb=1", "at least as large as one"),
+        ("token_file=nowhere", "token_file should be a text file with a token"),
         ("keys.image=", "keys gives names"),
         ("agent=exprt", "Unknown agent"),
         ("host=203.0.113.1", "Cannot listen at 203.0.113.1"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from vlaser_gym import cli
 from vlaser_gym.envs import tasks as envs_tasks
 from vlaser_gym.envs.extensions import Extensions
 from vlaser_gym.envs.registration import register_task
-from vlaser_gym.errors import AgentError, GymError, InvalidConfigError
+from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
 from vlaser_gym.evaluation.launchers import Interruption, LocalLauncher, RayLauncher, _import_ray, _Worker
 from vlaser_gym.evaluation.plan import plan_episodes
@@ -183,3 +186,53 @@ def test_a_node_that_dies_loses_nothing_and_counts_nothing_twice(
     assert len(lost) == 1
     assert lost[0] > 0, "the node died with episodes under way"
     assert files(tmp_path / "there") == files(tmp_path / "here")
+
+
+LISTENING = """
+import psutil
+from vlaser_gym.cli import load
+from vlaser_gym.evaluation.evaluator import EvalSettings
+from vlaser_gym.evaluation.simulation import make_scene_env
+from vlaser_gym.evaluation.launchers import RayLauncher
+config = load("eval", ["agent=random", "task=widowx_stack_cube", "launcher=ray", "launcher.workers=1"])
+launcher = RayLauncher(EvalSettings.from_config(config), make_scene_env)
+for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for connection in process.net_connections("inet"):
+        if connection.status == "LISTEN":
+            print(connection.laddr.ip)
+launcher.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_our_own_listens_at_loopback_alone() -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("psutil")
+    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=200, check=True)
+    addresses = set(done.stdout.split())
+    assert addresses, "Ray listens somewhere"
+    assert all(ip_address(text.removeprefix("::ffff:")).is_loopback for text in addresses), addresses
+
+
+@pytest.mark.parametrize("mode", [None, "token"])
+def test_a_cluster_that_is_there_already_says_what_it_exposes(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None
+) -> None:
+    class Ray:
+        """As much of Ray as joining a cluster needs."""
+
+        @staticmethod
+        def init(**options: Any) -> None:
+            assert options["address"] == "10.0.0.1:6379"
+
+    launcher = object.__new__(RayLauncher)
+    launcher.ray, launcher.options = Ray, {"address": "10.0.0.1:6379"}
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode is None:
+        with pytest.warns(GymWarning, match=r"10\.0\.0\.1:6379 asks for no token: whoever reaches its ports can run"):
+            launcher._connect()
+    else:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            launcher._connect()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fake_env import NEAR, STEPS, FakeVectorEnv, Reacher
 
 from vlaser_gym.envs.address import Address
@@ -148,3 +149,23 @@ def test_so_is_one_that_raises_elsewhere(method: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Reacher, method, lambda *_: {}["x"], raising=False)
     with pytest.raises(AgentError, match=rf"agent\.{method} raised KeyError"):
         run()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda n: torch.zeros(n, 4, 7, requires_grad=True), "detach"),
+        (lambda n: torch.zeros(n, 4, 7, dtype=torch.bfloat16), "BFloat16"),
+        (lambda n: [[["left"] * 7] * 4] * n, "could not convert string"),
+        (lambda n: [[[0.0] * 7, [0.0] * 6]] * n, "inhomogeneous"),
+    ],
+)
+def test_an_answer_that_numpy_cannot_read_is_one_sentence(answer: Callable[[int], Any], said: str) -> None:
+    class Mine(Reacher):
+        def act(self, observations: Any, lanes: Any) -> Any:
+            return answer(len(lanes))
+
+    with pytest.raises(InvalidActionError, match=r"one chunk of actions per lane, shape \(4, H, 7\); got") as caught:
+        run(agent=Mine())
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

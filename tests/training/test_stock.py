@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -133,3 +137,66 @@ def test_the_command(tmp_path, capsys):
     assert "sb3_ppo at 0 of 60 actions" in output
     assert "evaluation/reached" in output
     assert f"60 of 60 actions. Model: {tmp_path}/run/model.zip" in output
+
+
+class Touches:
+    """A pickle that runs code when it is read."""
+
+    def __init__(self, mark) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (type(self.mark).touch, (self.mark,))
+
+
+@pytest.mark.parametrize("file", ["normalization.pkl", "replay_buffer.pkl", "model.zip"])
+def test_code_in_a_run_directory_does_not_run(tmp_path, file):
+    """Of the model's own pickles, in its JSON, none is read at all: the run goes on without them."""
+    mark, path = tmp_path / "owned", tmp_path / "run"
+    lanes = make_state_env([TASK], 2, settings("sb3_sac"))
+    try:
+        StockTraining(lanes, settings("sb3_sac"), path).save()
+        evil = pickle.dumps(Touches(mark))
+        if file == "model.zip":
+            with zipfile.ZipFile(path / file) as archive:
+                parts = {name: archive.read(name) for name in archive.namelist()}
+            data = json.loads(parts["data"])
+            data["policy_class"] = {":type:": "x", ":serialized:": base64.b64encode(evil).decode()}
+            with zipfile.ZipFile(path / file, "w") as archive:
+                for name, content in {**parts, "data": json.dumps(data).encode()}.items():
+                    archive.writestr(name, content)
+            StockTraining(lanes, settings("sb3_sac"), path)
+        else:
+            (path / file).write_bytes(evil)
+            with pytest.raises(InvalidConfigError, match=r"holds more than numbers \(.*could run any code"):
+                StockTraining(lanes, settings("sb3_sac"), path)
+    finally:
+        lanes.close()
+    assert not mark.exists()
+    pickle.loads(evil)
+    assert mark.exists(), "the pickle is armed"
+
+
+def test_a_model_that_was_saved_is_the_one_that_goes_on(tmp_path):
+    """Beside Stable-Baselines3's own reader: networks, optimizers, the entropy's weight, memory and counters."""
+    lanes = make_state_env([TASK], 2, settings("sb3_sac"))
+    try:
+        training = StockTraining(lanes, settings("sb3_sac"), tmp_path)
+        training.run()
+        own = SAC.load(tmp_path / "model.zip", device="cpu")
+        own.load_replay_buffer(tmp_path / "replay_buffer.pkl")
+        ours = StockTraining(lanes, settings("sb3_sac"), tmp_path).model
+    finally:
+        lanes.close()
+    for name, value in parameters(own).items():
+        torch.testing.assert_close(parameters(ours)[name], value, rtol=0, atol=0)
+    assert torch.equal(ours.log_ent_coef, own.log_ent_coef)
+    for mine, theirs in zip(ours.actor.optimizer.state.values(), own.actor.optimizer.state.values(), strict=True):
+        assert torch.equal(mine["exp_avg"], theirs["exp_avg"])
+    assert (ours.num_timesteps, ours._n_updates, ours._episode_num) == (
+        own.num_timesteps,
+        own._n_updates,
+        own._episode_num,
+    )
+    np.testing.assert_array_equal(ours.replay_buffer.actions, own.replay_buffer.actions)
+    assert ours.replay_buffer.pos == own.replay_buffer.pos

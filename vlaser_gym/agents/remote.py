@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from threading import TIMEOUT_MAX
@@ -9,12 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect
 
+from vlaser_gym.agents.admission import read_token
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.server import merged_keys
-from vlaser_gym.agents.wire import keys_of, one_line, pack, unpack
+from vlaser_gym.agents.wire import keys_of, one_line, pack, printable, unpack
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import InvalidConfigError, RemoteError, UnknownNameError
@@ -39,7 +44,9 @@ class RemoteAgent:
             ``address`` is sent with the first observation of an episode if it has a name.
         action_key: where in an answer the actions are.
         act_steps: actions executed of each chunk; by default all.
-        timeout: seconds to wait for a connection or an answer.
+        timeout: seconds to wait for a connection, for a message to be taken, or for an answer; nothing else ends a
+            connection, for a policy that compiles may answer nothing for minutes.
+        token_file: text file with the token that the server wants, if it wants one.
 
     Attributes:
         metadata: what the server says of itself.
@@ -57,6 +64,7 @@ class RemoteAgent:
         action_key: str = "actions",
         act_steps: int | None = None,
         timeout: float = 60.0,
+        token_file: str | None = None,
     ) -> None:
         if not timeout > 0 or (act_steps is not None and act_steps < 1):
             raise InvalidConfigError(
@@ -64,6 +72,7 @@ class RemoteAgent:
             )
         self.url, self.action_key, self.act_steps = url, action_key, act_steps
         self.timeout = min(timeout, TIMEOUT_MAX)
+        self._headers = {} if token_file is None else {"Authorization": f"Api-Key {read_token(token_file)}"}
         self._open = ExitStack()
         self._spare: list[ClientConnection] = []
         self._connections: dict[int, ClientConnection] = {}
@@ -79,7 +88,7 @@ class RemoteAgent:
         """Open the lanes' connections; their next message begins an episode."""
         for lane, address in zip(lanes, addresses, strict=True):
             self._begin[int(lane)] = address
-            if int(lane) not in self._connections:
+            if not _is_open(self._connections.get(int(lane))):
                 self._connections[int(lane)] = self._spare.pop() if self._spare else self._connect()[0]
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -96,7 +105,8 @@ class RemoteAgent:
         """Who acts there, where a server of this gym tells it."""
         settings = self.metadata.get("agent_settings")
         served = {"served": self.metadata["agent"]} if "agent" in self.metadata else {}
-        return {**served, **settings} if isinstance(settings, dict) else {}
+        told: dict[str, Any] = _printable({**served, **settings}) if isinstance(settings, dict) else {}
+        return told
 
     def close(self) -> None:
         """Hang up."""
@@ -118,8 +128,20 @@ class RemoteAgent:
         try:
             # A proxy is for the web; a policy server is a machine that one names oneself.
             connection = self._open.enter_context(
-                connect(self.url, compression=None, max_size=_MAX_ANSWER, open_timeout=self.timeout, proxy=None)
+                connect(
+                    self.url,
+                    additional_headers=self._headers,
+                    compression=None,
+                    max_size=_MAX_ANSWER,
+                    open_timeout=self.timeout,
+                    # A server that computes in its event loop answers no pings meanwhile, and lives.
+                    ping_interval=None,
+                    proxy=None,
+                )
             )
+        except InvalidStatus as error:
+            said = error.response.body.decode("utf-8", "replace") if error.response.body else str(error)
+            raise RemoteError(f"The server {self.url} refuses the connection: {one_line(said)}") from error
         except InvalidURI as error:
             raise InvalidConfigError(f"agent.url must read ws://HOST:PORT; got {self.url!r}.") from error
         except (OSError, InvalidHandshake) as error:
@@ -127,6 +149,7 @@ class RemoteAgent:
                 f"No policy server answers at {self.url} ({one_line(error) or type(error).__name__}): start one there "
                 "(python -m vlaser_gym.serve) or change agent.url."
             ) from error
+        _limit_sending(connection, self.timeout)
         return connection, self._message(connection)
 
     def _send(self, lane: int, message: dict[str, Any]) -> None:
@@ -144,7 +167,7 @@ class RemoteAgent:
         if self.action_key not in answer:
             raise RemoteError(
                 f"The server {self.url} must answer with {self.action_key!r}; got "
-                f"{', '.join(map(repr, answer)) or 'nothing'}; agent.action_key= says where the actions are."
+                f"{', '.join(map(repr, answer))[:200] or 'nothing'}; agent.action_key= says where the actions are."
             )
         return self._actions(answer[self.action_key])
 
@@ -177,3 +200,24 @@ class RemoteAgent:
             return unpack(data)
         except RemoteError as error:
             raise RemoteError(f"The server {self.url} does not speak openpi's protocol: {error}") from error
+
+
+def _printable(value: Any) -> Any:
+    """What a stranger tells, with nothing in it that could steer a terminal."""
+    if isinstance(value, dict):
+        return {_printable(name): _printable(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_printable(entry) for entry in value]
+    return printable(value) if isinstance(value, str) else value
+
+
+def _is_open(connection: ClientConnection | None) -> bool:
+    """A server hangs up on lanes that are silent for long; their next episode has a new connection."""
+    return connection is not None and connection.state is State.OPEN
+
+
+def _limit_sending(connection: ClientConnection, seconds: float) -> None:
+    """Give up on a message that a server does not take; the sockets of Windows know no such limit."""
+    if sys.platform != "win32":
+        limit = struct.pack("ll", int(min(seconds, 1e9)), int(seconds % 1 * 1e6))
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

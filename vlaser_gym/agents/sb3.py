@@ -52,8 +52,10 @@ _PLAIN_CLASSES = {
     "numpy.random._pcg64": ("PCG64",),
     "numpy.random._pickle": ("__bit_generator_ctor", "__generator_ctor"),
     "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
+    "stable_baselines3.common.buffers": ("DictReplayBuffer",),
     "stable_baselines3.common.running_mean_std": ("RunningMeanStd",),
     "stable_baselines3.common.vec_env.vec_normalize": ("VecNormalize",),
+    "torch": ("device",),
 }
 
 
@@ -99,7 +101,7 @@ class StableBaselines3Agent:
         self._normalization: Any = None
         if statistics.is_file():
             with _sentences(statistics), statistics.open("rb") as stream:
-                self._normalization = pickle.load(stream) if trust else _plain(stream)
+                self._normalization = pickle.load(stream) if trust else plain(stream)
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Nothing is remembered, and nothing is random."""
@@ -145,7 +147,7 @@ def _policy(file: Path, trust: bool, device: str) -> tuple[Any, dict[str, Any]]:
         raise _untrusted(file, "classes in policy_kwargs")
     if module.endswith("common.policies"):
         keywords = {**keywords, "use_sde": data["use_sde"]}
-    shapes = [_plain(io.BytesIO(base64.b64decode(data[key][":serialized:"]))) for key in _SPACES]
+    shapes = [plain(io.BytesIO(base64.b64decode(data[key][":serialized:"]))) for key in _SPACES]
     policy = getattr(importlib.import_module(module), kind)(*shapes, lambda progress: 0.0, **keywords).to(device)
     policy.load_state_dict(torch.load(io.BytesIO(weights), map_location=device, weights_only=True))
     policy.set_training_mode(False)
@@ -161,15 +163,20 @@ class _PlainReader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """See :class:`pickle.Unpickler`."""
         if name not in _PLAIN_CLASSES.get(module, ()):
-            raise _NotPlainError(f"{module}.{name}")
+            raise NotPlainError(f"{module}.{name}")
         return super().find_class(module, name)
 
 
-class _NotPlainError(Exception):
+class NotPlainError(Exception):
     """A pickle asks for something that is neither number nor space."""
 
 
-def _plain(stream: IO[bytes]) -> Any:
+def plain(stream: IO[bytes]) -> Any:
+    """What Stable-Baselines3 pickles beside its networks: numbers, arrays, spaces, statistics, replay buffers.
+
+    Raises:
+        NotPlainError: if the file asks for anything else, before that runs.
+    """
     return _PlainReader(stream).load()
 
 
@@ -185,7 +192,7 @@ def _sentences(file: Path) -> Iterator[None]:
     """Inside, a damaged file and one that holds more than numbers are one sentence each."""
     try:
         yield
-    except _NotPlainError as error:
+    except NotPlainError as error:
         raise _untrusted(file, str(error)) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         said = (str(error) or type(error).__name__).splitlines()[0]

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
 
 from vlaser_gym import __version__
+from vlaser_gym.agents.admission import Admission, Guard, GuardedConnection, is_loopback
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.agents.batch_sizes import SERVING_SIZES
 from vlaser_gym.agents.wire import KEYS, keys_of, one_line, pack, unpack
@@ -65,6 +63,9 @@ class PolicyServer:
         timeout: seconds that a decision may take.
         max_bytes: size of the largest message.
         max_connections: clients at the same time.
+        total_bytes: size of all messages that are not answered; see :class:`~vlaser_gym.agents.admission.Guard`.
+        idle_timeout: seconds without a message after which a client is hung up on.
+        token: that clients must present; needed to listen at more than loopback.
 
     Raises:
         InvalidConfigError: for numbers out of range and keys that no observation has.
@@ -78,15 +79,19 @@ class PolicyServer:
         timeout: float = 60.0,
         max_bytes: int = 16_000_000,
         max_connections: int = 64,
+        total_bytes: int = 128_000_000,
+        idle_timeout: float = 600.0,
+        token: str | None = None,
     ) -> None:
-        if not (timeout > 0 and max_bytes > 0 and max_connections > 0):
+        if not (timeout > 0 and idle_timeout > 0 and total_bytes >= max_bytes > 0 and max_connections > 0):
             raise InvalidConfigError(
-                f"timeout, message size and number of connections must be above 0; got {timeout}, {max_bytes}, "
-                f"{max_connections}."
+                "time-outs, message size and number of connections must be above 0, and all messages together at least "
+                f"as large as one; got {timeout}, {idle_timeout}, {max_bytes}, {max_connections}, {total_bytes}."
             )
         self.agent, self.name = agent, name
         self.keys = merged_keys(keys_of(agent.observes), keys or {})
         self.timeout, self.max_bytes, self.max_connections = timeout, max_bytes, max_connections
+        self.token, self._guard = token, Guard(total_bytes, max_connections, idle_timeout)
         self._lanes: set[int] = set()
         self._episodes = 0
         self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
@@ -131,14 +136,17 @@ class PolicyServer:
             started: told the port once clients can connect.
 
         Raises:
-            InvalidConfigError: if host and port cannot be listened at.
+            InvalidConfigError: if host and port cannot be listened at, or others could connect without a token.
         """
+        if self.token is None and not is_loopback(host):
+            raise InvalidConfigError(f"Others can reach {host}: give the server a token, or listen at 127.0.0.1.")
         try:
             listening: Server = await serve(
                 self._connection,
                 host,
                 port,
-                process_request=_health,
+                process_request=Admission(host, self.token),
+                create_connection=cast(Any, self._guard.connection),
                 max_size=self.max_bytes,
                 compression=None,
                 # Deciding may keep a client's interpreter busy, and it must not be taken for dead meanwhile.
@@ -149,12 +157,18 @@ class PolicyServer:
                 f"Cannot listen at {host}:{port}: {error.strerror or error}; choose another port= or host=."
             ) from error
         async with listening:
+            watching = asyncio.create_task(self._guard.watch())
             started(listening.sockets[0].getsockname()[1])
-            await self._decide_forever()
+            try:
+                await self._decide_forever()
+            finally:
+                watching.cancel()
+                self._guard.close()
 
     async def _connection(self, connection: ServerConnection) -> None:
         """One client, from its first to its last message."""
-        if len(self._lanes) >= self.max_connections:
+        assert isinstance(connection, GuardedConnection)
+        if not self._guard.seat(connection):
             await _refuse(connection, f"All {self.max_connections} connections are taken; come back later.", full=True)
             return
         lane = min(set(range(len(self._lanes) + 1)) - self._lanes)
@@ -169,7 +183,7 @@ class PolicyServer:
         finally:
             self._lanes.discard(lane)
 
-    async def _episodes_of(self, connection: ServerConnection, lane: int) -> None:
+    async def _episodes_of(self, connection: GuardedConnection, lane: int) -> None:
         """Answer a client's observations until it leaves."""
         began, previous = False, None
         async for data in connection:
@@ -178,6 +192,7 @@ class PolicyServer:
             address = self._address(message, first=not began)
             began = True
             row = {name: _entry(name, self.keys[name], message) for name in self.agent.observes}
+            del data, message  # as large as the row, and it may wait long
             asked = time.monotonic()
             actions = await self._decision(lane, row, address)
             timing = {"infer_ms": 1000 * (time.monotonic() - asked)}
@@ -185,6 +200,7 @@ class PolicyServer:
                 pack({"actions": actions, "server_timing": timing if previous is None else {**timing, **previous}})
             )
             previous = {"prev_total_ms": 1000 * (time.monotonic() - arrived)}
+            connection.answered()
 
     def _address(self, message: Mapping[str, Any], first: bool) -> Address | None:
         """The address of the episode that begins with this message; ``None`` if none does."""
@@ -347,13 +363,3 @@ async def _refuse(connection: ServerConnection, sentence: str, full: bool = Fals
         await connection.close(_CLOSE_FULL if full else _CLOSE_ERROR, "see the message before")
     except ConnectionClosed:
         return
-
-
-def _health(connection: ServerConnection, request: Request) -> Response | None:
-    """Answer ``GET /healthz``; everything else is for the WebSocket."""
-    if request.path != "/healthz":
-        return None
-    body = b"OK\n"
-    return Response(
-        http.HTTPStatus.OK, "OK", Headers({"Content-Type": "text/plain", "Content-Length": str(len(body))}), body
-    )

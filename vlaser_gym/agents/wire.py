@@ -10,11 +10,14 @@ with ``__npgeneric__``, ``data`` and ``dtype``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import RemoteError
@@ -30,8 +33,18 @@ KEYS: Mapping[str, str] = {
 }
 #: What further pictures are called, by the observation's name: openpi's ``observation/wrist_image``.
 _OTHER_IMAGES = "observation/{}"
-#: Kinds of arrays that may travel: numbers, truth values, text. Objects would have to be pickled, which runs code.
-_KINDS = "biufSU"
+#: Numbers and truth values that may travel, by the names that numpy gives them in either byte order.
+_NUMBERS: Mapping[str, np.dtype[Any]] = {
+    name: dtype
+    for code in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+    for dtype in (np.dtype(f"<{code}"), np.dtype(f">{code}"))
+    for name in (dtype.str, dtype.name, code)
+    if np.dtype(name) == dtype
+}
+#: Text of a fixed length may travel too. Objects would have to be pickled, which runs code.
+_TEXT = re.compile(r"[<>|]?[SU]([0-9]{1,5})")
+#: Bounds of a message: entries in all, containers within containers, bytes of a text, dimensions of an array.
+MOST_ITEMS, DEEPEST, LONGEST_TEXT, MOST_DIMENSIONS = 16_384, 16, 65_536, 8
 
 
 def keys_of(observes: Iterable[str]) -> dict[str, str]:
@@ -62,6 +75,7 @@ def unpack(data: bytes | str) -> dict[str, Any]:
     if isinstance(data, str):
         raise RemoteError(f"Expected a binary message (msgpack); got text of {len(data)} characters.")
     try:
+        _check_bounds(data)
         message = msgpack.unpackb(data, object_hook=_decode)
     # Whatever a stranger's bytes can cause, and msgpack and numpy raise many kinds, is a malformed message.
     except Exception as error:
@@ -74,15 +88,84 @@ def unpack(data: bytes | str) -> dict[str, Any]:
     return message
 
 
+def _headers() -> Iterator[tuple[str, int, int]]:
+    """Of each byte that an entry can begin with: its kind, how many bytes of length follow, and a length given in it.
+
+    As msgpack's specification has them; extensions have no place in openpi's protocol.
+    """
+    yield from [("value", 0, 0)] * 0x80  # whole numbers from 0 on
+    yield from (("map", 0, length) for length in range(16))
+    yield from (("list", 0, length) for length in range(16))
+    yield from (("text", 0, length) for length in range(32))
+    yield from [("value", 0, 0), ("none", 0, 0), ("value", 0, 0), ("value", 0, 0)]  # nil, never used, truth values
+    yield from [("bytes", 1, 0), ("bytes", 2, 0), ("bytes", 4, 0)]
+    yield from [("none", 0, 0)] * 3
+    yield from (("value", 0, length) for length in (4, 8, 1, 2, 4, 8, 1, 2, 4, 8))  # floats, unsigned, signed
+    yield from [("none", 0, 0)] * 5
+    yield from [("text", 1, 0), ("text", 2, 0), ("text", 4, 0), ("list", 2, 0), ("list", 4, 0), ("map", 2, 0)]
+    yield from [("map", 4, 0)]
+    yield from [("value", 0, 0)] * 0x20  # whole numbers below 0
+
+
+_HEADERS = tuple(_headers())
+
+
+def _check_bounds(data: bytes) -> None:
+    """Walk over the headers of a message's entries: what it makes of memory and time is known before it is read.
+
+    Msgpack's own limits are on each container, and containers within containers multiply.
+
+    Raises:
+        ValueError: for a message beyond its bounds, cut short, or with something after its end.
+    """
+    left, items, place, size = [1], 0, 0, len(data)  # entries that each open container still has
+    while left:
+        if not left[-1]:
+            left.pop()
+            continue
+        left[-1] -= 1
+        kind, width, length = _HEADERS[data[place]] if place < size else ("none", 0, 0)
+        place += 1
+        if width:
+            length = int.from_bytes(data[place : place + width])
+            place += width
+        if kind in {"value", "bytes"} or (kind == "text" and length <= LONGEST_TEXT):
+            place += length
+        elif kind in {"map", "list"}:
+            left.append(2 * length if kind == "map" else length)
+            items += left[-1]
+            if items > MOST_ITEMS or len(left) > DEEPEST:
+                raise ValueError(f"more than {MOST_ITEMS} entries, or more than {DEEPEST} containers in each other")
+        elif kind == "text":
+            raise ValueError(f"a text of more than {LONGEST_TEXT} bytes")
+        else:
+            raise ValueError(f"no entry can begin at byte {place - 1}")
+    if place != len(data):
+        raise ValueError(f"the entries end at byte {place} of {len(data)}")
+
+
 def one_line(text: object, most: int = 300) -> str:
-    """The last line with text in it, shortened: where tracebacks say what happened."""
+    """The last line with text in it, shortened: where tracebacks say what happened.
+
+    What would steer a terminal, or turn the direction of writing, is escaped: the text may be a stranger's.
+    """
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    return lines[-1][:most] if lines else ""
+    return printable(lines[-1][:most])[:most] if lines else ""
+
+
+def printable(text: str) -> str:
+    r"""A text with every character that is not for print escaped.
+
+    Example:
+        >>> printable("no GPU\x1b[2J")
+        'no GPU\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in _KINDS:
-        raise TypeError(f"arrays of {value.dtype} have no place in the protocol")
+    if isinstance(value, np.ndarray | np.generic):
+        _dtype(value.dtype.str)
     if isinstance(value, np.ndarray):
         entries = {"data": value.tobytes(), "dtype": value.dtype.str, "shape": value.shape}
         return {b"__ndarray__": True, **{name.encode(): entry for name, entry in entries.items()}}
@@ -93,18 +176,33 @@ def _encode(value: Any) -> Any:
 
 def _decode(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
-        shape = tuple(value[b"shape"])
-        if any(type(n) is not int or n < 0 for n in shape):
-            raise ValueError(f"a shape has whole numbers from 0 on, not {shape}")
-        data = value[b"data"]
-        return (np.frombuffer(data, _dtype(value)) if data else np.empty(0, _dtype(value))).reshape(shape)
+        return _array(value)
     if b"__npgeneric__" in value:
-        return _dtype(value).type(value[b"data"])
+        return _scalar(value)
     return value
 
 
-def _dtype(value: Mapping[Any, Any]) -> np.dtype[Any]:
-    dtype: np.dtype[Any] = np.dtype(value[b"dtype"])
-    if dtype.kind not in _KINDS:
-        raise ValueError(f"arrays of {dtype} have no place in the protocol")
-    return dtype
+def _array(value: Mapping[Any, Any]) -> NDArray[Any]:
+    dtype, shape, data = _dtype(value[b"dtype"]), value[b"shape"], value[b"data"]
+    if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"a shape is a list of up to {MOST_DIMENSIONS} whole numbers from 0 on")
+    if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"the bytes of an array do not fill {dtype} {shape!r:.99}")
+    return (np.frombuffer(data, dtype) if data else np.empty(0, dtype)).reshape(shape)
+
+
+def _scalar(value: Mapping[Any, Any]) -> np.generic:
+    dtype, data = _dtype(value[b"dtype"]), value[b"data"]
+    kinds: dict[str, tuple[type, ...]] = {"b": (bool,), "f": (int, float), "U": (str,), "S": (bytes,)}
+    # From a number numpy would make a text of that many zeros.
+    if not isinstance(data, kinds.get(dtype.kind, (int,))) or (isinstance(data, bool) and dtype.kind != "b"):
+        raise ValueError(f"a {type(data).__name__} is no scalar of {dtype}")
+    scalar: np.generic = dtype.type(data)
+    return scalar
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    """The type of that name, looked up: numpy's own reading of long and structured names takes minutes and memory."""
+    if not isinstance(name, str) or not (name in _NUMBERS or _TEXT.fullmatch(name)):
+        raise ValueError(f"arrays of {str(name)[:40] or 'no type'} have no place in the protocol")
+    return _NUMBERS[name] if name in _NUMBERS else np.dtype(name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_address
 
 from omegaconf import DictConfig
 
 from vlaser_gym.agents import make_agent
+from vlaser_gym.agents.admission import is_loopback, new_token, read_token
 from vlaser_gym.agents.server import PolicyServer
 from vlaser_gym.cli import run, typed
 from vlaser_gym.settings.commands import ServeSettings
@@ -18,6 +18,7 @@ def main(config: DictConfig) -> None:
     settings = typed(ServeSettings, config)
     name = str(settings.agent.get("name"))
     given = {} if settings.checkpoint is None else {"checkpoint": settings.checkpoint}
+    token = _token(settings)
     server = PolicyServer(
         make_agent({**settings.agent, **given}),
         name,
@@ -25,21 +26,27 @@ def main(config: DictConfig) -> None:
         settings.timeout,
         int(settings.max_mb * 1e6),
         settings.max_connections,
+        int(settings.total_mb * 1e6),
+        settings.idle_timeout,
+        token,
     )
 
     def started(port: int) -> None:
         print(f"{name} is served at ws://{settings.host}:{port}; Ctrl-C ends it.", flush=True)
-        if not _loopback(settings.host):
-            print("Whoever reaches this address can use it: there is no password.", flush=True)
+        if token is not None:
+            shown = token if settings.token_file is None else f"the one in {settings.token_file}"
+            print(f"Clients must present a token (agent.token_file=, or api_key= of openpi's clients): {shown}")
+            print(
+                "Messages are not encrypted: whoever listens in on the network can read token and pictures.", flush=True
+            )
 
     asyncio.run(server.run(settings.host, settings.port, started))
 
 
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _token(settings: ServeSettings) -> str | None:
+    if settings.token_file is not None:
+        return read_token(settings.token_file)
+    return None if is_loopback(settings.host) else new_token()
 
 
 def command() -> None:

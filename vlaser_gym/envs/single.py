@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import Task
-from vlaser_gym.envs.vector import Info, SceneVectorEnv
+from vlaser_gym.envs.vector import Info, SceneVectorEnv, numbers
 from vlaser_gym.errors import InvalidActionError, InvalidConfigError
 
 
@@ -71,7 +70,7 @@ class SingleLane(gymnasium.Env[dict[str, Any], NDArray[Any]]):
         return _row(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _row(info)
 
     def _checked(self, action: ArrayLike) -> NDArray[Any]:
-        array = np.asarray(action)
+        array = numbers(action)
         if array.shape != self.action_space.shape:
             raise InvalidActionError(f"Expected an action of shape {self.action_space.shape}; got {array.shape}.")
         return array
@@ -101,6 +100,7 @@ class SceneEnv(SingleLane):
 
     Example:
         >>> import gymnasium
+        >>> import numpy as np
         >>> env = gymnasium.make("vlaser_gym/widowx_carrot_on_plate", observe=("proprio", "instruction"))
         >>> observation, info = env.reset(options={"layout": 3})
         >>> observation["instruction"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +24,7 @@ from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, RobotSetup, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import add_task, get_task
 from vlaser_gym.envs.tasks.base import Snapshot, Task
-from vlaser_gym.errors import ClosedError, InvalidActionError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import ClosedError, GymError, InvalidActionError, InvalidConfigError, UnknownNameError
 
 Ints = NDArray[np.int64]
 Info = dict[str, Any]
@@ -168,20 +169,34 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             ClosedError: after :meth:`close`.
         """
         self._check_open()
-        options = dict(options or {})
-        mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
+        chosen = dict(options or {})
+        mask = np.asarray(chosen.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
         if mask.shape != (self.num_envs,):
             raise InvalidConfigError(f"reset_mask needs {self.num_envs} booleans; got shape {mask.shape}.")
         waiting = [i for i, lane in enumerate(self.lanes) if not (lane.started or mask[i])]
         if waiting:
             raise InvalidConfigError(f"The first reset must cover every lane; reset_mask leaves out lanes {waiting}.")
-        self._seed(seed, mask)
         lanes = np.flatnonzero(mask)
-        self._place(lanes, self._chosen_addresses(lanes, options))
+        with self._streams_kept_after_an_error():
+            self._seed(seed, mask)
+            self._place(lanes, self._chosen_addresses(lanes, chosen))
         info = self._info(np.zeros(self.num_envs, np.int64))
         if self.record_states:
             info["initial_states"] = [self.lanes[i].state() if mask[i] else None for i in range(self.num_envs)]
         return self._observe(), info
+
+    @contextmanager
+    def _streams_kept_after_an_error(self) -> Iterator[None]:
+        """Inside, lanes draw layouts; a reset that is refused has drawn none, so that the next one is the same."""
+        kept = [(lane.rng, None if lane.rng is None else lane.rng.bit_generator.state) for lane in self.lanes]
+        try:
+            yield
+        except GymError:
+            for lane, (rng, state) in zip(self.lanes, kept, strict=True):
+                lane.rng = rng
+                if rng is not None and state is not None:
+                    rng.bit_generator.state = state
+            raise
 
     def _seed(self, seed: int | Sequence[int] | None, mask: NDArray[np.bool_]) -> None:
         seeds = self._seeds(seed)
@@ -258,7 +273,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     def step(self, actions: ArrayLike) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         """One control step with ``actions [N, 7]``; a chunk of length one."""
-        array = np.asarray(actions)
+        array = numbers(actions)
         if array.shape != (self.num_envs, 7):
             raise InvalidActionError(f"Expected actions of shape ({self.num_envs}, 7); got {array.shape}.")
         return self.step_chunk(array[:, None])
@@ -320,7 +335,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                 self.lanes[i].reading = reading
 
     def _checked(self, actions: ArrayLike) -> NDArray[np.float64]:
-        array = np.asarray(actions, np.float64)
+        array = np.asarray(numbers(actions), np.float64)
         if array.ndim != 3 or array.shape[0] != self.num_envs or array.shape[2] != 7 or not array.shape[1]:
             raise InvalidActionError(f"Expected a chunk of shape ({self.num_envs}, H, 7); got {array.shape}.")
         self._check_started()
@@ -509,8 +524,26 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a snapshot of an environment with the same tasks and number of lanes."""
-        self._check_open()
+        """Continue from a snapshot of an environment with the same tasks and number of lanes.
+
+        Raises:
+            InvalidConfigError: for a snapshot of another kind of environment, or none; nothing changes then.
+            UnknownNameError: for one with a task that this environment does not hold.
+        """
+        before = self.get_state()
+        try:
+            self._set_state(state)
+        except GymError:
+            self._set_state(before)
+            raise
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            self._set_state(before)
+            raise InvalidConfigError(
+                "Expected a snapshot that get_state() of an environment with this engine, these tasks and as many "
+                f"lanes gave; got something else ({type(error).__name__}: {error})."
+            ) from error
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:
         if len(state["lanes"]) != self.num_envs:
             raise InvalidConfigError(f"The snapshot has {len(state['lanes'])} lanes; this environment {self.num_envs}.")
         tasks = [self._task(saved["address"].task) for saved in state["lanes"]]
@@ -533,6 +566,29 @@ def _is_column(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Iterable) and not isinstance(value, str)
+
+
+def numbers(actions: Any) -> NDArray[Any]:
+    """Actions as an array of numbers, of whatever shape and precision.
+
+    Raises:
+        InvalidActionError: for text, rows of different lengths, and tensors that numpy cannot read.
+    """
+    try:
+        array = np.asarray(actions)
+        if array.dtype.kind in "USVMm":  # numpy would read "0.5" as a number
+            raise TypeError(f"its entries are {array.dtype}")
+        return array if array.dtype.kind in "biuf" else array.astype(np.float64)
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:  # bfloat16, gradients, ragged rows
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise InvalidActionError(
+            f"Expected an array of numbers as actions; got a {type(actions).__name__} that is none ({said})."
+        ) from error
 
 
 def _whole(name: str, value: Any) -> int:

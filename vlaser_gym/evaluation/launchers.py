@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.base import agent_code
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.extensions import Extensions, unpack
-from vlaser_gym.errors import AgentError, GymError, InvalidConfigError, SimulationError, UnknownNameError
+from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, SimulationError, UnknownNameError
 from vlaser_gym.evaluation.patience import Patience
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
 
@@ -288,6 +289,8 @@ class RayLauncher:
     """
 
     def __init__(self, settings: EvalSettings, make_env: MakeEnv) -> None:
+        if settings.launcher["address"] is None:
+            os.environ.setdefault(_LISTENS_EVERYWHERE, "0")  # read when Ray is imported, and by its processes
         self.ray = _import_ray()
         self.settings, self.make_env = _settings_of_worker(settings), make_env
         self.options = settings.launcher
@@ -353,6 +356,8 @@ class RayLauncher:
                 f"No Ray cluster answers at {self.options['address']!r} ({str(error).splitlines()[0]}): start one with "
                 "ray start --head, or leave launcher.address= away for a cluster on this machine."
             ) from error
+        if address is not None and os.environ.get("RAY_AUTH_MODE") != "token":
+            warnings.warn(GymWarning(_EXPOSED.format(address=address)), stacklevel=2)
 
     def _number(self) -> int:
         """How many workers to start."""
@@ -445,6 +450,16 @@ def _settings_of_worker(settings: EvalSettings) -> EvalSettings:
         if engine.get(key, own) == unset:
             engine[key] = own
     return replace(settings, engine=engine)
+
+
+#: Ray's own switch, on elsewhere than on Linux, by which a cluster of one machine listens at loopback alone.
+_LISTENS_EVERYWHERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+#: What a cluster that is there already is open to, unless it asks for tokens, as Ray can from 2.52 on.
+_EXPOSED = (
+    "The Ray cluster {address} asks for no token: whoever reaches its ports can run code there as its user, and what "
+    "this run sends (settings, agents' code) travels unencrypted; start it with RAY_AUTH_MODE=token on a network that "
+    "you trust."
+)
 
 
 def _import_ray() -> Any:

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.comparison import StoredRun
 from vlaser_gym.evaluation.conventions import OUTCOMES
 from vlaser_gym.evaluation.published import published_table, published_tables
+from vlaser_gym.settings.reading import read_yaml
 
 #: Policy -> task -> success rate between 0 and 1.
 RealRates = Mapping[str, Mapping[str, float]]
@@ -120,7 +119,7 @@ def read_real_rates(source: str) -> RealRates:
             raise UnknownNameError("table of rates by task", source, usable)
         return {row.model: table.rates(row.model) for row in table.rows}
     try:
-        data: Any = OmegaConf.to_container(OmegaConf.load(source))
+        data = read_yaml(Path(source).read_text(encoding="utf-8"))
         rates = {str(p): {str(t): float(rate) for t, rate in tasks.items()} for p, tasks in data.items()}
     except (YAMLError, OSError, AttributeError, TypeError, ValueError):
         rates = {}

@@ -187,14 +187,21 @@ class Runner:
 
     def _checked(self, chunk: Any, lanes: Lanes) -> NDArray[np.float64]:
         """The agent's answer as float64 ``[N, H, 7]``."""
+        why = ""
         try:
             actions = np.asarray(chunk, np.float64)
-        except (TypeError, ValueError):
-            actions = np.empty(0)
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+            RuntimeError,
+        ) as error:  # bfloat16, gradients, ragged
+            actions, why = np.empty(0), f" that numpy cannot read as numbers ({str(error).splitlines()[0]})"
         if actions.ndim != 3 or actions.shape[0] != len(lanes) or actions.shape[1] < 1 or actions.shape[2] != 7:
             got = f"shape {tuple(chunk.shape)}" if hasattr(chunk, "shape") else f"a {type(chunk).__name__}"
             raise InvalidActionError(
-                f"{self.name}.act must return one chunk of actions per lane, shape ({len(lanes)}, H, 7); got {got}."
+                f"{self.name}.act must return one chunk of actions per lane, shape ({len(lanes)}, H, 7); got "
+                f"{got}{why}."
             )
         bad = ~np.isfinite(actions).all((1, 2))
         if bad.any():

@@ -22,7 +22,7 @@ from typing import Any
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.atomic import write_whole
@@ -54,6 +54,7 @@ from vlaser_gym.evaluation.records import (
     sealed,
     states_name,
 )
+from vlaser_gym.settings.reading import read_yaml
 
 __all__ = [
     "FREE_SETTINGS",
@@ -252,7 +253,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         if not file.is_file():
             raise StorageError(f"{path} is no run directory: expected a config.yaml in it; see docs/run_directory.md.")
         try:
-            config = OmegaConf.to_container(OmegaConf.load(file))
+            config = read_yaml(file.read_text(encoding="utf-8"))
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError):
             config = None
     checked = _of_this_version(file, config, check_config)

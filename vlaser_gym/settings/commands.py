@@ -242,7 +242,7 @@ class ServeSettings(Settings):
     checkpoint: str | None = option(None, f"{_CHECKPOINT}.")
     host: str = option(
         "127.0.0.1",
-        "Who can reach it: 127.0.0.1 is this machine alone. There is no password: open it to networks you trust only.",
+        "Who can reach it: 127.0.0.1 is this machine alone. Everywhere else clients need a token.",
     )
     port: int = option(8000, "Port that it listens on. 0: a free one, which is printed.", least=0, most=65535)
     keys: dict[str, str] = option(
@@ -260,6 +260,12 @@ class ServeSettings(Settings):
     timeout: float = option(60.0, "Seconds that a decision may take.", above=0)
     max_mb: float = option(16.0, "Largest message, MB.", above=0)
     max_connections: int = option(64, "Clients at the same time.", least=1)
+    total_mb: float = option(128.0, "All messages together that are not answered yet, MB.", above=0)
+    idle_timeout: float = option(600.0, "Seconds without a message after which a client is hung up on.", above=0)
+    token_file: str | None = option(
+        None,
+        "File with the token that clients must present. null: none on this machine alone; else a new one, printed.",
+    )
     agent: dict[str, Any] = chosen("agent", "expert")
 
 

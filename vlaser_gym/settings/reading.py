@@ -7,6 +7,7 @@ from dataclasses import fields, make_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -14,6 +15,7 @@ from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.settings.fields import check
 
 T = TypeVar("T")
+_LONGEST_YAML, _DEEPEST_YAML = 4_000_000, 32
 
 
 def typed(cls: type[T], config: Mapping[str, Any], prefix: str = "") -> T:
@@ -33,6 +35,7 @@ def typed(cls: type[T], config: Mapping[str, Any], prefix: str = "") -> T:
     given = {str(key): value for key, value in config.items() if key in own or key != "name"}
     for key in given.keys() - own:
         raise UnknownNameError("key", f"{prefix}{key}", (f"{prefix}{name}" for name in own))
+    _check_sizes(given, prefix)
     _check_lists({key: hints[key] for key in given}, given, prefix)
     schema = make_dataclass(cls.__name__, [(key, _plain(hints[key])) for key in given])
     try:
@@ -43,6 +46,23 @@ def typed(cls: type[T], config: Mapping[str, Any], prefix: str = "") -> T:
         raise InvalidConfigError(f"{prefix}{error.full_key} has a wrong value: {wrong}.") from error
     check(settings, prefix)
     return settings
+
+
+def read_yaml(text: str) -> Any:
+    """What YAML of unknown origin holds, as plain values; interpolations stay text.
+
+    Raises:
+        ValueError: for aliases, a few lines of which unfold into gigabytes, and for texts too long or nested too deep.
+        YAMLError, OmegaConfBaseException: for what is no YAML, or no config.
+    """
+    if len(text) > _LONGEST_YAML:
+        raise ValueError(f"longer than {_LONGEST_YAML} characters")
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST_YAML:
+            raise ValueError(f"aliases, or more than {_DEEPEST_YAML} levels")
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 def _plain(hint: Any) -> Any:
@@ -63,6 +83,13 @@ def _plain(hint: Any) -> Any:
 
 def _of_type(hint: Any, value: Any) -> Any:
     return tuple(value) if get_origin(hint) is tuple and isinstance(value, list) else value
+
+
+def _check_sizes(values: Mapping[str, Any], prefix: str) -> None:
+    """Refuse whole numbers that no float holds, wherever one is wanted."""
+    for key, value in values.items():
+        if isinstance(value, int) and value.bit_length() > 1023:
+            raise InvalidConfigError(f"{prefix}{key} must be below 1e308; got a number of {value.bit_length()} bits.")
 
 
 def _check_lists(hints: Mapping[str, Any], values: Mapping[str, Any], prefix: str) -> None:

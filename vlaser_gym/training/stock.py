@@ -3,24 +3,30 @@
 For people who know these algorithms, and a yardstick: what they find from poses, without pictures, language or
 demonstrations. Checkpoints are Stable-Baselines3's: ``model.zip``, ``normalization.pkl`` (its ``VecNormalize``: states
 are brought to mean 0 and spread 1) and, for SAC, ``replay_buffer.pkl``. A run that goes on has the same networks,
-optimizers and memory, and begins new episodes. The files hold pickles: load your own only.
+optimizers and memory, and begins new episodes. Of their pickles only numbers are read: no code in a run directory runs.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import zipfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
+from vlaser_gym.agents.sb3 import NotPlainError, plain
 from vlaser_gym.atomic import appearing
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
@@ -101,11 +107,12 @@ class StockTraining:
         self.settings, self.path, self.evaluate_episodes = settings, Path(path), evaluate_episodes
         stored = self.path / NORMALIZATION_FILE
         with reading(stored):
-            self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
+            self.env = _stored_normalization(stored, env) if stored.is_file() else VecNormalize(env, norm_reward=False)
         self.report, self.tracker = report, tracker
         self.metrics: MetricLogger | None = None
         self.stop: Callable[[], bool] = lambda: False
-        self.model = self._load(device) or self._make(seed, device)
+        self.model = self._make(seed, device)
+        self._load(device)
         if self.timesteps:
             # The streams of the lanes are not stored: the first seed would bring the first episodes again.
             self.env.seed(seed + self.timesteps)
@@ -122,22 +129,28 @@ class StockTraining:
                 f"algo.options should be keyword arguments of Stable-Baselines3's {algorithm.__name__}: {error}."
             ) from error
 
-    def _load(self, device: str) -> BaseAlgorithm | None:
-        file = self.path / MODEL_FILE
+    def _load(self, device: str) -> None:
+        """Put stored weights, counters and memory into the model: its own ``load`` would run what the file says."""
+        file, memory = self.path / MODEL_FILE, self.path / REPLAY_FILE
         if not file.is_file():
-            return None
+            return
         with reading(file):
-            model = ALGORITHMS[self.settings.name].load(file, env=self.env, device=device)
-        if isinstance(model, SAC):
-            with reading(self.path / REPLAY_FILE):
-                model.load_replay_buffer(self.path / REPLAY_FILE)
-            count = model.replay_buffer.n_envs
+            _, parameters, variables = load_from_zip_file(file, device=device, load_data=False)
+            self.model.set_parameters(parameters, exact_match=True, device=device)
+            for name, value in (variables or {}).items():
+                recursive_setattr(self.model, f"{name}.data", value.data)
+            for name, count in _counters(file).items():
+                setattr(self.model, name, count)
+        if isinstance(self.model, SAC):
+            with reading(memory), _plain_only(memory), memory.open("rb") as stream:
+                self.model.replay_buffer = _of_kind(plain(stream), ReplayBuffer)
+                self.model.replay_buffer.device = self.model.device
+            count = self.model.replay_buffer.n_envs
             if count != self.env.num_envs:
                 raise InvalidConfigError(
                     f"{self.path} was trained in {count} environments, for which its memory has a column each: "
                     f"continue it with num_envs={count}, not {self.env.num_envs}."
                 )
-        return model
 
     @property
     def timesteps(self) -> int:
@@ -213,6 +226,36 @@ class StockTraining:
         with MetricLogger(self.path, self.timesteps, self.tracker) as metrics:
             if not metrics.scored(self.timesteps, "evaluation/"):
                 metrics.add(self.timesteps, **row)
+
+
+def _stored_normalization(file: Path, env: VecEnv) -> VecNormalize:
+    with _plain_only(file), file.open("rb") as stream:
+        stored: VecNormalize = _of_kind(plain(stream), VecNormalize)
+        stored.set_venv(env)
+    return stored
+
+
+def _of_kind(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"expected a {kind.__name__}; got a {type(value).__name__}")
+    return value
+
+
+@contextmanager
+def _plain_only(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotPlainError as error:
+        raise InvalidConfigError(
+            f"{file} holds more than numbers ({error}), and reading that could run any code: choose another run=."
+        ) from error
+
+
+def _counters(file: Path) -> dict[str, int]:
+    """What a model counts, by the names of its attributes."""
+    with zipfile.ZipFile(file) as archive:
+        data = json.loads(archive.read("data"))
+    return {name: int(data[name]) for name in ("num_timesteps", "_n_updates", "_episode_num") if name in data}
 
 
 class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from vlaser_gym.envs.vector import numbers
 from vlaser_gym.errors import InvalidActionError, InvalidConfigError
 from vlaser_gym.wrappers.base import Bools, Info, Observation, SceneWrapper, Step
 
@@ -57,7 +58,7 @@ class ChunkActions(SceneWrapper):
 
     def step(self, actions: NDArray[Any]) -> Step:
         """One chunk ``[N, horizon, 7]``."""
-        actions = np.asarray(actions)
+        actions = numbers(actions)
         if actions.shape != self.action_space.shape:
             raise InvalidActionError(f"Expected chunks of shape {self.action_space.shape}; got {actions.shape}.")
         return self.step_chunk(actions)

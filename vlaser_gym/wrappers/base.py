@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.vector import numbers
 
 Observation = dict[str, Any]
 Info = dict[str, Any]
@@ -58,11 +59,11 @@ class SceneWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def step(self, actions: NDArray[Any]) -> Step:
         """One action per lane."""
-        return self.on_step(*self.env.step(self.on_action(np.asarray(actions))))
+        return self.on_step(*self.env.step(self.on_action(numbers(actions))))
 
     def step_chunk(self, actions: NDArray[Any]) -> Step:
         """A chunk per lane; see :meth:`SceneVectorEnv.step_chunk`."""
-        return self.on_step(*self.env.step_chunk(self.on_action(np.asarray(actions))))
+        return self.on_step(*self.env.step_chunk(self.on_action(numbers(actions))))
 
     @property
     def addresses(self) -> list[Address]:

@@ -577,3 +577,46 @@ def test_loading_full_size_needs_little_more_memory_than_the_file(tmp_path: Path
         assert int(out.stdout) * 1024 < 1.3 * size
     finally:
         path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_a_diverged_training_are_refused(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
+    policy = VlaserPolicy.initialise(VlaserConfig.preset("nano")).to(dtype)
+    with torch.no_grad():
+        policy.get_parameter("action_decoder.weight").view(-1)[5] = value
+    save_pretrained(policy, tmp_path)
+    with pytest.raises(CheckpointError, match=r"action_decoder\.weight in .* not finite.*Take an earlier checkpoint"):
+        load_policy(tmp_path)
+
+
+def test_internvl_in_transformers_layout_is_told_apart(tmp_path: Path) -> None:
+    """The names of OpenGVLab/InternVL3-2B-hf, of transformers before 4.52 and since."""
+    new = ("model.vision_tower.embeddings.cls_token", "model.multi_modal_projector.linear_1.weight", "lm_head.weight")
+    old = ("vision_tower.encoder.layer.0.attention.q_proj.weight", "multi_modal_projector.linear_1.weight")
+    for names in (new, old):
+        save_file({name: torch.zeros(2, 2) for name in names}, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"transformers' own layout .*without -hf, such as OpenGVLab/Intern"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"weight_map": []}, {"weight_map": {}}, {"weight_map": {"a": 3}}, {"weight_map": {"a": "../x"}}, [1]],
+)
+def test_an_index_of_another_shape(tmp_path: Path, content: Any) -> None:
+    vlm_folder(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"should map names of tensors to files beside it \(weight_map\)"):
+        load(tmp_path)
+
+
+def test_a_file_in_the_old_format_of_torch_is_not_called_damaged(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    file = tmp_path / "old.pt"
+    torch.save({"model": state}, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"before 1\.6.*torch\.save\(torch\.load") as caught:
+        load(file)
+    assert "damaged" not in str(caught.value)
+    # What it advises works.
+    torch.save(torch.load(file, map_location="cpu", weights_only=True), tmp_path / "new.pt")
+    load(tmp_path / "new.pt")

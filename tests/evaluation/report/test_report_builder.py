@@ -5,7 +5,9 @@ import io
 import json
 import os
 import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,3 +194,12 @@ def test_what_cannot_be_written_or_read(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no run directory"):
         write_report(tmp_path / "nowhere")
     assert not list(run.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["$(touch owned)", "a; rm -rf b", "`id`", "it's", 'say "x"', "a\nb", "-x", "a b"])
+def test_a_hostile_run_s_command_is_one_command(name: str) -> None:
+    """Read back by a shell's rules, the copied line has the path and the address as one argument each."""
+    side = object.__new__(builder._Side)
+    side.stored = SimpleNamespace(path=Path("runs") / name)
+    command = side._command(Address(f"task{name}", layout="grid:0"))
+    assert shlex.split(command)[3:] == [f"run=runs/{name}", f"episodes=task{name}/default/grid:0/0"]

@@ -40,6 +40,9 @@ FORMAT = "vlaser_gym policy"
 #: text heads full of zeros.
 DESCRIPTION = "vlaser_gym"
 
+#: The first bytes of files of torch before 1.6: the number 0x1950a86a20f9469cfc6c in pickle's second protocol.
+_LEGACY = b"\x80\x02\x8a\n" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
+
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
 
@@ -143,6 +146,11 @@ def load_policy(
         return _load_described(path, tensors, described, target)
     if any(layouts.plain_key(key).startswith("joint_model.") for key in tensors) or path.is_file():
         return _load_released(path, tensors, target)
+    if any(layouts.plain_key(key).startswith(layouts.TRANSFORMERS) for key in tensors):
+        raise CheckpointError(
+            f"{path} is InternVL in transformers' own layout (its names end in -hf); take the model of the same name "
+            "without -hf, such as OpenGVLab/InternVL3-2B, whose tensors policies here are grown from."
+        )
     return _load_vlm(path, tensors, target)
 
 
@@ -406,6 +414,7 @@ def _assemble(
                 f"{report.mapped[name]} in {report.source} should have shape {list(expected[name].shape)}; it has "
                 f"{list(tensor.shape)}."
             )
+    _check_finite({name: tensor for name, tensor in weights.items() if name in expected}, report)
     dtype = target.dtype or _main_dtype(weights)
     empty = {n: torch.empty(expected[n].shape, dtype=dtype, device=target.device) for n in report.missing}
     taken = {n: t.to(device=target.device, dtype=dtype) for n, t in weights.items() if n in expected}
@@ -413,6 +422,16 @@ def _assemble(
     if report.missing:
         policy.reset_parameters(target.seed, fresh)
     return policy.eval()
+
+
+def _check_finite(weights: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Refuse weights of a training that diverged; one pass over the numbers, without a copy of them."""
+    for name, tensor in weights.items():
+        if tensor.dtype in DTYPES.values() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+            raise CheckpointError(
+                f"{report.mapped[name]} in {report.source} holds numbers that are not finite: the training that wrote "
+                "it had diverged. Take an earlier checkpoint."
+            )
 
 
 def _map_keys(
@@ -480,6 +499,11 @@ def _read_torch(path: Path) -> Any:
             f"file that torch.load reads with weights_only=True."
         ) from error
     except (RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
+        if _is_before_zip(path):
+            raise CheckpointError(
+                f"{path} is in the format of torch before 1.6, which cannot be read in parts. Write it again: "
+                "torch.save(torch.load(FILE, map_location='cpu', weights_only=True), NEW_FILE)."
+            ) from error
         raise CheckpointError(
             f"{path} should be a file written by torch.save; it is cut off, damaged or of another kind "
             f"({str(error).splitlines()[0]}). Download it again."
@@ -489,10 +513,7 @@ def _read_torch(path: Path) -> Any:
 def _read_folder(path: Path) -> dict[str, Tensor]:
     """All tensors of a folder with one or several safetensors files, or with one ``.pt`` file."""
     index = path / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-    else:
-        names = sorted(file.name for file in path.glob("*.safetensors"))
+    names = _indexed_files(index) if index.is_file() else sorted(file.name for file in path.glob("*.safetensors"))
     if not names:
         file = _only_pt(path)
         if file is not None:
@@ -505,6 +526,26 @@ def _read_folder(path: Path) -> dict[str, Tensor]:
     for name in names:
         tensors.update(_read_safetensors(path / name))
     return tensors
+
+
+def _is_before_zip(path: Path) -> bool:
+    """Whether torch before 1.6 wrote a file: it begins with a pickle of torch's own magic number."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_LEGACY)) == _LEGACY
+    except OSError:
+        return False
+
+
+def _indexed_files(index: Path) -> list[str]:
+    """The files beside an index of safetensors that it names."""
+    named = _read_json(index).get("weight_map")
+    files = list(named.values()) if isinstance(named, dict) else []
+    if not files or not all(isinstance(name, str) and Path(name).name == name for name in files):
+        raise CheckpointError(
+            f"{index} should map names of tensors to files beside it (weight_map); got something else. Copy it again."
+        )
+    return sorted(set(files))
 
 
 def _only_pt(path: Path) -> Path | None:

@@ -51,6 +51,9 @@ VLM = {
 }
 VLM_UNUSED = {"language_model.lm_head.": "the language model's text head"}
 
+#: Prefixes of InternVL in transformers' own layout, of which nothing is read: it names and splits tensors differently.
+TRANSFORMERS = ("model.vision_tower.", "model.multi_modal_projector.", "model.language_model.", "vision_tower.encoder.")
+
 #: Tokens of the original's text model: InternVL3's 151,674 and 256 for actions, which no prompt of the policy holds.
 #: Its loader refuses a table with other rows, so that a policy grown from a plain VLM gets the missing ones appended.
 RELEASED_ROWS = 151_930

@@ -152,7 +152,9 @@ class _Side:
         return self.videos.get(address_of(record), video_folder(self.stored.path) / video_name(record))
 
     def _command(self, address: Address) -> str:
-        return f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={address}"
+        return (
+            f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={shlex.quote(str(address))}"
+        )
 
     def _timeline(self, record: Record) -> dict[str, Any]:
         """Steps at which the agent decided, what it was told from when on, and when each flag was true."""

@@ -123,12 +123,22 @@ class _Server:
             self._artist(job).draw(job, self._pixels[slot * size : (slot + 1) * size].reshape(shape))
 
 
+_INSTALL_EGL = "Install Mesa's EGL (Debian: libegl1 libgl1-mesa-dri)"
+#: What helps where a backend has just failed: never that backend again.
+_ADVICE = {
+    "egl": f"{_INSTALL_EGL}, set MUJOCO_GL=osmesa with OSMesa installed (Debian: libosmesa6)",
+    "osmesa": f"{_INSTALL_EGL} and leave MUJOCO_GL unset, install OSMesa (Debian: libosmesa6)",
+    "glfw": f"{_INSTALL_EGL} and leave MUJOCO_GL unset",
+    "default": f"{_INSTALL_EGL} and set MUJOCO_GL=egl",
+}
+
+
 def _no_context(error: Exception) -> str:
     backend = os.environ.get("MUJOCO_GL", "default")
     return (
         f"No pictures can be made here (OpenGL backend {backend!r}: {type(error).__name__}: {error}). "
-        "Install Mesa's EGL (Debian: libegl1 libgl1-mesa-dri) or set MUJOCO_GL=osmesa, or use observations "
-        "without images and video=0; `python -m vlaser_gym.doctor` tells more."
+        f"{_ADVICE.get(backend, _ADVICE['default'])}, or use observations without images and video=0; "
+        "`python -m vlaser_gym.doctor` tells more."
     )
 
 

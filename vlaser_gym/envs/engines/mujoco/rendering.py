@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -230,12 +231,27 @@ def _cast_of(task: str, variant: str, state: Mapping[str, ArrayLike]) -> str:
     return "+".join(name.removeprefix("object/") for name in state if name.startswith("object/"))
 
 
+def _display_answers(name: str) -> bool:
+    """Whether an X server listens at a display such as ``:0`` or ``localhost:10.0``; ssh and tmux leave stale names."""
+    host, _, number = name.rpartition(":")
+    try:
+        port = 6000 + int(number.partition(".")[0])
+        if host in ("", "unix"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+                server.connect(f"/tmp/.X11-unix/X{port - 6000}")
+        else:
+            socket.create_connection((host, port), timeout=2).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
 class _Worker(Child):
     """The parent's end of one render process."""
 
     def __init__(self, memory: int) -> None:
         environment = dict(os.environ)
-        if sys.platform.startswith("linux") and not environment.get("DISPLAY"):
+        if sys.platform.startswith("linux") and not _display_answers(environment.get("DISPLAY", "")):
             # Without a display MuJoCo's own default (GLFW) cannot work; EGL can.
             environment.setdefault("MUJOCO_GL", "egl")
         super().__init__("vlaser_gym.envs.engines.mujoco.render_worker", environment, [memory])
