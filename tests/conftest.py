@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vlaser_gym.envs.tasks.put_on import PutOnTask
-from vlaser_gym.evaluation import files
+from vlaser_gym.storage import files
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -26,11 +26,13 @@ from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_versio
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.files import held, parse_object, write_whole
 from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.settings.fields import check_unread
 from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.lines import parse_object
+from vlaser_gym.storage.locks import held
 from vlaser_gym.training.algorithms import Algorithm, get_algorithm
 from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.distributed import ProcessGroup, joined_processes

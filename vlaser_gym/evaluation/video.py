@@ -18,9 +18,9 @@ from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
-from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 from vlaser_gym.evaluation.told import instructions_told
+from vlaser_gym.storage.files import appearing
 
 _ENGINE = "mujoco"
 _CAPTION_HEIGHT, _NOTE_HEIGHT = 96, 16  # px; with pictures of 480 and 512 multiples of 16, as video codecs like it

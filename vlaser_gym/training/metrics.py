@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vlaser_gym.evaluation.files import read_lines, write_whole
 from vlaser_gym.evaluation.records import COUNT, check_fields
+from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.lines import read_lines
 
 Row = dict[str, Any]
 #: Metrics that people look for first.

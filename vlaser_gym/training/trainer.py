@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.agents.vlaser.agent import choose_device
 from vlaser_gym.errors import DivergedError, InvalidConfigError
+from vlaser_gym.storage.interrupts import Interrupts, StopNow
 from vlaser_gym.training.alarms import Alarms
 from vlaser_gym.training.checkpoints import Checkpoints
 from vlaser_gym.training.distributed import ProcessGroup
-from vlaser_gym.training.interrupts import Interrupts, StopNow
 from vlaser_gym.training.metrics import MetricLogger
 from vlaser_gym.training.trainer_state import read_state, write_state
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vlaser_gym.errors import StorageError
-from vlaser_gym.evaluation.files import appearing
+from vlaser_gym.storage.files import appearing
 
 #: What readers of torch and Stable-Baselines3 raise for a file that is cut, damaged or something else.
 _DAMAGED = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)

@@ -21,7 +21,6 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
-from vlaser_gym.evaluation.files import write_whole
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
@@ -30,6 +29,7 @@ from vlaser_gym.evaluation.store import Record, address_of, read_states, read_ti
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
 from vlaser_gym.evaluation.told import changes, instructions_told
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
+from vlaser_gym.storage.files import write_whole
 
 #: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
 EMBED_LIMIT = 48 * 2**20

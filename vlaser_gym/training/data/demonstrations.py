@@ -24,8 +24,8 @@ from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.files import appearing
 from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader
+from vlaser_gym.storage.files import appearing
 from vlaser_gym.training.data.gripper_column import MEANINGS, GripperColumn
 
 Floats = NDArray[np.float64]

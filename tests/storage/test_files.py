@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -9,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vlaser_gym.evaluation import files
-from vlaser_gym.evaluation.files import Syncer, appearing, claim, write_whole
+from vlaser_gym.storage import files
+from vlaser_gym.storage.files import appearing, write_whole
+from vlaser_gym.storage.locks import claim
+from vlaser_gym.storage.syncer import Syncer
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -28,11 +29,15 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     held = claim(tmp_path, "another")
-    code = f"from vlaser_gym.evaluation.files import claim; claim({str(tmp_path)!r}, 'another run=')"
+    code = (
+        "from pathlib import Path; from vlaser_gym.storage.locks import claim; "
+        f"claim(Path({str(tmp_path)!r}), 'another run=')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"Another process is writing to {tmp_path}: wait for it or choose another run=." in done.stderr
-    os.close(held)
-    os.close(claim(tmp_path, "another"))
+    assert f"It is process {os.getpid()} on " in done.stderr, "who"
+    held.release()
+    claim(tmp_path, "another").release()
 
 
 def test_files_reach_the_disk_in_order_each_after_its_last_change(
