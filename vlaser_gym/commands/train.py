@@ -30,8 +30,8 @@ from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.settings.fields import check_unread
 from vlaser_gym.settings.training import TrainSettings
-from vlaser_gym.storage.files import write_whole
-from vlaser_gym.storage.lines import parse_object
+from vlaser_gym.storage.files import remove_leftovers, storage_errors, write_whole
+from vlaser_gym.storage.lines import append_line, drop_cut_line, parse_object
 from vlaser_gym.storage.locks import held
 from vlaser_gym.training.algorithms import Algorithm, get_algorithm
 from vlaser_gym.training.data.gripper_column import GripperColumn
@@ -41,7 +41,7 @@ from vlaser_gym.training.metrics import draw_curves, read_metrics
 from vlaser_gym.training.progress import TrainingProgress
 from vlaser_gym.training.trainer import Trainer
 
-SETTINGS_FILE = "settings.json"
+SETTINGS_FILE, STARTS_FILE = "settings.json", "starts.jsonl"
 
 
 def main(config: DictConfig) -> None:
@@ -83,6 +83,7 @@ def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -
     with held(path, "another run=") if group.is_main_process else nullcontext():
         if group.is_main_process:
             _check_same(path, settings.stored(init))
+            remove_leftovers(path)
         group.barrier()
         _train(settings, algorithm, algo, init, path, group)
 
@@ -189,7 +190,8 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
 def _agent_version(path: Path, robot: str) -> dict[str, int]:
     """What a run that learns from what the policy did keeps of the agent: not two versions of it in one run."""
     file = path / SETTINGS_FILE
-    version = json.loads(file.read_text()).get("agent_version", 1) if file.is_file() else AGENT_VERSIONS[robot]
+    stored = parse_object(file.read_bytes()) if file.is_file() else {"agent_version": AGENT_VERSIONS[robot]}
+    version = (stored or {}).get("agent_version", 1)
     outdated = why_another_version(robot, version)
     if outdated is not None:
         raise StorageError(f"{path} holds a run {outdated}. Begin again with another run=.")
@@ -199,10 +201,12 @@ def _agent_version(path: Path, robot: str) -> dict[str, int]:
 def _claim(path: Path, stored: dict[str, Any], start: dict[str, Any]) -> None:
     """Keep the settings, which refuse others from here on, once nothing is left to check; and the start itself."""
     _check_same(path, stored)
-    path.mkdir(parents=True, exist_ok=True)
-    write_whole(path / SETTINGS_FILE, (json.dumps(stored, indent=2) + "\n").encode())
-    with (path / "starts.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({**stored, **start}) + "\n")
+    with storage_errors(f"Cannot write the settings to {path}", "make space there or choose another run="):
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(path / SETTINGS_FILE, (json.dumps(stored, indent=2) + "\n").encode())
+        drop_cut_line(path / STARTS_FILE)
+        with (path / STARTS_FILE).open("ab", buffering=0) as stream:
+            append_line(stream, {**stored, **start})
 
 
 def _folder_name(init: str) -> str:

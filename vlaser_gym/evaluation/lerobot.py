@@ -230,7 +230,7 @@ class LeRobotWriter:
                 f"{self.path} holds a data set of an earlier version, with a row per decision instead of one per "
                 "control step: it can be trained on as before, but not continued; choose another output=."
             )
-        differences = setting_differences(stored, json.loads(_json(self._wanted())))
+        differences = setting_differences(stored, json.loads(_json(self._wanted())), ("agent.check_weights",))
         if differences:
             raise StorageError(
                 f"{self.path} holds a data set made with other settings ({'; '.join(differences)}): choose another "

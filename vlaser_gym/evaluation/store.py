@@ -73,6 +73,7 @@ FREE_SETTINGS = (
     "num_envs",
     "max_minutes",
     "agent_timeout",
+    "agent.check_weights",
     "video",
     "report",
     "engine.threads",

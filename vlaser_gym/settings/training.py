@@ -11,7 +11,10 @@ from vlaser_gym.settings.groups import chosen
 #: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
 SCHEMA = 2
 #: Settings that may differ when a run is continued.
-_FREE = ("run", "device", "threads", "log_every", "save_every", "keep_checkpoints", "num_envs", "max_minutes", "engine")
+_FREE = (
+    *("run", "device", "threads", "log_every", "save_every", "keep_checkpoints", "num_envs", "max_minutes", "engine"),
+    *("check_weights", "cache"),
+)
 
 
 @dataclass
@@ -85,6 +88,16 @@ class TrainSettings(Settings):
         8, "Episodes that run at the same time in evaluations and where episodes are learned from.", least=1
     )
     max_minutes: float | None = option(None, "Stop after so many minutes; the same command goes on later.", least=0)
+    cache: str | None = option(
+        None,
+        "Folder for the decoded pictures of data sets, which may be deleted at any time. null: vlaser_gym/pictures in "
+        "the user's cache.",
+    )
+    check_weights: bool = option(
+        True,
+        "Compare the checksums of init and of a continued run's state, about a second per gigabyte; false: take them "
+        "as they are.",
+    )
     algo: dict[str, Any] = chosen("algo", "sft")
     engine: dict[str, Any] = chosen("engine", "mujoco")
 

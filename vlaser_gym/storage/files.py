@@ -83,6 +83,20 @@ def appearing_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+@contextmanager
+def storing_together(folder: Path) -> Iterator[Path]:
+    """A folder to write files to, for libraries that name them themselves; each then takes its place as a whole."""
+    partial = temporary_for(folder / "files")
+    try:
+        partial.mkdir()
+        yield partial
+        for file in sorted(partial.iterdir()):
+            bring_to_disk(file)
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporaries of writers that died, at any depth. Only for whoever has claimed the folder."""
     for path in sorted(folder.rglob("*.tmp")):

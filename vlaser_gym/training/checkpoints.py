@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from vlaser_gym.storage.files import appearing_folder, temporary_for
+
 POLICY_FOLDER = "checkpoint"
 STEPS_FOLDER = "checkpoints"
 BEST = "best"
@@ -38,13 +40,15 @@ class Checkpoints:
 
     def steps(self) -> list[Path]:
         """Policies of steps, the earliest first."""
-        return sorted(folder for folder in (self.path / STEPS_FOLDER).glob("[0-9]*") if folder.is_dir())
+        found = (self.path / STEPS_FOLDER).glob("[0-9]*")
+        return sorted(folder for folder in found if folder.is_dir() and folder.name.isdecimal())
 
     def write(self, step: int, save: Callable[[Path], None]) -> None:
         """Store the policy of a step by ``save(folder)``; it becomes the last one."""
         folder = self.of_step(step)
-        folder.mkdir(parents=True, exist_ok=True)
-        save(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with appearing_folder(folder) as partial:
+            save(partial)
         _mirror(folder, self.last)
         for old in self.steps()[: -self.keep] if self.keep is not None else ():
             if old != folder:
@@ -59,8 +63,7 @@ def _mirror(source: Path, target: Path) -> None:
     """Make ``target`` hold the files of ``source``, each replaced as a whole, and nothing else."""
     target.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
-        link = target / f"{file.name}.tmp"
-        link.unlink(missing_ok=True)
+        link = temporary_for(target / file.name)
         try:
             os.link(file, link)
         except OSError:  # a file system without hard links

@@ -80,6 +80,7 @@ class Job:
             advance=self.advance,
             report=self.report,
             say=self.say,
+            check=settings.check_weights,
         )
 
     # ------------------------------------------------------------------ the policy
@@ -269,6 +270,7 @@ def initial_policy(
         device=device,
         seed=settings.seed,
         settings=settings.settings,
+        check=settings.check_weights,
     )
     is_policy = report.layout != "vlm"
     _check_has_statistics(init, statistics, has=is_policy)

@@ -24,6 +24,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import Sb3Settings
+from vlaser_gym.storage.files import appearing, storage_errors
+from vlaser_gym.storage.interrupts import Interrupts
 from vlaser_gym.training.environments import check_shares
 from vlaser_gym.training.job import Job
 from vlaser_gym.training.metrics import MetricLogger
@@ -77,6 +79,10 @@ class StockTraining:
         device: of the networks.
         evaluate_episodes: episodes of the evaluation at the end; 0: none.
         report: told each line of numbers.
+        say: told what a signal does.
+
+    Attributes:
+        stopped_by: the signal that ended :meth:`run`, if one did.
 
     Raises:
         InvalidConfigError: for options that the algorithm does not take.
@@ -92,6 +98,7 @@ class StockTraining:
         device: str = "cpu",
         evaluate_episodes: int = 0,
         report: Callable[[Numbers], None] = lambda row: None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.settings, self.path, self.evaluate_episodes = settings, Path(path), evaluate_episodes
         stored = self.path / NORMALIZATION_FILE
@@ -99,6 +106,8 @@ class StockTraining:
             self.env = VecNormalize.load(str(stored), env) if stored.is_file() else VecNormalize(env, norm_reward=False)
         self.report = report
         self.stop: Callable[[], bool] = lambda: False
+        self.interrupts = Interrupts(say)
+        self.stopped_by: int | None = None
         self.model = self._load(device) or self._make(seed, device)
         if self.timesteps:
             # The streams of the lanes are not stored: the first seed would bring the first episodes again.
@@ -154,32 +163,37 @@ class StockTraining:
         metrics = MetricLogger(self.path, begun)
         self.model.set_logger(Logger(None, [_MetricWriter(metrics, self.report)]))
         if begun < self.settings.timesteps:
-            self.model.learn(
-                self.settings.timesteps - begun,
-                callback=_Keeper(self),
-                log_interval=_LOG_INTERVALS[self.settings.name],
-                reset_num_timesteps=begun == 0,
-            )
-            self.save()
+            with self.interrupts:
+                self.model.learn(
+                    self.settings.timesteps - begun,
+                    callback=_Keeper(self),
+                    log_interval=_LOG_INTERVALS[self.settings.name],
+                    reset_num_timesteps=begun == 0,
+                )
+                self.save()
+            self.stopped_by = self.interrupts.received
         metrics.close()
         finished = self.timesteps >= self.settings.timesteps
-        if finished and self.evaluate_episodes:
+        if finished and self.stopped_by is None and self.evaluate_episodes:
             self.report(self.evaluate(self.evaluate_episodes))
         return finished
 
     def save(self) -> None:
         """Write the files, each whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with storage_errors(
+            f"Cannot write the model to {self.path}", "make space there; the files before it are whole"
+        ):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write_files()
+
+    def _write_files(self) -> None:
         if isinstance(self.model, SAC):
-            partial = self.path / f"partial-{REPLAY_FILE}"
-            self.model.save_replay_buffer(partial)
-            partial.replace(self.path / REPLAY_FILE)
-        partial = self.path / f"partial-{NORMALIZATION_FILE}"
-        self.env.save(str(partial))
-        partial.replace(self.path / NORMALIZATION_FILE)
-        partial = self.path / f"partial-{MODEL_FILE}"
-        self.model.save(partial)
-        partial.replace(self.path / MODEL_FILE)
+            with appearing(self.path / REPLAY_FILE) as partial:
+                self.model.save_replay_buffer(partial)
+        with appearing(self.path / NORMALIZATION_FILE) as partial:
+            self.env.save(str(partial))
+        with appearing(self.path / MODEL_FILE) as partial:
+            self.model.save(partial)
 
     def evaluate(self, episodes: int) -> Numbers:
         """Share of successes, and of episodes that ended within reach, on region layouts 0, 1, ... without noise."""
@@ -222,7 +236,7 @@ class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not f
         if self.num_timesteps - self.saved >= self.training.settings.save_every:
             self.saved = self.num_timesteps
             self.training.save()
-        return not self.training.stop()
+        return not self.training.stop() and self.training.interrupts.received is None
 
 
 class _MetricWriter(KVWriter):  # type: ignore[misc]
@@ -263,4 +277,5 @@ def build(job: Job) -> StockTraining:
         device=settings.device or "cpu",
         evaluate_episodes=settings.evaluate_episodes,
         report=job.report,
+        say=job.say,
     )
