@@ -594,7 +594,7 @@ def _address(row: dict[str, Any]) -> Address:
 def _write_table(table: pa.Table, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with appearing(file) as partial:
-        pq.write_table(table, partial)
+        pq.write_table(table, partial, write_page_checksum=True)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

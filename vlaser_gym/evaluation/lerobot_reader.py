@@ -70,7 +70,7 @@ def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
         StorageError: if it is absent or damaged, or lacks a column.
     """
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
             if missing:
                 raise StorageError(f"{file} lacks the columns {', '.join(missing)}; restore the file.")

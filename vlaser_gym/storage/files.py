@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from vlaser_gym.errors import StorageError
-from vlaser_gym.storage.locks import claim
+from vlaser_gym.storage.locks import LOCK_NAME, claim
 
 #: Names of what is being written, or was when its process died; earlier versions had a process's number in their place,
 #: or nothing.
@@ -98,13 +98,19 @@ def storing_together(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporaries of writers that died, at any depth. Only for whoever has claimed the folder."""
-    for path in sorted(folder.rglob("*.tmp")):
+    """Remove the temporaries of writers that died, at any depth. Only for whoever has claimed the folder.
+
+    Folders in it that somebody has claimed are left to whoever claims them next.
+    """
+    for path in sorted(folder.iterdir()):
+        is_folder = path.is_dir() and not path.is_symlink()
         if is_temporary(path):
-            if path.is_dir() and not path.is_symlink():
+            if is_folder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        elif is_folder and not (path / LOCK_NAME).exists():
+            remove_leftovers(path)
 
 
 def probe(folder: Path) -> None:

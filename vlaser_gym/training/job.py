@@ -173,7 +173,7 @@ class Job:
         readers = [LeRobotReader(path, count) for path, count in zip(paths, groups, strict=True)]
         if not group.is_main_process:
             group.barrier()
-        data = Demonstrations(readers, agent.robot, agent.horizon, agent.resize, gripper)
+        data = Demonstrations(readers, agent.robot, agent.horizon, agent.resize, gripper, self.settings.cache, self.say)
         if group.is_main_process:
             group.barrier()
         return data

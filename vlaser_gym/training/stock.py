@@ -180,9 +180,7 @@ class StockTraining:
 
     def save(self) -> None:
         """Write the files, each whole or not at all."""
-        with storage_errors(
-            f"Cannot write the model to {self.path}", "make space there; the files before it are whole"
-        ):
+        with storage_errors(f"Cannot write the model to {self.path}", "make space there; the one before is whole"):
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_files()
 

@@ -659,13 +659,10 @@ def _needed_for_inference(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a disk into one sentence: every library has an error of its own for it."""
+    remedy = "choose a writable place with enough space; what was there is whole"
     try:
-        with storage_errors(
-            f"Cannot write {path}", "choose a writable place with enough space; what was there is whole"
-        ):
+        with storage_errors(f"Cannot write {path}", remedy):
             yield
     except (SafetensorError, RuntimeError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
-        raise StorageError(
-            f"Cannot write {path}: {said}; choose a writable place with enough space; what was there is whole."
-        ) from error
+        raise StorageError(f"Cannot write {path}: {said}; {remedy}.") from error
