@@ -120,7 +120,7 @@ def _train(
             stored = settings.stored(init)
             if algorithm.needs_policy and isinstance(learner, Trainer):
                 stored |= _agent_version(path, learner.agent.robot)
-            _claim(path, stored, learner.record())
+            keep_settings(path, stored, learner.record())
             say(f"Run directory: {path}\n{init}: {learner.describe()}")
         with ExitStack() as stack:
             if group.is_main_process and isinstance(learner, Trainer):
@@ -198,7 +198,7 @@ def _agent_version(path: Path, robot: str) -> dict[str, int]:
     return {"agent_version": AGENT_VERSIONS[robot]}
 
 
-def _claim(path: Path, stored: dict[str, Any], start: dict[str, Any]) -> None:
+def keep_settings(path: Path, stored: dict[str, Any], start: dict[str, Any]) -> None:
     """Keep the settings, which refuse others from here on, once nothing is left to check; and the start itself."""
     _check_same(path, stored)
     with storage_errors(f"Cannot write the settings to {path}", "make space there or choose another run="):

@@ -24,7 +24,7 @@ def append_line(file: io.FileIO, entry: Mapping[str, Any]) -> None:
     """One line, in as few writes as the system allows."""
     data = line_of(entry)
     while data:
-        data = data[file.write(data) or 0 :]
+        data = data[os.write(file.fileno(), data) :]
 
 
 def drop_cut_line(file: Path) -> None:
