@@ -550,6 +550,19 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with appearing(path) as temporary:
         save_file(whole, temporary, {"format": "pt", CHECKSUM_KEY: _checksum(whole)})
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Bring a safetensors file's metadata into one order: the library's is another every time, equal files differ."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
