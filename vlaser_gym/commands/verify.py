@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -19,9 +20,11 @@ from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.cli import run, typed
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.evaluator import EvalSettings
-from vlaser_gym.evaluation.lerobot import COLLECTION_PATH, INFO_PATH, LeRobotReader, LeRobotWriter
+from vlaser_gym.evaluation.lerobot import COLLECTION_PATH, LeRobotReader, LeRobotWriter
+from vlaser_gym.evaluation.lerobot_reader import INFO_PATH
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import (
+    Record,
     RunStore,
     read_config,
     read_records,
@@ -94,18 +97,25 @@ def kind_of(path: Path) -> tuple[str, Callable[[Path], Iterator[Step]], Callable
 def leftovers(path: Path) -> str | None:
     """Temporaries of a writer that died: they are no harm, and its next start removes them."""
     found = [file for file in path.rglob("*.tmp") if is_temporary(file)]
-    if found:
-        return (
-            f"but for {len(found)} files that a writer began and did not end ({found[0]}); its next start removes them"
-        )
-    return None
+    if not found:
+        return None
+    return f"all but {len(found)} files that a writer began and did not end ({found[0]}); its next start removes them"
+
+
+def quietly(found: object) -> None:
+    """Nothing to say: it could be read."""
+
+
+def arrays_of(read: Callable[[Path, Record], object], path: Path, record: Record) -> None:
+    """An episode's arrays can be read."""
+    read(path, record)
 
 
 def run_directory(path: Path) -> Iterator[Step]:
     """Settings, records with their checksums, arrays, times, and a summary that counts the records."""
-    yield lambda: read_config(path) and None
+    yield lambda: quietly(read_config(path))
     yield lambda: f"{len(read_records(path))} episodes"
-    yield lambda: read_timing(path) and None
+    yield lambda: quietly(read_timing(path))
     yield lambda: "the summary" if read_summary(path) else "no summary yet: episodes are missing"
     try:
         records = read_records(path)
@@ -114,7 +124,7 @@ def run_directory(path: Path) -> Iterator[Step]:
     for record in records:
         for name, read in (("states", read_states), ("training", read_training)):
             if record.get(name) is not None:
-                yield lambda read=read, record=record: read(path, record) and None  # type: ignore[misc]
+                yield partial(arrays_of, read, path, record)
     yield lambda: leftovers(path)
 
 
@@ -201,7 +211,7 @@ def training_run(path: Path) -> Iterator[Step]:
 
     if (path / "settings.json").is_file():
         yield settings
-    yield lambda: read_lines(path / "starts.jsonl", lambda row: None) and None
+    yield lambda: quietly(read_lines(path / "starts.jsonl", lambda row: None))
     yield lambda: f"{len(read_metrics(path / 'metrics.jsonl'))} lines of numbers"
     for name in (STATE_FILE, f"{STATE_FILE}.previous"):
         if (path / name).is_file():
