@@ -25,8 +25,8 @@ is left alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -160,22 +160,37 @@ class LeRobotWriter:
     def _open(self) -> None:
         """Find what is there; remove files that belong to no complete group."""
         stored = self._made_by()
-        self._read_episodes()
+        with self._damage_as_sentence():
+            self._read_episodes()
         if stored is not None and self.addresses:
             self._check_same(stored)
-        self.tasks = self._read_instructions()
-        self._read_numbers()
+        with self._damage_as_sentence():
+            self.tasks = self._read_instructions()
+            self._read_numbers()
         self._is_ours = True
         self._remove_leftovers()
         (self.path / "meta").mkdir(exist_ok=True)
         write_whole(self.path / COLLECTION_PATH, _json(self._wanted()))
-        if self._episodes and not self._meta_is_whole():
-            self.rebuild()
+        with self._damage_as_sentence():
+            if self._episodes and not self._meta_is_whole():
+                self.rebuild()
+
+    @contextmanager
+    def _damage_as_sentence(self) -> Iterator[None]:
+        """Inside, what is there is read; its names and kinds may be anything."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StorageError(
+                f"The data set {self.path} is damaged: {said}; python -m vlaser_gym.verify {self.path} says more. "
+                "Restore what is wrong, or choose another output=."
+            ) from error
 
     def _read_episodes(self) -> None:
         groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
         self._next_group = len(groups)
-        self._episodes = [row for file in groups for row in pq.read_table(file).to_pylist()]
+        self._episodes = [row for file in groups for row in read_table(file).to_pylist()]
         drop_cut_line(self.path / DROPPED_PATH)
         self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH, check_where)}
         self.addresses = {_address(row) for row in self._episodes} | self.dropped
