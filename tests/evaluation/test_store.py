@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -299,6 +301,25 @@ def test_a_run_that_fails_before_its_first_episode_leaves_nothing(tmp_path: Path
         store.add(record(ADDRESSES[0]), None)
         raise KeyError
     assert len(read_records(tmp_path / "run")) == 1
+
+
+@pytest.mark.parametrize("name", ["append_line", "pack_arrays"])
+def test_ctrl_c_while_the_first_episode_is_stored_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It used to delete the directory with that episode, and to say that there is no such file."""
+    storing = getattr(store_module, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        return storing(*arguments)
+
+    monkeypatch.setattr(store_module, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), RunStore(tmp_path / "run", CONFIG) as store:
+        store.add(record(ADDRESSES[0]), states())
+    assert [r["layout"] for r in read_records(tmp_path / "run")] == [ADDRESSES[0].layout]
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_a_full_disk_is_one_sentence_and_costs_one_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

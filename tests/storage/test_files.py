@@ -79,3 +79,43 @@ def test_a_disk_that_fails_is_told_at_the_next_occasion(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="bad"):
         syncer.close()
     assert syncer.cpu_seconds >= 0
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    with appearing(file) as one, appearing(file) as other:
+        one.write_bytes(b"one")
+        other.write_bytes(b"other")
+    assert file.read_bytes() == b"one", "whoever is last; neither is a mixture"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_private_file_gets_the_rights_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    with appearing(tmp_path / "secret") as partial:
+        partial.unlink()
+        os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["secret"] == modes["plain"]
+
+
+def test_leftovers_of_every_version_go_and_nothing_else(tmp_path: Path) -> None:
+    left = ["config.yaml.tmp", "model.safetensors.4711.tmp", "deep/trainer.pt.0a1b2c3d.tmp", "000300.0a1b2c3d.tmp/x"]
+    kept = ["notes.tmp", "a.json", "deep/0a1b2c3d", "claimed/a.json.0a1b2c3d.tmp", "claimed/.lock"]
+    for name in (*left, *kept):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    files.remove_leftovers(tmp_path)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == set(kept)
+
+
+def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    for text in ("old", "new"):
+        with files.appearing_folder(folder) as partial:
+            (partial / text).write_text(text)
+            assert folder.exists() == (text == "new")
+    assert [path.name for path in folder.iterdir()] == ["new"]
+    with suppress(KeyError), files.appearing_folder(folder) as partial:
+        raise KeyError
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["policy", "policy/new"]
