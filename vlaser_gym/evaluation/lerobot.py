@@ -25,8 +25,8 @@ is left alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from vlaser_gym.evaluation.lerobot_reader import (
     VERSION,
     Columns,
     LeRobotReader,
+    damage_as_sentence,
     open_video,
     read_table,
     read_tasks,
@@ -160,32 +161,20 @@ class LeRobotWriter:
     def _open(self) -> None:
         """Find what is there; remove files that belong to no complete group."""
         stored = self._made_by()
-        with self._damage_as_sentence():
+        with damage_as_sentence(self.path):
             self._read_episodes()
         if stored is not None and self.addresses:
             self._check_same(stored)
-        with self._damage_as_sentence():
+        with damage_as_sentence(self.path):
             self.tasks = self._read_instructions()
             self._read_numbers()
         self._is_ours = True
         self._remove_leftovers()
         (self.path / "meta").mkdir(exist_ok=True)
         write_whole(self.path / COLLECTION_PATH, _json(self._wanted()))
-        with self._damage_as_sentence():
+        with damage_as_sentence(self.path):
             if self._episodes and not self._meta_is_whole():
                 self.rebuild()
-
-    @contextmanager
-    def _damage_as_sentence(self) -> Iterator[None]:
-        """Inside, what is there is read; its names and kinds may be anything."""
-        try:
-            yield
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StorageError(
-                f"The data set {self.path} is damaged: {said}; python -m vlaser_gym.verify {self.path} says more. "
-                "Restore what is wrong, or choose another output=."
-            ) from error
 
     def _read_episodes(self) -> None:
         groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))

@@ -24,7 +24,7 @@ from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader
+from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader, damage_as_sentence
 from vlaser_gym.training.data.gripper_column import MEANINGS, GripperColumn
 from vlaser_gym.training.data.pictures import cached_pixels
 
@@ -78,9 +78,11 @@ class Demonstrations:
         if not any(reader.episodes for reader in readers):
             raise InvalidConfigError(f"The data sets {', '.join(str(r.path) for r in readers)} hold no episode.")
         readers = [reader for reader in readers if reader.episodes]
-        rows = [self._rows(reader) for reader in readers]
-        parts = zip(readers, rows, strict=True)
-        self._pixels = [cached_pixels(reader, resize, part.chosen, cache, say) for reader, part in parts]
+        rows, self._pixels = [], []
+        for reader in readers:
+            with damage_as_sentence(reader.path):
+                rows.append(self._rows(reader))
+                self._pixels.append(cached_pixels(reader, resize, rows[-1].chosen, cache, say))
         self._starts = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
         self.poses = np.concatenate([part.proprio[part.chosen] for part in rows])
         self.proprio = robot_proprio(self.poses, robot)
