@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlaser_gym import atomic
 from vlaser_gym.envs.tasks.put_on import PutOnTask
+from vlaser_gym.storage import files, places
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,7 +45,13 @@ def golden(shared: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test switches the power off; thousands of waits for the disk would take a good part of a run."""
-    monkeypatch.setattr(atomic, "bring_to_disk", lambda file: file.stat())
+    monkeypatch.setattr(files, "bring_to_disk", lambda file: file.stat())
+
+
+@pytest.fixture(autouse=True)
+def no_pictures_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setattr(places, "user_cache", lambda: cache)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vlaser_gym"
 #: Rooms from the ground up; those of one floor do not import each other, except where a pair is named below.
 FLOORS = (
     ("errors",),
-    ("registry", "atomic"),
+    ("registry", "storage"),
     ("conventions", "settings"),
     ("cli",),
     ("envs",),

@@ -95,7 +95,7 @@ def test_the_changed_meaning_is_said_where_it_matters(tmp_path, capsys):
     (tmp_path / "settings.json").write_text(json.dumps(old))
     train._check_same(tmp_path, settings("algo=sft").stored("random:nano"))
     refused(StorageError, r"another init \(random:nano\)", "init=nano", f"run={tmp_path}")
-    train._claim(tmp_path, settings("algo=sft").stored("random:nano"), {})
+    train.keep_settings(tmp_path, settings("algo=sft").stored("random:nano"), {})
     assert json.loads((tmp_path / "settings.json").read_text())["init"] == "random:nano"
 
 
@@ -134,11 +134,11 @@ def test_a_vision_language_model_gets_an_expert_for_the_robot_that_was_named(tmp
 
 def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
     kept = settings("algo=sft").stored("nano")
-    train._claim(tmp_path, kept, {})
+    train.keep_settings(tmp_path, kept, {})
     before = (tmp_path / "settings.json").read_text()
     refused(StorageError, "holds a run of algo=sft, not dpo", "algo=dpo", NANO, f"run={tmp_path}")
     assert (tmp_path / "settings.json").read_text() == before
-    train._claim(tmp_path, {**kept, "algo": {**kept["algo"], "steps": 7}}, {})
+    train.keep_settings(tmp_path, {**kept, "algo": {**kept["algo"], "steps": 7}}, {})
     assert json.loads((tmp_path / "settings.json").read_text())["algo"]["steps"] == 7
 
 
@@ -160,7 +160,7 @@ def test_an_aborted_start_leaves_nothing_that_refuses_the_next(tmp_path):
         with pytest.raises(GymError):
             main(load("train", [f"algo={algo}", f"run={run}", "seed=1", "num_envs=4", "device=cpu", wrong]))
         assert not list(run.iterdir())
-        train._claim(run, settings(f"algo={algo}", "seed=2").stored("nano"), {})
+        train.keep_settings(run, settings(f"algo={algo}", "seed=2").stored("nano"), {})
         train._check_same(run, settings(f"algo={algo}", "seed=2").stored("nano"))
 
 
@@ -170,8 +170,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_p
 
 
 def test_a_run_from_before_the_robot_had_no_default_goes_on(tmp_path):
-    train._claim(tmp_path, settings("robot=widowx").stored("nano"), {})
-    train._claim(tmp_path, settings().stored("nano"), {})
+    train.keep_settings(tmp_path, settings("robot=widowx").stored("nano"), {})
+    train.keep_settings(tmp_path, settings().stored("nano"), {})
 
 
 # ---------------------------------------------------------------------- ranges

@@ -33,6 +33,7 @@ from vlaser_gym.settings.fields import Option, first_paragraph, groups_of, optio
 from vlaser_gym.settings.groups import ALGORITHMS, check_option, config_defaults, described, group_defaults, groups
 from vlaser_gym.settings.reading import typed
 from vlaser_gym.settings.synonyms import likely_keys
+from vlaser_gym.storage.interrupts import exit_status, terminable
 
 __all__ = ["group_config", "groups", "help_text", "load", "run", "start", "typed", "words"]
 
@@ -75,16 +76,16 @@ def run(command: str, main: Callable[[DictConfig], None], argv: Sequence[str] | 
     """Compose the config of a command from the command line and call ``main`` with it.
 
     A :class:`~vlaser_gym.errors.GymError` ends the process with its sentence on stderr and status 2, Ctrl-C with
-    status 130. What an agent's own code raised stands above the sentence with its traceback: somebody has to debug it.
-    Any other exception is a defect and keeps its traceback. A :class:`~vlaser_gym.errors.GymWarning` is one sentence
-    on stderr.
+    status 130, SIGTERM with 143. What an agent's own code raised stands above the sentence with its traceback:
+    somebody has to debug it. Any other exception is a defect and keeps its traceback. A
+    :class:`~vlaser_gym.errors.GymWarning` is one sentence on stderr.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if HELP & set(arguments):
             print(help_text(command, [text for text in arguments if text not in HELP]))
             return
-        with _warnings_as_sentences():
+        with _warnings_as_sentences(), terminable():
             main(load(command, arguments))
     except GymError as error:
         trace = error.trace if isinstance(error, AgentError) else ""
@@ -92,7 +93,7 @@ def run(command: str, main: Callable[[DictConfig], None], argv: Sequence[str] | 
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'Interrupted.'}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(exit_status(interrupt))
     except BrokenPipeError:
         # The reader (head, less) has left. Closing stderr too keeps the interpreter from complaining on its way out.
         sys.stderr.close()

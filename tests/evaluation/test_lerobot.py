@@ -265,3 +265,20 @@ def test_dropped_episodes_survive_a_killed_process_and_a_cut_line(tmp_path: Path
 def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     with writer(tmp_path), pytest.raises(StorageError, match="wait for it or choose another output="):
         writer(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("images", ["png", "mp4"])
+@pytest.mark.parametrize("missing", ["meta/info.json", "meta/stats.json", "README.md"])
+def test_a_writer_that_died_before_it_counted_is_made_up_for(images: str, missing: str, tmp_path: Path) -> None:
+    """The rows of the second group are stored; what follows from them is of the first group, or not there."""
+    whole, path = tmp_path / "whole", tmp_path / "set"
+    write_set(whole, 4, group=2, images=images)
+    write_set(path, 4, group=2, images=images)
+    write_set(tmp_path / "first", 2, group=2, images=images)
+    for name in ("meta/info.json", "meta/stats.json"):
+        (path / name).write_bytes((tmp_path / "first" / name).read_bytes())
+    (path / missing).unlink()
+    with LeRobotWriter(path, fps=5, robot="widowx", images=images, group=2) as mine:
+        assert mine.total_episodes == 4
+    for name in ("meta/info.json", "meta/stats.json", "README.md"):
+        assert (path / name).read_bytes() == (whole / name).read_bytes(), name

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,6 @@ import numpy as np
 import pytest
 from fabricate_run import plain_record as record
 
-from vlaser_gym import atomic
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation import store as store_module
@@ -27,6 +28,7 @@ from vlaser_gym.evaluation.store import (
     read_summary,
     read_timing,
 )
+from vlaser_gym.storage import files
 
 CONFIG: dict[str, Any] = {"task": "widowx", "num_envs": 8, "video": 1, "agent": {"name": "random", "horizon": 4}}
 ADDRESSES = [Address("b", layout=f"grid:{k}") for k in (10, 2)] + [Address("a", layout="region:7", trial=1)]
@@ -164,10 +166,11 @@ def test_an_episode_whose_states_did_not_reach_the_disk_is_run_again(tmp_path: P
 
 def test_states_reach_the_disk_before_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr(atomic, "bring_to_disk", lambda file: order.append(file.name))
+    monkeypatch.setattr(files, "bring_to_disk", lambda file: order.append(file.name))
     run = filled(tmp_path / "run", ADDRESSES[:1])
     (file,) = (run / "states").iterdir()
-    assert order == ["config.yaml.tmp", file.name, "episodes.jsonl"]
+    assert order[0].startswith("config.yaml.")
+    assert order[1:] == ["run", file.name, "episodes.jsonl"]
 
 
 def test_a_disk_that_fails_while_nobody_waits_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +178,7 @@ def test_a_disk_that_fails_while_nobody_waits_is_one_sentence(tmp_path: Path, mo
         raise OSError(5, "Input/output error")
 
     store = RunStore(tmp_path / "run", CONFIG)
-    monkeypatch.setattr(atomic, "bring_to_disk", fail)
+    monkeypatch.setattr(files, "bring_to_disk", fail)
     store.add(record(ADDRESSES[0]), states())
     with pytest.raises(StorageError, match="Input/output error"):
         store.close()
@@ -298,6 +301,25 @@ def test_a_run_that_fails_before_its_first_episode_leaves_nothing(tmp_path: Path
         store.add(record(ADDRESSES[0]), None)
         raise KeyError
     assert len(read_records(tmp_path / "run")) == 1
+
+
+@pytest.mark.parametrize("name", ["append_line", "pack_arrays"])
+def test_ctrl_c_while_the_first_episode_is_stored_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It used to delete the directory with that episode, and to say that there is no such file."""
+    storing = getattr(store_module, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        return storing(*arguments)
+
+    monkeypatch.setattr(store_module, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), RunStore(tmp_path / "run", CONFIG) as store:
+        store.add(record(ADDRESSES[0]), states())
+    assert [r["layout"] for r in read_records(tmp_path / "run")] == [ADDRESSES[0].layout]
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_a_full_disk_is_one_sentence_and_costs_one_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

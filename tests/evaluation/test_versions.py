@@ -85,7 +85,7 @@ def test_its_outcomes_are_not_learned_from(runs: dict[str, Path]) -> None:
 
 def test_training_is_not_continued_with_another_agent(tmp_path: Path) -> None:
     stored = {"algo": {"name": "ppo"}, "seed": 0}
-    train._claim(tmp_path, stored, {})
+    train.keep_settings(tmp_path, stored, {})
     with pytest.raises(StorageError, match=r"holds a run made by version 1 .* Begin again with another run=\.$"):
         train._agent_version(tmp_path, "google_robot")
     assert json.loads((tmp_path / "settings.json").read_text()) == stored
@@ -93,4 +93,4 @@ def test_training_is_not_continued_with_another_agent(tmp_path: Path) -> None:
     for _ in range(2):
         kept = train._agent_version(tmp_path / "fresh", "google_robot")
         assert kept == {"agent_version": 2}
-        train._claim(tmp_path / "fresh", stored | kept, {})
+        train.keep_settings(tmp_path / "fresh", stored | kept, {})

@@ -10,7 +10,7 @@ from demonstrations import TINY, write_set
 from interrupted import command, compare
 from test_ppo import make, no_pictures  # noqa: F401  (a fixture)
 
-from vlaser_gym.training.interrupts import Interrupts, StopNow
+from vlaser_gym.storage.interrupts import Interrupts, StopNow
 
 
 def _signal_myself(number: int) -> None:

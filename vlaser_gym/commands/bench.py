@@ -24,9 +24,9 @@ from vlaser_gym.envs.engines import ActingEngine, check_counts, check_engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.settings.commands import BenchSettings
+from vlaser_gym.storage.files import check_output, write_output
 
 _WITHOUT, _WITH = ("proprio", "instruction"), ("image", "proprio", "instruction")
 #: Bounds of the random actions, m and rad per control step.

@@ -103,12 +103,16 @@ def main(config: DictConfig) -> None:
         group=settings.group,
         settings=settings.stored(),
     )
-    with writer, EpisodeProgress(make_console(stderr=True)) as progress:
-        waiting = [address for address in plan if address not in writer.addresses]
-        print(f"Data set: {settings.output} ({_count(writer)} are there already)")
-        progress.start(0, len(waiting))
-        if waiting:
-            _record(settings, agent, waiting, writer, progress)
+    try:
+        with writer, EpisodeProgress(make_console(stderr=True)) as progress:
+            waiting = [address for address in plan if address not in writer.addresses]
+            print(f"Data set: {settings.output} ({_count(writer)} are there already)")
+            progress.start(0, len(waiting))
+            if waiting:
+                _record(settings, agent, waiting, writer, progress)
+    except KeyboardInterrupt as interrupt:
+        stored = f"Stopped. {_count(writer)} are stored in {settings.output}; the same command goes on."
+        raise type(interrupt)(stored) from None
     hint = "" if writer.addresses.issuperset(plan) else _TIME_UP
     print(f"{_count(writer)}, {writer.total_frames} pictures in {settings.output}{hint}")
 
@@ -137,10 +141,14 @@ def _store_training(settings: CollectSettings) -> None:
         agent=settings.agent,
         engine=settings.engine,
     )
-    with EpisodeProgress(make_console(stderr=True)) as progress:
-        found = evaluate(
-            wanted, lambda path, done, total: progress.start(done, total), progress.add, plan=settings.addresses()
-        )
+    try:
+        with EpisodeProgress(make_console(stderr=True)) as progress:
+            found = evaluate(
+                wanted, lambda path, done, total: progress.start(done, total), progress.add, plan=settings.addresses()
+            )
+    except KeyboardInterrupt as interrupt:
+        stored = f"Stopped. Finished episodes are stored in {settings.output}; the same command goes on."
+        raise type(interrupt)(stored) from None
     hint = "" if found.complete else _TIME_UP
     print(f"{len(read_records(found.path))} episodes in {settings.output}{hint}")
 

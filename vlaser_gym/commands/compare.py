@@ -26,7 +26,6 @@ from vlaser_gym.evaluation.comparison import (
     load_runs,
     p_text,
 )
-from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.power import PlanRow, plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
@@ -34,6 +33,7 @@ from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.reasoning.asking import is_answer_run
 from vlaser_gym.reasoning.comparison import AnswerComparison, compare_answers
 from vlaser_gym.settings.commands import CompareSettings
+from vlaser_gym.storage.files import check_output, write_output
 
 #: The command's questions, and the settings that each of them reads.
 _READ = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.tokenizer import has_qwen_files
 from vlaser_gym.cli import run, typed
 from vlaser_gym.settings.commands import ConvertSettings
+from vlaser_gym.storage.files import write_whole
 
 
 def main(config: DictConfig) -> None:
@@ -109,14 +109,14 @@ def _write_processor(
         weights = {CONFIG_FILE, WEIGHTS_FILE, UNUSED_FILE}
         for file in source.iterdir():
             if file.is_file() and file.name not in weights:
-                shutil.copyfile(file, target / file.name)
+                write_whole(target / file.name, file.read_bytes())
     elif tokenizer is not None or has_qwen_files(beside) or stored.get(PROCESSOR_FILE, {}).get("tokenizer") == "bytes":
         known = statistics or OF_ROBOT[str(policy.config.robot)]
         Processor.load(source, policy.config, tokenizer=tokenizer, statistics=known).save(target)
     else:
         print(f"no tokenizer: put InternVL3's tokenizer files into {target}, or convert again with tokenizer=FOLDER")
         if PROCESSOR_FILE in stored:
-            (target / PROCESSOR_FILE).write_text(json.dumps(stored[PROCESSOR_FILE], indent=2) + "\n", encoding="utf-8")
+            write_whole(target / PROCESSOR_FILE, (json.dumps(stored[PROCESSOR_FILE], indent=2) + "\n").encode())
     if statistics is not None:
         statistics.save(target)
     else:

@@ -137,9 +137,9 @@ def score(settings: EvalSettings, agent: Agent | None = None, say: Callable[[str
     with EpisodeProgress(make_console(stderr=True)) as progress:
         try:
             return evaluate(settings, start, progress.add, agent=agent)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             hint = f"; continue with the same command and run={where[0]}" if where else ""
-            raise KeyboardInterrupt(f"Stopped. Finished episodes are stored{hint}.") from None
+            raise type(interrupt)(f"Stopped. Finished episodes are stored{hint}.") from None
 
 
 def finish(evaluation: Evaluation, say: Callable[[str], None] = print) -> float:

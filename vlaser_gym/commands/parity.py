@@ -19,11 +19,11 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.bridge import bridge_robot_figures, bridge_task_figures
-from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.settings.commands import ParitySettings
+from vlaser_gym.storage.files import check_output, write_output
 
 #: What can be measured.
 FIGURES = ("replays", "pictures", "bridge")

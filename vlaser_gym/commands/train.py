@@ -24,16 +24,17 @@ from omegaconf import DictConfig
 from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device
 from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
-from vlaser_gym.atomic import write_whole
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.files import held, parse_object
 from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.evaluation.tracker import check_tracker
 from vlaser_gym.settings.fields import check_unread
 from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.storage.files import remove_leftovers, storage_errors, write_whole
+from vlaser_gym.storage.lines import append_line, drop_cut_line, parse_object
+from vlaser_gym.storage.locks import held
 from vlaser_gym.training.algorithms import Algorithm, get_algorithm
 from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.distributed import ProcessGroup, joined_processes
@@ -42,7 +43,7 @@ from vlaser_gym.training.metrics import draw_curves, read_metrics
 from vlaser_gym.training.progress import TrainingProgress
 from vlaser_gym.training.trainer import Trainer
 
-SETTINGS_FILE = "settings.json"
+SETTINGS_FILE, STARTS_FILE = "settings.json", "starts.jsonl"
 #: Settings that may be others when a run goes on, or that the learner compares itself.
 _MAY_DIFFER = ("algo", "data", "agent_version", "rollout_batch", "schema")
 
@@ -110,6 +111,7 @@ def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -
     with held(path, "another run=") if group.is_main_process else nullcontext():
         if group.is_main_process:
             _check_same(path, settings.stored(init))
+            remove_leftovers(path)
         group.barrier()
         return _train(settings, algorithm, algo, init, path, group)
 
@@ -146,7 +148,7 @@ def _train(
             stored = settings.stored(init)
             if algorithm.needs_policy and isinstance(learner, Trainer):
                 stored |= _agent_version(path, learner.agent.robot) | learner.settled()
-            _claim(path, stored, learner.record())
+            keep_settings(path, stored, learner.record())
             say(f"Run directory: {path}\n{init}: {learner.describe()}")
         with ExitStack() as stack:
             if group.is_main_process and isinstance(learner, Trainer):
@@ -215,20 +217,23 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
 def _agent_version(path: Path, robot: str) -> dict[str, int]:
     """What a run that learns from what the policy did keeps of the agent: not two versions of it in one run."""
     file = path / SETTINGS_FILE
-    version = json.loads(file.read_text()).get("agent_version", 1) if file.is_file() else AGENT_VERSIONS[robot]
+    stored = parse_object(file.read_bytes()) if file.is_file() else {"agent_version": AGENT_VERSIONS[robot]}
+    version = (stored or {}).get("agent_version", 1)
     outdated = why_another_version(robot, version)
     if outdated is not None:
         raise StorageError(f"{path} holds a run {outdated}. Begin again with another run=.")
     return {"agent_version": AGENT_VERSIONS[robot]}
 
 
-def _claim(path: Path, stored: dict[str, Any], start: dict[str, Any]) -> None:
+def keep_settings(path: Path, stored: dict[str, Any], start: dict[str, Any]) -> None:
     """Keep the settings, which refuse others from here on, once nothing is left to check; and the start itself."""
     _check_same(path, stored)
-    path.mkdir(parents=True, exist_ok=True)
-    write_whole(path / SETTINGS_FILE, (json.dumps(stored, indent=2) + "\n").encode())
-    with (path / "starts.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({**stored, **start}) + "\n")
+    with storage_errors(f"Cannot write the settings to {path}", "make space there or choose another run="):
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(path / SETTINGS_FILE, (json.dumps(stored, indent=2) + "\n").encode())
+        drop_cut_line(path / STARTS_FILE)
+        with (path / STARTS_FILE).open("ab", buffering=0) as stream:
+            append_line(stream, {**stored, **start})
 
 
 def _folder_name(init: str) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 from vlaser_gym.cli import words
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.table import make_table, rate_cell
+from vlaser_gym.storage.files import appearing
 
 
 @dataclass(frozen=True)
@@ -106,4 +107,5 @@ def draw_learning_curve(scores: Sequence[CheckpointScore], file: Path) -> None:
     if not by_step:
         axes.set_xticks(where, [score.name for score in scores], rotation=20, ha="right")
     axes.grid(visible=True, alpha=0.3)
-    figure.savefig(file, dpi=120)
+    with appearing(file, sync=False) as partial:
+        figure.savefig(partial, dpi=120, format="png")

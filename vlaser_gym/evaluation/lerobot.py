@@ -15,7 +15,9 @@ and which rows a policy that decides every few steps uses, begins with ``privile
 
 Every group of episodes gets files of its own with the same number in all three folders. The file in ``meta/episodes``
 is written after the other two and ``tasks.parquet``, so whoever follows it finds everything it names, whenever the
-writer was killed; a later writer removes what has no such file and goes on. ``meta/collection.json`` is written before
+writer was killed; a later writer removes what has no such file and goes on. What follows from the rows, ``info.json``
+and ``stats.json``, comes last and is made again by a later writer, where it does not count the same.
+``meta/collection.json`` is written before
 everything else: a folder without it (or, in older data sets, without settings in ``info.json``) is somebody else's, and
 is left alone.
 """
@@ -23,7 +25,6 @@ is left alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
@@ -36,16 +37,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vlaser_gym.atomic import appearing, write_whole
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.files import (
-    append_line,
-    claim,
-    drop_cut_line,
-    read_lines,
-    storage_errors,
-)
 from vlaser_gym.evaluation.lerobot_card import data_card
 from vlaser_gym.evaluation.lerobot_reader import (
     CAMERA,
@@ -54,6 +47,8 @@ from vlaser_gym.evaluation.lerobot_reader import (
     VERSION,
     Columns,
     LeRobotReader,
+    damage_as_sentence,
+    open_video,
     read_table,
     read_tasks,
     values_of,
@@ -62,6 +57,10 @@ from vlaser_gym.evaluation.recording import RecordedEpisode
 from vlaser_gym.evaluation.records import address_of, check_where
 from vlaser_gym.evaluation.store import setting_differences
 from vlaser_gym.evaluation.video import encode
+from vlaser_gym.storage.files import appearing, is_temporary, remove_leftovers, storage_errors, write_whole
+from vlaser_gym.storage.interrupts import uninterrupted
+from vlaser_gym.storage.lines import append_line, drop_cut_line, read_lines
+from vlaser_gym.storage.locks import LOCK_NAME, Claim, claim
 
 __all__ = ["LeRobotReader", "LeRobotWriter", "check_images"]
 
@@ -138,7 +137,7 @@ class LeRobotWriter:
         self._numbers: dict[str, list[NDArray[Any]]] = {}
         self._waiting: list[RecordedEpisode] = []
         self._new: list[Path] = []
-        self._lock = -1
+        self._lock: Claim | None = None
         self._is_ours = False
 
     def __enter__(self) -> LeRobotWriter:
@@ -162,20 +161,25 @@ class LeRobotWriter:
     def _open(self) -> None:
         """Find what is there; remove files that belong to no complete group."""
         stored = self._made_by()
-        self._read_episodes()
+        with damage_as_sentence(self.path):
+            self._read_episodes()
         if stored is not None and self.addresses:
             self._check_same(stored)
-        self.tasks = self._read_instructions()
-        self._read_numbers()
+        with damage_as_sentence(self.path):
+            self.tasks = self._read_instructions()
+            self._read_numbers()
         self._is_ours = True
         self._remove_leftovers()
         (self.path / "meta").mkdir(exist_ok=True)
         write_whole(self.path / COLLECTION_PATH, _json(self._wanted()))
+        with damage_as_sentence(self.path):
+            if self._episodes and not self._meta_is_whole():
+                self.rebuild()
 
     def _read_episodes(self) -> None:
         groups = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
         self._next_group = len(groups)
-        self._episodes = [row for file in groups for row in pq.read_table(file).to_pylist()]
+        self._episodes = [row for file in groups for row in read_table(file).to_pylist()]
         drop_cut_line(self.path / DROPPED_PATH)
         self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH, check_where)}
         self.addresses = {_address(row) for row in self._episodes} | self.dropped
@@ -213,10 +217,16 @@ class LeRobotWriter:
             if "vlaser_gym" not in info:  # where the first layout kept its settings
                 raise StorageError(f"{self.path} holds a data set from elsewhere; choose another output=.")
             return dict(info["vlaser_gym"])
-        begun = self.path / f"{COLLECTION_PATH}.tmp"
-        if any(entry != begun for entry in self.path.rglob("*") if entry.is_symlink() or not entry.is_dir()):
+        if not all(self._is_beginning(entry) for entry in self.path.rglob("*")):
             raise StorageError(f"{self.path} is not empty and holds no data set; choose another output=.")
         return None
+
+    def _is_beginning(self, entry: Path) -> bool:
+        """Whether an entry may be there before anything says that the folder is ours."""
+        if entry.is_dir() and not entry.is_symlink():
+            return True
+        own = entry.name.startswith(Path(COLLECTION_PATH).name) and is_temporary(entry)
+        return entry == self.path / LOCK_NAME or (own and entry.parent == self.path / "meta")
 
     def _check_same(self, stored: dict[str, Any]) -> None:
         if stored.get("layout") != LAYOUT:
@@ -224,7 +234,7 @@ class LeRobotWriter:
                 f"{self.path} holds a data set of an earlier version, with a row per decision instead of one per "
                 "control step: it can be trained on as before, but not continued; choose another output=."
             )
-        differences = setting_differences(stored, json.loads(_json(self._wanted())))
+        differences = setting_differences(stored, json.loads(_json(self._wanted())), ("agent.check_weights",))
         if differences:
             raise StorageError(
                 f"{self.path} holds a data set made with other settings ({'; '.join(differences)}): choose another "
@@ -233,12 +243,16 @@ class LeRobotWriter:
 
     def _remove_leftovers(self) -> None:
         """Remove files of ours that belong to no complete group, and nothing else."""
-        for folder, ending in (("data", "parquet"), (f"videos/{CAMERA}", "mp4")):
-            for name in (f"chunk-*/file-*.{ending}", f"chunk-*/file-*.{ending}.tmp"):
-                for file in self.path.glob(f"{folder}/{name}"):
-                    group = self.path / "meta/episodes" / file.parent.name / f"{file.name.split('.')[0]}.parquet"
-                    if not group.is_file():
+        for folder, ending in (("data", "parquet"), (f"videos/{CAMERA}", "mp4"), ("meta/episodes", "parquet")):
+            for chunk in self.path.glob(f"{folder}/chunk-*"):
+                remove_leftovers(chunk)
+                for file in chunk.glob(f"file-*.{ending}"):
+                    if not (self.path / "meta/episodes" / chunk.name / f"{file.stem}.parquet").is_file():
                         file.unlink()
+        for place in (INFO_PATH, TASKS_PATH, COLLECTION_PATH, "meta/stats.json", CARD_PATH):
+            for file in (self.path / place).parent.glob(f"{Path(place).name}.*"):
+                if is_temporary(file):
+                    file.unlink()
 
     def _leave(self) -> None:
         """Let go of the folder; a data set of which nothing was stored leaves no trace."""
@@ -247,16 +261,16 @@ class LeRobotWriter:
                 with self._sentences():
                     self._remove()
         finally:
+            if self._lock is not None:
+                self._lock.release()
             _remove_empty(self._new)
-            if self._lock >= 0:
-                os.close(self._lock)
-            self._lock, self._is_ours = -1, False
+            self._lock, self._is_ours = None, False
 
     def _remove(self) -> None:
         self._remove_leftovers()
         entries = sorted(self.path.rglob("*"), reverse=True)
         # It says that the folder is ours, and so stays as long as anything else does.
-        if [entry for entry in entries if not entry.is_dir()] == [self.path / COLLECTION_PATH]:
+        if {entry for entry in entries if not entry.is_dir()} == {self.path / COLLECTION_PATH, self.path / LOCK_NAME}:
             (self.path / COLLECTION_PATH).unlink()
             _remove_empty(entries)
 
@@ -286,10 +300,10 @@ class LeRobotWriter:
     def drop(self, address: Address) -> None:
         """Remember that an episode was run and is not kept."""
         where = {name: getattr(address, name) for name in ("task", "variant", "layout", "trial")}
-        with self._sentences(), (self.path / DROPPED_PATH).open("ab", buffering=0) as file:
+        with uninterrupted(), self._sentences(), (self.path / DROPPED_PATH).open("ab", buffering=0) as file:
             append_line(file, where)
-        self.dropped.add(address)
-        self.addresses.add(address)
+            self.dropped.add(address)
+            self.addresses.add(address)
 
     def flush(self) -> None:
         """Write the episodes that wait.
@@ -298,8 +312,38 @@ class LeRobotWriter:
             StorageError: if they cannot be written.
         """
         if self._waiting:
-            with self._sentences():
+            with uninterrupted(), self._sentences():
                 self._write_group()
+
+    def rebuild(self) -> None:
+        """Write what follows from the stored rows anew: features, counts, statistics, and the card if there is none.
+
+        Raises:
+            StorageError: if rows or pictures are damaged.
+        """
+        first = self._episodes[0]
+        file = self.path / DATA_PATH.format(**{key: first[f"data/{key}"] for key in ("chunk_index", "file_index")})
+        table = read_table(file)
+        columns = _number_columns(file, [name for name in table.column_names if name != CAMERA])
+        features = {name: _feature(name, values) for name, values in columns.items()}
+        self._write_meta({CAMERA: self._camera_feature(self._picture_shape(table)), **features})
+
+    def _picture_shape(self, table: pa.Table) -> Sequence[int]:
+        """Height, width and channels of the stored pictures."""
+        if self.images == "mp4":
+            file = self.path / VIDEO_PATH.format(video_key=CAMERA, chunk_index=0, file_index=0)
+            return next(open_video(file)[1]).shape
+        data = np.frombuffer(table[CAMERA][0].as_py()["bytes"], np.uint8)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)).shape
+
+    def _meta_is_whole(self) -> bool:
+        """Whether what follows from the stored rows counts them all; a writer may have died before it was written."""
+        if not all((self.path / place).is_file() for place in (INFO_PATH, "meta/stats.json", CARD_PATH)):
+            return False
+        counts = ("total_episodes", self.total_episodes), ("total_frames", self.total_frames)
+        info, stats = (_read_json(self.path / place) for place in (INFO_PATH, "meta/stats.json"))
+        pooled = stats.get("action", {}).get("count")
+        return all(info.get(name) == count for name, count in counts) and pooled == [self.total_frames]
 
     def _write_group(self) -> None:
         place = {"chunk_index": self._next_group // CHUNK_SIZE, "file_index": self._next_group % CHUNK_SIZE}
@@ -554,7 +598,7 @@ def _address(row: dict[str, Any]) -> Address:
 def _write_table(table: pa.Table, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with appearing(file) as partial:
-        pq.write_table(table, partial)
+        pq.write_table(table, partial, write_page_checksum=True)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -35,6 +35,23 @@ Episode = Mapping[str, Any]
 _COUNTED = ("episode_index", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index")
 
 
+@contextmanager
+def damage_as_sentence(path: Path) -> Iterator[None]:
+    """Inside, a data set is read whose names and kinds may be anything.
+
+    Raises:
+        StorageError: in place of what reading them raises.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, pa.ArrowException) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StorageError(
+            f"The data set {path} is damaged: {said}; python -m vlaser_gym.verify {path} says more. Restore what is "
+            "wrong, or use another data set."
+        ) from error
+
+
 def read_tasks(file: Path) -> dict[int, str]:
     """Instructions by ``task_index``, from a ``meta/tasks.parquet``: they are the index of a pandas table.
 
@@ -70,7 +87,7 @@ def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
         StorageError: if it is absent or damaged, or lacks a column.
     """
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
             if missing:
                 raise StorageError(f"{file} lacks the columns {', '.join(missing)}; restore the file.")
@@ -108,6 +125,10 @@ class LeRobotReader:
 
     def __init__(self, path: str | Path, groups: int | None = None) -> None:
         self.path = Path(path)
+        with damage_as_sentence(self.path):
+            self._open(groups)
+
+    def _open(self, groups: int | None) -> None:
         self.info = self._read_info()
         there = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
         self.groups = there[:groups]

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import GymError
-from vlaser_gym.evaluation.files import line_of
+from vlaser_gym.storage.lines import line_of
 
 Record = dict[str, Any]
 

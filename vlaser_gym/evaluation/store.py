@@ -25,22 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vlaser_gym.agents.vlaser.versions import why_outdated
-from vlaser_gym.atomic import write_whole
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
-from vlaser_gym.evaluation.files import (
-    Syncer,
-    append_line,
-    claim,
-    drop_cut_line,
-    line_of,
-    parse_object,
-    probe,
-    read_lines,
-    storage_errors,
-)
 from vlaser_gym.evaluation.records import (
     POSITIVE,
     Record,
@@ -55,6 +43,11 @@ from vlaser_gym.evaluation.records import (
     states_name,
 )
 from vlaser_gym.settings.reading import read_yaml
+from vlaser_gym.storage.files import is_temporary, probe, remove_leftovers, storage_errors, write_whole
+from vlaser_gym.storage.interrupts import uninterrupted
+from vlaser_gym.storage.lines import append_line, drop_cut_line, line_of, parse_object, read_lines
+from vlaser_gym.storage.locks import LOCK_NAME, claim
+from vlaser_gym.storage.syncer import Syncer
 
 __all__ = [
     "FREE_SETTINGS",
@@ -81,6 +74,7 @@ FREE_SETTINGS = (
     "num_envs",
     "max_minutes",
     "agent_timeout",
+    "agent.check_weights",
     "video",
     "report",
     "engine.threads",
@@ -121,13 +115,12 @@ class RunStore:
             try:
                 self._open(config)
             except BaseException:
-                os.close(self._lock)
+                self._lock.release()
                 raise
 
     def _open(self, config: Mapping[str, Any]) -> None:
         """Clean up after a crash, read what is there, open what is written."""
-        for leftover in self.path.glob("*.tmp"):
-            leftover.unlink()
+        remove_leftovers(self.path)
         if not (self.path / "config.yaml").exists():
             write_whole(self.path / "config.yaml", OmegaConf.to_yaml({"schema": SCHEMA, **config}).encode())
         drop_cut_line(self.path / "episodes.jsonl")
@@ -164,7 +157,7 @@ class RunStore:
         if training:
             record["training"] = states_name(address, "training")
         check_record(record)
-        with self._clocked(), _sentences(self.path):
+        with self._clocked(), _sentences(self.path), uninterrupted():
             for name, arrays in (("states", states), ("training", training)):
                 if arrays:
                     (self.path / name).mkdir(exist_ok=True)
@@ -173,8 +166,9 @@ class RunStore:
                 append_line(self._episodes, sealed(record))
             else:
                 self._rewrite([*self._stale.values(), *self.records.values(), record])
+            # Before any signal is heard again: what is stored and what is said to be stored agree.
+            self.records[address] = record
             self._syncer.add(*(self.path / name for name in _files_of(record)), self.path / "episodes.jsonl")
-        self.records[address] = record
         return record
 
     def sorted_records(self) -> list[Record]:
@@ -188,7 +182,7 @@ class RunStore:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """All episodes are there: sort the records by address and write the summary."""
-        with self._clocked(), _sentences(self.path):
+        with self._clocked(), _sentences(self.path), uninterrupted():
             self._syncer.wait()
             self._rewrite(self.sorted_records())
             write_whole(self.path / "summary.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
@@ -201,13 +195,16 @@ class RunStore:
 
     def close(self) -> None:
         """Wait for the disk and let go of the directory."""
+        with self._lock:
+            self._close_files()
+
+    def _close_files(self) -> None:
         try:
             with self._clocked(), _sentences(self.path):
                 self._syncer.close()
         finally:
             self._episodes.close()
             self._timing.close()
-            os.close(self._lock)
 
     @property
     def seconds(self) -> float:
@@ -228,9 +225,11 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._new and not self.records:
-            self._remove()
-        self.close()
+        is_empty = self._new and not self.records and not os.fstat(self._episodes.fileno()).st_size
+        with uninterrupted(), self._lock:
+            self._close_files()
+            if error is not None and is_empty:
+                self._remove()
 
     def _remove(self) -> None:
         """Leave no trace of an evaluation that failed before its first episode ended."""
@@ -402,7 +401,8 @@ def check_same(path: str | Path, config: Mapping[str, Any]) -> None:
     path = Path(path)
     with _sentences(path):
         entries = path.iterdir() if path.exists() else ()
-        if all(entry.suffix == ".tmp" or entry.name in ("states", "training") for entry in entries):
+        begun = ("states", "training", LOCK_NAME)
+        if all(entry.name in begun or is_temporary(entry) for entry in entries):
             return
     stored = read_config(path)
     outdated = why_outdated(stored.get("agent_settings"))

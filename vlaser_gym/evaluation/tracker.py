@@ -16,9 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vlaser_gym.atomic import write_whole
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.files import parse_object
+from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.lines import parse_object
 
 TRACKER_FILE = "tracker.json"
 Row = Mapping[str, Any]

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vlaser_gym.atomic import appearing
 from vlaser_gym.envs.address import canonical_layout
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
@@ -21,6 +20,7 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 from vlaser_gym.evaluation.told import instructions_told
+from vlaser_gym.storage.files import appearing
 
 _ENGINE = "mujoco"
 _CAPTION_HEIGHT, _NOTE_HEIGHT = 96, 16  # px; with pictures of 480 and 512 multiples of 16, as video codecs like it

@@ -19,7 +19,6 @@ from vlaser_gym import __version__
 from vlaser_gym.agents.vlaser.vlm import Request
 from vlaser_gym.cli import words
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, StorageError
-from vlaser_gym.evaluation.files import append_line, drop_cut_line, held, parse_object, read_lines, write_whole
 from vlaser_gym.evaluation.store import setting_differences
 from vlaser_gym.reasoning.constants import ConstantAnswers
 from vlaser_gym.reasoning.folder import (
@@ -35,6 +34,9 @@ from vlaser_gym.reasoning.models import Answerer
 from vlaser_gym.reasoning.page import wrong_page
 from vlaser_gym.reasoning.scores import Row, Scored, row_of, score, summarise
 from vlaser_gym.settings.commands import ReasonSettings
+from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.lines import append_line, drop_cut_line, parse_object, read_lines
+from vlaser_gym.storage.locks import held
 
 CONFIG_FILE, ANSWERS_FILE, SUMMARY_FILE, PAGE_FILE = "reasoning.json", "answers.jsonl", "summary.json", "wrong.html"
 SCHEMA = 1

@@ -19,11 +19,12 @@ from PIL import Image, UnidentifiedImageError
 
 from vlaser_gym.agents.vlaser.grounding import POINTING_PROMPT
 from vlaser_gym.errors import MissingAssetError, StorageError, UnknownNameError
-from vlaser_gym.evaluation.files import line_of, parse_object, write_whole
 from vlaser_gym.reasoning.coordinates import encode_mask, number_of, point_text
 from vlaser_gym.reasoning.dealing import LETTERS
 from vlaser_gym.reasoning.folder import FORMAT, SETTINGS_FILE, Question, write_split
 from vlaser_gym.reasoning.tfrecord import read_examples
+from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.lines import line_of, parse_object
 
 #: Pixels around a true point within which an answer counts, where a benchmark has points and no masks (Vlaser's).
 HIT_RADIUS = 25.0

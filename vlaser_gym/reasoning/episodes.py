@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.rendering import drawn_states
 from vlaser_gym.envs.robots import RobotSetup, get_setup
@@ -91,13 +91,13 @@ class Episode:
 
     def _centre(self, thing: Thing) -> Floats:
         if thing.kind == "gripper":
-            return self.base[:, :3] + transforms.apply(transforms.quat_to_matrix(self.base[:, 3:]), self.tcp)
+            return self.base[:, :3] + rotations.rotate(rotations.matrix_from_quaternion(self.base[:, 3:]), self.tcp)
         if thing.kind == "handle":
             drawer = thing.name.split()[-2]
             opening = self.states[f"joint/{cabinet.joint_name(drawer)}"]
             return np.array([cabinet.handle_pose(drawer, float(value))[:3] for value in opening])
         poses = np.asarray(self.states[f"object/{self.task.objects_of(self.layout.cast)[thing.body].name}"], np.float64)
-        return poses[:, :3] + transforms.apply(transforms.quat_to_matrix(poses[:, 3:]), np.array(thing.com))
+        return poses[:, :3] + rotations.rotate(rotations.matrix_from_quaternion(poses[:, 3:]), np.array(thing.com))
 
     @cached_property
     def source(self) -> str:

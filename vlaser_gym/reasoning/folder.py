@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vlaser_gym.errors import MissingAssetError, StorageError, UnknownNameError
-from vlaser_gym.evaluation.files import line_of, parse_object, write_whole
+from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.lines import line_of, parse_object
 
 #: Version of the layout; a folder of a newer one is refused.
 FORMAT = "vlaser_gym.questions/1"

@@ -29,15 +29,6 @@ from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
-from vlaser_gym.evaluation.files import (
-    append_line,
-    drop_cut_line,
-    held,
-    line_of,
-    read_lines,
-    storage_errors,
-    write_whole,
-)
 from vlaser_gym.evaluation.store import Record, read_records, read_states
 from vlaser_gym.reasoning.card import data_card
 from vlaser_gym.reasoning.catalogue import chosen_kinds
@@ -47,6 +38,9 @@ from vlaser_gym.reasoning.folder import FORMAT, SETTINGS_FILE, Question, write_m
 from vlaser_gym.reasoning.kinds import Candidate, Kind
 from vlaser_gym.reasoning.moments import Moment, choose_steps, observe
 from vlaser_gym.settings.commands import QuestionsSettings
+from vlaser_gym.storage.files import storage_errors, write_whole
+from vlaser_gym.storage.lines import append_line, drop_cut_line, line_of, read_lines
+from vlaser_gym.storage.locks import held
 
 #: Settings that change how fast a folder is made, not what it holds.
 _FREE = ("output", "processes", "num_envs", "assets")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.envs import transforms
+from vlaser_gym.conventions import rotations
 from vlaser_gym.reasoning.coordinates import Mask, decode_mask, encode_mask, mask_box
 from vlaser_gym.reasoning.episodes import Episode
 from vlaser_gym.reasoning.subtasks import next_subtask, subtasks
@@ -225,8 +225,8 @@ def _places(episode: Episode, step: int, masks: Mapping[str, Mask], rng: np.rand
 
 
 def _in_frame(base: NDArray[np.float64], world: NDArray[np.float64]) -> NDArray[np.float64]:
-    back = transforms.quat_to_matrix(base[3:]).T
-    return np.asarray(transforms.apply(back, world - base[:3]))
+    back = rotations.matrix_from_quaternion(base[3:]).T
+    return np.asarray(rotations.rotate(back, world - base[:3]))
 
 
 def _place(

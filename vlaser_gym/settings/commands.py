@@ -500,6 +500,20 @@ class AssetsSettings(Settings):
     )
 
 
+@dataclass
+class VerifySettings(Settings):
+    """Check a run directory, a training run, a data set, a policy or a trainer's state against its schema and its
+    checksums, and say what is wrong: `verify PATH`. Status 1 if anything is.
+    """
+
+    path: str = option(REQUIRED, "What to check. May be given as the first word alone.")
+    rebuild: bool = option(
+        False,
+        "First make again what follows from the rest: counts and statistics of a data set, summary and report of a "
+        "run.",
+    )
+
+
 #: What each command reads, by its name.
 COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "ask": AskSettings,
@@ -516,4 +530,5 @@ COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "render": RenderSettings,
     "serve": ServeSettings,
     "train": TrainSettings,
+    "verify": VerifySettings,
 }

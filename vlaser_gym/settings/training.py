@@ -15,7 +15,7 @@ SCHEMA = 2
 #: Settings that may differ when a run is continued.
 _FREE = (
     *("run", "device", "threads", "log_every", "save_every", "keep_checkpoints", "num_envs", "max_minutes", "engine"),
-    *("tracker", "tracker_project"),
+    *("tracker", "tracker_project", "check_weights", "cache"),
 )
 
 
@@ -104,6 +104,16 @@ class TrainSettings(Settings):
         choices=TRACKERS,
     )
     tracker_project: str = option("vlaser-gym", "Project of the run at the tracker.")
+    cache: str | None = option(
+        None,
+        "Folder for the decoded pictures of data sets, which may be deleted at any time. null: vlaser_gym/pictures in "
+        "the user's cache.",
+    )
+    check_weights: bool = option(
+        True,
+        "Compare the checksums of init and of a continued run's state, about a second per gigabyte; false: take them "
+        "as they are.",
+    )
     algo: dict[str, Any] = chosen("algo", "sft")
     engine: dict[str, Any] = chosen("engine", "mujoco")
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from vlaser_gym.atomic import appearing
+from vlaser_gym.storage.files import appearing_folder, temporary_for
 
 POLICY_FOLDER = "checkpoint"
 STEPS_FOLDER = "checkpoints"
@@ -40,13 +40,15 @@ class Checkpoints:
 
     def steps(self) -> list[Path]:
         """Policies of steps, the earliest first."""
-        return sorted(folder for folder in (self.path / STEPS_FOLDER).glob("[0-9]*") if folder.is_dir())
+        found = (self.path / STEPS_FOLDER).glob("[0-9]*")
+        return sorted(folder for folder in found if folder.is_dir() and folder.name.isdecimal())
 
     def write(self, step: int, save: Callable[[Path], None]) -> None:
         """Store the policy of a step by ``save(folder)``; it becomes the last one."""
         folder = self.of_step(step)
-        folder.mkdir(parents=True, exist_ok=True)
-        save(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with appearing_folder(folder) as partial:
+            save(partial)
         _mirror(folder, self.last)
         for old in self.steps()[: -self.keep] if self.keep is not None else ():
             if old != folder:
@@ -61,12 +63,12 @@ def _mirror(source: Path, target: Path) -> None:
     """Make ``target`` hold the files of ``source``, each replaced as a whole, and nothing else."""
     target.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
-        with appearing(target / file.name, sync=False) as link:
-            link.unlink(missing_ok=True)
-            try:
-                os.link(file, link)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(file, link)
+        link = temporary_for(target / file.name)
+        try:
+            os.link(file, link)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(file, link)
+        link.replace(target / file.name)
     for file in target.iterdir():
         if not (source / file.name).exists():
             file.unlink()

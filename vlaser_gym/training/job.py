@@ -82,6 +82,7 @@ class Job:
             advance=self.advance,
             report=self.report,
             say=self.say,
+            check=settings.check_weights,
         )
 
     @property
@@ -183,7 +184,7 @@ class Job:
         readers = [LeRobotReader(path, count) for path, count in zip(paths, groups, strict=True)]
         if not group.is_main_process:
             group.barrier()
-        data = Demonstrations(readers, agent.robot, agent.horizon, agent.resize, gripper)
+        data = Demonstrations(readers, agent.robot, agent.horizon, agent.resize, gripper, self.settings.cache, self.say)
         if group.is_main_process:
             group.barrier()
         return data
@@ -282,6 +283,7 @@ def initial_policy(
         device=device,
         seed=settings.seed,
         settings=settings.settings,
+        check=settings.check_weights,
     )
     is_policy = report.layout != "vlm"
     _check_has_statistics(init, statistics, has=is_policy)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from vlaser_gym.atomic import write_whole
-from vlaser_gym.evaluation.files import read_lines
 from vlaser_gym.evaluation.records import COUNT, check_fields
 from vlaser_gym.evaluation.tracker import Tracker
+from vlaser_gym.storage.files import appearing, storage_errors, write_whole
+from vlaser_gym.storage.lines import append_line, line_of, read_lines
 
 Row = dict[str, Any]
 #: Metrics that people look for first.
@@ -31,13 +31,13 @@ class MetricLogger:
         # Imported here: the import takes seconds.
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._file = path / "metrics.jsonl"
-        self.rows = [row for row in read_metrics(self._file) if row["step"] <= step]
-        write_whole(self._file, "".join(json.dumps(row) + "\n" for row in self.rows).encode(), sync=False)
+        self.path, self._file = path, path / "metrics.jsonl"
         self._drawn, self._cost = time.monotonic(), 0.0
-        self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)
+        with self._sentences():
+            path.mkdir(parents=True, exist_ok=True)
+            self.rows = [row for row in read_metrics(self._file) if row["step"] <= step]
+            write_whole(self._file, b"".join(line_of(row) for row in self.rows))
+            self._events: Any = SummaryWriter(str(path / "tensorboard"), purge_step=step)
         self._overview: tuple[str, ...] = ()
         self.tracker = tracker
         self.keep(step)
@@ -52,14 +52,15 @@ class MetricLogger:
         """Numbers of one step."""
         row = {"step": step, **values}
         self.rows.append(row)
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
-        overview = tuple(name for name in ordered(self.rows) if _is_first(name))
-        if overview != self._overview:
-            self._overview = overview
-            self._events.add_custom_scalars({"Overview": {"success and return": ["Multiline", list(overview)]}})
+        with self._sentences():
+            with self._file.open("ab", buffering=0) as stream:
+                append_line(stream, row)
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+            overview = tuple(name for name in ordered(self.rows) if _is_first(name))
+            if overview != self._overview:
+                self._overview = overview
+                self._events.add_custom_scalars({"Overview": {"success and return": ["Multiline", list(overview)]}})
         if step <= self._kept:
             self.keep(self._kept)
 
@@ -81,17 +82,25 @@ class MetricLogger:
         if every and time.monotonic() - self._drawn < max(every, 100 * self._cost):
             return
         begun = time.monotonic()
-        draw_curves({self.path.name: self.rows}, self.path / "curves.png")
-        self._events.flush()
+        with self._sentences():
+            draw_curves({self.path.name: self.rows}, self.path / "curves.png")
+            self._events.flush()
         self._drawn = time.monotonic()
         self._cost = self._drawn - begun
 
     def close(self, failed: bool = False) -> None:
         """Draw a last time and close the files; ``failed`` if the run ended with an error."""
         self.draw()
-        self._events.close()
+        with self._sentences():
+            self._events.close()
         if self.tracker is not None:
             self.tracker.close(failed)
+
+    def _sentences(self) -> AbstractContextManager[None]:
+        return storage_errors(
+            f"Cannot write the numbers of {self.path}",
+            "make space there: the last checkpoint is whole, and the same command goes on from it",
+        )
 
 
 def read_metrics(file: Path) -> list[Row]:
@@ -137,4 +146,5 @@ def draw_curves(runs: dict[str, list[Row]], file: Path) -> None:
         axes.grid(visible=True, alpha=0.3)
         if len(runs) > 1:
             axes.legend(fontsize="small")
-    figure.savefig(file, dpi=100)
+    with appearing(file, sync=False) as partial:
+        figure.savefig(partial, dpi=100, format="png")

@@ -208,6 +208,8 @@ class SupervisedFineTuning(Trainer):
             "module": self.agent.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            # Of the steps since the last line of numbers, so that the next one is about all of them.
+            "sums": [{name: float(term) for name, term in row.items()} for row in self._sums],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -227,6 +229,7 @@ class SupervisedFineTuning(Trainer):
         self.optimizer.load_state_dict(state["optimizer"])
         for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
             group.update(values)
+        self._sums = [{name: torch.tensor(term) for name, term in row.items()} for row in state.get("sums", [])]
         self.done = self.position = int(state["step"])
 
 

@@ -27,11 +27,12 @@ from stable_baselines3.common.save_util import load_from_zip_file, recursive_set
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from vlaser_gym.agents.sb3 import NotPlainError, plain
-from vlaser_gym.atomic import appearing
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.tracker import Tracker
 from vlaser_gym.settings.algorithms import Sb3Settings
+from vlaser_gym.storage.files import appearing, storage_errors
+from vlaser_gym.storage.interrupts import Interrupts
 from vlaser_gym.training.environments import check_shares
 from vlaser_gym.training.job import Job
 from vlaser_gym.training.metrics import MetricLogger
@@ -87,6 +88,10 @@ class StockTraining:
         evaluate_episodes: episodes of the evaluation at the end; 0: none.
         report: told each line of numbers.
         tracker: is told them too.
+        say: told what a signal does.
+
+    Attributes:
+        stopped_by: the signal that ended :meth:`run`, if one did.
 
     Raises:
         InvalidConfigError: for options that the algorithm does not take.
@@ -103,6 +108,7 @@ class StockTraining:
         evaluate_episodes: int = 0,
         report: Callable[[Numbers], None] = lambda row: None,
         tracker: Tracker | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.settings, self.path, self.evaluate_episodes = settings, Path(path), evaluate_episodes
         stored = self.path / NORMALIZATION_FILE
@@ -111,6 +117,8 @@ class StockTraining:
         self.report, self.tracker = report, tracker
         self.metrics: MetricLogger | None = None
         self.stop: Callable[[], bool] = lambda: False
+        self.interrupts = Interrupts(say)
+        self.stopped_by: int | None = None
         self.model = self._make(seed, device)
         self._load(device)
         if self.timesteps:
@@ -179,27 +187,33 @@ class StockTraining:
         with MetricLogger(self.path, begun, self.tracker) as self.metrics:
             self.model.set_logger(Logger(None, [_MetricWriter(self.metrics, self.report)]))
             if begun < self.settings.timesteps:
-                self.model.learn(
-                    self.settings.timesteps - begun,
-                    callback=_Keeper(self),
-                    log_interval=_LOG_INTERVALS[self.settings.name],
-                    reset_num_timesteps=begun == 0,
-                )
-                self.save()
+                with self.interrupts:
+                    self.model.learn(
+                        self.settings.timesteps - begun,
+                        callback=_Keeper(self),
+                        log_interval=_LOG_INTERVALS[self.settings.name],
+                        reset_num_timesteps=begun == 0,
+                    )
+                    self.save()
+            self.stopped_by = self.interrupts.received
         finished = self.timesteps >= self.settings.timesteps
-        if finished and self.evaluate_episodes:
+        if finished and self.stopped_by is None and self.evaluate_episodes:
             self.report(self.evaluate(self.evaluate_episodes))
         return finished
 
     def save(self) -> None:
         """Write the files, each whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with storage_errors(f"Cannot write the model to {self.path}", "make space there; the one before is whole"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write_files()
+
+    def _write_files(self) -> None:
         if isinstance(self.model, SAC):
-            with appearing(self.path / REPLAY_FILE, sync=False) as partial:
+            with appearing(self.path / REPLAY_FILE) as partial:
                 self.model.save_replay_buffer(partial)
-        with appearing(self.path / NORMALIZATION_FILE, sync=False) as partial:
+        with appearing(self.path / NORMALIZATION_FILE) as partial:
             self.env.save(str(partial))
-        with appearing(self.path / MODEL_FILE, sync=False) as partial:
+        with appearing(self.path / MODEL_FILE) as partial:
             self.model.save(partial)
         if self.metrics is not None:
             self.metrics.keep(self.timesteps)
@@ -274,7 +288,7 @@ class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not f
         if self.num_timesteps - self.saved >= self.training.settings.save_every:
             self.saved = self.num_timesteps
             self.training.save()
-        return not self.training.stop()
+        return not self.training.stop() and self.training.interrupts.received is None
 
 
 class _MetricWriter(KVWriter):  # type: ignore[misc]
@@ -317,4 +331,5 @@ def build(job: Job) -> StockTraining:
         evaluate_episodes=settings.evaluate_episodes,
         report=job.report,
         tracker=job.tracker,
+        say=job.say,
     )

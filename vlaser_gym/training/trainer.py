@@ -22,12 +22,13 @@ from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.agents.vlaser.agent import choose_device
 from vlaser_gym.errors import DivergedError, InvalidConfigError
 from vlaser_gym.evaluation.tracker import Tracker
+from vlaser_gym.storage.files import storage_errors
+from vlaser_gym.storage.interrupts import Interrupts, StopNow
 from vlaser_gym.training.alarms import Alarms
 from vlaser_gym.training.checkpoints import STEPS_FOLDER, Checkpoints
 from vlaser_gym.training.distributed import ProcessGroup
-from vlaser_gym.training.interrupts import Interrupts, StopNow
 from vlaser_gym.training.metrics import MetricLogger
-from vlaser_gym.training.trainer_state import read_state, write_state
+from vlaser_gym.training.trainer_state import read_state, reading, write_state
 
 Numbers = dict[str, float]
 STATE_FILE = "trainer.pt"
@@ -50,6 +51,7 @@ class RunOptions:
         report: told each line of numbers.
         say: told what is worth reading once: a sentence or a table.
         advance: told how many units of work are done.
+        check: compare the checksums of a state that is continued.
     """
 
     seed: int = 0
@@ -64,6 +66,7 @@ class RunOptions:
     report: Callable[[Numbers], None] = lambda row: None
     say: Callable[[Any], None] = lambda text: None
     advance: Callable[[int], None] = lambda done: None
+    check: bool = True
 
 
 class Trainer(ABC):
@@ -183,9 +186,11 @@ class Trainer(ABC):
             with self.interrupts.at_once():
                 row = self.options.evaluate(self.policy)
             before = [old["success/mean"] for old in self.metrics.rows if "success/mean" in old]
-            self.log(**row)
             if "success/mean" in row and row["success/mean"] >= max(before, default=0.0):
-                self.checkpoints.write_best()
+                with self._sentences():
+                    self.checkpoints.write_best()
+            # Last: a line that is there says that the evaluation need not be repeated.
+            self.log(**row)
         self.group.barrier()
 
     def log(self, **row: float) -> None:
@@ -202,12 +207,19 @@ class Trainer(ABC):
         state = self.state()
         if not self.group.is_main_process:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.checkpoints.write(self.position, self.policy.save)
-        write_state(self.path / STATE_FILE, state)
-        if self.metrics is not None:
-            self.metrics.keep(self.position)
-            self.metrics.draw(every=30.0)
+        with self._sentences():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.write(self.position, self.policy.save)
+            write_state(self.path / STATE_FILE, state)
+            if self.metrics is not None:
+                self.metrics.keep(self.position)
+                self.metrics.draw(every=30.0)
+
+    def _sentences(self) -> AbstractContextManager[None]:
+        return storage_errors(
+            f"Cannot write {self.unit} {self.done} to {self.path}",
+            "make space there: the checkpoint before it is whole, and the same command goes on from it",
+        )
 
     def load(self) -> None:
         """Continue from the run directory's state, if there is one.
@@ -218,7 +230,9 @@ class Trainer(ABC):
         """
         file = self.path / STATE_FILE
         if file.is_file():
-            self.load_state(read_state(file))
+            state = read_state(file, self.options.check)
+            with reading(file):
+                self.load_state(state)
 
     def summary(self) -> str:
         """How far the run came, and where its policy lies."""

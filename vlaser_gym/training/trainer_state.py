@@ -12,11 +12,15 @@ from typing import Any
 
 import torch
 
-from vlaser_gym.atomic import appearing
 from vlaser_gym.errors import StorageError
+from vlaser_gym.storage.checksums import damaged_member
+from vlaser_gym.storage.files import appearing, temporary_for
 
 #: What readers of torch and Stable-Baselines3 raise for a file that is cut, damaged or something else.
-_DAMAGED = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+_DAMAGED = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(OverflowError, MemoryError, ImportError, pickle.UnpicklingError, zipfile.BadZipFile),
+)
 
 
 @contextmanager
@@ -36,22 +40,32 @@ def reading(file: Path) -> Iterator[None]:
         ) from error
 
 
-def read_state(file: Path) -> dict[str, Any]:
+def read_state(file: Path, check: bool = True) -> dict[str, Any]:
     """The state of a trainer; no code in the file runs.
+
+    Args:
+        file: that :func:`write_state` wrote.
+        check: compare the checksums in it.
 
     Raises:
         StorageError: if it is damaged.
     """
     with reading(file):
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        if check and (part := damaged_member(file)) is not None:
+            raise ValueError(f"the checksum of {part} is another one")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
     return state
 
 
 def write_state(file: Path, state: dict[str, Any]) -> None:
     """Replace the state of a trainer, atomically; the one before stays as ``NAME.previous``."""
-    with appearing(file) as partial:
-        torch.save(state, partial)
+    # To a path, torch would write that path's own name into the file, and equal states would be unequal files.
+    with appearing(file) as partial, partial.open("wb") as opened:
+        torch.save(state, opened)
         if file.is_file():
             previous = file.with_name(f"{file.name}.previous")
-            previous.unlink(missing_ok=True)
-            os.link(file, previous)
+            link = temporary_for(previous)
+            os.link(file, link)
+            link.replace(previous)

@@ -620,3 +620,56 @@ def test_a_file_in_the_old_format_of_torch_is_not_called_damaged(tmp_path: Path,
     # What it advises works.
     torch.save(torch.load(file, map_location="cpu", weights_only=True), tmp_path / "new.pt")
     load(tmp_path / "new.pt")
+
+
+# --- checksums
+
+
+def flipped(path: Path, place: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    config = VlaserConfig.preset("nano", vision_layers=1, layers=1, width=16, heads=2, kv_heads=1, head_dim=8)
+    save_pretrained(VlaserPolicy.initialise(config.replace(mlp_width=32, expert_width=16, expert_mlp=32)), tmp_path)
+    return tmp_path
+
+
+def test_a_flipped_bit_in_the_weights_is_refused_or_accepted_on_demand(stored: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in load_pretrained(stored).state_dict().items()}  # not mapped
+    for place in (0.5, 0.8, 0.999):
+        whole = (stored / "model.safetensors").read_bytes()
+        flipped(stored / "model.safetensors", place)
+        with pytest.raises(CheckpointError, match="another checksum than the one that was written with them"):
+            load_policy(stored)
+        after = load_policy(stored, check=False)[0].state_dict()
+        assert sum(not torch.equal(before[name], after[name]) for name in before) == 1
+        (stored / "model.safetensors").write_bytes(whole)
+
+
+def test_equal_weights_are_equal_files_that_others_may_read(stored: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    for _ in range(3):
+        save_pretrained(load_pretrained(stored), again)
+        assert (again / "model.safetensors").read_bytes() == (stored / "model.safetensors").read_bytes()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in again.iterdir()}
+    (tmp_path / "plain").touch()
+    assert set(modes.values()) == {(tmp_path / "plain").stat().st_mode & 0o777}
+    assert set(load_file(again / "model.safetensors")) == set(load_pretrained(stored).state_dict())
+
+
+def test_weights_without_a_checksum_are_loaded_as_before(stored: Path) -> None:
+    weights = load_file(stored / "model.safetensors")
+    save_file(weights, stored / "model.safetensors", {"format": "pt"})
+    flipped(stored / "model.safetensors", 0.9)
+    load_policy(stored)
+
+
+def test_a_flipped_bit_in_an_original_file_is_refused_or_accepted_on_demand(file: Path) -> None:
+    flipped(file, 0.5)
+    with pytest.raises(CheckpointError, match="it is not as it was written"):
+        load(file)
+    load(file, check=False)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from dataclasses import replace
 
+import cv2
 import imageio.v2 as imageio
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from demonstrations import SIZE, TINY, fake_episode, tiny_config, write_old_set, write_set
+from demonstrations import CAMERA, SIZE, TINY, fake_episode, tiny_config, write_old_set, write_set
 from scipy.spatial.transform import Rotation
 
 from vlaser_gym.agents.vlaser.agent import nano_processor
@@ -18,10 +22,11 @@ from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load
 from vlaser_gym.commands.train import main as train
-from vlaser_gym.errors import GymError, InvalidConfigError
+from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.lerobot import LeRobotReader, LeRobotWriter
-from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, cached_pixels, chunked
+from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, chunked
 from vlaser_gym.training.data.gripper_column import GripperColumn
+from vlaser_gym.training.data.pictures import cached_pixels
 
 
 def agent_of(data, statistics=None) -> TrainableVlaser:
@@ -237,7 +242,7 @@ def test_what_is_no_number_is_named_with_its_row_before_any_picture_is_decoded(t
         Demonstrations([LeRobotReader(path)], "widowx", 4, ResizeImage(SIZE))
     assert str(caught.value).startswith(f"{path}/data/chunk-000/file-000.parquet, row 7 (episode 1, frame 2): {name} ")
     assert f"{number:.4g}" in str(caught.value)
-    assert not (path / ".cache").exists()
+    assert not list(path.glob(".*"))
 
 
 def test_a_state_of_another_size_is_named(tmp_path):
@@ -339,7 +344,7 @@ def test_the_command_refuses_such_data_before_it_makes_a_run(tmp_path, damage, s
         train(load("train", arguments))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
-    assert not list(path.glob(".cache/*"))
+    assert not list(path.glob(".*"))
 
 
 def test_the_commands_that_read_no_data_set_take_no_meaning_of_its_gripper(tmp_path):
@@ -352,12 +357,81 @@ def test_the_commands_that_read_no_data_set_take_no_meaning_of_its_gripper(tmp_p
 def test_pictures_are_decoded_again_when_their_file_has_changed(tmp_path):
     path = write_set(tmp_path / "set", 1)
     resize = ResizeImage(SIZE)
-    before = cached_pixels(LeRobotReader(path), resize)
+    cache = tmp_path / "cache"
+    before = cached_pixels(LeRobotReader(path), resize, cache=cache)
     episode = fake_episode(7)
     with LeRobotWriter(tmp_path / "third", fps=5, robot="widowx") as writer:
         writer.add(episode)
     file = "data/chunk-000/file-000.parquet"
     (path / file).write_bytes((tmp_path / "third" / file).read_bytes())
     np.testing.assert_array_equal(before, fake_episode(0).frames)
-    np.testing.assert_array_equal(cached_pixels(LeRobotReader(path), resize), episode.frames)
-    assert len(list((path / ".cache").iterdir())) == 1
+    np.testing.assert_array_equal(cached_pixels(LeRobotReader(path), resize, cache=cache), episode.frames)
+    assert len(list(cache.rglob("*.npy"))) == 1, "what was decoded of the former content is gone"
+    assert not list(path.glob(".*")), "nothing is written beside the data"
+
+
+def test_pictures_are_kept_by_content_not_by_time(tmp_path):
+    """Neither a later time of change decodes again, nor does an equal size and time hide another picture."""
+    path, resize, cache = write_set(tmp_path / "set", 1), ResizeImage(SIZE), tmp_path / "cache"
+    file = path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table, file)
+    cached_pixels(LeRobotReader(path), resize, cache=cache)
+    (kept,) = cache.rglob("*.npy")
+    size = file.stat().st_size
+    os.utime(file, ns=(0, 0))
+    cached_pixels(LeRobotReader(path), resize, cache=cache)
+    assert list(cache.rglob("*.npy")) == [kept]
+    other = fake_episode(0).frames[::-1]
+    pictures = pa.array([{"bytes": _png_of(frame), "path": None} for frame in other], table[CAMERA].type)
+    pq.write_table(table.set_column(table.column_names.index(CAMERA), CAMERA, pictures), file)
+    assert abs(file.stat().st_size - size) < 100
+    os.utime(file, ns=(0, 0))
+    np.testing.assert_array_equal(cached_pixels(LeRobotReader(path), resize, cache=cache), other)
+
+
+def _png_of(frame):
+    return bytes(cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
+
+
+def test_a_second_run_waits_for_the_pictures_and_sees_none_that_is_black(tmp_path, monkeypatch):
+    """The first is stopped in the middle of decoding; the second finds its claim, waits, and decodes nothing."""
+    path, cache = write_set(tmp_path / "set", 4), tmp_path / "cache"
+    reading, go_on, frames = threading.Event(), threading.Event(), LeRobotReader.frames
+
+    def slowly(self, chosen=None):
+        for number, found in enumerate(frames(self, chosen)):
+            if number == 2:
+                reading.set()
+                assert go_on.wait(20)
+            yield found
+
+    monkeypatch.setattr(LeRobotReader, "frames", slowly)
+    results, said = {}, []
+
+    def load(name):
+        results[name] = cached_pixels(LeRobotReader(path), ResizeImage(SIZE), cache=cache, say=said.append)
+
+    first, second = (threading.Thread(target=load, args=[name]) for name in ("first", "second"))
+    first.start()
+    assert reading.wait(20)
+    monkeypatch.setattr(LeRobotReader, "frames", lambda *_: pytest.fail("the pictures are there already"))
+    second.start()
+    while not said:
+        assert second.is_alive()
+        time.sleep(0.01)
+    go_on.set()
+    first.join(20)
+    second.join(20)
+    assert "Waiting for another process" in said[0]
+    wanted = np.concatenate([fake_episode(n, 5 + n % 2).frames for n in range(4)])
+    np.testing.assert_array_equal(results["first"], wanted)
+    np.testing.assert_array_equal(results["second"], wanted)
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence_with_its_key(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        StorageError, match=r"Cannot keep decoded pictures in .*; choose a writable folder .* cache=DIR"
+    ):
+        cached_pixels(LeRobotReader(write_set(tmp_path / "set", 1)), ResizeImage(SIZE), cache=tmp_path / "file")

@@ -210,6 +210,7 @@ def load_agent(
     dtype: str = "float32",
     compile: bool | None = None,
     seed: int = 0,
+    check_weights: bool = True,
 ) -> VlaserAgent:
     """An agent of any size from a checkpoint, which says itself how its policy acts.
 
@@ -232,6 +233,7 @@ def load_agent(
         dtype: of the weights, ``"float32"`` (as the published evaluation) or ``"bfloat16"``.
         compile: by default on a GPU only.
         seed: of random weights.
+        check_weights: compare the checksums of the weights.
 
     Raises:
         InvalidConfigError: without a checkpoint, or if the parts do not belong together.
@@ -253,6 +255,7 @@ def load_agent(
         seed=seed,
         device=chosen,
         dtype=choose_dtype(dtype),
+        check_weights=check_weights,
         tokenizer=tokenizer,
         statistics=statistics,
         template=prompt,
@@ -283,6 +286,7 @@ def open_policy(
     seed: int = 0,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    check_weights: bool = True,
     **processing: str | None,
 ) -> tuple[VlaserPolicy, Processor]:
     """A policy that can act, and its processor; see :func:`load_agent`.
@@ -297,7 +301,9 @@ def open_policy(
             raise InvalidConfigError(f"checkpoint={checkpoint} comes with a {given[0]} of its own; leave yours out.")
         return random_policy(checkpoint, robot, settings, seed, device, dtype)
     source = shipped_or_path(checkpoint)
-    policy, report = load_policy(source, robot=robot, dtype=dtype, device=device, settings=settings)
+    policy, report = load_policy(
+        source, robot=robot, dtype=dtype, device=device, settings=settings, check=check_weights
+    )
     if report.layout == "vlm":
         raise InvalidConfigError(
             f"{checkpoint} holds a vision-language model without an action expert, which cannot act. Give the "

@@ -1,7 +1,9 @@
 """Reading and writing policies: our folder, the released ``.pt`` file, and a plain VLM as initialisation.
 
 Files are memory-mapped, their shapes checked against the policy, and only then are tensors taken over, one by one:
-loading needs about as much memory as the file has bytes. Nothing in a file is executed.
+loading needs about as much memory as the file has bytes. Nothing in a file is executed. Checksums are compared: ours
+lie in the safetensors file itself, so that file and checksum are written in one piece; those of a ``.pt`` are its zip
+archive's.
 
 Our folder holds ``config.json`` and ``model.safetensors``, next to whatever the processor keeps there.
 """
@@ -11,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,10 @@ from vlaser_gym.agents.vlaser import layouts
 from vlaser_gym.agents.vlaser.adapters import merged_state_dict
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.policy import PARTS, VlaserPolicy
-from vlaser_gym.atomic import appearing
-from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
+from vlaser_gym.errors import GymError, InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.storage.checksums import CHECKSUM_KEY, damaged_member, digest_of
+from vlaser_gym.storage.files import appearing, remove_leftovers, storage_errors, write_whole
+from vlaser_gym.storage.locks import claim
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -115,6 +120,7 @@ def load_policy(
     device: torch.device | str = "cpu",
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
+    check: bool = True,
 ) -> tuple[VlaserPolicy, LoadReport]:
     """A policy in evaluation mode from any layout.
 
@@ -128,6 +134,7 @@ def load_policy(
         seed: of what a VLM lacks.
         settings: fields of :class:`~vlaser_gym.agents.vlaser.config.VlaserConfig` that the file cannot hold, such as
             ``time_max_period``, or that should differ.
+        check: compare checksums, where the file has some; about a second per gigabyte.
 
     Raises:
         CheckpointError: before anything of full size is allocated.
@@ -137,7 +144,9 @@ def load_policy(
         raise UnknownNameError("robot", robot, PROPRIO_DIMS)
     if not path.exists():
         raise CheckpointError(f"A checkpoint is a folder or a .pt file; {path} does not exist.")
-    target = _Target(robot, _dtype(dtype), torch.device(device), seed, dict(settings or {}))
+    target = _Target(robot, _dtype(dtype), torch.device(device), seed, dict(settings or {}), check)
+    if check:
+        _check_archive(path if path.is_file() else _only_pt(path))
     if path.is_dir() and _is_ours(path):
         return _load_folder(path, target)
     tensors = _read_file(path) if path.is_file() else _read_folder(path)
@@ -164,18 +173,21 @@ def save_pretrained(policy: VlaserPolicy, folder: str | Path, unused: Mapping[st
         policy: the policy.
         folder: made if absent.
         unused: further tensors for ``unused.safetensors``, under their foreign keys.
+
+    Raises:
+        StorageError: if it cannot be written; the files that were there stay.
     """
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.contiguous() for name, tensor in merged_state_dict(policy).items()}
-    with appearing(path / WEIGHTS_FILE, sync=False, shared=True) as temporary:
-        save_file(weights, temporary, {"format": "pt"})
-    if unused:
-        with appearing(path / UNUSED_FILE, sync=False, shared=True) as temporary:
-            save_file({key: tensor.contiguous() for key, tensor in unused.items()}, temporary, {"format": "pt"})
-    with appearing(path / CONFIG_FILE, sync=False, shared=True) as temporary:
-        text = json.dumps({"format": FORMAT, "policy": policy.config.to_dict()}, indent=2)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps({"format": FORMAT, "policy": policy.config.to_dict()}, indent=2)
+    weights = merged_state_dict(policy)
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with claim(path, "another folder"):
+            remove_leftovers(path)
+            _write_safetensors(path / WEIGHTS_FILE, weights)
+            if unused:
+                _write_safetensors(path / UNUSED_FILE, unused)
+            write_whole(path / CONFIG_FILE, f"{text}\n".encode())
 
 
 def load_pretrained(folder: str | Path, **options: Any) -> VlaserPolicy:
@@ -205,8 +217,8 @@ def save_released(
     """
     model, made = released_state(policy, unused)
     described = {"policy": policy.config.to_dict(), "files": dict(files or {}), "made_up": made}
-    with appearing(Path(file), sync=False, shared=True) as temporary:
-        torch.save({"model": model, "cnt_update": 0, "cnt_batch": 0, DESCRIPTION: described}, temporary)
+    with _writing(Path(file)), appearing(Path(file)) as temporary, temporary.open("wb") as opened:
+        torch.save({"model": model, "cnt_update": 0, "cnt_batch": 0, DESCRIPTION: described}, opened)
     return made
 
 
@@ -297,6 +309,7 @@ class _Target:
     device: torch.device
     seed: int
     settings: dict[str, Any]
+    check: bool
 
 
 # --- the layouts
@@ -304,7 +317,7 @@ class _Target:
 
 def _load_folder(path: Path, target: _Target) -> tuple[VlaserPolicy, LoadReport]:
     config = _config_of(path, _read_json(path / CONFIG_FILE).get("policy", {}), target)
-    tensors = _read_safetensors(path / WEIGHTS_FILE)
+    tensors = _read_safetensors(path / WEIGHTS_FILE, target.check)
     report = _report(path, "folder", tensors)
     report.mapped = {name: name for name in tensors}
     return _assemble(config, tensors, target, report), report
@@ -554,16 +567,67 @@ def _only_pt(path: Path) -> Path | None:
     return files[0] if len(files) == 1 and not any(path.glob("*.safetensors*")) else None
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, check: bool = False) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist. Copy the whole folder again.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (the reader is no mapping)
+            wanted = (file.metadata() or {}).get(CHECKSUM_KEY) if check else None
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (the reader is no mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} should be a safetensors file; it is cut off or damaged ({error}). Copy it again."
         ) from error
+    if wanted is not None and wanted != _checksum(tensors):
+        raise CheckpointError(
+            f"{path} is damaged: its tensors have another checksum than the one that was written with them. Copy it "
+            "again, take an earlier policy, or use it all the same with check_weights=false."
+        )
+    return tensors
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file with its own checksum in it."""
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with appearing(path) as temporary:
+        save_file(whole, temporary, {"format": "pt", CHECKSUM_KEY: _checksum(whole)})
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Bring a safetensors file's metadata into one order: the library's is another every time, equal files differ."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    def part(tensor: Tensor) -> Callable[[], tuple[str, Any]]:
+        flat = tensor.detach().contiguous().reshape(-1)
+        name = str(tensor.dtype).removeprefix("torch.")
+        return lambda: (f"{name}{list(tensor.shape)}", flat.cpu().view(torch.uint8).numpy())
+
+    return digest_of({name: part(tensor) for name, tensor in tensors.items()})
+
+
+def _check_archive(file: Path | None) -> None:
+    """Raise :class:`CheckpointError` for a ``.pt`` whose parts are not as they were written."""
+    if file is None or not file.is_file():
+        return
+    try:
+        part = damaged_member(file)
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        part = str(error)
+    if part is not None:
+        raise CheckpointError(
+            f"{file} is cut off or damaged ({part}): it is not as it was written. Download or copy it again, or use it "
+            "all the same with check_weights=false."
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -644,3 +708,15 @@ def _needed_for_inference(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} lacks the tensor {error}: it is incomplete or of another model.") from error
     except (IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path} holds tensors whose shapes fit no Vlaser policy ({error}).") from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a disk into one sentence: every library has an error of its own for it."""
+    remedy = "choose a writable place with enough space; what was there is whole"
+    try:
+        with storage_errors(f"Cannot write {path}", remedy):
+            yield
+    except (SafetensorError, RuntimeError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise StorageError(f"Cannot write {path}: {said}; {remedy}.") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.storage.files import write_whole
 
 #: Numbers of proprioception per robot; the only thing in a checkpoint that tells the robots apart.
 PROPRIO_DIMS = {"widowx": 7, "google_robot": 8}
@@ -195,7 +196,7 @@ class VlaserConfig:
 
     def save(self, path: str | Path) -> None:
         """Write the fields as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        write_whole(Path(path), (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> VlaserConfig:

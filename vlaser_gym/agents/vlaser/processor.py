@@ -29,6 +29,7 @@ from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.tokenizer import IMAGE, ByteTokenizer, Tokenizer, has_qwen_files, load_tokenizer
 from vlaser_gym.conventions import rotations
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, UnknownNameError
+from vlaser_gym.storage.files import write_whole
 
 Array = NDArray[np.float64]
 Data = Mapping[str, Any]
@@ -321,7 +322,7 @@ class Processor:
             "wrap": prompt.wrap,
             "resize": self.resize.filter,
         }
-        (Path(folder) / FILE_NAME).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        write_whole(Path(folder) / FILE_NAME, (json.dumps(data, indent=2) + "\n").encode())
         self.statistics.save(folder)
         prompt.tokenizer.save(folder)
 

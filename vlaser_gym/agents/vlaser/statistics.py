@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.storage.files import write_whole
 
 Array = NDArray[np.float64]
 
@@ -86,7 +87,7 @@ class Statistics:
     def save(self, folder: str | Path) -> None:
         """Write ``statistics.json`` into a checkpoint folder."""
         text = json.dumps(asdict(self), indent=2) + "\n"
-        (Path(folder) / FILE_NAME).write_text(text, encoding="utf-8")
+        write_whole(Path(folder) / FILE_NAME, text.encode())
 
     @classmethod
     def load(cls, source: str | Path) -> Statistics:

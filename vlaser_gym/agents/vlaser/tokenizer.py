@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlaser_gym.errors import MissingAssetError
+from vlaser_gym.storage.files import storing_together
 
 PAD = "<|endoftext|>"
 IM_START = "<|im_start|>"
@@ -111,7 +112,8 @@ class QwenTokenizer:
 
     def save(self, folder: str | Path) -> None:
         """See :meth:`Tokenizer.save`."""
-        self._tokenizer.save_pretrained(str(folder))
+        with storing_together(Path(folder)) as files:
+            self._tokenizer.save_pretrained(str(files))
 
 
 def _read(path: Path) -> Any:

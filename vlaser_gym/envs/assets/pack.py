@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlaser_gym.envs.assets.manifest import MANIFEST, Manifest
 from vlaser_gym.errors import MissingAssetError
+from vlaser_gym.storage.places import user_cache
 
 _MODELS, _PHOTOGRAPHS = "data/custom/models", "data/real_inpainting"
 _STAGES, _ROBOTS = "data/hab2_bench_assets/stages", "mani_skill2_real2sim/assets/descriptions"
@@ -18,8 +18,7 @@ _REMEDY = "get it with `python -m vlaser_gym.assets fetch` (or `import DIR`), or
 
 def default_directory(manifest: Manifest = MANIFEST) -> Path:
     """Where fetched files go: the user's cache (``~/.cache``, or where the system says), by the source's commit."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vlaser_gym" / f"simplerenv-{manifest.commit[:12]}"
+    return user_cache() / f"simplerenv-{manifest.commit[:12]}"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.robots.base import POLICY_CAMERA, Floats, RobotSetup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
@@ -38,8 +39,8 @@ class Projector:
     def seen(self, qpos: Floats, base_pose: Floats, points: Floats) -> Floats:
         """World points ``[B, 3]`` as the camera has them: metres to the right, down, and forward, ``[B, 3]``."""
         pose = self.poses(qpos, base_pose)
-        back = np.swapaxes(transforms.quat_to_matrix(pose[..., 3:]), -1, -2)
-        forward, left, up = np.moveaxis(transforms.apply(back, points - pose[..., :3]), -1, 0)
+        back = np.swapaxes(rotations.matrix_from_quaternion(pose[..., 3:]), -1, -2)
+        forward, left, up = np.moveaxis(rotations.rotate(back, points - pose[..., :3]), -1, 0)
         return np.stack([-left, -up, forward], -1)
 
     def pixels(self, seen: Floats) -> Floats:

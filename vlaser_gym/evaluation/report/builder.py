@@ -16,7 +16,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from vlaser_gym.atomic import write_whole
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
@@ -30,6 +29,7 @@ from vlaser_gym.evaluation.store import Record, address_of, read_states, read_ti
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
 from vlaser_gym.evaluation.told import changes, instructions_told
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
+from vlaser_gym.storage.files import write_whole
 
 #: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
 EMBED_LIMIT = 48 * 2**20

@@ -2,14 +2,14 @@
 
 Samples come from data sets in LeRobot's layout (:mod:`vlaser_gym.evaluation.lerobot_reader`): from the rows at which
 the policy decides, where a data set marks them. Their pictures are decoded once, at the policy's size, into a
-memory-mapped array beside the data set; everything else is small and kept in memory.
+memory-mapped array (:mod:`vlaser_gym.training.data.pictures`); everything else is small and kept in memory.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ from torch import Tensor
 from vlaser_gym.agents.trainable import ImageResize, TrainableAgent
 from vlaser_gym.agents.vlaser.processor import robot_proprio
 from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
-from vlaser_gym.atomic import appearing
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader
+from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader, damage_as_sentence
 from vlaser_gym.training.data.gripper_column import MEANINGS, GripperColumn
+from vlaser_gym.training.data.pictures import cached_pixels
 
 Floats = NDArray[np.float64]
 #: What a row of a column holds, and how many numbers.
@@ -45,6 +45,8 @@ class Demonstrations:
         horizon: actions per chunk; behind an episode's end its last action is repeated.
         resize: makes the policy's pictures, unless they are stored at that size already.
         gripper: what the last number of the actions means.
+        cache: folder of the decoded pictures; ``None``: in the user's cache.
+        say: told if another process is decoding them and this one waits.
 
     Attributes:
         poses: ``[N, 8]``, proprioception as environments give it.
@@ -67,14 +69,19 @@ class Demonstrations:
         horizon: int,
         resize: ImageResize,
         gripper: GripperColumn | None = None,
+        cache: str | Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.robot, self.horizon, self.gripper = robot, horizon, gripper or GripperColumn()
         self.instructions: list[str] = []
         if not any(reader.episodes for reader in readers):
             raise InvalidConfigError(f"The data sets {', '.join(str(r.path) for r in readers)} hold no episode.")
         readers = [reader for reader in readers if reader.episodes]
-        rows = [self._rows(reader) for reader in readers]
-        self._pixels = [cached_pixels(r, resize, part.chosen) for r, part in zip(readers, rows, strict=True)]
+        rows, self._pixels = [], []
+        for reader in readers:
+            with damage_as_sentence(reader.path):
+                rows.append(self._rows(reader))
+                self._pixels.append(cached_pixels(reader, resize, rows[-1].chosen, cache, say))
         self._starts = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
         self.poses = np.concatenate([part.proprio[part.chosen] for part in rows])
         self.proprio = robot_proprio(self.poses, robot)
@@ -326,46 +333,6 @@ def moments(values: ArrayLike) -> Moments:
         "p01": np.percentile(array, 1, axis=0),
     }
     return Moments(**{name: tuple(float(v) for v in column) for name, column in found.items()})
-
-
-def cached_pixels(
-    reader: LeRobotReader, resize: ImageResize, chosen: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint8]:
-    """Pictures ``[N, S, S, 3]`` of a data set's chosen rows, memory-mapped; decoded when first asked for.
-
-    They are decoded again when the files they come from have changed.
-    """
-    chosen = np.ones(reader.total_frames, bool) if chosen is None else chosen
-    count, size = int(chosen.sum()), resize.size
-    folder, name = reader.path / ".cache", f"pixels-{size}-{resize.filter}"
-    file = folder / f"{name}-{_fingerprint(reader, chosen)}.npy"
-    if not file.is_file():
-        folder.mkdir(exist_ok=True)
-        for old in folder.glob(f"{name}-*.npy"):
-            old.unlink()
-        with appearing(file, sync=False) as partial:
-            pixels: Any = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, size, size, 3))
-            start = 0
-            for frames in reader.frames(chosen):
-                pixels[start : start + len(frames)] = _resized(frames, resize)
-                start += len(frames)
-            pixels.flush()
-    return np.asarray(np.load(file, mmap_mode="r"))
-
-
-def _fingerprint(reader: LeRobotReader, chosen: NDArray[np.bool_]) -> str:
-    """Of the rows and of the files that their pictures come from: names, sizes and times of change."""
-    found = hashlib.sha256(np.packbits(chosen).tobytes() + str(len(chosen)).encode())
-    for file in reader.picture_files():
-        status = file.stat() if file.is_file() else None
-        found.update(f"{file.relative_to(reader.path)} {status and (status.st_size, status.st_mtime_ns)}".encode())
-    return found.hexdigest()[:16]
-
-
-def _resized(frames: NDArray[np.uint8], resize: ImageResize) -> NDArray[np.uint8]:
-    if frames.shape[1:3] == (resize.size, resize.size):
-        return frames
-    return np.asarray(resize({"image": frames})["pixels"], np.uint8)
 
 
 def _check_robot(reader: LeRobotReader, robot: str) -> None:

@@ -23,9 +23,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from trimesh.resolvers import Resolver
 
-from vlaser_gym.atomic import write_whole
 from vlaser_gym.envs.assets import AssetPack, default_directory
 from vlaser_gym.errors import MissingAssetError
+from vlaser_gym.storage.files import write_whole
 
 #: Changes whenever the conversion does.
 _VERSION = "8"
@@ -260,7 +260,7 @@ def _keep(place: Path, parts: list[Part]) -> None:
     np.savez(buffer, **arrays)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, buffer.getvalue(), sync=False, shared=True)
+        write_whole(place, buffer.getvalue(), sync=False)
     except OSError:
         return
 

@@ -1,4 +1,4 @@
-"""Signals during training: the step under way is finished, everything is kept, and the same command goes on."""
+"""Signals between two writes, never inside one: what is under way is finished, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,54 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class StopNow(KeyboardInterrupt):
     """Raised where nothing but time is lost by stopping at once."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, for code that ends by Ctrl-C in the same way."""
+
+
+def exit_status(interrupt: KeyboardInterrupt) -> int:
+    """What a shell expects of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises :class:`Terminated`, so that files are closed and children are told."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if not _is_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Inside, signals wait: for writes that take moments and belong together. Afterwards they do what they do."""
+    if not _is_main_thread():  # where they never arrive
+        yield
+        return
+    received: list[int] = []
+    former = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
+
+
+def _is_main_thread() -> bool:
+    """Only the main thread may set handlers, and only it is interrupted."""
+    return threading.current_thread() is threading.main_thread()
 
 
 class Interrupts:
@@ -34,8 +82,7 @@ class Interrupts:
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        # Only the main thread may set handlers; elsewhere signals do what they always do.
-        if threading.current_thread() is threading.main_thread():
+        if _is_main_thread():
             self._former = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 

@@ -1,0 +1,92 @@
+"""Decoded pictures of data sets, kept outside them: data may be read-only, and several runs may share it.
+
+A file of the cache is named after what its pictures were made from: the content of the data set's files, the chosen
+rows, the size and the filter. It appears when it is whole; of two runs that need it one decodes and the other waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.agents.trainable import ImageResize
+from vlaser_gym.evaluation.lerobot_reader import LeRobotReader
+from vlaser_gym.storage import places
+from vlaser_gym.storage.checksums import digest_of_files
+from vlaser_gym.storage.files import appearing, remove_leftovers, storage_errors
+from vlaser_gym.storage.locks import claim
+
+
+def cached_pixels(
+    reader: LeRobotReader,
+    resize: ImageResize,
+    chosen: NDArray[np.bool_] | None = None,
+    cache: str | Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> NDArray[np.uint8]:
+    """Pictures ``[N, S, S, 3]`` of a data set's chosen rows, memory-mapped; decoded when first asked for.
+
+    Args:
+        reader: the data set.
+        resize: brings its pictures to S x S.
+        chosen: which rows; ``None``: all.
+        cache: folder of the decoded pictures; ``None``: in the user's cache.
+        say: told if another process is decoding and this one waits.
+
+    Raises:
+        StorageError: if the cache cannot be written, or a picture cannot be decoded.
+    """
+    chosen = np.ones(reader.total_frames, bool) if chosen is None else chosen
+    # A folder of its own for each data set, size and filter: what it holds of former content can go.
+    place = hashlib.sha256(str(reader.path.resolve()).encode()).hexdigest()[:16]
+    folder = Path(cache or places.user_cache() / "pictures") / f"{place}-{resize.size}-{resize.filter}"
+    name = f"{_fingerprint(reader, chosen)}.npy"
+    with storage_errors(
+        f"Cannot keep decoded pictures in {folder}", "choose a writable folder with enough space by cache=DIR"
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        with claim(folder, "another cache=", wait=say):
+            file = folder / name
+            if not file.is_file():
+                remove_leftovers(folder)
+                _forget(folder)
+                _decode(reader, resize, chosen, file)
+            return np.asarray(np.load(file, mmap_mode="r"))
+
+
+def _decode(reader: LeRobotReader, resize: ImageResize, chosen: NDArray[np.bool_], file: Path) -> None:
+    shape = (int(chosen.sum()), resize.size, resize.size, 3)
+    with appearing(file) as partial:
+        pixels: Any = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        start = 0
+        for frames in reader.frames(chosen):
+            pixels[start : start + len(frames)] = _resized(frames, resize)
+            start += len(frames)
+        pixels.flush()
+
+
+def _forget(folder: Path) -> None:
+    """Remove what was decoded of a data set as it was before; whoever has it open keeps it."""
+    for old in folder.glob("*.npy"):
+        with suppress(PermissionError):  # Windows removes no file that is open
+            old.unlink()
+
+
+def _fingerprint(reader: LeRobotReader, chosen: NDArray[np.bool_]) -> str:
+    """Of the rows and of the content of the files that their pictures come from."""
+    found = hashlib.sha256(np.packbits(chosen).tobytes() + str(len(chosen)).encode())
+    files = {str(file.relative_to(reader.path)): file for file in reader.picture_files()}
+    found.update(digest_of_files(files).encode())
+    return found.hexdigest()[:32]
+
+
+def _resized(frames: NDArray[np.uint8], resize: ImageResize) -> NDArray[np.uint8]:
+    if frames.shape[1:3] == (resize.size, resize.size):
+        return frames
+    return np.asarray(resize({"image": frames})["pixels"], np.uint8)
