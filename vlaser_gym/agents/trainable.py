@@ -89,6 +89,8 @@ class Likelihood:
         location: ``[B, ...]``, the network's output that places the distribution (a flow's velocity, a Gaussian's
             mean): what the reference penalty compares.
         value_features: ``[B, F]`` if they were asked for.
+        actions: ``[B, H]``, float64, log-probability of each action of the chunk; of a flow, mean over the random
+            steps. Needed where :attr:`TrainableAgent.likelihoods` has more than ``chain``.
     """
 
     log_prob: Tensor
@@ -96,6 +98,7 @@ class Likelihood:
     numbers: int
     location: Tensor
     value_features: Tensor | None
+    actions: Tensor | None = None
 
 
 class ImageResize(Protocol):
@@ -150,6 +153,7 @@ class TrainableAgent(nn.Module, ABC):
         resize: ``{"image": ...}`` -> ``{"pixels": ...}``, the policy's own images, which data sets keep decoded.
         input_shapes: entries of :meth:`transform`'s result and the shape of a row of each.
         latent_names: entries of :attr:`Sample.latent`.
+        likelihoods: values of ``algo.likelihood`` that it can be trained by.
     """
 
     observes: tuple[str, ...] = ("image", "proprio", "instruction")
@@ -162,6 +166,7 @@ class TrainableAgent(nn.Module, ABC):
     resize: ImageResize
     input_shapes: Mapping[str, tuple[int, ...]]
     latent_names: ClassVar[tuple[str, ...]] = ()
+    likelihoods: ClassVar[tuple[str, ...]] = ("chain",)
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -425,7 +425,7 @@ def check_writable(path: str | Path) -> None:
 
 _ABSENT = object()
 #: What settings were in runs that do not keep them.
-_UNTOLD = {"agent_settings.agent_version": 1}
+_UNTOLD = {"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0}
 
 
 def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str] = ()) -> list[str]:

@@ -49,6 +49,7 @@ class VlaserAgent:
         processor: for the policy's robot.
         act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
+        initial_noise: standard deviation of the flow's first state, 0 to 1; by default the policy's.
         micro_batch: rows of every forward pass.
         compile: see :class:`~vlaser_gym.agents.vlaser.inference.MicroBatcher`.
         source: where the weights are from, for :meth:`describe`.
@@ -63,6 +64,7 @@ class VlaserAgent:
         *,
         act_steps: int | None = None,
         num_flow_steps: int | None = None,
+        initial_noise: float | None = None,
         micro_batch: int = 8,
         compile: bool | None = None,
         source: str = "",
@@ -73,6 +75,9 @@ class VlaserAgent:
             raise InvalidConfigError(
                 f"act_steps is 1 to {policy.config.horizon} for this policy; got {self.act_steps}."
             )
+        self.initial_noise = policy.config.initial_noise if initial_noise is None else float(initial_noise)
+        if not 0 <= self.initial_noise <= 1:
+            raise InvalidConfigError(f"initial_noise is 0 to 1; got {initial_noise}.")
         self.decide = MicroBatcher(policy, micro_batch, num_flow_steps, compile=compile)
         self.gripper = make_gripper(processor.robot)
         self._noise: dict[int, np.random.Generator] = {}
@@ -125,10 +130,10 @@ class VlaserAgent:
         return {"noise": noise, "chunk": self.decide(*inputs, noise, clamp=False)}
 
     def _draw(self, lanes: Lanes) -> torch.Tensor:
-        """Noise ``[N, H, A]`` of the lanes' next decision."""
+        """First states ``[N, H, A]`` of the lanes' next decision."""
         shape = (self.policy.config.horizon, self.policy.config.action_dim)
         rows = [self._noise[int(lane)].standard_normal(shape, dtype=np.float32) for lane in lanes]
-        return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(np.stack(rows)) * self.initial_noise
 
     def get_state(self) -> dict[str, Any]:
         """The lanes' memory: grippers and noise streams."""
@@ -146,6 +151,7 @@ class VlaserAgent:
     def describe(self) -> dict[str, Any]:
         """Everything that decides how this agent acts, for printing and for records."""
         config, prompt = self.policy.config, self.processor.prompt
+        own = {"initial_noise_of_checkpoint": config.initial_noise}
         return {
             "checkpoint": self.source or None,
             "policy": config.name,
@@ -158,6 +164,8 @@ class VlaserAgent:
             "prompt_wrap": prompt.wrap,
             "time_max_period": config.time_max_period,
             "num_flow_steps": self.decide.num_steps,
+            "initial_noise": self.initial_noise,
+            **(own if config.initial_noise != self.initial_noise else {}),
             "horizon": config.horizon,
             "act_steps": self.act_steps,
             "micro_batch": self.decide.size,
@@ -189,6 +197,7 @@ def load_agent(
     settings: Mapping[str, Any] | None = None,
     act_steps: int | None = None,
     num_flow_steps: int | None = None,
+    initial_noise: float | None = None,
     micro_batch: int = 8,
     device: str | None = None,
     dtype: str = "float32",
@@ -211,6 +220,8 @@ def load_agent(
             ``time_max_period``.
         act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
+        initial_noise: standard deviation of the flow's first state, 0 to 1; by default the policy's. At 0 trials of a
+            layout are the same episode.
         micro_batch: rows of every forward pass.
         device: by default the GPU where there is one, but the CPU for small weights.
         dtype: of the weights, ``"float32"`` (as the published evaluation) or ``"bfloat16"``.
@@ -248,6 +259,7 @@ def load_agent(
         processor,
         act_steps=act_steps,
         num_flow_steps=num_flow_steps,
+        initial_noise=initial_noise,
         micro_batch=micro_batch,
         compile=compile,
         source=checkpoint,
