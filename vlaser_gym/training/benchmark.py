@@ -105,8 +105,11 @@ class SteppedSde(FlowSde):
         """See :meth:`Density.evaluate`."""
         one_by_one = (stochastic[:, k : k + 1] for k in range(stochastic.shape[1]))
         parts = [super(SteppedSde, self).evaluate(field, chain, step) for step in one_by_one]
-        entropy = torch.stack([part.entropy for part in parts]).mean(0)
-        return Evaluation(torch.stack([part.log_prob for part in parts]).sum(0), entropy)
+        entropy, actions = (
+            torch.stack([getattr(part, name) for part in parts]).mean(0) for name in ("entropy", "actions")
+        )
+        location = torch.cat([part.location for part in parts], 1)
+        return Evaluation(torch.stack([part.log_prob for part in parts]).sum(0), entropy, actions, location)
 
 
 class TimedPPO(PPO):

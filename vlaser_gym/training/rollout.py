@@ -29,17 +29,24 @@ class Batch:
         encoding: without gradients if it was kept.
         inputs, latent: what the policy read, and what it drew; ``[B, ...]`` each.
         log_prob: when they were drawn, ``[B]``, float64.
-        advantages, returns: ``[B]``, fp32.
+        action_log_prob: of each action to be executed, ``[B, E]``, float64; zeros of a policy that tells none.
+        executed: which of these an environment ran, ``[B, E]``.
+        advantages, returns, values: ``[B]``, fp32.
         weight: 1, or 0 for copies that only fill the batch, ``[B]``, fp32.
+        privileged: what a critic read of the simulator, ``[B, P]``, if it did.
     """
 
     encoding: Any
     inputs: dict[str, Tensor]
     latent: dict[str, Tensor]
     log_prob: Tensor
+    action_log_prob: Tensor
+    executed: Tensor
     advantages: Tensor
     returns: Tensor
+    values: Tensor
     weight: Tensor
+    privileged: Tensor | None = None
 
 
 @dataclass
@@ -59,6 +66,9 @@ class Rollout:
         final_values: value of the observation that a truncated episode ended with, else 0, ``[T, N]``.
         successes: whether the episodes that ended succeeded, in their order.
         cache: encodings of the first active decisions.
+        executed: which of the actions to be executed were run, ``[T, N, E]``.
+        privileged: what the critic read of the simulator, ``[T, N, P]``; ``None`` where it reads the policy's features.
+        action_log_probs: of these actions, ``[T, N, E]``, set before an update; zeros where the policy tells none.
         advantages, returns: ``[T, N]``, set by the algorithm.
         rows: numbers of the decisions that an update uses; all of them, unless the algorithm says otherwise.
     """
@@ -75,12 +85,16 @@ class Rollout:
     last_values: NDArray[np.float32]
     successes: list[bool]
     cache: PrefixCache
+    executed: Bools
+    privileged: NDArray[np.float32] | None = None
+    action_log_probs: Floats = field(init=False)
     advantages: Floats = field(init=False)
     returns: Floats = field(init=False)
     rows: Ints = field(init=False)
 
     def __post_init__(self) -> None:
         self.advantages, self.returns = np.zeros(self.dones.shape), np.zeros(self.dones.shape)
+        self.action_log_probs = np.zeros(self.executed.shape)
         self.rows = np.arange(self.dones.size)
 
     def batches(self, rows: Ints, size: int, agent: TrainableAgent) -> Iterator[tuple[Ints, Batch]]:
@@ -91,7 +105,11 @@ class Rollout:
         """
         rows, count, device = np.sort(rows), self.dones.shape[1], agent.device
         slots = np.cumsum(self.active.ravel()) - 1
-        learned = {"log_prob": self.log_probs, "advantages": self.advantages, "returns": self.returns}
+        learned: dict[str, NDArray[Any]] = {
+            **{"log_prob": self.log_probs, "action_log_prob": self.action_log_probs, "executed": self.executed},
+            **{"advantages": self.advantages, "returns": self.returns, "values": self.values},
+            **({} if self.privileged is None else {"privileged": self.privileged}),
+        }
         columns = {**self.inputs, **self.latent, **learned}
         for start in range(0, len(rows), size):
             mine = rows[start : start + size]
@@ -110,8 +128,12 @@ class Rollout:
                     inputs=inputs,
                     latent={name: found[name] for name in self.latent},
                     log_prob=found["log_prob"],
+                    action_log_prob=found["action_log_prob"],
+                    executed=found["executed"],
                     advantages=found["advantages"].float(),
                     returns=found["returns"].float(),
+                    values=found["values"],
+                    privileged=found.get("privileged"),
                     weight=torch.from_numpy(np.arange(size) < len(mine)).to(device, torch.float32),
                 ),
             )
@@ -130,17 +152,21 @@ def collect(
     Args:
         env: N environments; those that are not active are left alone, and when none is active it is over.
         agent: decides.
-        critic: from the agent's value features ``[B, F]`` to values ``[B]``; ``None``: all values are 0.
+        critic: from the agent's value features ``[B, F]``, or from what the environment shows of the simulator
+            ``[B, P]``, to values ``[B]``; ``None``: all values are 0.
         draws: the random numbers of each decision, N rows.
         cache: gets the encodings.
     """
 
-    def value(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def value(inputs: Mapping[str, NDArray[Any]], privileged: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if critic is None:
             return np.zeros(env.num_envs, np.float32)
+        if privileged is not None:
+            return critic(torch.from_numpy(privileged).to(agent.device)).cpu().numpy()
         tensors = {name: torch.from_numpy(rows) for name, rows in inputs.items()}
         return critic(agent.value_features(agent.encode(tensors), tensors)).float().cpu().numpy()
 
+    reads_policy = critic is not None and env.privileged is None
     read: list[dict[str, Any]] = []
     latent: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
@@ -150,33 +176,36 @@ def collect(
         active = env.active.copy()
         if not active.any():
             break
-        seen, rows = env.inputs, np.flatnonzero(active)
+        seen, privileged, rows = env.inputs, env.privileged, np.flatnonzero(active)
         inputs = {name: torch.from_numpy(values[rows]) for name, values in seen.items()}
         encoding = agent.encode(inputs)
         cache.add(encoding)
         own_draws = {name: values[rows] for name, values in drawn.items()}
-        sample = agent.sample(encoding, inputs, own_draws, with_value=critic is not None)
+        sample = agent.sample(encoding, inputs, own_draws, with_value=reads_policy)
         values = torch.zeros(len(rows))
-        if critic is not None and sample.value_features is not None:
+        if critic is not None and privileged is not None:
+            values = critic(torch.from_numpy(privileged[rows]).to(agent.device))
+        elif critic is not None and sample.value_features is not None:
             values = critic(sample.value_features)
         decided = {"log_probs": sample.log_prob, "values": values}
         outcome = env.step(_spread(sample.chunk, rows, env.num_envs))
         final_values = np.zeros(env.num_envs)
         if critic is not None and len(outcome.truncated):
-            final_values[outcome.truncated] = value(outcome.final_inputs)
-        told = {name: getattr(outcome, name) for name in ("rewards", "discounts", "dones")}
+            final_values[outcome.truncated] = value(outcome.final_inputs, outcome.final_privileged)
+        told = {name: getattr(outcome, name) for name in ("rewards", "discounts", "dones", "executed")}
+        if privileged is not None:
+            told["privileged"] = privileged
         read.append(seen)
         latent.append({name: _spread(part, rows, env.num_envs) for name, part in sample.latent.items()})
         everyone = {name: _spread(part, rows, env.num_envs) for name, part in decided.items()}
         turns.append({**everyone, **told, "final_values": final_values, "active": active})
         successes += outcome.successes
-    inputs_of, latent_of, others = (_stack(rows_of) for rows_of in (read, latent, turns))
-    return Rollout(inputs_of, latent_of, last_values=value(env.inputs), successes=successes, cache=cache, **others)
-
-
-def _stack(turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of T turns ``[N, ...]``: ``[T, N, ...]``."""
-    return {name: np.stack([turn[name] for turn in turns]) for name in turns[0]}
+    inputs_of, latent_of, others = (
+        {name: np.stack([turn[name] for turn in part]) for name in part[0]} for part in (read, latent, turns)
+    )
+    return Rollout(
+        inputs_of, latent_of, last_values=value(env.inputs, env.privileged), successes=successes, cache=cache, **others
+    )
 
 
 def _spread(rows_of: Tensor, rows: Ints, count: int) -> NDArray[Any]:
