@@ -250,7 +250,7 @@ class GrpoSettings(PpoSettings):
 
 @dataclass(kw_only=True)
 class RoundSettings(AlgorithmSettings):
-    """What the settings of ``dpo`` and ``nft`` have in common."""
+    """What the settings of ``dpo``, ``nft`` and ``rft`` have in common."""
 
     rounds: int = option(
         0, "Rounds of collecting and training; 0: one round on the stored runs named by data.", least=0
@@ -265,7 +265,7 @@ class RoundSettings(AlgorithmSettings):
     noise_level: float = option(0.5, "Noise of flow_sde and flow_cps (of the latter at most 1).", above=0)
     chunk_noise: tuple[float, float] = option((0.12, 0.04), _CHUNK_NOISE)
     rotation_noise: float = option(0.3, _ROTATION_NOISE, above=0)
-    epochs: int = option(4, "Passes over what a round has to learn from: pairs (dpo), decisions (nft).", least=1)
+    epochs: int = option(4, "Passes over what a round has to learn from: pairs (dpo), decisions (nft, rft).", least=1)
     batch_size: int
     micro_batch: int
     flow_samples: int = option(4, "Flow times and noises per decision (of dpo: for flow_dpo).", least=1)
@@ -359,6 +359,22 @@ class NftSettings(RoundSettings):
 
 
 @dataclass(kw_only=True)
+class RftSettings(RoundSettings):
+    """Success-filtered cloning: roll out, keep what succeeded, imitate it. init is the folder of a policy."""
+
+    name: str = fixed("rft")
+    density: str | None = option(
+        None,
+        "How the policy explores in a round: null: the plain flow; flow_sde, flow_sde_one_step, flow_cps: with noise "
+        "in it; chunk_gaussian: with noise on the chunk.",
+        choices=EXPLORATIONS,
+    )
+    per_layout: int | None = option(None, "Episodes of an initial state that are imitated at most; null: all.", least=1)
+    batch_size: int = option(256, "Decisions per step of the optimizer.", least=1)
+    micro_batch: int = option(128, "Decisions that go through the policy at once: fewer take less memory.", least=1)
+
+
+@dataclass(kw_only=True)
 class Sb3Settings(AlgorithmSettings):
     """What the settings of Stable-Baselines3's own algorithms have in common."""
 
@@ -427,6 +443,7 @@ ALGORITHM_SETTINGS: dict[str, type[Any]] = {
     "grpo": GrpoSettings,
     "dpo": DpoSettings,
     "nft": NftSettings,
+    "rft": RftSettings,
     "sb3_ppo": Sb3PpoSettings,
     "sb3_sac": Sb3SacSettings,
 }
