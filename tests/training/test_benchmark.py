@@ -70,7 +70,9 @@ def test_every_way_is_timed(monkeypatch, capsys):
 @pytest.mark.slow
 def test_clipping_is_told_for_each_level_after_one_and_six_steps(tmp_path):
     """More steps move further; a finer level clips no more than the product over all numbers."""
-    found = benchmark.measure_clipping("flow_sde", ("chain", "chunk"), 16, 16, str(tmp_path))
+    found = benchmark.measure_clipping(
+        "flow_sde", ("chain", "chunk"), Options(device="cpu", lanes=16, n_steps=16), str(tmp_path)
+    )
     assert [(m.density, m.level, m.steps) for m in found] == [
         ("flow_sde", level, steps) for level in ("chain", "chunk") for steps in (1, 6)
     ]

@@ -15,7 +15,8 @@ its own estimate, after one and after six steps of Adam on ``nano`` at PPO's def
 and level of likelihood; on one rollout of a density, of which every level starts anew.
 
 Keys: ``measure``, ``device``, ``trained=[expert,lora]``, ``ways``, ``lanes``, ``n_steps`` (decisions per lane),
-``micro_batch``, ``epochs``, ``precision``.
+``micro_batch``, ``epochs``, ``precision``; of ``measure=clipping`` ``densities``, ``learning_rate``, ``lanes`` and
+``n_steps``.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Options:
     micro_batch: int = 16
     epochs: int = 3
     precision: str = "bfloat16"
+    densities: list[str] = field(default_factory=lambda: list(DENSITIES))
+    learning_rate: float = PpoSettings().learning_rate
 
     def __post_init__(self) -> None:
         for names, valid in ((self.trained, TRAINED), (self.ways, WAYS), ([self.measure], MEASURES)):
@@ -224,11 +227,12 @@ class Movement:
     divergence: float
 
 
-def measure_clipping(density: str, levels: Sequence[str], lanes: int, n_steps: int, folder: str) -> list[Movement]:
+def measure_clipping(density: str, levels: Sequence[str], options: Options, folder: str) -> list[Movement]:
     """Take PPO's default steps on one rollout of ``nano``, once for each level of likelihood."""
-    settings = PpoSettings(density=density, n_steps=n_steps, critic_warmup=0, warmup=0, target_kl=None)
+    settings = PpoSettings(density=density, n_steps=options.n_steps, critic_warmup=0, warmup=0, target_kl=None)
+    settings.learning_rate = options.learning_rate
     agent = Job(TrainSettings(), settings, "nano", Path(folder), ProcessGroup()).vlaser(*open_policy("nano"))
-    env = make_learning_env([_TASK], lanes, agent, settings)
+    env = make_learning_env([_TASK], options.lanes, agent, settings)
     try:
         learner = PPO(agent, env, settings, folder)
         rollout = learner.collect()
@@ -252,7 +256,7 @@ def measure_clipping(density: str, levels: Sequence[str], lanes: int, n_steps: i
 
 def clipping_table(movements: Sequence[Movement]) -> Table:
     """One row per density and level."""
-    out = Table("density", "likelihood", "clipped after 1 step", "after 6", "divergence after 1 step", "after 6")
+    out = Table("density", "likelihood", "clipped, 1 step", "6 steps", "divergence, 1 step", "6 steps")
     rows: dict[tuple[str, str], list[Movement]] = {}
     for movement in movements:
         rows.setdefault((movement.density, movement.level), []).append(movement)
@@ -284,7 +288,7 @@ def main(arguments: Sequence[str]) -> None:
         options = typed(Options, DictConfig(OmegaConf.merge({"device": "cpu", "lanes": 16}, given)))
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as folder:
-            parts = [measure_clipping(d, LIKELIHOODS, options.lanes, options.n_steps, folder) for d in DENSITIES]
+            parts = [measure_clipping(density, LIKELIHOODS, options, folder) for density in options.densities]
         Console().print(clipping_table([movement for part in parts for movement in part]))
         return
     on_cpu = str(given.get("device", "")) == "cpu"
