@@ -47,7 +47,7 @@ def stored_policy(folder: Path, robot: str) -> Path:
 # ---------------------------------------------------------------------- what to start from
 
 
-@pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo", "nft"])
+@pytest.mark.parametrize("algo", ["ppo", "grpo", "dpo", "nft", "rft"])
 def test_what_improves_a_policy_does_not_begin_with_random_weights(tmp_path, algo):
     match = rf"algo={algo} goes on from a policy, but init=random:nano has random weights; .* init=nano"
     refused(InvalidConfigError, match, f"algo={algo}", f"run={tmp_path}/run")
@@ -109,7 +109,7 @@ def test_the_robot_is_that_of_the_policy_and_of_the_tasks(tmp_path):
     assert initial_policy(settings(f"init={folder}"), str(folder))[1].robot == "google_robot"
     with pytest.raises(GymError, match="widowx"):
         initial_policy(settings("robot=widowx"), str(folder))
-    for algo in ("ppo", "grpo", "sft", "dpo", "nft"):
+    for algo in ("ppo", "grpo", "sft", "dpo", "nft", "rft"):
         match = rf"policy {folder} is for google_robot, but task=widowx is of widowx; choose tasks"
         refused(InvalidConfigError, match, f"algo={algo}", f"init={folder}", f"run={tmp_path}/{algo}", "task=widowx")
         assert not (tmp_path / algo).exists()

@@ -94,7 +94,7 @@ class Registry(Collection[str]):
 
 
 ENGINES = Registry("engine", ("mujoco", "maniskill", "simpler"))
-DENSITIES = Registry("algo.density", ("flow_sde", "flow_sde_one_step", "flow_noise"))
+DENSITIES = Registry("algo.density", ("flow_sde", "flow_sde_one_step", "flow_noise", "flow_cps", "chunk_gaussian"))
 REWARDS = Registry("algo.reward", ("sparse", "subgoals", "last"))
 #: Of the algorithms that are Stable-Baselines3's.
 STOCK_REWARDS = Registry("algo.reward", ("sparse", "subgoals", "reach"), REWARDS)
@@ -122,8 +122,8 @@ def register_density(name: str, density: Any) -> None:
     Args:
         name: for the command line and for Python.
         density: a subclass of :class:`~vlaser_gym.agents.vlaser.densities.Density`, or a function that gives one. It is
-            called with ``num_steps`` and, of ``width``, ``action_dim``, ``noise_level``, ``noise_bounds`` and ``seed``,
-            with those that it names.
+            called with ``num_steps`` and, of ``width``, ``action_dim``, ``horizon``, ``noise_level``, ``noise_bounds``
+            and ``seed``, with those that it names.
 
     Raises:
         InvalidConfigError: for a name of the package's own.

@@ -19,8 +19,12 @@ from vlaser_gym.settings.training import TrainSettings
 #: Written by the commands at 6dca482, when defaults stood in YAML files.
 BEFORE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "stored_before.json").read_text())
 
-#: Keys of algorithms that came later: null means what was so before them.
-LATER = ("subgoal_weights", "rollout_batch")
+#: Keys of algorithms that came later, and the value that means what was so before them.
+LATER = {
+    **{"subgoal_weights": None, "likelihood": "chain", "dual_clip": None, "value_clip": None, "critic": "features"},
+    **{"advantages": "all", "initial_noise": None, "chunk_noise": [0.12, 0.04], "rotation_noise": 0.3},
+    **{"filter_groups": True, "rollout_batch": None},
+}
 
 
 def now(command: str, *words: str) -> dict[str, Any]:
@@ -37,12 +41,13 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
     stored, before = (kept | {"vlaser_gym": __version__} for kept in (now(*line.split()), BEFORE[line]))
     later = {key: stored["algo"].pop(key) for key in LATER if key in stored.get("algo", {})}
     if line.startswith("train"):
-        later["layouts"] = stored.pop("layouts")
-    assert set(later.values()) <= {None}
+        assert stored.pop("layouts") is None
+    assert later == {key: LATER[key] for key in later}
     # Open since then: a run goes on by what it recorded, and a run of before by its 8.
     for kept, known in ((stored, {None}), (before, {None, 8})):
         agent = dict(kept.get("agent", {}))
         assert agent.pop("micro_batch", None) in known
+        assert agent.pop("initial_noise", None) is None
         kept["agent"] = agent
     assert json.dumps(stored, sort_keys=True) == json.dumps(before, sort_keys=True), "1 is not 1.0 here"
 
@@ -53,6 +58,18 @@ def test_a_run_of_before_goes_on(line: str, tmp_path: Path) -> None:
     _check_same(tmp_path, now(*line.split()))
     with pytest.raises(Exception, match="another seed"):
         _check_same(tmp_path, now(*line.split(), "seed=1"))
+
+
+@pytest.mark.parametrize("agent", ["vlaser", "vlaser_explore"])
+def test_an_evaluation_whose_agent_had_fewer_keys_goes_on(agent: str, tmp_path: Path) -> None:
+    wanted = now("eval", f"agent={agent}", "checkpoint=nano")
+    before = json.loads(json.dumps(wanted))
+    for key in ("initial_noise", "chunk_noise", "rotation_noise"):
+        before["agent"].pop(key, None)
+    (tmp_path / "config.yaml").write_text(json.dumps(before | {"schema": 1}))
+    check_same(tmp_path, wanted)
+    with pytest.raises(Exception, match=r"agent\.initial_noise was None, now 0\.5"):
+        check_same(tmp_path, now("eval", f"agent={agent}", "checkpoint=nano", "agent.initial_noise=0.5"))
 
 
 def test_an_evaluation_of_before_goes_on(tmp_path: Path) -> None:

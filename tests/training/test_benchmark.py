@@ -65,3 +65,20 @@ def test_every_way_is_timed(monkeypatch, capsys):
     )
     output = " ".join(capsys.readouterr().out.split())
     assert [word in output for word in ("kept", "plain", "lora", "MB in fp32")] == [True] * 4
+
+
+@pytest.mark.slow
+def test_clipping_is_told_for_each_level_after_one_and_six_steps(tmp_path):
+    """More steps move further; a finer level clips no more than the product over all numbers."""
+    found = benchmark.measure_clipping(
+        "flow_sde", ("chain", "chunk"), Options(device="cpu", lanes=16, n_steps=16), str(tmp_path)
+    )
+    assert [(m.density, m.level, m.steps) for m in found] == [
+        ("flow_sde", level, steps) for level in ("chain", "chunk") for steps in (1, 6)
+    ]
+    chain, chunk = found[:2], found[2:]
+    assert all(0 <= m.clipped <= 1 and m.divergence >= 0 for m in found)
+    assert chain[0].clipped > chunk[0].clipped
+    assert chunk[1].divergence > chunk[0].divergence > 0
+    said = benchmark.clipping_table(found)
+    assert said.row_count == 2

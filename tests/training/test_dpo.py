@@ -347,7 +347,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
         begin(make(tmp_path, data=[noisy]))
     other = tiny_config(num_flow_steps=tiny_config().num_flow_steps + 2)
     longer = write_run(tmp_path / "longer", OUTCOMES, other)
-    with pytest.raises(InvalidConfigError, match=f"num_flow_steps={other.num_flow_steps}: collect"):
+    with pytest.raises(InvalidConfigError, match=f"num_flow_steps={other.num_flow_steps} initial_noise=1.0: collect"):
         begin(make(tmp_path, data=[longer]))
     with pytest.raises(InvalidConfigError, match="another number of flow steps"):
         begin(make(tmp_path, loss="flow_dpo", data=[noisy, longer]))

@@ -23,7 +23,7 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError
-from vlaser_gym.settings.algorithms import DENSITIES, PpoSettings
+from vlaser_gym.settings.algorithms import DENSITIES, LIKELIHOODS, PpoSettings
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.environments import LearningEnv
 from vlaser_gym.training.job import Job
@@ -100,12 +100,20 @@ def no_pictures(monkeypatch):
 # ---------------------------------------------------------------------- ratios
 
 
-@pytest.mark.parametrize("flow_steps", [1, 4, 10])
-@pytest.mark.parametrize("density", DENSITIES)
-def test_ratio_is_one_before_the_first_update(tmp_path, density, flow_steps):
+LEVELS_OF_DENSITIES = [
+    (density, flow_steps, likelihood)
+    for density in DENSITIES
+    for flow_steps in (1, 4, 10)
+    for likelihood in (LIKELIHOODS if flow_steps == 4 else ("chain",))
+    if (density, flow_steps) != ("flow_cps", 1)
+]
+
+
+@pytest.mark.parametrize(("density", "flow_steps", "likelihood"), LEVELS_OF_DENSITIES)
+def test_ratio_is_one_before_the_first_update(tmp_path, density, flow_steps, likelihood):
     """Rollout and update of nano, fp32; half of the prefixes kept, half encoded again."""
-    config = VlaserConfig.preset("nano")
-    trainer = make(tmp_path, config, density=density, flow_steps=flow_steps, n_steps=3, cache_mb=0)
+    config, changes = VlaserConfig.preset("nano"), {"density": density, "likelihood": likelihood}
+    trainer = make(tmp_path, config, **changes, flow_steps=flow_steps, n_steps=3, cache_mb=0)
     trainer.cache.budget = 6 * config.layers * 2 * config.kv_heads * config.head_dim * 4 * 72 + 6 * 8
     rollout = collected(trainer)
     assert trainer.cache.capacity == 6

@@ -14,7 +14,7 @@ PACKAGE = Path(vlaser_gym.__file__).parent
 BETWEEN = ("agents/vlaser/trainable.py", "agents/vlaser/commands.py", "agents/vlaser/gripper.py")
 DENSITIES = "agents/vlaser/densities.py"
 #: What one PPO iteration may take a reader through, and how long one function may be.
-MOST_FUNCTIONS, MOST_OF_DENSITIES, MOST_LINES = 45, 9, 90
+MOST_FUNCTIONS, MOST_OF_DENSITIES, MOST_LINES = 46, 9, 90
 
 
 def _functions_called(run) -> set[tuple[str, str]]:

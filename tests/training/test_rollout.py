@@ -62,6 +62,7 @@ def filled(budget: int, active: np.ndarray | None = None) -> Rollout:
         last_values=np.zeros(N, np.float32),
         successes=[],
         cache=cache,
+        executed=np.ones((T, N, 4), bool),
     )
 
 

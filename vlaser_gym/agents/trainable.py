@@ -107,6 +107,8 @@ class Likelihood:
         location: ``[B, ...]``, the network's output that places the distribution (a flow's velocity, a Gaussian's
             mean): what the reference penalty compares.
         value_features: ``[B, F]`` if they were asked for.
+        actions: ``[B, H]``, float64, log-probability of each action of the chunk; of a flow, mean over the random
+            steps. Needed where :attr:`TrainableAgent.likelihoods` has more than ``chain``.
     """
 
     log_prob: Tensor
@@ -114,6 +116,7 @@ class Likelihood:
     numbers: int
     location: Tensor
     value_features: Tensor | None
+    actions: Tensor | None = None
 
 
 class ImageResize(Protocol):
@@ -171,6 +174,7 @@ class TrainableAgent(nn.Module, ABC):
         recordable: on a GPU, what decides (:meth:`encode`, :meth:`sample`, :meth:`value_features`, :meth:`decide`) can
             be recorded as a CUDA graph: inputs are on the device already, shapes depend on theirs alone, and no number
             is read back on the way.
+        likelihoods: values of ``algo.likelihood`` that it can be trained by.
     """
 
     observes: tuple[str, ...] = ("image", "proprio", "instruction")
@@ -184,6 +188,7 @@ class TrainableAgent(nn.Module, ABC):
     input_shapes: Mapping[str, tuple[int, ...]]
     latent_names: ClassVar[tuple[str, ...]] = ()
     recordable: ClassVar[bool] = False
+    likelihoods: ClassVar[tuple[str, ...]] = ("chain",)
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Record demonstrations: ``python -m vlaser_gym.collect agent=expert task=widowx``; ``--help`` lists the keys.
 
-``store=training trials=8`` makes a run directory for ``algo=dpo`` and ``algo=nft`` instead.
+``store=training trials=8`` makes a run directory for ``algo=dpo``, ``nft`` and ``rft`` instead.
 """
 
 from __future__ import annotations

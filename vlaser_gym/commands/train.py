@@ -1,7 +1,7 @@
 """Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys.
 
-``algo=ppo init=FOLDER`` (or ``grpo``) goes on from a policy, in the environments; ``algo=dpo`` and ``algo=nft`` learn
-from stored episodes, given by ``data=RUNS`` or collected in rounds; ``algo=sb3_ppo`` and ``sb3_sac`` are
+``algo=ppo init=FOLDER`` (or ``grpo``) goes on from a policy, in the environments; ``algo=dpo``, ``nft`` and ``rft``
+learn from stored episodes, given by ``data=RUNS`` or collected in rounds; ``algo=sb3_ppo`` and ``sb3_sac`` are
 Stable-Baselines3's own, from the privileged state.
 """
 

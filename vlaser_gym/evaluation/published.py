@@ -186,7 +186,10 @@ def _of_run(config: Mapping[str, Any], table: PublishedTable) -> Iterator[Depart
     yield from _differing(published, {**config, "engine": _engine(config).get("name")})
     if config.get("until") == "decided":
         yield Departure("end", "after all episodes", "when decided")
-    outdated = why_outdated(config.get("agent_settings"))
+    told = config.get("agent_settings") or {}
+    if "initial_noise_of_checkpoint" in told:
+        yield Departure("initial_noise", told["initial_noise_of_checkpoint"], told["initial_noise"])
+    outdated = why_outdated(told)
     if outdated is not None:
         yield Departure("agent", "as it is now", outdated)
 

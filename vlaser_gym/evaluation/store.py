@@ -428,7 +428,10 @@ def check_writable(path: str | Path) -> None:
 
 _ABSENT = object()
 #: What settings were in runs that do not keep them.
-_UNTOLD = {"agent_settings.agent_version": 1}
+_UNTOLD: dict[str, Any] = {
+    **{"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0},
+    **{"agent.initial_noise": None, "agent.chunk_noise": [0.12, 0.04], "agent.rotation_noise": 0.3},
+}
 
 
 def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str] = ()) -> list[str]:

@@ -7,10 +7,14 @@ from typing import Any, ClassVar
 
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.registry import DENSITIES, REWARDS, STOCK_REWARDS
-from vlaser_gym.settings.fields import Settings, check_rising, fixed, option
+from vlaser_gym.settings.fields import Settings, check_above, check_rising, fixed, option
 
 #: Densities whose noise is given and not learned.
-EXPLORATIONS = ("flow_sde", "flow_sde_one_step")
+EXPLORATIONS = ("flow_sde", "flow_sde_one_step", "flow_cps", "chunk_gaussian")
+#: Of what the likelihood ratio is.
+LIKELIHOODS = ("chain", "chunk", "action")
+CRITICS = ("features", "state")
+ADVANTAGES = ("all", "task")
 KINDS = ("success", "faster", "further")
 LOSSES = ("tpo", "flow_dpo")
 PRECISIONS = ("float32", "bfloat16")
@@ -26,6 +30,15 @@ _SUBGOAL_WEIGHTS = (
 _FREEZE = "Parts that stay constant: vision, embedding, language, expert."
 _PRECISION = "float32, or bfloat16: matrix products in bf16, weights in fp32."
 _CLIP = "Largest norm of the gradient."
+_CHUNK_NOISE = (
+    "Noise of chunk_gaussian, in normalised actions (-1 to 1): standard deviation of what all actions of a chunk "
+    "share, and of each other coefficient of their cosine transform."
+)
+_ROTATION_NOISE = "Factor of chunk_gaussian's noise for the three rotations."
+_INITIAL_NOISE = (
+    "Standard deviation of the flow's first state, from now on also the checkpoint's. null: the policy's own; of "
+    "chunk_gaussian 0."
+)
 _CACHE_MB = "Memory for keys and values of image and text (MiB); what does not fit is encoded again in every {time}."
 _CACHE_DEVICE = "Where the keys and values of image and text are kept. null: where the policy is; cpu: host memory."
 
@@ -131,23 +144,52 @@ class PpoSettings(AlgorithmSettings):
     )
     density: str = option(
         "flow_sde",
-        "How the policy explores: flow_sde, flow_sde_one_step (one random step per chunk), or flow_noise (learned). "
-        "Your own: module:Class.",
+        "How the policy explores: flow_sde, flow_sde_one_step (one random step per chunk), flow_noise (learned), "
+        "flow_cps, or chunk_gaussian (noise on the finished chunk). Your own: module:Class.",
         choices=DENSITIES,
+    )
+    likelihood: str = option(
+        "chain",
+        "Of what the likelihood ratio is: chain (all random numbers of a decision, one product), chunk (its executed "
+        "actions, mean over the random steps), or action (each executed action has a ratio of its own).",
+        choices=LIKELIHOODS,
     )
     flow_steps: int | None = option(
         None, "Euler steps of the flow, from now on also the checkpoint's. null: the policy's own.", least=1
     )
-    noise_level: float = option(0.5, "Noise of flow_sde.", above=0)
+    initial_noise: float | None = option(None, _INITIAL_NOISE, least=0, most=1)
+    noise_level: float = option(0.5, "Noise of flow_sde and flow_cps (of the latter at most 1).", above=0)
+    chunk_noise: tuple[float, float] = option((0.12, 0.04), _CHUNK_NOISE)
+    rotation_noise: float = option(0.3, _ROTATION_NOISE, above=0)
     noise_bounds: tuple[float, float] = option(
         (0.05, 0.2), "Least and largest standard deviation of a step of flow_noise."
     )
     gamma: float = option(0.995, "Discount per control step.", least=0, most=1)
     gae_lambda: float = option(0.95, "Weight of later decisions in an advantage.", least=0, most=1)
     clip_range: float = option(0.2, "How far the likelihood ratio counts.", above=0, most=1)
+    dual_clip: float | None = option(
+        None, "Largest ratio that counts against what did badly (dual clip, often 3). null: any.", above=1
+    )
+    value_clip: float | None = option(
+        None,
+        "How far the critic may move from its value in the rollout before its error stops to shrink. null: any.",
+        above=0,
+    )
+    advantages: str = option(
+        "all",
+        "Over what advantages get mean 0 and spread 1: all decisions of a rollout, or those of each task.",
+        choices=ADVANTAGES,
+    )
+    critic: str = option(
+        "features",
+        "What the critic reads: features (what the policy makes of the picture), or state (the simulator's: poses, "
+        "sub-goals, time). It exists only in training; the policy never reads the state.",
+        choices=CRITICS,
+    )
     target_kl: float | None = option(
         0.05,
-        "An update ends when the divergence from the rollout's policy exceeds 1.5 times this. null: never.",
+        "An update ends when the divergence from the rollout's policy, of what algo.likelihood says, exceeds 1.5 times "
+        "this. null: never.",
         above=0,
     )
     entropy: float = option(0.0, "Weight of the noise's entropy; matters to flow_noise only.")
@@ -176,6 +218,7 @@ class PpoSettings(AlgorithmSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_rising("algo.noise_bounds", self.noise_bounds)
+        check_above("algo.chunk_noise", self.chunk_noise)
 
 
 @dataclass(kw_only=True)
@@ -197,17 +240,23 @@ class GrpoSettings(PpoSettings):
         "Initial states per group and rollout. Lanes stand still when they are through before others.",
         least=1,
     )
+    filter_groups: bool = option(
+        True, "Leave out groups whose episodes all succeeded or all failed; false: they count, with advantage 0."
+    )
     n_steps: int = fixed(1)
     gamma: float = fixed(1.0)
     gae_lambda: float = fixed(1.0)
     critic_learning_rate: float = fixed(0.0)
     critic_warmup: int = fixed(0)
+    value_clip: float | None = fixed(None)
+    advantages: str = fixed("all")
+    critic: str = fixed("features")
     reward: str = fixed("sparse")
 
 
 @dataclass(kw_only=True)
 class RoundSettings(AlgorithmSettings):
-    """What the settings of ``dpo`` and ``nft`` have in common."""
+    """What the settings of ``dpo``, ``nft`` and ``rft`` have in common."""
 
     rounds: int = option(
         0, "Rounds of collecting and training; 0: one round on the stored runs named by data.", least=0
@@ -218,8 +267,11 @@ class RoundSettings(AlgorithmSettings):
         True, "Whether a round's episodes end with their first success; false: at the step limit."
     )
     density: str | None
-    noise_level: float = option(0.5, "Noise of the density.", above=0)
-    epochs: int = option(4, "Passes over what a round has to learn from: pairs (dpo), decisions (nft).", least=1)
+    initial_noise: float | None = option(None, _INITIAL_NOISE, least=0, most=1)
+    noise_level: float = option(0.5, "Noise of flow_sde and flow_cps (of the latter at most 1).", above=0)
+    chunk_noise: tuple[float, float] = option((0.12, 0.04), _CHUNK_NOISE)
+    rotation_noise: float = option(0.3, _ROTATION_NOISE, above=0)
+    epochs: int = option(4, "Passes over what a round has to learn from: pairs (dpo), decisions (nft, rft).", least=1)
     batch_size: int
     micro_batch: int
     flow_samples: int = option(4, "Flow times and noises per decision (of dpo: for flow_dpo).", least=1)
@@ -251,8 +303,8 @@ class DpoSettings(RoundSettings):
     )
     density: str | None = option(
         "flow_sde_one_step",
-        "How the policy explores in a round: flow_sde, flow_sde_one_step, or null: the plain flow (not for tpo, which "
-        "weighs the chains of stored runs by this density too).",
+        "How the policy explores in a round: flow_sde, flow_sde_one_step, flow_cps, chunk_gaussian, or null: the plain "
+        "flow (not for tpo, which weighs the chains of stored runs by this density too).",
         choices=EXPLORATIONS,
     )
     beta: float = option(1.0, "Weight of the difference between the two episodes' ratios inside the sigmoid.", above=0)
@@ -286,7 +338,8 @@ class DpoSettings(RoundSettings):
         super().__post_init__()
         if self.loss == "tpo" and self.density is None:
             raise InvalidConfigError(
-                "algo.loss=tpo weighs chains by their likelihood and needs algo.density=flow_sde or flow_sde_one_step."
+                "algo.loss=tpo weighs chains by their likelihood and needs algo.density=flow_sde or flow_sde_one_step, "
+                "for example."
             )
 
 
@@ -299,13 +352,30 @@ class NftSettings(RoundSettings):
     name: str = fixed("nft")
     density: str | None = option(
         None,
-        "How the policy explores in a round: null: the plain flow; flow_sde, flow_sde_one_step: with noise in it.",
+        "How the policy explores in a round: null: the plain flow; flow_sde, flow_sde_one_step, flow_cps: with noise "
+        "in it; chunk_gaussian: with noise on the chunk.",
         choices=EXPLORATIONS,
     )
     beta: float = option(
         1.0, "Share of the way to the positive policy that the trained one goes: smaller is bolder.", above=0
     )
     negatives: bool = option(True, "Learn from failures too. false (with beta=1): imitate the successes alone.")
+    batch_size: int = option(256, "Decisions per step of the optimizer.", least=1)
+    micro_batch: int = option(128, "Decisions that go through the policy at once: fewer take less memory.", least=1)
+
+
+@dataclass(kw_only=True)
+class RftSettings(RoundSettings):
+    """Success-filtered cloning: roll out, keep what succeeded, imitate it. init is the folder of a policy."""
+
+    name: str = fixed("rft")
+    density: str | None = option(
+        None,
+        "How the policy explores in a round: null: the plain flow; flow_sde, flow_sde_one_step, flow_cps: with noise "
+        "in it; chunk_gaussian: with noise on the chunk.",
+        choices=EXPLORATIONS,
+    )
+    per_layout: int | None = option(None, "Episodes of an initial state that are imitated at most; null: all.", least=1)
     batch_size: int = option(256, "Decisions per step of the optimizer.", least=1)
     micro_batch: int = option(128, "Decisions that go through the policy at once: fewer take less memory.", least=1)
 
@@ -379,6 +449,7 @@ ALGORITHM_SETTINGS: dict[str, type[Any]] = {
     "grpo": GrpoSettings,
     "dpo": DpoSettings,
     "nft": NftSettings,
+    "rft": RftSettings,
     "sb3_ppo": Sb3PpoSettings,
     "sb3_sac": Sb3SacSettings,
 }

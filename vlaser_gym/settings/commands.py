@@ -88,7 +88,7 @@ class EvalKeys(Settings):
     store: str = option(
         "states",
         "states: what happened at every control step. training: also what the agent decided by, for algo=dpo and "
-        "algo=nft.",
+        "algo=nft or rft.",
         choices=RUN_STORES,
     )
     video: int = option(
@@ -128,7 +128,7 @@ class CollectKeys(Settings):
     store: str = option(
         "demonstrations",
         "demonstrations: a data set in LeRobot's layout. training: a run directory with what the agent decided by, for "
-        "algo=dpo and algo=nft; every episode is kept and ends with its first success (the keys from "
+        "algo=dpo, nft and rft; every episode is kept and ends with its first success (the keys from "
         "only_successful to group must be left out then).",
         choices=COLLECT_STORES,
     )

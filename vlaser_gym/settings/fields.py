@@ -191,6 +191,12 @@ def check_rising(key: str, values: Sequence[float]) -> None:
         raise InvalidConfigError(f"{key} must be two rising numbers above 0; got {list(values)}.")
 
 
+def check_above(key: str, values: Sequence[float]) -> None:
+    """Raise :class:`InvalidConfigError` unless these are two numbers above 0."""
+    if len(values) != 2 or not min(values) > 0:
+        raise InvalidConfigError(f"{key} must be two numbers above 0; got {list(values)}.")
+
+
 def check_unread(settings: Any, keys: Iterable[str], reason: str) -> None:
     """Look whether keys that nothing reads were left alone.
 

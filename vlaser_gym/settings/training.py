@@ -22,13 +22,13 @@ _FREE = (
 @dataclass
 class TrainSettings(Settings):
     """Train a policy. algo=sft: on demonstrations that python -m vlaser_gym.collect recorded. algo=ppo: in the
-    environments. algo=dpo, algo=nft: on episodes stored with store=training.
+    environments. algo=dpo, algo=nft, algo=rft: on episodes stored with store=training.
     """
 
     data: Any = option(
         "datasets/demonstrations",
-        "Data sets, one or several (data=a,b); for dpo and nft run directories, read where algo.rounds is 0. ppo, grpo "
-        "and sb3 do not read it.",
+        "Data sets, one or several (data=a,b); for dpo, nft and rft run directories, read where algo.rounds is 0. ppo, "
+        "grpo and sb3 do not read it.",
     )
     gripper: str | None = option(
         None,
@@ -61,13 +61,14 @@ class TrainSettings(Settings):
     threads: int | None = option(None, "Threads of the CPU; null: all cores.", least=1)
     log_every: int = option(
         50,
-        "Steps of the optimizer between two lines of numbers, of sft, dpo and nft; ppo and grpo write a line every "
-        "iteration.",
+        "Steps of the optimizer between two lines of numbers, of sft, dpo, nft and rft; ppo and grpo write a line "
+        "every iteration.",
         least=1,
     )
     save_every: int = option(
         500,
-        "Steps of the optimizer between two checkpoints, of sft, dpo and nft; ppo, grpo and sb3 have algo.save_every.",
+        "Steps of the optimizer between two checkpoints, of sft, dpo, nft and rft; ppo, grpo and sb3 have "
+        "algo.save_every.",
         least=1,
     )
     keep_checkpoints: int | None = option(
@@ -75,22 +76,22 @@ class TrainSettings(Settings):
     )
     evaluate_every: int = option(
         0,
-        "Steps (sft), iterations (ppo, grpo) or rounds (dpo, nft) between two evaluations. 0: only at the end, as sb3 "
-        "always does.",
+        "Steps (sft), iterations (ppo, grpo) or rounds (dpo, nft, rft) between two evaluations. 0: only at the end, as "
+        "sb3 always does.",
         least=0,
     )
     evaluate_episodes: int = option(6, "Episodes per task of an evaluation; 0: never evaluate.", least=0)
     task: Any = option(
         "widowx",
-        "Tasks of the evaluations, and of the episodes that ppo, grpo, sb3 and rounds of dpo and nft learn from; of "
-        "one robot.",
+        "Tasks of the evaluations, and of the episodes that ppo, grpo, sb3 and rounds of dpo, nft and rft learn from; "
+        "of one robot.",
     )
     layouts: Literal["grid", "region", "region2"] | None = option(
         None,
-        "Layouts of the episodes that ppo, grpo, sb3 and rounds of dpo and nft learn from: region (null means this), "
-        "region2 (it contains the benchmark's own with a margin), never near a grid layout; or grid, the benchmark's "
-        "own: scores on the grid are then in-sample. Evaluations in between take the same kind, of regions layouts "
-        "that training never draws.",
+        "Layouts of the episodes that ppo, grpo, sb3 and rounds of dpo, nft and rft learn from: region (null means "
+        "this), region2 (it contains the benchmark's own with a margin), never near a grid layout; or grid, the "
+        "benchmark's own: scores on the grid are then in-sample. Evaluations in between take the same kind, of regions "
+        "layouts that training never draws.",
     )
     look: str | None = option(None, "How the scenes look in these episodes. null: the engine's own look.")
     num_envs: int = option(

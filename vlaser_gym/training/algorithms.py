@@ -14,6 +14,7 @@ from vlaser_gym.settings.algorithms import (
     GrpoSettings,
     NftSettings,
     PpoSettings,
+    RftSettings,
     Sb3PpoSettings,
     Sb3SacSettings,
     SftSettings,
@@ -78,6 +79,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(GrpoSettings, f"{_HERE}.grpo:build", unread=_ON_POLICY),
     "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", single_process=True, unread=(_NO_DATA,)),
     "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", single_process=True, unread=(_NO_DATA,)),
+    "rft": Algorithm(RftSettings, f"{_HERE}.rft:build", single_process=True, unread=(_NO_DATA,)),
     "sb3_ppo": Algorithm(
         Sb3PpoSettings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK
     ),

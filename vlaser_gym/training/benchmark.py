@@ -10,8 +10,13 @@ compares four ways to do an epoch:
 * ``recomputed``: image and text encoded again, all steps in one pass;
 * ``plain``: encoded again, and one pass per step.
 
-Keys: ``device``, ``trained=[expert,lora]``, ``ways``, ``lanes``, ``n_steps`` (decisions per lane), ``micro_batch``,
-``epochs``, ``precision``.
+``measure=clipping`` tells something else: what share of the likelihood ratios PPO clips, and how far it has moved by
+its own estimate, after one and after six steps of Adam on ``nano`` at PPO's default rate and batch, for every density
+and level of likelihood; on one rollout of a density, of which every level starts anew.
+
+Keys: ``measure``, ``device``, ``trained=[expert,lora]``, ``ways``, ``lanes``, ``n_steps`` (decisions per lane),
+``micro_batch``, ``epochs``, ``precision``; of ``measure=clipping`` ``densities``, ``learning_rate``, ``lanes`` and
+``n_steps``.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vlaser_gym.agents.vlaser.agent import nano_processor
+from vlaser_gym.agents.vlaser.agent import nano_processor, open_policy
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.densities import Evaluation, Field, FlowSde
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
@@ -38,11 +44,17 @@ from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import typed
 from vlaser_gym.errors import GymError, InvalidConfigError, UnknownNameError
-from vlaser_gym.settings.algorithms import PpoSettings
+from vlaser_gym.registry import DENSITIES
+from vlaser_gym.settings.algorithms import LIKELIHOODS, PpoSettings
+from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.environments import make_learning_env
+from vlaser_gym.training.job import Job
 from vlaser_gym.training.ppo import PPO
 from vlaser_gym.training.rollout import Rollout
+from vlaser_gym.training.trainer import load_weights, trained_weights
 
+MEASURES = ("speed", "clipping")
 WAYS = ("kept", "looped", "recomputed", "plain")
 #: What is frozen, and the rank of adapters on the rest.
 TRAINED: dict[str, tuple[list[str], int]] = {
@@ -50,12 +62,14 @@ TRAINED: dict[str, tuple[list[str], int]] = {
     "lora": (["vision", "embedding"], 16),
 }
 _TASK = "widowx_carrot_on_plate"
+_MOVED = ("clip_fraction", "approx_kl")
 
 
 @dataclass
 class Options:
     """Keys of the command; see the module's text."""
 
+    measure: str = "speed"
     device: str = "cuda"
     trained: list[str] = field(default_factory=lambda: list(TRAINED))
     ways: list[str] = field(default_factory=list)
@@ -64,12 +78,14 @@ class Options:
     micro_batch: int = 16
     epochs: int = 3
     precision: str = "bfloat16"
+    densities: list[str] = field(default_factory=lambda: list(DENSITIES))
+    learning_rate: float = PpoSettings().learning_rate
 
     def __post_init__(self) -> None:
-        for names, valid in ((self.trained, TRAINED), (self.ways, WAYS)):
+        for names, valid in ((self.trained, TRAINED), (self.ways, WAYS), ([self.measure], MEASURES)):
             for name in names:
                 if name not in valid:
-                    raise UnknownNameError("part or way", name, valid)
+                    raise UnknownNameError("part, way or measure", name, valid)
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise InvalidConfigError(
                 "This benchmark needs a CUDA GPU and torch finds none: device=cpu times smaller shapes of the same "
@@ -105,8 +121,11 @@ class SteppedSde(FlowSde):
         """See :meth:`Density.evaluate`."""
         one_by_one = (stochastic[:, k : k + 1] for k in range(stochastic.shape[1]))
         parts = [super(SteppedSde, self).evaluate(field, chain, step) for step in one_by_one]
-        entropy = torch.stack([part.entropy for part in parts]).mean(0)
-        return Evaluation(torch.stack([part.log_prob for part in parts]).sum(0), entropy)
+        entropy, actions = (
+            torch.stack([getattr(part, name) for part in parts]).mean(0) for name in ("entropy", "actions")
+        )
+        location = torch.cat([part.location for part in parts], 1)
+        return Evaluation(torch.stack([part.log_prob for part in parts]).sum(0), entropy, actions, location)
 
 
 class TimedPPO(PPO):
@@ -190,6 +209,63 @@ def measure(options: Options, config: VlaserConfig, trained: str, way: str) -> T
     )
 
 
+@dataclass(frozen=True)
+class Movement:
+    """How far some steps of Adam moved a policy.
+
+    Attributes:
+        density, level: of the likelihood.
+        steps: how many.
+        clipped: share of the ratios that are beyond the clip range.
+        divergence: PPO's estimate (nat), of what the level says.
+    """
+
+    density: str
+    level: str
+    steps: int
+    clipped: float
+    divergence: float
+
+
+def measure_clipping(density: str, levels: Sequence[str], options: Options, folder: str) -> list[Movement]:
+    """Take PPO's default steps on one rollout of ``nano``, once for each level of likelihood."""
+    settings = PpoSettings(density=density, n_steps=options.n_steps, critic_warmup=0, warmup=0, target_kl=None)
+    settings.learning_rate = options.learning_rate
+    agent = Job(TrainSettings(), settings, "nano", Path(folder), ProcessGroup()).vlaser(*open_policy("nano"))
+    env = make_learning_env([_TASK], options.lanes, agent, settings)
+    try:
+        learner = PPO(agent, env, settings, folder)
+        rollout = learner.collect()
+    finally:
+        env.close()
+    learner.estimate(rollout)
+    learner.recompute_log_probs(rollout)
+    start, found = {name: value.clone() for name, value in trained_weights(agent).items()}, []
+    for level in levels:
+        load_weights(Path(folder), trained_weights(agent), start, "")
+        learner.settings = dataclasses.replace(settings, likelihood=level)
+        learner.optimizer = torch.optim.AdamW(learner.actor_parameters, weight_decay=0.0)
+        learner.set_learning_rates()
+        for steps, rows in enumerate(learner.minibatches(rollout), 1):
+            learner.take_step(learner.accumulate(rollout, rows))
+            if steps in (1, 6):
+                means = learner.accumulate(rollout, rollout.rows)
+                found.append(Movement(density, level, steps, *(float(means[n]) for n in _MOVED)))
+    return found
+
+
+def clipping_table(movements: Sequence[Movement]) -> Table:
+    """One row per density and level."""
+    out = Table("density", "likelihood", "clipped, 1 step", "6 steps", "divergence, 1 step", "6 steps")
+    rows: dict[tuple[str, str], list[Movement]] = {}
+    for movement in movements:
+        rows.setdefault((movement.density, movement.level), []).append(movement)
+    for names, both in rows.items():
+        shares, nats = [f"{100 * row.clipped:.1f} %" for row in both], [f"{row.divergence:.4f}" for row in both]
+        out.add_row(*names, *shares, *nats)
+    return out
+
+
 def table(timings: Sequence[Timing], title: str) -> Table:
     """One row per iteration; how many times the epoch of the kept way each takes."""
     kept = {timing.trained: timing.epoch for timing in timings if timing.way == "kept"}
@@ -208,6 +284,13 @@ def main(arguments: Sequence[str]) -> None:
     for key in given:
         if key not in known:
             raise UnknownNameError("key", str(key), known)
+    if given.get("measure") == "clipping":
+        options = typed(Options, DictConfig(OmegaConf.merge({"device": "cpu", "lanes": 16}, given)))
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as folder:
+            parts = [measure_clipping(density, LIKELIHOODS, options, folder) for density in options.densities]
+        Console().print(clipping_table([movement for part in parts for movement in part]))
+        return
     on_cpu = str(given.get("device", "")) == "cpu"
     defaults = {"trained": ["expert"], "ways": list(WAYS), "lanes": 4, "n_steps": 2, "micro_batch": 8}
     defaults = {**defaults, "precision": "float32"} if on_cpu else {}

@@ -227,11 +227,13 @@ def check_distribution(run: Path, agent: TrainableAgent) -> None:
     Raises:
         InvalidConfigError: if the run's agent used another one, or none.
     """
-    told = read_config(run).get("agent_settings") or {}
+    told = {"initial_noise": 1.0, **(read_config(run).get("agent_settings") or {})}
     wanted = agent.describe_distribution()
     found = {name: told.get(name) for name in wanted}
 
     def alike(value: Any, right: Any) -> bool:
+        if isinstance(right, list):
+            return isinstance(value, list | tuple) and all(map(alike, value, right))
         if isinstance(right, float):
             return isinstance(value, int | float) and bool(np.isclose(value, right))
         return bool(value == right)

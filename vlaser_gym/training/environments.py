@@ -15,6 +15,7 @@ from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import GrpoSettings, PpoSettings
 from vlaser_gym.training.distributed import ProcessGroup
+from vlaser_gym.training.privileged import PrivilegedState
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.wrappers.action import ChunkActions
 from vlaser_gym.wrappers.reward import Reward
@@ -34,6 +35,8 @@ class Outcome:
         truncated: environments whose episode was cut off by the time limit.
         final_inputs: what a policy reads of the observations that those ended with, one row each.
         successes: of the episodes that ended.
+        executed: which actions of the chunks ran, ``[N, act_steps]``.
+        final_privileged: what a critic reads of the simulator in what those ended with, one row each, if it does.
     """
 
     rewards: NDArray[np.float32]
@@ -42,6 +45,8 @@ class Outcome:
     truncated: NDArray[np.int64]
     final_inputs: Inputs
     successes: list[bool]
+    executed: Bools
+    final_privileged: NDArray[np.float32] | None = None
 
 
 class LearningEnv:
@@ -54,13 +59,25 @@ class LearningEnv:
         env: a vector environment with autoreset SAME_STEP; reward wrappers already around it.
         agent: says what it reads and what its chunks mean.
         gamma: discount per control step.
+        tasks: names of those that the environments run, where something depends on it.
+        reader: what a critic reads of the simulator; the environments then observe ``state``.
     """
 
-    def __init__(self, env: Any, agent: TrainableAgent, gamma: float) -> None:
+    def __init__(
+        self,
+        env: Any,
+        agent: TrainableAgent,
+        gamma: float,
+        tasks: Sequence[str] = (),
+        reader: PrivilegedState | None = None,
+    ) -> None:
         self.env = ChunkActions(env, agent.act_steps, gamma)
         self.agent, self.decoder, self.num_envs = agent, agent.make_decoder(), env.num_envs
+        self.tasks, self.reader = np.array(tasks or [""] * self.num_envs), reader
         #: What the policy reads now, a row per environment.
         self.inputs: Inputs = {}
+        #: What a critic reads of the simulator now, ``[N, P]``, if it does.
+        self.privileged: NDArray[np.float32] | None = None
         #: Environments that wait for a decision, ``[N]``.
         self.active: Bools = np.ones(self.num_envs, bool)
 
@@ -69,6 +86,8 @@ class LearningEnv:
         observation, _ = self.env.reset(seed=[seed + i for i in range(self.num_envs)])
         self.decoder.reset(np.arange(self.num_envs))
         self.inputs = self.agent.transform(observation)
+        if self.reader is not None:
+            self.privileged = self.reader.rows(observation["state"], self.tasks)
 
     def step(self, chunk: NDArray[Any]) -> Outcome:
         """Execute chunks ``[N, H, A]``."""
@@ -79,17 +98,23 @@ class LearningEnv:
         self.inputs = self.agent.transform(observation)
         cut = np.flatnonzero(truncated & ~terminated) if "final_obs" in info else np.zeros(0, np.int64)
         last = [info["final_obs"][i] for i in cut]
-        names = last[0] if last else ()
         # Sentences stay a tuple; arrays are stacked.
-        rows = {name: [observation[name] for observation in last] for name in names}
-        stacked = {name: values if name == "instruction" else np.stack(values) for name, values in rows.items()}
+        rows = {name: tuple(observation[name] for observation in last) for name in (last[0] if last else ())}
+        final: dict[str, Any] = {k: v if k == "instruction" else np.stack(v) for k, v in rows.items()}
+        final_privileged = None
+        if self.reader is not None:
+            progress = self.reader.progress(info)
+            self.privileged = self.reader.rows(observation["state"], self.tasks, progress * ~dones[:, None])
+            final_privileged = self.reader.rows(final["state"], self.tasks[cut], progress[cut]) if final else None
         return Outcome(
             rewards=rewards.astype(np.float32),
             discounts=info["chunk"]["discount"],
             dones=dones,
             truncated=cut,
-            final_inputs=self.agent.transform(stacked) if last else {},
+            final_inputs=self.agent.transform(final) if final else {},
             successes=np.asarray(info["success"])[dones].tolist(),
+            executed=info["chunk"]["ran"],
+            final_privileged=final_privileged,
         )
 
     def get_state(self) -> dict[str, Any]:
@@ -97,6 +122,7 @@ class LearningEnv:
         return {
             "snapshot": {"env": self.env.get_state(), "gripper": self.decoder.get_state()},
             "observation": self.inputs,
+            "privileged": self.privileged,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -105,6 +131,7 @@ class LearningEnv:
         self.decoder.reset(np.arange(self.num_envs))
         self.decoder.set_state(dict(state["snapshot"]["gripper"]))
         self.inputs = {name: np.asarray(values) for name, values in state["observation"].items()}
+        self.privileged = state.get("privileged")
         pixels = self.inputs.get("pixels")
         if pixels is not None and pixels.shape[1] == 3 != pixels.shape[3]:
             # Runs of the first edition kept images with their channels first.
@@ -142,7 +169,7 @@ class GroupEnv(LearningEnv):
         first: int = 0,
     ) -> None:
         super().__init__(env, agent, gamma)
-        self.tasks, self.size, self.rounds = tuple(tasks), size, rounds
+        self.in_turn, self.size, self.rounds = tuple(tasks), size, rounds
         #: Which of its group's initial states an environment runs; ``rounds`` when it is through.
         self.round = np.full(self.num_envs, rounds)
         self.active = np.zeros(self.num_envs, bool)
@@ -158,10 +185,10 @@ class GroupEnv(LearningEnv):
         """Begin the next episodes in ``mask``: one seed, hence one layout, for a group's members."""
         states = zip(self._group.tolist(), self.round.tolist(), strict=True)
         seeds = [seed_of(self._rollout, group, turn) for group, turn in states]
-        numbers = (self._group * self.rounds + self.round) % len(self.tasks)
+        numbers = (self._group * self.rounds + self.round) % len(self.in_turn)
         options = {
             "reset_mask": mask,
-            "task": [self.tasks[number] for number in numbers],
+            "task": [self.in_turn[number] for number in numbers],
             "trial": (np.arange(self.num_envs) % self.size).tolist(),
         }
         observation, _ = self.env.reset(seed=seeds, options=options)
@@ -223,11 +250,14 @@ def make_learning_env(
     check_shares(tasks, task_slots(num_envs, settings, group))
     first = group.rank * num_envs
     reward = Reward(settings.reward, settings.gamma, settings.subgoal_weights)
+    reader = PrivilegedState(tasks) if settings.critic == "state" else None
+    privileged = () if reader is None else ("state",)
+    turns = [tasks[(first + i) % len(tasks)] for i in range(max(num_envs, len(tasks)))]
     env: Any = make(
-        list(tasks) if in_groups else [tasks[(first + i) % len(tasks)] for i in range(max(num_envs, len(tasks)))],
+        list(tasks) if in_groups else turns,
         num_envs,
         layouts=layouts,
-        observe=tuple(dict.fromkeys((*agent.observes, *reward.observes))),
+        observe=tuple(dict.fromkeys((*agent.observes, *reward.observes, *privileged))),
         terminate_on_success=reward.ends_at_success,
         autoreset_mode=AutoresetMode.DISABLED if in_groups else AutoresetMode.SAME_STEP,
         **engine,
@@ -236,7 +266,7 @@ def make_learning_env(
     if isinstance(settings, GrpoSettings):
         size = settings.group_size
         return GroupEnv(env, agent, settings.gamma, tasks=tasks, size=size, rounds=settings.rounds, first=first // size)
-    return LearningEnv(env, agent, settings.gamma)
+    return LearningEnv(env, agent, settings.gamma, turns[:num_envs], reader)
 
 
 def task_slots(num_envs: int, settings: PpoSettings, group: ProcessGroup) -> int:

@@ -22,6 +22,7 @@ from vlaser_gym.settings.algorithms import GrpoSettings
 from vlaser_gym.training.advantages import group_advantages
 from vlaser_gym.training.environments import GroupEnv
 from vlaser_gym.training.job import Job
+from vlaser_gym.training.likelihood import check_level
 from vlaser_gym.training.on_policy import OnPolicyTrainer
 from vlaser_gym.training.ppo import PPO
 from vlaser_gym.training.rollout import Rollout
@@ -53,6 +54,7 @@ class GRPO(OnPolicyTrainer):
         decisions: int | None = None,
     ) -> None:
         tasks = cast(Any, env.env).unwrapped.tasks if decisions is None else ()
+        check_level(settings.likelihood, agent)
         longest = decisions or max(-(-task.max_steps // agent.act_steps) for task in tasks)
         super().__init__(agent, env, settings, path, options, rollout_steps=env.rounds * longest)
 
@@ -75,8 +77,8 @@ class GRPO(OnPolicyTrainer):
         grouped = group_advantages(successes.reshape(-1, self.env.size, self.env.rounds))
         advantages = grouped.reshape(successes.shape)[index, episode]
         rollout.advantages = np.where(rollout.active, advantages, 0.0)
-        # Groups whose members all fared alike teach nothing.
-        rollout.rows = np.flatnonzero(rollout.advantages)
+        # Groups whose members all fared alike teach nothing: their advantages are 0.
+        rollout.rows = np.flatnonzero(rollout.advantages if self.settings.filter_groups else rollout.active)
 
     #: PPO's, which does without a critic where there is none.
     loss = PPO.loss

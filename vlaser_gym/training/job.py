@@ -120,6 +120,11 @@ class Job:
         if getattr(algo, "flow_steps", None) is not None:
             # Its evaluations and its checkpoint act as it learned to.
             policy.config = policy.config.replace(num_flow_steps=algo.flow_steps)
+        initial_noise = getattr(algo, "initial_noise", None)
+        if initial_noise is None and getattr(algo, "density", None) == "chunk_gaussian":
+            initial_noise = 0.0
+        if initial_noise is not None:
+            policy.config = policy.config.replace(initial_noise=initial_noise)
         config = policy.config
         if getattr(algo, "density", None) is not None:
             density = make_density(
@@ -127,8 +132,12 @@ class Job:
                 config.num_flow_steps,
                 width=config.expert_width,
                 action_dim=config.action_dim,
+                horizon=config.horizon,
+                initial_noise=config.initial_noise,
                 noise_level=algo.noise_level,
                 noise_bounds=getattr(algo, "noise_bounds", (0.05, 0.2)),
+                chunk_noise=algo.chunk_noise,
+                rotation_noise=algo.rotation_noise,
                 seed=self.settings.seed,
             ).to(policy.device)
         return TrainableVlaser(policy, processor, density, getattr(algo, "places", 0.0), self.settings.seed)

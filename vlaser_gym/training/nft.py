@@ -19,6 +19,7 @@ from torch import Tensor
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.episodes import StoredEpisode
 from vlaser_gym.settings.algorithms import NftSettings
+from vlaser_gym.training.data.decisions import equal_shares
 from vlaser_gym.training.job import Job
 from vlaser_gym.training.rounds import Ints, RoundTrainer
 from vlaser_gym.training.trainer import Numbers
@@ -132,12 +133,6 @@ def episode_optimality(episodes: Sequence[StoredEpisode]) -> NDArray[np.float64]
     rates = np.bincount(group, success) / np.bincount(group)
     advantage = success - rates[group]
     return np.asarray(0.5 + 0.5 * advantage / (np.abs(advantage).max(initial=0.0) or 1.0))
-
-
-def equal_shares(starts: Ints) -> NDArray[np.float64]:
-    """Weights of decisions, mean 1, so that all episodes weigh the same whatever their length."""
-    lengths = np.diff(starts)
-    return np.asarray(np.repeat(lengths.mean() / lengths, lengths))
 
 
 def nothing_to_learn(episodes: Sequence[StoredEpisode], runs: Sequence[Path]) -> InvalidConfigError:

@@ -46,7 +46,8 @@ class OnPolicyTrainer(Trainer):
         env: this process's environments; all processes have as many.
         settings: see :class:`PpoSettings`.
         path, options: see :class:`Trainer`.
-        critic: from the agent's value features to values; ``None`` if the algorithm has none.
+        critic: from the agent's value features, or what the environments show of the simulator, to values; ``None`` if
+            the algorithm has none.
         rollout_steps: decisions per environment and rollout, at most; by default ``settings.n_steps``.
 
     Attributes:
@@ -169,13 +170,20 @@ class OnPolicyTrainer(Trainer):
         Those taken while sampling, step by step, differ from them by rounding: about 1e-5 with fp32 weights, much more
         in bf16. Ratios should begin at 1.
         """
-        flat, drift, with_value = rollout.log_probs.reshape(-1), 0.0, self.critic is not None
+        flat, drift, with_value = (
+            rollout.log_probs.reshape(-1),
+            0.0,
+            self.critic is not None and self.env.reader is None,
+        )
+        actions = rollout.action_log_probs.reshape(len(flat), -1)
         with self.autocast(self.settings.precision):
             for rows, batch in rollout.batches(rollout.rows, self.settings.micro_batch, self.agent):
                 found = self.agent.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=with_value)
                 fresh = found.log_prob[: len(rows)].cpu().numpy()
                 drift = max(drift, float(np.abs(fresh - flat[rows]).max()))
                 flat[rows] = fresh
+                if found.actions is not None:
+                    actions[rows] = found.actions[: len(rows), : actions.shape[1]].cpu().numpy()
         return drift
 
     def minibatches(self, rollout: Rollout) -> Iterator[Ints]:
@@ -277,7 +285,9 @@ class OnPolicyTrainer(Trainer):
                 f"{self.path} was trained by {len(state['lanes'])} processes; continue it with as many, not "
                 f"{self.group.size}."
             )
-        load_weights(self.path, self.weights(), state["trained"], "algo.density, algo.freeze and algo.lora")
+        load_weights(
+            self.path, self.weights(), state["trained"], "algo.density, algo.critic, algo.freeze and algo.lora"
+        )
         self.optimizer.load_state_dict(state["optimizers"][0])
         self.critic_optimizer.load_state_dict(state["optimizers"][1])
         self.done, self.timesteps, self.updates = state["iteration"], state["timesteps"], state["updates"]
@@ -311,5 +321,5 @@ class OnPolicyTrainer(Trainer):
 
     def weights(self) -> dict[str, Tensor]:
         """Everything that training changes, by name."""
-        critic = trained_weights(self.critic) if self.critic is not None else {}
+        critic = {} if self.critic is None else {**trained_weights(self.critic), **dict(self.critic.named_buffers())}
         return {**trained_weights(self.agent), **{f"value_head.{name}": value for name, value in critic.items()}}

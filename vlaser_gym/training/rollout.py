@@ -18,6 +18,8 @@ from vlaser_gym.agents.trainable import Draws, Sample, TrainableAgent
 from vlaser_gym.training.data.prefix_cache import PrefixCache
 from vlaser_gym.training.environments import LearningEnv
 
+#: Name of what a critic reads of the simulator, among the rows of a batch.
+PRIVILEGED = "privileged"
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -31,17 +33,24 @@ class Batch:
         encoding: without gradients if it was kept.
         inputs, latent: what the policy read, and what it drew; ``[B, ...]`` each.
         log_prob: when they were drawn, ``[B]``, float64.
-        advantages, returns: ``[B]``, fp32.
+        action_log_prob: of each action to be executed, ``[B, E]``, float64; zeros of a policy that tells none.
+        executed: which of these an environment ran, ``[B, E]``.
+        advantages, returns, values: ``[B]``, fp32.
         weight: 1, or 0 for copies that only fill the batch, ``[B]``, fp32.
+        privileged: what a critic read of the simulator, ``[B, P]``, if it did.
     """
 
     encoding: Any
     inputs: dict[str, Tensor]
     latent: dict[str, Tensor]
     log_prob: Tensor
+    action_log_prob: Tensor
+    executed: Tensor
     advantages: Tensor
     returns: Tensor
+    values: Tensor
     weight: Tensor
+    privileged: Tensor | None = None
 
 
 @dataclass
@@ -61,6 +70,9 @@ class Rollout:
         final_values: value of the observation that a truncated episode ended with, else 0, ``[T, N]``.
         successes: whether the episodes that ended succeeded, in their order.
         cache: encodings of the first active decisions.
+        executed: which of the actions to be executed were run, ``[T, N, E]``.
+        privileged: what the critic read of the simulator, ``[T, N, P]``; ``None`` where it reads the policy's features.
+        action_log_probs: of these actions, ``[T, N, E]``, set before an update; zeros where the policy tells none.
         advantages, returns: ``[T, N]``, set by the algorithm.
         rows: numbers of the decisions that an update uses; all of them, unless the algorithm says otherwise.
     """
@@ -77,12 +89,16 @@ class Rollout:
     last_values: NDArray[np.float32]
     successes: list[bool]
     cache: PrefixCache
+    executed: Bools
+    privileged: NDArray[np.float32] | None = None
+    action_log_probs: Floats = field(init=False)
     advantages: Floats = field(init=False)
     returns: Floats = field(init=False)
     rows: Ints = field(init=False)
 
     def __post_init__(self) -> None:
         self.advantages, self.returns = np.zeros(self.dones.shape), np.zeros(self.dones.shape)
+        self.action_log_probs = np.zeros(self.executed.shape)
         self.rows = np.arange(self.dones.size)
 
     def batches(self, rows: Ints, size: int, agent: TrainableAgent) -> Iterator[tuple[Ints, Batch]]:
@@ -93,7 +109,11 @@ class Rollout:
         """
         rows, count, device = np.sort(rows), self.dones.shape[1], agent.device
         slots = np.cumsum(self.active.ravel()) - 1
-        learned = {"log_prob": self.log_probs, "advantages": self.advantages, "returns": self.returns}
+        learned: dict[str, NDArray[Any]] = {
+            **{"log_prob": self.log_probs, "action_log_prob": self.action_log_probs, "executed": self.executed},
+            **{"advantages": self.advantages, "returns": self.returns, "values": self.values},
+            **({} if self.privileged is None else {"privileged": self.privileged}),
+        }
         columns = {**self.inputs, **self.latent, **learned}
         for start in range(0, len(rows), size):
             mine = rows[start : start + size]
@@ -112,8 +132,12 @@ class Rollout:
                     inputs=inputs,
                     latent={name: found[name] for name in self.latent},
                     log_prob=found["log_prob"],
+                    action_log_prob=found["action_log_prob"],
+                    executed=found["executed"],
                     advantages=found["advantages"].float(),
                     returns=found["returns"].float(),
+                    values=found["values"],
+                    privileged=found.get("privileged"),
                     weight=torch.from_numpy(np.arange(size) < len(mine)).to(device, torch.float32),
                 ),
             )
@@ -144,7 +168,8 @@ class Actor:
 
     Args:
         agent: decides.
-        critic: from the agent's value features ``[B, F]`` to values ``[B]``; ``None``: all values are 0.
+        critic: from the agent's value features ``[B, F]``, or from what the environments show of the simulator
+            ``[B, P]``, to values ``[B]``; ``None``: all values are 0.
         size: rows of every batch.
     """
 
@@ -154,9 +179,12 @@ class Actor:
         self.decide = InferenceEngine(self._decide, agent.device, (size,), record=record)
         self._valuing = InferenceEngine(self._values, agent.device, (size,), record=record)
 
-    def value(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Values of observations, ``[N]``."""
-        rows = {name: torch.from_numpy(values) for name, values in inputs.items()}
+    def value(
+        self, inputs: Mapping[str, NDArray[Any]], privileged: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Values of observations, ``[N]``: of what the policy reads, or of what a critic reads of the simulator."""
+        read = inputs if privileged is None else {PRIVILEGED: privileged}
+        rows = {name: torch.from_numpy(values) for name, values in read.items()}
         count = len(next(iter(rows.values())))
         if self.critic is None or not count:
             return np.zeros(count, np.float32)
@@ -164,16 +192,22 @@ class Actor:
 
     def _decide(self, rows: NamedRows) -> Decided:
         inputs, draws = split_draws(rows)
+        privileged = inputs.pop(PRIVILEGED, None)
         encoding = self.agent.encode(inputs)
-        sample = self.agent.sample(encoding, inputs, draws, with_value=self.critic is not None)
+        with_value = self.critic is not None and privileged is None
+        sample = self.agent.sample(encoding, inputs, draws, with_value=with_value)
+        features = sample.value_features if privileged is None else privileged
         values = torch.zeros(len(sample.log_prob), device=sample.log_prob.device)
-        if self.critic is not None and sample.value_features is not None:
-            values = self.critic(sample.value_features)
+        if self.critic is not None and features is not None:
+            values = self.critic(features)
         return Decided(encoding, sample, values)
 
     def _values(self, rows: NamedRows) -> NamedRows:
         assert self.critic is not None
-        return NamedRows(values=self.critic(self.agent.value_features(self.agent.encode(rows), rows)).float())
+        features = rows.get(PRIVILEGED)
+        if features is None:
+            features = self.agent.value_features(self.agent.encode(rows), rows)
+        return NamedRows(values=self.critic(features).float())
 
 
 @torch.no_grad()
@@ -195,16 +229,24 @@ def collect(env: LearningEnv, actor: Actor, draws: Iterable[Draws], cache: Prefi
         active = env.active.copy()
         if not active.any():
             break
-        seen, rows = env.inputs, np.flatnonzero(active)
+        seen, privileged, rows = env.inputs, env.privileged, np.flatnonzero(active)
         inputs = {name: torch.from_numpy(values[rows]) for name, values in seen.items()}
-        decided = actor.decide({**inputs, **{f"{DRAWN}{name}": values[rows] for name, values in drawn.items()}})
+        decided = actor.decide(
+            {
+                **inputs,
+                **({} if privileged is None else {PRIVILEGED: torch.from_numpy(privileged[rows])}),
+                **{f"{DRAWN}{name}": values[rows] for name, values in drawn.items()},
+            }
+        )
         cache.add(decided.encoding)
         sample = decided.sample
         outcome = env.step(_spread(sample.chunk, rows, env.num_envs))
         final_values = np.zeros(env.num_envs)
         if actor.critic is not None and len(outcome.truncated):
-            final_values[outcome.truncated] = actor.value(outcome.final_inputs)
-        told = {name: getattr(outcome, name) for name in ("rewards", "discounts", "dones")}
+            final_values[outcome.truncated] = actor.value(outcome.final_inputs, outcome.final_privileged)
+        told = {name: getattr(outcome, name) for name in ("rewards", "discounts", "dones", "executed")}
+        if privileged is not None:
+            told["privileged"] = privileged
         read.append(seen)
         latent.append({name: _spread(part, rows, env.num_envs) for name, part in sample.latent.items()})
         judged = {"log_probs": sample.log_prob, "values": decided.values}
@@ -214,7 +256,7 @@ def collect(env: LearningEnv, actor: Actor, draws: Iterable[Draws], cache: Prefi
     inputs_of, latent_of, others = (  # of T turns [N, ...]: [T, N, ...]
         {name: np.stack([one[name] for one in of]) for name in of[0]} for of in (read, latent, turns)
     )
-    last_values = actor.value(env.inputs)
+    last_values = actor.value(env.inputs, env.privileged)
     return Rollout(inputs_of, latent_of, last_values=last_values, successes=successes, cache=cache, **others)
 
 

@@ -60,6 +60,8 @@ class RoundTrainer(Trainer):
     statistics: ClassVar[tuple[str, ...]]
     #: Keep the state of adapters at a round's beginning as its reference, not the weights below them.
     copy_reference: ClassVar[bool] = False
+    #: Whether the policy of a round's beginning is compared with.
+    has_reference: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -144,7 +146,7 @@ class RoundTrainer(Trainer):
             decisions, settings = Decisions.read(chosen, self.agent), self.settings
             with self.autocast(settings.precision), torch.no_grad():
                 self.memory = DecisionMemory(decisions, self.agent, settings.cache_mb * 2**20, self._device)
-            if self.reference is None:
+            if self.reference is None and self.has_reference:
                 self.reference = Reference(self.agent, copy=self.copy_reference)
         size = min(self.settings.batch_size, self.items) or 1
         self.round_steps = self.settings.epochs * -(-self.items // size)

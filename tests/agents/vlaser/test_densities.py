@@ -5,10 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 from scipy.stats import multivariate_normal
 
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.densities import Draws, FlowNoise, FlowSde, make_density
+from vlaser_gym.agents.vlaser.densities import (
+    ChunkGaussian,
+    Draws,
+    FlowCps,
+    FlowNoise,
+    FlowSde,
+    cosine_basis,
+    make_density,
+)
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.settings.algorithms import DENSITIES
@@ -41,18 +50,28 @@ def coefficients(kind, a, K, k):
     tau, delta = k / K, 1 / K
     if kind == "noise":
         return 1.0, delta, None
+    if kind == "cps":  # next = t' (x + (1 - t) v) + (1 - t') (cos (x - t v) + sin e)
+        after, angle = tau + delta, a * math.pi / 2
+        renewed = (1 - after) * math.cos(angle)
+        return after + renewed, after * (1 - tau) - renewed * tau, (1 - after) * math.sin(angle)
     pull = a**2 / (2 * max(tau, delta)) * delta
     return 1 - pull, delta + pull * tau, a * math.sqrt((1 - tau) / max(tau, delta) * delta)
 
 
-@pytest.mark.parametrize("K", [1, 4, 10])
-@pytest.mark.parametrize("one_step", [False, True])
-def test_sde_chain_density_of_a_linear_flow_is_the_closed_form(K, one_step):
+KINDS = {
+    "sde": lambda K: FlowSde(K, 0.6),
+    "one_step": lambda K: FlowSde(K, 0.6, one_step=True),
+    "cps": lambda K: FlowCps(K, 0.6),
+}
+
+
+@pytest.mark.parametrize(("kind", "K"), [(kind, K) for kind in KINDS for K in (1, 4, 10) if (kind, K) != ("cps", 1)])
+def test_chain_density_of_a_linear_flow_is_the_closed_form(kind, K):
     """The whole chain is one Gaussian vector; its joint density, less that of its first state, is the chain's."""
     rng = np.random.default_rng(K)
-    D, a = H * A, 0.6
+    D, a, one_step = H * A, 0.6, kind == "one_step"
     V, u = rng.normal(size=(D, D)) * 0.5, rng.normal(size=D)
-    density = FlowSde(K, a, one_step=one_step)
+    density = KINDS[kind](K)
     draws = density.draw(5, H, A, torch.Generator().manual_seed(0))
     draws = Draws(draws.noise.double(), draws.steps.double(), draws.stochastic)
     field = linear_field(torch.from_numpy(V), torch.from_numpy(u))
@@ -62,12 +81,14 @@ def test_sde_chain_density_of_a_linear_flow_is_the_closed_form(K, one_step):
     torch.testing.assert_close(evaluated.log_prob, log_prob, rtol=0, atol=1e-9)
     for row in range(5):
         k0 = int(draws.stochastic[row, 0]) if one_step else 0
-        states = chain[row].reshape(K + 1, D).numpy()[k0 : k0 + 2] if one_step else chain[row].reshape(K + 1, D).numpy()
+        states = chain[row].reshape(K + 1, D).numpy()
+        # The last step of Flow-CPS has no noise and no density.
+        states = states[k0 : k0 + 2] if one_step else states[:K] if kind == "cps" else states
         mean, cov = np.zeros((len(states), D)), np.zeros((len(states), D, len(states), D))
         cov[0, :, 0] = np.eye(D)
         for j in range(len(states) - 1):
             k = k0 + j
-            cx, cv, std = coefficients("sde", a, K, k)
+            cx, cv, std = coefficients("cps" if kind == "cps" else "sde", a, K, k)
             M, b = cx * np.eye(D) + cv * (1 + k / K) * V, cv * (1 + k / K) * u
             mean[j + 1] = M @ mean[j] + b
             for i in range(j + 1):
@@ -170,8 +191,7 @@ def nano(request):
     return policy, prefix
 
 
-@pytest.mark.parametrize("K", [1, 4, 10])
-@pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.parametrize(("name", "K"), [(n, K) for n in DENSITIES for K in (1, 4, 10) if (n, K) != ("flow_cps", 1)])
 def test_likelihoods_while_sampling_and_afterwards_agree(nano, name, K):
     """Step by step, and all steps in one batch: equal but for the rounding of the weights' precision."""
     policy, prefix = nano
@@ -189,8 +209,124 @@ def test_likelihoods_while_sampling_and_afterwards_agree(nano, name, K):
         new = density.evaluate(field, chain, draws.stochastic)
         other = density.evaluate(field, chain * 1.001, draws.stochastic)
     bound = 1e-10 if policy.dtype == torch.float64 else 1e-4
+    assert new.actions.shape == (3, config.horizon)
+    steps = draws.stochastic.shape[1]
+    torch.testing.assert_close(new.actions.sum(1) * steps, new.log_prob, rtol=1e-12, atol=1e-9)
     assert (torch.exp(new.log_prob - old) - 1).abs().max() < bound
     assert (torch.exp(other.log_prob - old) - 1).abs().max() > 10 * bound  # the comparison can fail
+
+
+def test_cps_stays_on_the_path_from_noise_to_actions():
+    """Where the velocity is the path's own, every state is: the same actions and noise of the same variance."""
+    torch.manual_seed(0)
+    action, density = torch.randn(1, 1, H, A), FlowCps(5, 0.7)
+
+    def field(x, t):
+        # The noise that x holds: x = t action + (1 - t) noise.
+        t = t[..., None, None]
+        return action - (x - t * action) / (1 - t), torch.zeros(*x.shape[:-1], 4)
+
+    chain, _ = density.sample(field, density.draw(20_000, H, A, torch.Generator().manual_seed(1)))
+    for k in range(6):
+        rest = chain[:, k] - k / 5 * action[0]
+        assert float(rest.std()) == pytest.approx(1 - k / 5, abs=0.01), k
+        assert float(rest.mean()) == pytest.approx(0, abs=0.01), k
+
+
+# ---------------------------------------------------------------------- noise on the finished chunk
+
+
+def test_the_cosine_basis_is_scipys_and_orthonormal():
+    for size in (1, 2, 4, 7):
+        basis = cosine_basis(size).numpy()
+        np.testing.assert_allclose(basis, dct(np.eye(size), norm="ortho", axis=0), atol=1e-12)
+        np.testing.assert_allclose(basis @ basis.T, np.eye(size), atol=1e-12)
+
+
+@pytest.mark.parametrize("initial_noise", [0.0, 0.4, 1.0])
+def test_a_chunks_density_is_torchs_normal_in_the_cosine_basis(initial_noise):
+    K, horizon, size = 5, 4, 7
+    density = make_density("chunk_gaussian", K, width=4, action_dim=size, initial_noise=initial_noise)
+    field = linear_field(torch.randn(28, 28, dtype=torch.float64) * 0.2, torch.randn(28, dtype=torch.float64))
+    draws = density.draw(6, horizon, size, torch.Generator().manual_seed(0))
+    draws = Draws(draws.noise.double(), draws.steps.double(), draws.stochastic)
+    chain, log_prob = density.sample(field, draws)
+    assert chain.shape == (6, 2, horizon, size)
+    torch.testing.assert_close(chain[:, 0], draws.noise * initial_noise)
+    x = chain[:, 0]
+    for k in range(K):  # the plain flow
+        x = x + field(x[:, None], torch.full((6, 1), k / K, dtype=torch.float64))[0][:, 0] / K
+    std = torch.full((horizon, size), 0.04, dtype=torch.float64)
+    std[0] = 0.12
+    std[:, 3:6] *= 0.3
+    coefficients = torch.from_numpy(dct((chain[:, 1] - x).numpy(), norm="ortho", axis=1))
+    expected = torch.distributions.Normal(0.0, std).log_prob(coefficients).sum((1, 2))
+    torch.testing.assert_close(log_prob, expected, rtol=0, atol=1e-8)
+    found = density.evaluate(field, chain, draws.stochastic)
+    torch.testing.assert_close(found.log_prob, expected, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.location, x)
+    entropy = torch.distributions.Normal(0.0, std).entropy().mean()
+    torch.testing.assert_close(found.entropy, entropy.expand(6))
+
+
+def test_the_first_actions_of_a_chunk_have_their_marginal_density():
+    """What was executed of a chunk has the likelihood that its own Gaussian gives it, whatever the rest would be."""
+    density = ChunkGaussian(1, 4, 7, (0.2, 0.05), 0.5)
+    still = lambda x, t: (torch.zeros_like(x), torch.zeros(*x.shape[:-1], 4))  # noqa: E731
+    draws = density.draw(3, 4, 7, torch.Generator().manual_seed(0))
+    chain, _ = density.sample(still, draws)
+    noise = (chain[:, 1] - chain[:, 0]).double().numpy()
+    actions = density.evaluate(still, chain, draws.stochastic).actions
+    basis = dct(np.eye(4), norm="ortho", axis=0)
+    covariance = basis.T @ np.diag([0.2**2, *[0.05**2] * 3]) @ basis
+    for m in (1, 2, 4):
+        for row in range(3):
+            expected = sum(
+                multivariate_normal(np.zeros(m), covariance[:m, :m] * (0.25 if 3 <= a < 6 else 1)).logpdf(
+                    noise[row, :m, a]
+                )
+                for a in range(7)
+            )
+            assert float(actions[row, :m].sum()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_noise_on_chunks_has_the_spread_that_was_asked_for():
+    density = ChunkGaussian(1)
+    still = lambda x, t: (torch.zeros_like(x), torch.zeros(*x.shape[:-1], 4))  # noqa: E731
+    chain, _ = density.sample(still, density.draw(20_000, 4, 7, torch.Generator().manual_seed(2)))
+    spread = dct((chain[:, 1] - chain[:, 0]).numpy(), norm="ortho", axis=1).std(0)
+    expected = np.array([0.12, 0.04, 0.04, 0.04])[:, None] * np.array([1, 1, 1, 0.3, 0.3, 0.3, 1])
+    np.testing.assert_allclose(spread, expected, rtol=0.03)
+
+
+def test_the_gradient_through_the_flow_is_that_of_finite_differences(nano):
+    policy, prefix = nano
+    if policy.dtype != torch.float64:
+        pytest.skip("differences need fp64")
+    config, density = policy.config, ChunkGaussian(3)
+
+    def field(x, t):
+        features = policy.features(prefix, x, t)
+        return policy.decode(features), features
+
+    draws = density.draw(3, config.horizon, config.action_dim, torch.Generator().manual_seed(5))
+    draws = Draws(draws.noise.double() * 0, draws.steps, draws.stochastic)
+    bias = policy.action_decoder.bias
+    with torch.no_grad():
+        chain, _ = density.sample(field, draws)
+
+    def value(step=0.0):
+        with torch.no_grad():
+            bias[2] += step
+        found = density.evaluate(field, chain, draws.stochastic).log_prob.sum()
+        with torch.no_grad():
+            bias[2] -= step
+        return found
+
+    (gradient,) = torch.autograd.grad(value(), bias)
+    numeric = (value(1e-6) - value(-1e-6)).detach() / 2e-6
+    assert abs(float(gradient[2])) > 1
+    assert float(numeric) == pytest.approx(float(gradient[2]), rel=1e-5)
 
 
 def test_bad_settings_are_refused():
@@ -202,3 +338,9 @@ def test_bad_settings_are_refused():
         FlowNoise(4, 4, 7, (0.2, 0.1))
     with pytest.raises(InvalidConfigError, match="at least 1"):
         FlowSde(0)
+    with pytest.raises(InvalidConfigError, match="at least 2 flow steps"):
+        FlowCps(1)
+    with pytest.raises(InvalidConfigError, match="at most 1"):
+        FlowCps(4, 1.5)
+    with pytest.raises(InvalidConfigError, match="above 0"):
+        ChunkGaussian(4, noise=(0.1, 0.0))

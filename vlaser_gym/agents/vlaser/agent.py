@@ -16,7 +16,7 @@ from vlaser_gym.agents.batch_sizes import BATCH_SIZE, told_sizes
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
-from vlaser_gym.agents.vlaser.densities import Density
+from vlaser_gym.agents.vlaser.densities import Distribution
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import PolicyEngine
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
@@ -51,6 +51,7 @@ class VlaserAgent:
         processor: for the policy's robot.
         act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
+        initial_noise: standard deviation of the flow's first state, 0 to 1; by default the policy's.
         micro_batch: rows of every forward pass; by default 8, which :meth:`set_batch_sizes` may change.
         compile: see :class:`~vlaser_gym.agents.vlaser.inference.PolicyEngine`.
         source: where the weights are from, for :meth:`describe`.
@@ -66,10 +67,11 @@ class VlaserAgent:
         *,
         act_steps: int | None = None,
         num_flow_steps: int | None = None,
+        initial_noise: float | None = None,
         micro_batch: int | None = None,
         compile: bool | None = None,
         source: str = "",
-        density: Density | None = None,
+        density: Distribution | None = None,
     ) -> None:
         self.policy, self.processor, self.source = policy, processor, source
         self.act_steps = policy.config.executed_steps if act_steps is None else act_steps
@@ -79,6 +81,9 @@ class VlaserAgent:
             )
         self._size_is_given = micro_batch is not None
         sizes = (BATCH_SIZE if micro_batch is None else micro_batch,)
+        self.initial_noise = policy.config.initial_noise if initial_noise is None else float(initial_noise)
+        if not 0 <= self.initial_noise <= 1:
+            raise InvalidConfigError(f"initial_noise is 0 to 1; got {initial_noise}.")
         self.decide = PolicyEngine(policy, sizes, num_flow_steps, density=density, compile=compile)
         self.gripper = make_gripper(processor.robot)
         self._noise: dict[int, np.random.Generator] = {}
@@ -141,10 +146,10 @@ class VlaserAgent:
         return {"noise": noise, "chunk": self.decide(*inputs, noise, clamp=False)}
 
     def _draw(self, lanes: Lanes) -> torch.Tensor:
-        """Noise ``[N, H, A]`` of the lanes' next decision."""
+        """First states ``[N, H, A]`` of the lanes' next decision."""
         shape = (self.policy.config.horizon, self.policy.config.action_dim)
         rows = [self._noise[int(lane)].standard_normal(shape, dtype=np.float32) for lane in lanes]
-        return torch.from_numpy(np.stack(rows))
+        return torch.from_numpy(np.stack(rows)) * self.initial_noise
 
     def get_state(self) -> dict[str, Any]:
         """The lanes' memory: grippers and noise streams."""
@@ -162,6 +167,7 @@ class VlaserAgent:
     def describe(self) -> dict[str, Any]:
         """Everything that decides how this agent acts, for printing and for records."""
         config, prompt = self.policy.config, self.processor.prompt
+        own = {"initial_noise_of_checkpoint": config.initial_noise}
         return {
             "checkpoint": self.source or None,
             "policy": config.name,
@@ -174,6 +180,8 @@ class VlaserAgent:
             "prompt_wrap": prompt.wrap,
             "time_max_period": config.time_max_period,
             "num_flow_steps": self.decide.num_steps,
+            "initial_noise": self.initial_noise,
+            **(own if config.initial_noise != self.initial_noise else {}),
             "horizon": config.horizon,
             "act_steps": self.act_steps,
             "micro_batch": told_sizes(self.batch_sizes),
@@ -205,6 +213,7 @@ def load_agent(
     settings: Mapping[str, Any] | None = None,
     act_steps: int | None = None,
     num_flow_steps: int | None = None,
+    initial_noise: float | None = None,
     micro_batch: int | None = None,
     device: str | None = None,
     dtype: str = "float32",
@@ -228,6 +237,8 @@ def load_agent(
             ``time_max_period``.
         act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
+        initial_noise: standard deviation of the flow's first state, 0 to 1; by default the policy's. At 0 trials of a
+            layout are the same episode.
         micro_batch: rows of every forward pass; by default 8, and adapting where the agent is served.
         device: by default the GPU where there is one, but the CPU for small weights.
         dtype: of the weights, ``"float32"`` (as the published evaluation) or ``"bfloat16"``.
@@ -267,6 +278,7 @@ def load_agent(
         processor,
         act_steps=act_steps,
         num_flow_steps=num_flow_steps,
+        initial_noise=initial_noise,
         micro_batch=micro_batch,
         compile=compile,
         source=checkpoint,

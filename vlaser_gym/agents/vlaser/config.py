@@ -48,6 +48,8 @@ class VlaserConfig:
         proprio_dim: 7 (WidowX) or 8 (Google Robot).
         action_dim: numbers per action.
         num_flow_steps: Euler steps of a decision.
+        initial_noise: standard deviation of the flow's first state in a decision, 0 to 1: as the flow was trained (1),
+            or less, which acts nearer to the middle of what it learned; at 0 a policy is deterministic.
         time_max_period: longest period of the flow-time embedding.
         sigma_min: width of the flow's end at the data.
         time_distribution: ``"beta"`` or ``"uniform"``: flow times in training.
@@ -84,6 +86,7 @@ class VlaserConfig:
     proprio_dim: int = 7
     action_dim: int = 7
     num_flow_steps: int = 10
+    initial_noise: float = 1.0
     time_max_period: float = 100.0
     sigma_min: float = 0.001
     time_distribution: str = "beta"
@@ -147,6 +150,7 @@ class VlaserConfig:
                 self.time_distribution in ("beta", "uniform"),
                 f"time_distribution should be 'beta' or 'uniform'; got {self.time_distribution!r}.",
             ),
+            (0 <= self.initial_noise <= 1, f"initial_noise should be in [0, 1]; got {self.initial_noise}."),
             (0 <= self.sigma_min < 1, f"sigma_min should be in [0, 1); got {self.sigma_min}."),
             (0 <= self.drop_path < 1, f"drop_path should be in [0, 1); got {self.drop_path}."),
             (self.length_bucket >= 0, f"length_bucket should be 0 or more; got {self.length_bucket}."),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, choose_dtype, open_policy
-from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowSde
+from vlaser_gym.agents.vlaser.densities import Distribution, Draws, make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Inputs, Processor
 from vlaser_gym.errors import UnknownNameError
@@ -27,7 +27,7 @@ Lanes = NDArray[np.int64]
 class ExploringAgent(VlaserAgent):
     """:class:`VlaserAgent` whose chunks are the ends of random chains.
 
-    What :meth:`decided` gives has two more entries: ``chain`` ``[K + 1, H, A]``, not clamped, and ``stochastic``
+    What :meth:`decided` gives has two more entries: ``chain`` ``[L + 1, H, A]``, not clamped, and ``stochastic``
     ``[S]``, its random steps. As before, everything random follows from the episode's address.
 
     Args:
@@ -36,12 +36,19 @@ class ExploringAgent(VlaserAgent):
     """
 
     def __init__(
-        self, policy: VlaserPolicy, processor: Processor, density: Density, *, micro_batch: int = 8, source: str = ""
+        self,
+        policy: VlaserPolicy,
+        processor: Processor,
+        density: Distribution,
+        *,
+        micro_batch: int = 8,
+        source: str = "",
     ) -> None:
         super().__init__(
             policy,
             processor,
             num_flow_steps=density.num_steps,
+            initial_noise=density.initial_noise,
             micro_batch=micro_batch,
             compile=False,
             source=source,
@@ -52,42 +59,46 @@ class ExploringAgent(VlaserAgent):
     def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, Tensor]:
         """See :meth:`VlaserAgent._choose`."""
         draws = self._draws(lanes)
+        draws = self._draws(lanes)
         chain = self.decide.chains(*inputs, draws)["chain"]
-        return {"noise": draws.noise, "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
+        return {"noise": chain[:, 0], "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
 
     def _draws(self, lanes: Sequence[int] | Lanes) -> Draws:
         """Random numbers of the lanes' next decision."""
-        config, count = self.policy.config, self.density.num_steps
-        shape = (count + 1, config.horizon, config.action_dim)
+        config, steps = self.policy.config, np.array(self.density.random)
+        shape = (self.density.length + 1, config.horizon, config.action_dim)
         numbers, random = [], []
         for lane in lanes:
             generator = self._noise[int(lane)]
             numbers.append(generator.standard_normal(shape, dtype=np.float32))
-            random.append(generator.integers(count, size=1) if self.density.one_step else np.arange(count))
+            random.append(steps[generator.integers(len(steps), size=1)] if self.density.one_step else steps)
         drawn = torch.from_numpy(np.stack(numbers))
         return Draws(drawn[:, 0], drawn[:, 1:], torch.from_numpy(np.stack(random)))
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`VlaserAgent.describe`."""
-        return {**super().describe(), **describe_density(self.density)}
+        return {**super().describe(), **self.density.describe()}
 
 
-def describe_density(density: Density) -> dict[str, Any]:
-    """Name, noise and steps of a density, as runs keep them."""
-    assert isinstance(density, FlowSde)
-    name = EXPLORATIONS[int(density.one_step)]
-    return {"density": name, "noise_level": density.noise_level, "num_flow_steps": density.num_steps}
+def make_exploration(name: str, policy: VlaserPolicy, **settings: Any) -> Distribution:
+    """A density whose noise is given and not learned, for a policy.
 
-
-def make_exploration(name: str, num_steps: int, noise_level: float) -> Density:
-    """A density by name: ``"flow_sde"`` or ``"flow_sde_one_step"``.
+    Args:
+        name: one of :data:`~vlaser_gym.settings.algorithms.EXPLORATIONS`.
+        policy: that it is of; its config says how many flow steps there are and where the flow begins, unless the
+            settings do.
+        settings: of :func:`~vlaser_gym.agents.vlaser.densities.make_density`, and ``num_steps``.
 
     Raises:
         UnknownNameError: for another name.
     """
     if name not in EXPLORATIONS:
         raise UnknownNameError("density of exploration", name, EXPLORATIONS)
-    return FlowSde(num_steps, noise_level, one_step=name == "flow_sde_one_step")
+    config = policy.config
+    own = {"num_steps": config.num_flow_steps, "initial_noise": config.initial_noise, "horizon": config.horizon}
+    given = {**own, **{key: value for key, value in settings.items() if value is not None}}
+    density = make_density(name, width=config.expert_width, action_dim=config.action_dim, **given)
+    return density.to(policy.device)
 
 
 def load_exploring_agent(
@@ -95,6 +106,9 @@ def load_exploring_agent(
     *,
     density: str = "flow_sde",
     noise_level: float = 0.5,
+    chunk_noise: tuple[float, float] = (0.12, 0.04),
+    rotation_noise: float = 0.3,
+    initial_noise: float | None = None,
     num_flow_steps: int | None = None,
     micro_batch: int = 8,
     device: str | None = None,
@@ -104,13 +118,23 @@ def load_exploring_agent(
 
     Args:
         checkpoint: folder of a policy, or ``"nano"`` for the one that comes with the package.
-        density: ``"flow_sde"`` or ``"flow_sde_one_step"``.
-        noise_level: see :class:`~vlaser_gym.agents.vlaser.densities.FlowSde`.
+        density: one of :data:`~vlaser_gym.settings.algorithms.EXPLORATIONS`.
+        noise_level: see :class:`~vlaser_gym.agents.vlaser.densities.FlowSde` and ``FlowCps`` there.
+        chunk_noise, rotation_noise: see :class:`~vlaser_gym.agents.vlaser.densities.ChunkGaussian`.
+        initial_noise: standard deviation of the flow's first state, 0 to 1; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
         micro_batch: rows of every forward pass.
         device: by default the GPU where there is one.
         dtype: of the weights, ``"float32"`` or ``"bfloat16"``.
     """
     policy, processor = open_policy(checkpoint, device=choose_device(device), dtype=choose_dtype(dtype))
-    chosen = make_exploration(density, num_flow_steps or policy.config.num_flow_steps, noise_level)
+    chosen = make_exploration(
+        density,
+        policy,
+        num_steps=num_flow_steps,
+        noise_level=noise_level,
+        chunk_noise=chunk_noise,
+        rotation_noise=rotation_noise,
+        initial_noise=initial_noise,
+    )
     return ExploringAgent(policy, processor, chosen, micro_batch=micro_batch, source=checkpoint)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vlaser_gym.agents.batch_sizes import BATCH_SIZE, checked_sizes
 from vlaser_gym.agents.inference import InferenceEngine, NamedRows
 from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.densities import Density, Draws, FlowField
+from vlaser_gym.agents.vlaser.densities import Distribution, Draws, FlowField
 from vlaser_gym.agents.vlaser.language import DecoderLayer
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.vision import VisionLayer
@@ -46,7 +46,7 @@ class PolicyEngine:
         sizes: Sequence[int] = (BATCH_SIZE,),
         num_steps: int | None = None,
         *,
-        density: Density | None = None,
+        density: Distribution | None = None,
         compile: bool | None = None,
         record: bool | None = None,
     ) -> None:

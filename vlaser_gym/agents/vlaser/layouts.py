@@ -61,7 +61,7 @@ RELEASED_ROWS = 151_930
 #: Settings that no tensor shows; a checkpoint in a foreign layout gets them from the defaults or from the user.
 NOT_IN_WEIGHTS = (
     *("head_dim", "vision_heads", "rope_theta", "max_length", "image_token_id", "pad_id", "position_start"),
-    *("horizon", "num_flow_steps", "time_max_period", "sigma_min"),
+    *("horizon", "num_flow_steps", "initial_noise", "time_max_period", "sigma_min"),
 )
 
 

@@ -19,12 +19,13 @@ from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapte
 from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.commands import executed_actions
-from vlaser_gym.agents.vlaser.densities import Density, FlowField
+from vlaser_gym.agents.vlaser.densities import Distribution, FlowField
 from vlaser_gym.agents.vlaser.densities import Draws as ChainDraws
-from vlaser_gym.agents.vlaser.exploration import ExploringAgent, describe_density
+from vlaser_gym.agents.vlaser.exploration import ExploringAgent
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.policy import PARTS, VisionLanguage, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import NormalizeProprio, Processor, ResizeImage, RobotProprio, normalize_pixels
+from vlaser_gym.settings.algorithms import LIKELIHOODS
 
 VISION_LANGUAGE = ("vision", "embedding", "language")
 #: Numbers that a placement head predicts: positions of source and target, and the source's heading.
@@ -72,12 +73,13 @@ class TrainableVlaser(TrainableAgent):
     parts = PARTS
     latent_names = ("chain", "stochastic")
     recordable = True
+    likelihoods = LIKELIHOODS
 
     def __init__(
         self,
         policy: VlaserPolicy,
         processor: Processor,
-        density: Density | None = None,
+        density: Distribution | None = None,
         places: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -143,7 +145,9 @@ class TrainableVlaser(TrainableAgent):
 
     def describe_distribution(self) -> dict[str, Any]:
         """See :class:`TrainableAgent`."""
-        return {} if self.density is None else describe_density(self.density)
+        if self.density is None:
+            return {}
+        return {**self.density.describe(), "initial_noise": self.density.initial_noise}
 
     def save(self, folder: Path) -> None:
         """See :class:`TrainableAgent`."""
@@ -171,7 +175,7 @@ class TrainableVlaser(TrainableAgent):
         return vars(self.density.draw(count, self.horizon, self.action_dim, generator))
 
     def sample(self, encoding: VisionLanguage, inputs: Inputs, draws: Draws, *, with_value: bool = False) -> Sample:
-        """Chains ``[B, K + 1, H, A]``; their last state is the chunk."""
+        """Chains ``[B, L + 1, H, A]``; their last state is the chunk."""
         assert self.density is not None, "Likelihoods need a density."
         drawn = ChainDraws(**draws).to(self.policy.device)
         prefix = self.policy.encode_proprio(encoding, inputs["proprio"].to(self.policy.device))
@@ -182,15 +186,16 @@ class TrainableVlaser(TrainableAgent):
     def log_prob(
         self, encoding: VisionLanguage, inputs: Inputs, latent: Mapping[str, Tensor], *, with_value: bool
     ) -> Likelihood:
-        """All random steps of stored chains in one pass of the action expert."""
+        """See :class:`TrainableAgent`."""
         assert self.density is not None, "Likelihoods need a density."
         chain, stochastic = (latent[name].to(self.policy.device) for name in self.latent_names)
         prefix = self.policy.encode_proprio(encoding, inputs["proprio"].to(self.policy.device))
         field = FlowField(self.policy, prefix, with_value=with_value)
         found = self.density.evaluate(field, chain, stochastic)
-        assert field.velocity is not None
         numbers = stochastic.shape[1] * chain.shape[2] * chain.shape[3]
-        return Likelihood(found.log_prob, found.entropy, numbers, field.velocity, field.value_features)
+        return Likelihood(
+            found.log_prob, found.entropy, numbers, found.location, field.value_features, actions=found.actions
+        )
 
     def value_features(self, encoding: VisionLanguage, inputs: Inputs) -> Tensor:
         """The action expert's features of a chunk of zeros, the mean of the noise, at flow time 0: ``[B, F]``."""

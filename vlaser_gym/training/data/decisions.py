@@ -79,6 +79,12 @@ def _check(episode: StoredEpisode, part: dict[str, NDArray[Any]], shapes: dict[s
             )
 
 
+def equal_shares(starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weights of decisions, mean 1, so that all episodes weigh the same whatever their length."""
+    lengths = np.diff(starts)
+    return np.asarray(np.repeat(lengths.mean() / lengths, lengths))
+
+
 class DecisionMemory:
     """Decisions as a policy sees them.
 
