@@ -176,7 +176,8 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
             "choose another run= or the same setting."
         )
     # Another schedule and more data are decisions that may be taken on the way; they go on record.
-    differing = [name for name in differing if name not in ("algo", "data", "agent_version", "schema")]
+    free = ("algo", "data", "agent_version", "schema", "checkpointing", "shard", "compile")
+    differing = [name for name in differing if name not in free]
     if differing:
         raise StorageError(
             f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "

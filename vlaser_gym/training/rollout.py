@@ -83,19 +83,20 @@ class Rollout:
         self.advantages, self.returns = np.zeros(self.dones.shape), np.zeros(self.dones.shape)
         self.rows = np.arange(self.dones.size)
 
-    def batches(self, rows: Ints, size: int, agent: TrainableAgent) -> Iterator[tuple[Ints, Batch]]:
+    def batches(self, rows: Ints, size: int, agent: TrainableAgent, at_least: int = 0) -> Iterator[tuple[Ints, Batch]]:
         """Decisions by number, in ascending order, in batches of one size; what was not kept is encoded anew.
 
-        The last batch is filled up with copies of weight 0: a matrix product's last bits depend on its shape, and a
+        There are ``at_least`` so many batches, the last ones perhaps of copies alone. The last batch is filled up with copies of weight 0: a matrix product's last bits depend on its shape, and a
         likelihood divides them by a small standard deviation.
         """
         rows, count, device = np.sort(rows), self.dones.shape[1], agent.device
         slots = np.cumsum(self.active.ravel()) - 1
         learned = {"log_prob": self.log_probs, "advantages": self.advantages, "returns": self.returns}
         columns = {**self.inputs, **self.latent, **learned}
-        for start in range(0, len(rows), size):
+        for start in range(0, max(len(rows), at_least * size), size):
             mine = rows[start : start + size]
-            full = np.concatenate([mine, np.repeat(mine[-1:], size - len(mine))])
+            filler = mine[-1:] if len(mine) else np.flatnonzero(self.active.ravel())[:1]
+            full = np.concatenate([mine, np.repeat(filler, size - len(mine))])
             at = np.divmod(full, count)
             found = {name: torch.from_numpy(values[at]).to(device) for name, values in columns.items()}
             inputs = {name: found[name] for name in self.inputs}
