@@ -64,8 +64,8 @@ class SftSettings(AlgorithmSettings):
     clip: float = option(1.0, _CLIP, above=0)
     ema: float | None = option(
         None,
-        "Decay of averaged weights, which are what is stored then; 0: no averaging and no copy. null: 0.999 for weights "
-        "up to 50 MB, 0 for larger ones, whose copy takes memory.",
+        "Decay of averaged weights, which are what is stored then; 0: no averaging and no copy. null: 0.999 for "
+        "weights up to 50 MB, 0 for larger ones, whose copy takes memory.",
         least=0,
         below=1,
     )

@@ -91,8 +91,8 @@ class TrainSettings(Settings):
     max_minutes: float | None = option(None, "Stop after so many minutes; the same command goes on later.", least=0)
     checkpointing: list[str] = option(
         [],
-        "Parts whose layers are computed again in the backward pass: vision, language, expert. Much less memory, about a "
-        "third more time, the same gradients.",
+        "Parts whose layers are computed again in the backward pass: vision, language, expert. Much less memory, about "
+        "a third more time, the same gradients.",
     )
     weights: str = option(
         "float32",
@@ -108,8 +108,8 @@ class TrainSettings(Settings):
     )
     shard: bool = option(
         False,
-        "Under torchrun: share weights, gradients and what the optimizer keeps out among the processes (FSDP2), instead "
-        "of each having all. Checkpoints are whole, and go on with any number of processes where the learner does.",
+        "Under torchrun: share weights, gradients and what the optimizer keeps out among the processes (FSDP2), "
+        "instead of each having all. Checkpoints are whole; where the learner can, another number of processes goes on.",
     )
     compile: bool = option(
         False, "Compile the layers that are trained (torch.compile): minutes at first, faster steps afterwards."

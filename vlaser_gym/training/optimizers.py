@@ -48,7 +48,7 @@ class MasterAdamW(torch.optim.AdamW):
         """Step the copies by the narrow weights' gradients."""
         for weight, copy in self.pairs:
             copy.grad, weight.grad = None if weight.grad is None else weight.grad.float(), None
-        loss = super().step(closure)
+        loss: float | None = super().step(closure)
         for weight, copy in self.pairs:
             weight.copy_(copy)
             copy.grad = None

@@ -86,8 +86,9 @@ class Rollout:
     def batches(self, rows: Ints, size: int, agent: TrainableAgent, at_least: int = 0) -> Iterator[tuple[Ints, Batch]]:
         """Decisions by number, in ascending order, in batches of one size; what was not kept is encoded anew.
 
-        There are ``at_least`` so many batches, the last ones perhaps of copies alone. The last batch is filled up with copies of weight 0: a matrix product's last bits depend on its shape, and a
-        likelihood divides them by a small standard deviation.
+        There are ``at_least`` so many batches, the last ones perhaps of copies alone. The last batch is filled up with
+        copies of weight 0: a matrix product's last bits depend on its shape, and a likelihood divides them by a small
+        standard deviation.
         """
         rows, count, device = np.sort(rows), self.dones.shape[1], agent.device
         slots = np.cumsum(self.active.ravel()) - 1

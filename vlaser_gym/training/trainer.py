@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vlaser_gym.agents.trainable import TrainableAgent
+from vlaser_gym.agents.vlaser.adapters import is_shared
 from vlaser_gym.agents.vlaser.agent import choose_device
 from vlaser_gym.errors import DivergedError, InvalidConfigError
 from vlaser_gym.training.alarms import Alarms
@@ -27,7 +28,7 @@ from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.interrupts import Interrupts, StopNow
 from vlaser_gym.training.metrics import MetricLogger
 from vlaser_gym.training.optimizers import make_optimizer
-from vlaser_gym.training.scaling import Scaling, compile_layers, is_shared, like, release, shard, whole
+from vlaser_gym.training.scaling import Scaling, compile_layers, like, release, shard, whole
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.trainer_state import read_state, write_state
 

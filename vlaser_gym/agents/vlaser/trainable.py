@@ -164,8 +164,9 @@ class TrainableVlaser(TrainableAgent):
         Prompts are cut behind the batch's longest (:attr:`VlaserConfig.length_bucket`). Encodings that may be kept, and
         joined with those of other batches, are filled up again: nobody sees what stands there.
         """
-        ids, is_kept = inputs["input_ids"], self.encoding_is_frozen
-        length = int(bucketed_lengths(self.policy.config, ids).max()) if ids.device.type != "meta" else ids.shape[1]
+        ids, is_kept, length = inputs["input_ids"], self.encoding_is_frozen, inputs["input_ids"].shape[1]
+        if self.policy.config.length_bucket and not ids.is_meta:
+            length = int(bucketed_lengths(self.policy.config, ids).max())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_kept):
             pixels = normalize_pixels(inputs["pixels"].to(self.policy.device))
             encoding = self.policy.encode_vision_language(pixels, ids[:, :length].to(self.policy.device))
