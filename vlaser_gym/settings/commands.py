@@ -286,7 +286,9 @@ class ParitySettings(Settings):
 
 @dataclass
 class BenchSettings(Settings):
-    """Measure the speed of the environments: control steps per second, and where the time goes."""
+    """Measure the speed of the environments: control steps per second, and where the time goes; on request also how
+    fast policies learn, and how much memory that takes.
+    """
 
     task: Any = option(
         "widowx",
@@ -296,6 +298,18 @@ class BenchSettings(Settings):
     num_envs: int = option(8, "Lanes of the batch.", least=1)
     chunk: int = option(4, "Control steps per replan.", least=1)
     seconds: float = option(5.0, "Seconds per measurement; there are three for each task.", above=0)
+    environments: bool = option(True, "Measure the environments; false: only what the keys below ask for.")
+    memory: list[str] = option(
+        [],
+        "Policies whose memory in training is computed, without a GPU and without their weights: vlaser_2b, vlaser_8b, "
+        "or with so many layers, such as vlaser_2b/4.",
+    )
+    training: list[str] = option(
+        [],
+        "Policies whose training is timed with random weights: a step of sft, an iteration of ppo, decisions; names as "
+        "of memory, nano too.",
+    )
+    device: str | None = option(None, "Device of these policies: cpu or cuda. null: cuda where there is one.")
     output: str | None = option(None, "JSON file for the figures.")
     engine: dict[str, Any] = chosen("engine", "mujoco")
 

@@ -109,7 +109,7 @@ class TrainSettings(Settings):
     shard: bool = option(
         False,
         "Under torchrun: share weights, gradients and what the optimizer keeps out among the processes (FSDP2), "
-        "instead of each having all. Checkpoints are whole; where the learner can, another number of processes goes on.",
+        "instead of each having all. Checkpoints are whole; sft, dpo and nft go on with any number of processes.",
     )
     compile: bool = option(
         False, "Compile the layers that are trained (torch.compile): minutes at first, faster steps afterwards."

@@ -1,4 +1,4 @@
-"""How much memory training takes, without training: ``python -m vlaser_gym.bench measure=memory``.
+"""How much memory training takes, without training: ``python -m vlaser_gym.bench memory=vlaser_2b``.
 
 Weights, gradients and what the optimizer keeps follow from shapes alone. What a forward and a backward pass hold at
 most is found by running both with tensors that have shapes and no content (torch's ``FakeTensorMode``), and counting
@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from rich import box
+from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,8 +27,9 @@ from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VisionLanguage, VlaserPolicy
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
+from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.training.optimizers import state_bytes
-from vlaser_gym.training.trainer import choose_trained
+from vlaser_gym.training.trainer import choose_trained, trained
 
 GB = 1e9
 
@@ -88,15 +91,19 @@ class Memory:
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that were made inside and still live.
 
+    Args:
+        before: tensors that were there; views of them hold nothing new.
+
     Attributes:
         now: bytes.
         peak: the most so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Sequence[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: dict[int, Any] = {}
+        self._before = [tensor.untyped_storage() for tensor in before]
+        self._known: dict[int, Any] = {id(storage): weakref.ref(storage) for storage in self._before}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run, then look at what came out."""
@@ -130,11 +137,11 @@ def make_agent(config: VlaserConfig, case: Case) -> TrainableVlaser:
     return agent
 
 
-def materialise(module: nn.Module) -> None:
-    """Weights on the CPU in place of those on the meta device; inside ``FakeTensorMode`` they have no content."""
+def materialise(module: nn.Module, device: str = "cpu") -> None:
+    """Small random weights in place of those on the meta device; inside ``FakeTensorMode`` they have no content."""
     for part in module.modules():
         for name, weight in list(part.named_parameters(recurse=False)):
-            new = torch.empty(weight.shape, dtype=weight.dtype)
+            new = torch.empty(weight.shape, dtype=weight.dtype, device=device).normal_(0, 0.02)
             setattr(part, name, nn.Parameter(new, requires_grad=weight.requires_grad))
 
 
@@ -160,54 +167,62 @@ def make_batch(agent: TrainableVlaser, case: Case) -> tuple[dict[str, Tensor], d
 
 def run_passes(agent: TrainableVlaser, case: Case, inputs: Any, draws: Any, kept: Any) -> None:
     """Forward and backward: the error of velocities stands for every loss, as all are read from one pass."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=case.precision == "bfloat16" and case.weights == "float32"):
+    narrow = case.precision == "bfloat16" and case.weights == "float32"
+    with torch.autocast(agent.device.type, torch.bfloat16, enabled=narrow):
         encoding = agent.encode(inputs) if kept is None else kept
         loss = agent.imitation_error(encoding, inputs, inputs["actions"], draws).mean()
     torch.autograd.backward(loss)
 
 
-def accounts(config: VlaserConfig, case: Case, processes: Sequence[int] = (1,)) -> list[Memory]:
+def accounts(
+    config: VlaserConfig, case: Case, processes: Sequence[int] = (1,), *, held: int | None = None
+) -> list[Memory]:
     """The memory of each of several processes, for several numbers of them.
 
     Args:
         config: of the policy.
         case: how it is trained.
         processes: how many share what is trained; 1: none is shared.
+        held: what :func:`passes` gave, if it is known.
     """
     agent = make_agent(config, case)
-    with FakeTensorMode():
-        materialise(agent)
-        held = passes(agent, case)
-        return [_account(agent, case, count, held) for count in processes]
+    if held is None:
+        with FakeTensorMode():
+            materialise(agent)
+            held = passes(agent, case)
+    return [_account(agent, case, count, held) for count in processes]
 
 
 def passes(agent: TrainableVlaser, case: Case) -> int:
     """What forward and backward pass hold at most, beyond weights and gradients (bytes)."""
     given = make_batch(agent, case)
-    # Of the parts of a step all but the first find gradients.
-    for weight in agent.parameters():
-        weight.grad = torch.empty_like(weight) if weight.requires_grad else None
-    with LiveBytes() as counted:
+    # A gradient is added to what an earlier part of the step left, and gone.
+    for weight in trained(agent):
+        weight.register_post_accumulate_grad_hook(_forget_gradient)
+    with LiveBytes([*agent.parameters(), *tree_leaves(given[:2])]) as counted:
         run_passes(agent, case, *given)
     return counted.peak
 
 
+def _forget_gradient(weight: Tensor) -> None:
+    weight.grad = None
+
+
 def _account(agent: TrainableVlaser, case: Case, processes: int, held: int) -> Memory:
-    units, weights = _units(agent), list(agent.parameters())
-    trained = [weight for weight in weights if weight.requires_grad]
+    units, weights, learned = _units(agent), list(agent.parameters()), trained(agent)
     shared = {id(weight) for unit in units for weight in unit} if processes > 1 else set()
 
     def bytes_of(chosen: Sequence[Tensor], size: Callable[[Tensor], float]) -> float:
         return sum(size(weight) / (processes if id(weight) in shared else 1) for weight in chosen)
 
-    own = bytes_of(trained, lambda weight: weight.nbytes)
+    own = bytes_of(learned, lambda weight: weight.nbytes)
     copies = case.keeps + (own if case.average else 0)
     if case.reference and not case.lora:
-        copies += sum(weight.nbytes for weight in trained)
+        copies += sum(weight.nbytes for weight in learned)
     return Memory(
         weights=bytes_of(weights, lambda weight: weight.nbytes),
         gradients=own,
-        optimizer=bytes_of(trained, lambda weight: state_bytes(case.optimizer, weight)),
+        optimizer=bytes_of(learned, lambda weight: state_bytes(case.optimizer, weight)),
         copies=copies,
         gathered=_gathered(units) if processes > 1 else 0.0,
         passes=held,
@@ -230,6 +245,47 @@ def _gathered(units: list[list[nn.Parameter]]) -> float:
     learned = [weight for weight in most if weight.requires_grad]
     gradients = sum(weight.nbytes + 4 * weight.numel() for weight in learned)
     return 2 * max(sizes) + gradients + sum(2 * weight.nbytes for weight in rest)
+
+
+def policy_config(name: str) -> VlaserConfig:
+    """A preset by name; ``vlaser_2b/4`` has 4 layers of vision, of language and of the expert."""
+    preset, _, depth = name.partition("/")
+    if depth and not (depth.isdigit() and int(depth)):
+        raise InvalidConfigError(f"A policy is a preset, or a preset, a slash and a number of layers; got {name}.")
+    layers = {"layers": int(depth), "vision_layers": int(depth)} if depth else {}
+    return usual_prompt(VlaserConfig.preset(preset, **layers))
+
+
+def tabulate(name: str, rows: Sequence[tuple[Case, Sequence[Memory]]], processes: Sequence[int]) -> Table:
+    """What one process holds alone, and the totals for several processes that share."""
+    parts = ("weights", "gradients", "optimizer", "copies", "passes")
+    totals = [f"{count} GPU{'s' * (count > 1)}" for count in processes]
+    table = Table("training", "recomputed", *parts, *totals, title=f"{name}, GB per GPU", box=box.ASCII)
+    for case, found in rows:
+        alone = [f"{getattr(found[0], part) / GB:.1f}" for part in parts]
+        recomputed_parts = "all layers" if case.checkpointing else "nothing"
+        table.add_row(case.name, recomputed_parts, *alone, *(f"{memory.total / GB:.1f}" for memory in found))
+    return table
+
+
+def as_dict(case: Case, processes: Sequence[int], found: Sequence[Memory]) -> dict[str, Any]:
+    """For JSON; bytes."""
+    totals = {str(count): memory.total for count, memory in zip(processes, found, strict=True)}
+    alone = {name: value for name, value in vars(found[0]).items() if name != "gathered"}
+    return {"training": case.name, "recomputed": list(case.checkpointing), "rows": case.rows, **alone, "total": totals}
+
+
+def memory_rows(name: str, processes: Sequence[int]) -> list[tuple[Case, list[Memory]]]:
+    """Every case with recomputed layers, and plain fine-tuning also without."""
+    config, known = policy_config(name), {}
+    found = []
+    for case in [*(recomputed(case) for case in CASES), *CASES[:2]]:
+        # What passes hold does not depend on what stays between them.
+        key = replace(case, name="", optimizer="adamw", reference=False, average=False)
+        memory = accounts(config, case, processes, held=known.get(key))
+        known[key] = int(memory[0].passes)
+        found.append((case, memory))
+    return found
 
 
 #: Gradient checkpointing everywhere.

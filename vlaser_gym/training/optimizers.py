@@ -82,7 +82,10 @@ def make_optimizer(
     """
     groups = list(groups)
     if name == "adamw":
-        narrow = any(weight.dtype != torch.float32 for group in groups for weight in group["params"])
+        weights = [weight for group in groups for weight in group["params"]]
+        if weights and all(weight.is_cuda for weight in weights):
+            options["fused"] = True  # by default a step there takes as much memory as all trained weights once more
+        narrow = any(weight.dtype != torch.float32 for weight in weights)
         return (MasterAdamW if narrow else torch.optim.AdamW)(groups, **options)
     if name == "adamw_8bit":
         return _torchao(groups, options)
