@@ -45,12 +45,17 @@ def build(
         scaling: fields of :class:`Scaling`.
         **changes: of :data:`SETTINGS`.
     """
+    group = group or ProcessGroup()
+    if not group.is_main_process:
+        group.barrier()  # the pictures are decoded once
     demonstrations = Demonstrations([LeRobotReader(data)], "widowx", 4, ResizeImage(SIZE, "area"))
+    if group.is_main_process:
+        group.barrier()
     settings = dataclasses.replace(SETTINGS, **changes)
     shape = tiny_config(**(config or {}))
     agent = TrainableVlaser(
         VlaserPolicy.initialise(shape, seed=1), nano_processor(shape, demonstrations.statistics()), None,
         settings.places, seed=5,
     )  # fmt: skip
-    options = RunOptions(5, group or ProcessGroup(), 100, 100, scaling=Scaling(**(scaling or {})))
+    options = RunOptions(5, group, 100, 100, scaling=Scaling(**(scaling or {})))
     return SupervisedFineTuning(agent, Batches(demonstrations, agent, 5), settings, path, options)
