@@ -127,7 +127,8 @@ def test_eight_billion_weights_fit_on_eight_gpus():
     config = policy_config("vlaser_8b")
     (eight,) = accounts(config, recomputed(CASES[1]), (8,), held=0)
     (one,) = accounts(config, recomputed(CASES[1]), (1,), held=0)
-    assert eight.total < 30e9 < 80e9 < one.total
+    assert eight.total < 30e9
+    assert one.total > 80e9
 
 
 def test_names_of_policies():

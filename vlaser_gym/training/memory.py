@@ -1,4 +1,4 @@
-"""How much memory training takes, without training: ``python -m vlaser_gym.bench memory=vlaser_2b``.
+"""How much memory training takes, without training: ``python -m vlaser_gym.bench memory=[vlaser_2b]``.
 
 Weights, gradients and what the optimizer keeps follow from shapes alone. What a forward and a backward pass hold at
 most is found by running both with tensors that have shapes and no content (torch's ``FakeTensorMode``), and counting
@@ -88,7 +88,7 @@ class Memory:
         return sum(vars(self).values())
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that were made inside and still live.
 
     Args:
@@ -100,8 +100,9 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, before: Sequence[Tensor] = ()) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
         self._before = [tensor.untyped_storage() for tensor in before]
         self._known: dict[int, Any] = {id(storage): weakref.ref(storage) for storage in self._before}
 
@@ -198,10 +199,10 @@ def passes(agent: TrainableVlaser, case: Case) -> int:
     given = make_batch(agent, case)
     # A gradient is added to what an earlier part of the step left, and gone.
     for weight in trained(agent):
-        weight.register_post_accumulate_grad_hook(_forget_gradient)
+        weight.register_post_accumulate_grad_hook(_forget_gradient)  # type: ignore[no-untyped-call]
     with LiveBytes([*agent.parameters(), *tree_leaves(given[:2])]) as counted:
         run_passes(agent, case, *given)
-    return counted.peak
+    return int(counted.peak)
 
 
 def _forget_gradient(weight: Tensor) -> None:
@@ -252,7 +253,7 @@ def policy_config(name: str) -> VlaserConfig:
     preset, _, depth = name.partition("/")
     if depth and not (depth.isdigit() and int(depth)):
         raise InvalidConfigError(f"A policy is a preset, or a preset, a slash and a number of layers; got {name}.")
-    layers = {"layers": int(depth), "vision_layers": int(depth)} if depth else {}
+    layers: dict[str, Any] = {"layers": int(depth), "vision_layers": int(depth)} if depth else {}
     return usual_prompt(VlaserConfig.preset(preset, **layers))
 
 
@@ -277,7 +278,7 @@ def as_dict(case: Case, processes: Sequence[int], found: Sequence[Memory]) -> di
 
 def memory_rows(name: str, processes: Sequence[int]) -> list[tuple[Case, list[Memory]]]:
     """Every case with recomputed layers, and plain fine-tuning also without."""
-    config, known = policy_config(name), {}
+    config, known = policy_config(name), dict[Case, int]()
     found = []
     for case in [*(recomputed(case) for case in CASES), *CASES[:2]]:
         # What passes hold does not depend on what stays between them.

@@ -1,4 +1,4 @@
-"""How fast a policy learns and decides: ``python -m vlaser_gym.bench training=vlaser_2b environments=false``.
+"""How fast a policy learns and decides: ``python -m vlaser_gym.bench training=[vlaser_2b] environments=false``.
 
 Random weights of the policy's shapes: steps of fine-tuning by a batch that is made once, an iteration of PPO in the
 real environments, decisions. On a GPU the most memory in use stands beside what :mod:`vlaser_gym.training.memory`
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 import torch
 from rich import box
@@ -111,7 +112,9 @@ def time_fine_tuning(config: VlaserConfig, case: Case, device: str) -> Timing:
 def time_iteration(config: VlaserConfig, way: str, device: str) -> Timing:
     """An iteration of PPO: a rollout in the environments, and one epoch on it."""
     on_gpu = device.startswith("cuda")
-    sizes = {"lanes": 8, "n_steps": 8, "micro_batch": 16} if on_gpu else {"lanes": 2, "n_steps": 1, "micro_batch": 2}
+    sizes: dict[str, Any] = (
+        {"lanes": 8, "n_steps": 8, "micro_batch": 16} if on_gpu else {"lanes": 2, "n_steps": 1, "micro_batch": 2}
+    )
     precision = "bfloat16" if on_gpu else "float32"
     options = acting.Options(device=device, epochs=1, precision=precision, **sizes)
     kept = "kept" if "language" in acting.TRAINED[way][0] else "recomputed"
