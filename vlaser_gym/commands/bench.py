@@ -1,8 +1,8 @@
 """Speed of the environments: ``python -m vlaser_gym.bench num_envs=8 chunk=4``; ``--help`` lists the keys.
 
 Lanes run small random actions, ended episodes are refilled. Three measurements: physics alone (proprioception and
-instruction), a picture at every control step, a picture at every replan. ``memory=[vlaser_2b]`` adds what training takes
-of it, ``training=[vlaser_2b]`` how fast that is.
+instruction), a picture at every control step, a picture at every replan. ``memory=[vlaser_2b]`` adds what training
+takes of it, ``training=[vlaser_2b]`` how fast that is.
 """
 
 from __future__ import annotations

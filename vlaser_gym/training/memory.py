@@ -85,7 +85,7 @@ class Memory:
     @property
     def total(self) -> float:
         """All of it."""
-        return sum(vars(self).values())
+        return float(sum(vars(self).values()))
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
