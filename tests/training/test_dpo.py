@@ -209,7 +209,7 @@ def test_policy_equal_to_reference_gives_minus_log_half_exactly(tmp_path, change
 
 
 @pytest.mark.parametrize("changes", CASES[:4], ids=str)
-def test_symmetric_pairs_pull_nowhere(tmp_path, changes, monkeypatch):
+def test_symmetric_pairs_pull_nowhere(tmp_path, changes):
     """A pair and its reverse, with the same numbers drawn: equal and opposite gradients."""
     trainer = begin(make(tmp_path, decisions=None, **changes))
     pair = trainer.pairs[0]
@@ -218,7 +218,7 @@ def test_symmetric_pairs_pull_nowhere(tmp_path, changes, monkeypatch):
     rows, weight = trainer._rows(np.arange(2), torch.Generator())
     assert torch.equal(rows[0], rows[1].flip(0))
 
-    def draws(count, generator):
+    def draws(count):
         if changes["loss"] == "tpo":
             return {}
         for row in rows.flatten().tolist():
@@ -227,11 +227,10 @@ def test_symmetric_pairs_pull_nowhere(tmp_path, changes, monkeypatch):
         noise = torch.stack([drawn[row] for row in chosen])
         return {"noise": noise, "t": torch.linspace(0.1, 0.9, 4).expand(count, 4)}
 
-    monkeypatch.setattr(trainer, "draws", draws)
     sizes = []
     for count in (1, 2):
         trainer.optimizer.zero_grad()
-        sides = trainer.sides(rows[:count], weight[:count], torch.Generator())
+        sides = trainer.sides(rows[:count], weight[:count], draws(rows[:count].numel()))
         preference_objective(sides, trainer.settings)[0].backward()
         sizes.append(max(float(p.grad.abs().max()) for p in trained(trainer.agent) if p.grad is not None))
     assert sizes[0] > 1e-5
@@ -439,15 +438,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 def test_a_step_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(tmp_path):
     trainer = make(tmp_path, epochs=3)
-    losses, before = trainer.losses, []
+    losses, before = trainer.losses_of, []
 
-    def spoiled(items, generator):
+    def spoiled(items, drawn):
         before.append(weights(trainer))
-        loss, means = losses(items, generator)
+        loss, means = losses(items, drawn)
         factor = math.nan if trainer.position == 2 else 1.0
         return factor * loss, factor * means
 
-    trainer.losses = spoiled
+    trainer.losses_of = spoiled
     match = r"^Training diverged: the loss of step 3 in round 1 is nan, .* with run=.*/run\.$"
     with pytest.raises(DivergedError, match=match):
         trainer.run()

@@ -63,7 +63,9 @@ def test_one_episode_is_learnt_by_heart_and_its_actions_succeed(tmp_path):
 
     rows = batches.batch(np.arange(len(data)))
     noise = torch.randn(rows["actions"].shape, generator=torch.Generator().manual_seed(1))
-    decided = trainer.average.policy.decide(normalize_pixels(rows["pixels"]), rows["input_ids"], rows["proprio"], noise)
+    with trainer.whole_policy() as stored:
+        inputs = normalize_pixels(rows["pixels"]), rows["input_ids"], rows["proprio"]
+        decided = stored.policy.decide(*inputs, noise)
     ranges = torch.tensor([2.0] * 6 + [1.0])
     error = ((decided - rows["actions"]).abs() / ranges).mean()
     assert error < 0.01

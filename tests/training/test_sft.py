@@ -172,7 +172,7 @@ def test_a_continued_run_ends_with_the_same_bits(make):
     assert second.done == 3
     assert second.run()
     assert same(weights(whole), weights(second))
-    assert same(whole.average.state_dict(), second.average.state_dict())
+    assert same(whole.average.values, second.average.values)
     moments = [state["exp_avg_sq"] for state in whole.optimizer.state.values()]
     assert all(
         torch.equal(a, state["exp_avg_sq"]) for a, state in zip(moments, second.optimizer.state.values(), strict=True)
@@ -222,7 +222,7 @@ def test_a_continued_run_has_the_settings_of_now(make):
     assert {tuple(group["betas"]) for group in second.optimizer.param_groups} == {(0.8, 0.95)}
     assert second.optimizer.param_groups[0]["peak"] == 1e-4
     for changes in ({"freeze": ["vision"]}, {"places": 0.0}):
-        with pytest.raises(InvalidConfigError, match=r"same algo\.freeze and algo\.places"):
+        with pytest.raises(InvalidConfigError, match=r"same algo\.freeze, .*and algo\.places"):
             make(**changes)
 
 
@@ -310,7 +310,7 @@ def test_stored_weights_are_an_average_over_the_steps(make):
         trainer.take_step()
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * trainer.agent.policy.state_dict()[name]
-    torch.testing.assert_close(trainer.average.policy.state_dict()[name], expected)
+    torch.testing.assert_close(trainer.average.values[f"policy.{name}"], expected)
 
 
 def test_groups_have_their_own_rates_and_frozen_parts_stay(make):
@@ -335,7 +335,9 @@ def test_a_run_leaves_a_policy_numbers_and_curves(make, tmp_path):
     trainer.run()
     run = tmp_path / "run"
     agent = load_agent(str(run / "checkpoint"), device="cpu")
-    assert same(dict(agent.policy.state_dict()), dict(trainer.average.policy.state_dict()))
+    with trainer.whole_policy() as stored:
+        assert same(dict(agent.policy.state_dict()), dict(stored.policy.state_dict()))
+    assert not same(dict(agent.policy.state_dict()), dict(trainer.agent.policy.state_dict()))
     assert agent.processor.statistics == trainer.agent.processor.statistics
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [2, 4, 6]
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -189,6 +189,15 @@ class TrainableAgent(nn.Module, ABC):
     latent_names: ClassVar[tuple[str, ...]] = ()
     recordable: ClassVar[bool] = False
     likelihoods: ClassVar[tuple[str, ...]] = ("chain",)
+    #: Parts that ``algo=sft`` leaves as they are where ``algo.freeze`` says nothing.
+    frozen_by_default: tuple[str, ...] = ()
+    #: Methods by which learners run the network, and those of :meth:`layers` besides ``forward``: where weights are
+    #: shared by processes, these gather them.
+    learner_methods: ClassVar[tuple[str, ...]] = (
+        *("encode", "sample", "log_prob", "value_features", "imitation_error", "auxiliary_losses", "velocities"),
+        "decide",
+    )
+    layer_methods: ClassVar[tuple[str, ...]] = ()
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -300,8 +309,10 @@ class TrainableAgent(nn.Module, ABC):
         for name, module in self.named_children():
             module.requires_grad_(name not in frozen)
 
-    def add_adapters(self, rank: int, frozen: Sequence[str], seed: int) -> None:
-        """Put LoRA adapters on all parts but the frozen ones; only they are trained from then on.
+    def add_adapters(self, rank: int, frozen: Sequence[str], seed: int, whole: Sequence[str] = ()) -> None:
+        """Put LoRA adapters on all parts but the frozen ones and those in ``whole``.
+
+        From then on only the adapters are trained, and the parts in ``whole``.
 
         Raises:
             InvalidConfigError: for a policy that takes none.
@@ -318,8 +329,30 @@ class TrainableAgent(nn.Module, ABC):
         return nullcontext()
 
     def frozen_copy(self) -> Self:
-        """The same weights in another agent, constant and in evaluation mode."""
+        """The same weights in another agent, constant and in evaluation mode.
+
+        Weights that are constant here already may be shared with it. Called on all processes that share weights.
+        """
         return copy.deepcopy(self).requires_grad_(False).eval()
+
+    # ------------------------------------------------------------------ how it fits into memory
+
+    def layers(self) -> list[nn.Module]:
+        """Modules that are compiled, and shared by processes, one by one; a policy without any is not."""
+        return []
+
+    def narrow(self, dtype: torch.dtype) -> None:
+        """Make the network's weights of another type, in place; what makes likelihoods stays as it is."""
+        self.to(dtype)
+
+    def set_gradient_checkpointing(self, *parts: str) -> None:
+        """Compute the layers of some parts again in the backward pass, instead of keeping what they computed.
+
+        Raises:
+            InvalidConfigError: for a policy that cannot.
+        """
+        if parts:
+            raise InvalidConfigError(f"{type(self).__name__} recomputes no layers; use checkpointing=[].")
 
     def is_vision_language(self, name: str) -> bool:
         """Whether a parameter belongs to the pretrained half, which has a learning rate of its own in ``algo=sft``."""

@@ -1,7 +1,8 @@
 """Speed of environments and policies: ``python -m vlaser_gym.bench num_envs=8 chunk=4``; ``--help`` lists the keys.
 
 Lanes run small random actions, ended episodes are refilled. Three measurements: physics alone (proprioception and
-instruction), a picture at every control step, a picture at every replan. ``policies=vlaser_2b`` also times decisions.
+instruction), a picture at every control step, a picture at every replan. ``policies=vlaser_2b`` also times decisions,
+``memory=vlaser_2b`` adds what training takes of it, ``training=vlaser_2b`` how fast that is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from vlaser_gym.cli import run, typed
@@ -29,6 +31,8 @@ from vlaser_gym.settings.commands import BenchSettings
 from vlaser_gym.storage.files import check_output, write_output
 
 _WITHOUT, _WITH = ("proprio", "instruction"), ("image", "proprio", "instruction")
+#: Numbers of GPUs in the tables of memory.
+_GPUS = (1, 2, 4, 8)
 #: Bounds of the random actions, m and rad per control step.
 _BOUNDS = np.array([0.02, 0.02, 0.02, 0.05, 0.05, 0.05, 1.0])
 
@@ -84,12 +88,14 @@ def main(config: DictConfig) -> None:
     _check(settings)
     console = make_console()
     results = []
-    for tasks in batches(names):
+    for tasks in batches(names) if settings.environments else ():
         with console.status(f"Measuring {', '.join(tasks)}"):
             results += measure_tasks(settings, tasks)
-    console.print(_table(settings, results))
+    if settings.environments:
+        console.print(_table(settings, results))
     told = report(settings, results)
-    if settings.look == "original" and settings.engine["name"] == "mujoco":
+    told |= _policies(settings, console)
+    if settings.environments and settings.look == "original" and settings.engine["name"] == "mujoco":
         told["picture_time_ratio"] = {name: picture_time_ratio(settings, name) for name in names}
         for name, ratio in told["picture_time_ratio"].items():
             console.print(f"{name}: pictures take {ratio:.2f} times as long as the built-in look's")
@@ -200,6 +206,25 @@ class _Stopwatch:
 
 def _actions(rng: np.random.Generator, num_envs: int, horizon: int) -> Any:
     return rng.uniform(-_BOUNDS, _BOUNDS, (num_envs, horizon, 7))
+
+
+def _policies(settings: BenchSettings, console: Console) -> dict[str, Any]:
+    """What training policies takes, in memory and in time."""
+    if not (settings.memory or settings.training):
+        return {}
+    # torch takes seconds to import.
+    from vlaser_gym.training import memory, speed  # noqa: PLC0415
+
+    told: dict[str, Any] = {"memory": {}, "training": {}}
+    for name in settings.memory:
+        rows = memory.memory_rows(name, _GPUS)
+        console.print(memory.tabulate(name, rows, _GPUS))
+        told["memory"][name] = [memory.as_dict(case, _GPUS, found) for case, found in rows]
+    for name in settings.training:
+        timings = speed.time_training(name, settings.device)
+        console.print(speed.tabulate(name, timings))
+        told["training"][name] = [vars(timing) for timing in timings]
+    return told
 
 
 def _check(settings: BenchSettings) -> None:

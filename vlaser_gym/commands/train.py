@@ -45,7 +45,7 @@ from vlaser_gym.training.trainer import Trainer
 
 SETTINGS_FILE, STARTS_FILE = "settings.json", "starts.jsonl"
 #: Settings that may be others when a run goes on, or that the learner compares itself.
-_MAY_DIFFER = ("algo", "data", "agent_version", "rollout_batch", "schema")
+_MAY_DIFFER = ("algo", "data", "agent_version", "rollout_batch", "schema", "checkpointing", "shard", "compile")
 
 
 @dataclass(frozen=True)

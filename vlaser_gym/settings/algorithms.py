@@ -75,8 +75,12 @@ class SftSettings(AlgorithmSettings):
     )
     final_rate: float = option(0.02, "Share of its peak at which the learning rate ends.", least=0)
     clip: float = option(1.0, _CLIP, above=0)
-    ema: float = option(
-        0.999, "Decay of the averaged weights, which are what is stored; 0: no averaging.", least=0, below=1
+    ema: float | None = option(
+        None,
+        "Decay of averaged weights, which are what is stored then; 0: no averaging and no copy. null: 0.999 for "
+        "weights up to 50 MB, 0 for larger ones, whose copy takes memory.",
+        least=0,
+        below=1,
     )
     flow_samples: int = option(
         4, "Flow times and noises per row: they share the row's image and text, which cost most.", least=1
@@ -87,7 +91,21 @@ class SftSettings(AlgorithmSettings):
         "state). The head that says it is thrown away. 0: none.",
         least=0,
     )
-    freeze: list[str] = option([], _FREEZE)
+    freeze: list[str] | None = option(
+        None,
+        f"{_FREEZE} null: what the authors of Vlaser left as it was, the token embedding, in policies of the released "
+        "sizes; nothing in others.",
+    )
+    lora: int = option(
+        0,
+        "Rank of adapters (LoRA): the other parts learn through them alone, their own weights stay. 0: none.",
+        least=0,
+    )
+    whole: list[str] = option(
+        [],
+        "Parts that learn by their own weights beside the adapters of algo.lora, such as expert where it starts with "
+        "random ones.",
+    )
     augment: str = option(
         "colour",
         "Changes of the images: none, colour (brightness, contrast, saturation, hue), or full (also random crops), "

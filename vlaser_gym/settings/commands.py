@@ -294,7 +294,9 @@ class ParitySettings(Settings):
 
 @dataclass
 class BenchSettings(Settings):
-    """Measure the speed of the environments: control steps per second, and where the time goes."""
+    """Measure the speed of the environments: control steps per second, and where the time goes; on request also how
+    fast policies learn, and how much memory that takes.
+    """
 
     task: Any = option(
         "widowx",
@@ -308,6 +310,17 @@ class BenchSettings(Settings):
         [],
         "Policies whose decisions and serving are timed too, with random weights: vlaser_2b, vlaser_8b or nano; with a "
         "slash, so many layers of vision and language, such as vlaser_2b/2.",
+    )
+    environments: bool = option(True, "Measure the environments; false: only what the keys below ask for.")
+    memory: list[str] = option(
+        [],
+        "Policies whose memory in training is computed, without a GPU and without their weights: vlaser_2b, vlaser_8b, "
+        "or with so many layers, such as vlaser_2b/4.",
+    )
+    training: list[str] = option(
+        [],
+        "Policies whose training is timed with random weights: a step of sft, an iteration of ppo, decisions; names as "
+        "of memory, nano too.",
     )
     device: str | None = option(None, "Device of these policies: cpu or cuda. null: cuda where there is one.")
     output: str | None = option(None, "JSON file for the figures.")

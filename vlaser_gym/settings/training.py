@@ -12,6 +12,10 @@ from vlaser_gym.settings.groups import chosen
 TRACKERS = ("wandb", "trackio")
 #: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
 SCHEMA = 2
+#: Settings that came later: a run keeps them where they say something else than what was so before them.
+_LATER = {"checkpointing": [], "weights": "float32", "optimizer": "adamw", "shard": False, "compile": False}
+WEIGHTS = ("float32", "bfloat16")
+OPTIMIZERS = ("adamw", "adamw_8bit", "bitsandbytes")
 #: Settings that may differ when a run is continued.
 _FREE = (
     *("run", "device", "threads", "log_every", "save_every", "keep_checkpoints", "num_envs", "max_minutes", "engine"),
@@ -115,6 +119,31 @@ class TrainSettings(Settings):
         "Compare the checksums of init and of a continued run's state, about a second per gigabyte; false: take them "
         "as they are.",
     )
+    checkpointing: list[str] = option(
+        [],
+        "Parts whose layers are computed again in the backward pass: vision, language, expert. Much less memory, about "
+        "a third more time, the same gradients.",
+    )
+    weights: str = option(
+        "float32",
+        "Weights of the policy while it is trained: float32, or bfloat16, of which optimizer=adamw steps fp32 copies. "
+        "Adapters are float32 always.",
+        choices=WEIGHTS,
+    )
+    optimizer: str = option(
+        "adamw",
+        "adamw: averages in fp32. adamw_8bit (torchao) and bitsandbytes, the authors' (CUDA only): averages of 8 bits, "
+        "and no fp32 copies of bfloat16 weights; adamw_8bit rounds these at random. Extra gpu.",
+        choices=OPTIMIZERS,
+    )
+    shard: bool = option(
+        False,
+        "Under torchrun: share weights, gradients and what the optimizer keeps out among the processes (FSDP2), "
+        "instead of each having all. Checkpoints are whole; sft, dpo and nft go on with any number of processes.",
+    )
+    compile: bool = option(
+        False, "Compile the layers that are trained (torch.compile): minutes at first, faster steps afterwards."
+    )
     algo: dict[str, Any] = chosen("algo", "sft")
     engine: dict[str, Any] = chosen("engine", "mujoco")
 
@@ -140,5 +169,6 @@ class TrainSettings(Settings):
 
     def stored(self, init: str) -> dict[str, Any]:
         """What a run keeps of its settings, and what must agree to continue it."""
-        kept = {name: value for name, value in asdict(self).items() if name not in _FREE}
+        told = {name: value for name, value in asdict(self).items() if name not in _FREE}
+        kept = {name: value for name, value in told.items() if name not in _LATER or value != _LATER[name]}
         return {**kept, "robot": self.robot or "widowx", "schema": SCHEMA, "init": init}

@@ -71,15 +71,20 @@ class Algorithm:
 _OWN_STEPS = "which logs in its own steps and has algo.save_every"
 _NO_DATA = ("gripper", "which reads no data set")
 _ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS), _NO_DATA)
-_STOCK = (*_ON_POLICY, ("evaluate_every", "which evaluates at the end"))
+_SCALING = ("checkpointing", "weights", "optimizer", "shard", "compile")
+_STOCK = (
+    *_ON_POLICY,
+    ("evaluate_every", "which evaluates at the end"),
+    *((key, "whose networks are small") for key in _SCALING),
+)
 _HERE = "vlaser_gym.training"
 ALGORITHMS: dict[str, Algorithm] = {
     "sft": Algorithm(SftSettings, f"{_HERE}.sft:build", needs_policy=False),
     "ppo": Algorithm(PpoSettings, f"{_HERE}.ppo:build", unread=_ON_POLICY),
     "grpo": Algorithm(GrpoSettings, f"{_HERE}.grpo:build", unread=_ON_POLICY),
-    "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", single_process=True, unread=(_NO_DATA,)),
-    "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", single_process=True, unread=(_NO_DATA,)),
-    "rft": Algorithm(RftSettings, f"{_HERE}.rft:build", single_process=True, unread=(_NO_DATA,)),
+    "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", unread=(_NO_DATA,)),
+    "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", unread=(_NO_DATA,)),
+    "rft": Algorithm(RftSettings, f"{_HERE}.rft:build", unread=(_NO_DATA,)),
     "sb3_ppo": Algorithm(
         Sb3PpoSettings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK
     ),

@@ -125,17 +125,20 @@ class PreferenceTrainer(RoundTrainer):
 
     # ------------------------------------------------------------------ losses
 
-    def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See :class:`RoundTrainer`."""
+    def draw(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor, Draws]:
+        """Decisions of pairs ``[P, 2, n]``, their weights, and what their error is measured with."""
         rows, weights = self._rows(items, generator)
-        return preference_objective(self.sides(rows, weights, generator), self.settings)
+        return rows, weights, self.draws(rows.numel(), generator)
 
-    def sides(self, rows: Tensor, weights: Tensor, generator: torch.Generator) -> Sides:
+    def losses_of(self, items: Ints, drawn: tuple[Tensor, Tensor, Draws]) -> tuple[Tensor, Tensor]:
+        """See :class:`RoundTrainer`."""
+        return preference_objective(self.sides(*drawn), self.settings)
+
+    def sides(self, rows: Tensor, weights: Tensor, draws: Draws) -> Sides:
         """Scores and errors of pairs ``[P, 2, n]`` under the policy and the reference."""
         assert self.reference is not None
         assert self.memory is not None
         flat, weights, memory = rows.flatten(), weights.to(self.agent.device), self.memory
-        draws = self.draws(len(flat), generator)
         encoding = memory.encoding(flat)
         ours = self.measure(self.agent, encoding, flat, draws)
         with self.reference.active() as reference:

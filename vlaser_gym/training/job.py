@@ -33,6 +33,7 @@ from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.distributed import ProcessGroup, own_device
 from vlaser_gym.training.environments import LearningEnv, make_learning_env, task_slots
 from vlaser_gym.training.evaluation import run_episodes, success_rates
+from vlaser_gym.training.scaling import Scaling
 from vlaser_gym.training.trainer import Numbers, RunOptions
 
 
@@ -79,6 +80,9 @@ class Job:
             keep=settings.keep_checkpoints,
             target_kl=getattr(self.algo, "target_kl", None),
             tracker=self.tracker,
+            scaling=Scaling(
+                tuple(settings.checkpointing), settings.weights, settings.optimizer, settings.shard, settings.compile
+            ),
             advance=self.advance,
             report=self.report,
             say=self.say,

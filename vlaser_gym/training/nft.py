@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlaser_gym.agents.trainable import Draws
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.episodes import StoredEpisode
 from vlaser_gym.settings.algorithms import NftSettings
@@ -73,18 +74,21 @@ class NegativeAwareTrainer(RoundTrainer):
                 row[change] = total / row[share]
         return row
 
-    def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, items: Ints, generator: torch.Generator) -> Draws:
+        """Noise and flow times of decisions."""
+        return self.agent.imitation_draws(len(items), self.settings.flow_samples, generator)
+
+    def losses_of(self, items: Ints, drawn: Draws) -> tuple[Tensor, Tensor]:
         """See :class:`RoundTrainer`."""
         assert self.reference is not None
         assert self.memory is not None
         rows, memory, decisions = torch.from_numpy(items), self.memory, self.memory.decisions
         device, inputs, chunk = self.agent.device, memory.inputs(rows), decisions.chunk[rows]
-        draws = self.agent.imitation_draws(len(rows), self.settings.flow_samples, generator)
         encoding = memory.encoding(rows)
-        velocity, target = self.agent.velocities(encoding, inputs, chunk, draws)
+        velocity, target = self.agent.velocities(encoding, inputs, chunk, drawn)
         with self.reference.active() as reference:
             seen = encoding if self.agent.encoding_is_frozen else memory.encode(reference, rows)
-            old, _ = reference.velocities(seen, inputs, chunk, draws)
+            old, _ = reference.velocities(seen, inputs, chunk, drawn)
         episode = np.searchsorted(decisions.starts, items, side="right") - 1
         optimality = torch.from_numpy(self.optimality[episode]).to(device)
         weight = torch.from_numpy(equal_shares(decisions.starts)[items]).to(device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,14 +22,15 @@ from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import PpoSettings
 from vlaser_gym.training.data.prefix_cache import PrefixCache
 from vlaser_gym.training.environments import LearningEnv
+from vlaser_gym.training.optimizers import set_rate
 from vlaser_gym.training.rollout import Actor, Batch, Rollout, collect
+from vlaser_gym.training.scaling import gathered, load_optimizer
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.snapshots import pack, unpack
 from vlaser_gym.training.trainer import (
     RunOptions,
     Trainer,
     cache_device,
-    choose_trained,
     load_weights,
     trained,
     trained_weights,
@@ -77,7 +79,7 @@ class OnPolicyTrainer(Trainer):
         super().__init__(agent, path, settings.iterations, options)
         self.env, self.settings, self.critic = env, settings, critic
         self.rollout_steps = rollout_steps or settings.n_steps
-        choose_trained(agent, settings.freeze, settings.lora, self.seed)
+        self.prepare(settings.freeze, settings.lora)
         kept = agent.encoding_is_frozen
         if settings.pull and not kept:
             # The reference policy is compared on the encodings at hand; of another encoder it knows nothing.
@@ -89,7 +91,7 @@ class OnPolicyTrainer(Trainer):
         where, total = cache_device(settings.cache_device, agent), self.rollout_steps * env.num_envs
         self.cache = PrefixCache(settings.cache_mb * 2**20 if kept else 0, where, total)
         self.actor_parameters, self.critic_parameters = trained(agent), trained(critic) if critic is not None else []
-        self.optimizer = torch.optim.AdamW(self.actor_parameters, weight_decay=0.0)
+        self.optimizer = self.optimizer_of(self.actor_parameters, weight_decay=0.0)
         # As a group, because there may be none.
         self.critic_optimizer = torch.optim.AdamW([{"params": self.critic_parameters}], weight_decay=0.0)
         self.timesteps = self.updates = 0
@@ -97,7 +99,7 @@ class OnPolicyTrainer(Trainer):
         self.successes: deque[bool] = deque(maxlen=100)
         self.rollout_batch = settings.rollout_batch or self.usual_rollout_batch
         self.load()
-        self.actor = Actor(agent, critic, self.rollout_batch)
+        self.actor = Actor(agent, critic, self.rollout_batch, record=not self.scaling.shard)
 
     # ------------------------------------------------------------------ what an algorithm says
 
@@ -135,7 +137,7 @@ class OnPolicyTrainer(Trainer):
         everyone = (self.agent.draw(count * self.group.size, generator) for generator in seeds)
         mine = slice(rank * count, (rank + 1) * count)
         draws = ({name: rows[mine] for name, rows in drawn.items()} for drawn in everyone)
-        with self.autocast(self.settings.precision):
+        with self.autocast(self.settings.precision), gathered(self.agent) if self.scaling.shard else nullcontext():
             rollout = collect(self.env, self.actor, draws, self.cache)
         self.timesteps += self.rollout_steps * count
         self.position = self.timesteps * self.group.size
@@ -177,7 +179,7 @@ class OnPolicyTrainer(Trainer):
         )
         actions = rollout.action_log_probs.reshape(len(flat), -1)
         with self.autocast(self.settings.precision):
-            for rows, batch in rollout.batches(rollout.rows, self.settings.micro_batch, self.agent):
+            for rows, batch in self.batches(rollout, rollout.rows):
                 found = self.agent.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=with_value)
                 fresh = found.log_prob[: len(rows)].cpu().numpy()
                 drift = max(drift, float(np.abs(fresh - flat[rows]).max()))
@@ -200,6 +202,12 @@ class OnPolicyTrainer(Trainer):
                 mine = index // count == rank
                 yield step[mine] * count + index[mine] % count
 
+    def batches(self, rollout: Rollout, rows: Ints) -> Iterator[tuple[Ints, Batch]]:
+        """Decisions by number; processes that share weights have equally many batches, the last of them empty."""
+        size = self.settings.micro_batch
+        most = max(self.group.gather(len(rows))) if self.scaling.shard else len(rows)
+        return rollout.batches(rows, size, self.agent, at_least=-(-most // size))
+
     def accumulate(self, rollout: Rollout, rows: Ints) -> Means:
         """Gradients of one minibatch, summed over micro-batches and processes; gives the means of :attr:`reported`."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -207,13 +215,13 @@ class OnPolicyTrainer(Trainer):
         zero = torch.zeros((), dtype=torch.float64)
         sums, worst = torch.zeros(len(self.reported), dtype=torch.float64), zero
         count = int(self.group.sum(torch.tensor(len(rows)), self.device))
-        for _, batch in rollout.batches(rows, self.settings.micro_batch, self.agent):
+        for _, batch in self.batches(rollout, rows):
             with self.autocast(self.settings.precision):
                 loss, terms = self.loss(batch)
-            torch.autograd.backward(loss / count)
+            torch.autograd.backward(self.summed(loss / count))
             sums = sums + torch.stack([terms.get(name, zero) for name in self.reported])
             worst = torch.maximum(worst, terms.get("ratio_error", zero))
-        self.group.sum_gradients([*self.actor_parameters, *self.critic_parameters])
+        self.sum_gradients([*self.actor_parameters, *self.critic_parameters])
         means = self.group.sum(sums, self.device) / count
         return {**dict(zip(self.reported, means, strict=True)), "ratio_error": worst}
 
@@ -228,7 +236,7 @@ class OnPolicyTrainer(Trainer):
             self.clip_gradients(self.actor_parameters, clip, name, "algo.learning_rate", losses["policy"], "actor's ")
         if not only_check:
             if self.trains_actor:
-                self.optimizer.step()
+                self.step_optimizer(self.optimizer, self.done, self.updates)
             self.critic_optimizer.step()
 
     def set_learning_rates(self) -> dict[str, float]:
@@ -238,7 +246,7 @@ class OnPolicyTrainer(Trainer):
         begun = self.done - settings.critic_warmup + 1
         rise = begun / settings.warmup if 0 < begun < settings.warmup else 1.0
         rates = {"learning_rate": settings.learning_rate * share * rise}
-        self.optimizer.param_groups[0]["lr"] = rates["learning_rate"]
+        set_rate(self.optimizer.param_groups[0], rates["learning_rate"])
         if self.critic is not None:
             rates["critic_learning_rate"] = settings.critic_learning_rate * share
             self.critic_optimizer.param_groups[0]["lr"] = rates["critic_learning_rate"]
@@ -288,7 +296,7 @@ class OnPolicyTrainer(Trainer):
         load_weights(
             self.path, self.weights(), state["trained"], "algo.density, algo.critic, algo.freeze and algo.lora"
         )
-        self.optimizer.load_state_dict(state["optimizers"][0])
+        load_optimizer(self.optimizer, state["optimizers"][0])
         self.critic_optimizer.load_state_dict(state["optimizers"][1])
         self.done, self.timesteps, self.updates = state["iteration"], state["timesteps"], state["updates"]
         self.position = self.timesteps * self.group.size

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vlaser_gym.agents.trainable import Draws
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.episodes import StoredEpisode
 from vlaser_gym.settings.algorithms import RftSettings
@@ -48,13 +49,16 @@ class SuccessCloningTrainer(RoundTrainer):
         """Decisions."""
         return 0 if self.memory is None else len(self.memory.decisions)
 
-    def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, items: Ints, generator: torch.Generator) -> Draws:
+        """See :class:`RoundTrainer`."""
+        return self.agent.imitation_draws(len(items), self.settings.flow_samples, generator)
+
+    def losses_of(self, items: Ints, drawn: Draws) -> tuple[Tensor, Tensor]:
         """See :class:`RoundTrainer`."""
         assert self.memory is not None
         rows, decisions = torch.from_numpy(items), self.memory.decisions
-        draws = self.agent.imitation_draws(len(rows), self.settings.flow_samples, generator)
         error = self.agent.imitation_error(
-            self.memory.encoding(rows), self.memory.inputs(rows), decisions.chunk[rows], draws
+            self.memory.encoding(rows), self.memory.inputs(rows), decisions.chunk[rows], drawn
         )
         weight = torch.from_numpy(equal_shares(decisions.starts)[items]).to(error.device)
         loss = (weight * error.double().flatten(1).mean(1)).mean()

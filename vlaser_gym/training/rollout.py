@@ -101,11 +101,12 @@ class Rollout:
         self.action_log_probs = np.zeros(self.executed.shape)
         self.rows = np.arange(self.dones.size)
 
-    def batches(self, rows: Ints, size: int, agent: TrainableAgent) -> Iterator[tuple[Ints, Batch]]:
+    def batches(self, rows: Ints, size: int, agent: TrainableAgent, at_least: int = 0) -> Iterator[tuple[Ints, Batch]]:
         """Decisions by number, in ascending order, in batches of one size; what was not kept is encoded anew.
 
-        The last batch is filled up with copies of weight 0: a matrix product's last bits depend on its shape, and a
-        likelihood divides them by a small standard deviation.
+        There are ``at_least`` so many batches, the last ones perhaps of copies alone. The last batch is filled up with
+        copies of weight 0: a matrix product's last bits depend on its shape, and a likelihood divides them by a small
+        standard deviation.
         """
         rows, count, device = np.sort(rows), self.dones.shape[1], agent.device
         slots = np.cumsum(self.active.ravel()) - 1
@@ -115,9 +116,10 @@ class Rollout:
             **({} if self.privileged is None else {"privileged": self.privileged}),
         }
         columns = {**self.inputs, **self.latent, **learned}
-        for start in range(0, len(rows), size):
+        for start in range(0, max(len(rows), at_least * size), size):
             mine = rows[start : start + size]
-            full = np.concatenate([mine, np.repeat(mine[-1:], size - len(mine))])
+            filler = mine[-1:] if len(mine) else np.flatnonzero(self.active.ravel())[:1]
+            full = np.concatenate([mine, np.repeat(filler, size - len(mine))])
             at = np.divmod(full, count)
             found = {name: torch.from_numpy(values[at]).to(device) for name, values in columns.items()}
             inputs = {name: found[name] for name in self.inputs}
@@ -171,11 +173,14 @@ class Actor:
         critic: from the agent's value features ``[B, F]``, or from what the environments show of the simulator
             ``[B, P]``, to values ``[B]``; ``None``: all values are 0.
         size: rows of every batch.
+        record: on a GPU, record decisions as CUDA graphs, if the agent can be; these hold the weights' places.
     """
 
-    def __init__(self, agent: TrainableAgent, critic: Callable[[Tensor], Tensor] | None, size: int) -> None:
+    def __init__(
+        self, agent: TrainableAgent, critic: Callable[[Tensor], Tensor] | None, size: int, *, record: bool = True
+    ) -> None:
         self.agent, self.critic = agent, critic
-        record = None if agent.recordable else False
+        record = agent.recordable and record
         self.decide = InferenceEngine(self._decide, agent.device, (size,), record=record)
         self._valuing = InferenceEngine(self._values, agent.device, (size,), record=record)
 

@@ -6,7 +6,7 @@ A round's episodes are those of the policy that the round began with.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,15 +19,17 @@ from vlaser_gym.agents.base import Agent
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.evaluation.episodes import StoredEpisode, read_episodes
 from vlaser_gym.settings.algorithms import RoundSettings
+from vlaser_gym.storage.interrupts import StopNow
 from vlaser_gym.training.data.decisions import DecisionMemory, Decisions
+from vlaser_gym.training.optimizers import set_rate
 from vlaser_gym.training.reference import Reference
+from vlaser_gym.training.scaling import load_optimizer
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.trainer import (
     Numbers,
     RunOptions,
     Trainer,
     cache_device,
-    choose_trained,
     load_weights,
     trained,
     trained_weights,
@@ -74,8 +76,8 @@ class RoundTrainer(Trainer):
         super().__init__(agent, path, max(settings.rounds, 1), options)
         self.source, self.settings = source, settings
         self._device = cache_device(settings.cache_device, agent)
-        choose_trained(agent, settings.freeze, settings.lora, self.seed)
-        self.optimizer = torch.optim.AdamW(trained(agent), lr=settings.learning_rate, weight_decay=0.0)
+        self.prepare(settings.freeze, settings.lora)
+        self.optimizer = self.optimizer_of(trained(agent), lr=settings.learning_rate, weight_decay=0.0)
         self.round_step = self.round_steps = self.env_steps = 0
         self.ended, self._begun = False, False
         self.memory: DecisionMemory | None = None
@@ -100,8 +102,21 @@ class RoundTrainer(Trainer):
         """How many things a minibatch is drawn from: pairs, or decisions."""
 
     @abstractmethod
+    def draw(self, items: Ints, generator: torch.Generator) -> Any:
+        """Everything random of the losses of some items."""
+
+    @abstractmethod
+    def losses_of(self, items: Ints, drawn: Any) -> tuple[Tensor, Tensor]:
+        """What is minimised, mean over some items, and the means of :attr:`statistics` (float64, on the CPU).
+
+        Args:
+            items: of :attr:`items`.
+            drawn: what :meth:`draw` gave for them.
+        """
+
     def losses(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What is minimised, mean over some items, and the means of :attr:`statistics` (float64, on the CPU)."""
+        """:meth:`losses_of` with fresh draws."""
+        return self.losses_of(items, self.draw(items, generator))
 
     def summarise(self, means: Numbers) -> Numbers:
         """What is logged of the means of several steps."""
@@ -135,8 +150,7 @@ class RoundTrainer(Trainer):
 
     def begin_round(self) -> bool:
         """Collect and choose; returns whether there was time to finish that."""
-        with self.interrupts.at_once():
-            runs = self.source(self.done, self.agent.acting(explore=True))
+        runs = self.collect()
         if runs is None:
             return False
         self._episodes = read_episodes(runs)
@@ -153,8 +167,30 @@ class RoundTrainer(Trainer):
         self._begun = True
         return True
 
+    def collect(self) -> Sequence[Path] | None:
+        """The round's runs: the main process acts, and the others wait; ``None`` if there was no time to finish.
+
+        Raises:
+            StopNow: on all processes, where the main one was told to stop.
+        """
+        found: Any = None
+        with self.whole_policy() as policy:
+            if self.group.is_main_process:
+                try:
+                    with self.interrupts.at_once():
+                        found = self.source(self.done, policy.acting(explore=True))
+                except StopNow as stopped:
+                    found = stopped
+        found = self.group.broadcast(found)
+        if isinstance(found, StopNow):
+            raise found
+        runs: Sequence[Path] | None = found
+        return runs
+
     def take_step(self) -> Tensor:
         """One update; returns the means of :attr:`statistics`.
+
+        Processes take turns at the step's parts; what is random is drawn for all of them everywhere.
 
         Raises:
             DivergedError: for a loss or a gradient that is not finite, before any weight changes.
@@ -164,18 +200,34 @@ class RoundTrainer(Trainer):
         items = self.minibatch()
         self.optimizer.zero_grad(set_to_none=True)
         means = torch.zeros(len(self.statistics), dtype=torch.float64)
-        for start in range(0, len(items), settings.micro_batch):
-            part = items[start : start + settings.micro_batch]
+        for part, drawn, share in self.parts(items, generator):
             with self.autocast(settings.precision):
-                loss, found = self.losses(part, generator)
-            torch.autograd.backward(loss * (len(part) / len(items)))
-            means += found * (len(part) / len(items))
+                loss, found = self.losses_of(part, drawn)
+            torch.autograd.backward(self.summed(loss * share))
+            means += found * share
+        self.sum_gradients(trained(self.agent))
+        means = self.group.sum(means, self.device)
         update = f"step {self.round_step + 1} in round {self.done + 1}"
         self.clip_gradients(trained(self.agent), settings.clip, update, "algo.learning_rate", {"loss": means[0]})
-        self.optimizer.step()
+        self.step_optimizer(self.optimizer, self.done, self.round_step)
         self.round_step += 1
         self.position += 1
         return means
+
+    def parts(self, items: Ints, generator: torch.Generator) -> Iterator[tuple[Ints, Any, float]]:
+        """This process's parts of a step: items, what is random of them, and their share of the step.
+
+        All processes have equally many; where there is none left, one that counts nothing.
+        """
+        size, rank = self.group.size, self.group.rank
+        length = min(self.settings.micro_batch, -(-len(items) // size))
+        cut = [items[start : start + length] for start in range(0, len(items), length)]
+        drawn = [self.draw(part, generator) for part in cut] if size > 1 else None
+        for start in range(0, len(cut), size):
+            turn = min(start + rank, len(cut) - 1)
+            part = cut[turn]
+            share = len(part) / len(items) if start + rank < len(cut) else 0.0
+            yield part, self.draw(part, generator) if drawn is None else drawn[turn], share
 
     def minibatch(self) -> Ints:
         """Items of this step; every epoch has its own order, in which every item comes once."""
@@ -238,9 +290,9 @@ class RoundTrainer(Trainer):
         # A version that logged other numbers may have begun the run.
         means = [row for row in state["means"] if len(row) == len(self.statistics)]
         self._means = [torch.tensor(row, dtype=torch.float64) for row in means]
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate
+            set_rate(group, self.settings.learning_rate)
         if state["has_reference"]:
             self.reference = Reference(self.agent, copy=self.copy_reference)
             self.reference.load(state["reference"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vlaser_gym.agents.trainable import Draws, TrainableAgent
+from vlaser_gym.agents.vlaser.agent import SMALL_WEIGHTS
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import SftSettings
+from vlaser_gym.training.averaging import WeightAverage
 from vlaser_gym.training.data.augment import Augmentation
 from vlaser_gym.training.data.clipping import Normalisation
 from vlaser_gym.training.data.demonstrations import Batches
 from vlaser_gym.training.job import Job
+from vlaser_gym.training.optimizers import set_rate
+from vlaser_gym.training.scaling import like, load_optimizer
 from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.trainer import RunOptions, Trainer, choose_trained
 
 #: Of a group of parameters: what the settings say and a stored optimizer does not.
 _CHOSEN = ("peak", "weight_decay", "betas")
+#: Decay of the averaged weights of small models.
+SMALL_DECAY = 0.999
 
 
 class ImitationLoss(nn.Module):
@@ -59,7 +65,7 @@ class SupervisedFineTuning(Trainer):
         normalisation: by whose statistics the batches go.
 
     Attributes:
-        average: the policy with averaged weights, in evaluation mode: what is stored and evaluated.
+        average: of the weights, which is stored and evaluated in their place; ``None`` if there is none.
     """
 
     def __init__(
@@ -79,23 +85,29 @@ class SupervisedFineTuning(Trainer):
                 f"{self.group.size} and {settings.accumulate}."
             )
         self.augmentation = Augmentation(settings.augment)
-        choose_trained(agent, settings.freeze, 0, self.seed)
+        decay = average_decay(agent, settings)
+        self.prepare(frozen_parts(agent, settings), settings.lora, settings.whole)
         agent.train()
-        self.average = agent.frozen_copy()
-        self.optimizer = torch.optim.AdamW(
+        self.average = WeightAverage(agent, decay) if decay else None
+        self.optimizer = self.optimizer_of(
             parameter_groups(agent, settings), betas=(settings.betas[0], settings.betas[1])
         )
         self._sums: list[dict[str, Tensor]] = []
         self._clock = time.perf_counter()
         self.load()
         self.loss: nn.Module = ImitationLoss(agent)
-        if self.group.size > 1:
+        if self.group.size > 1 and not self.scaling.shard:
             self.loss = DistributedDataParallel(self.loss)
 
-    @property
-    def policy(self) -> TrainableAgent:
-        """The averaged one."""
-        return self.average
+    @contextmanager
+    def whole_policy(self) -> Iterator[TrainableAgent]:
+        """See :class:`Trainer`; with the averaged weights, and without what is random in training."""
+        self.agent.eval()
+        try:
+            with self.average.active() if self.average is not None else nullcontext(), super().whole_policy() as policy:
+                yield policy
+        finally:
+            self.agent.train()
 
     # ------------------------------------------------------------------ a step
 
@@ -124,7 +136,7 @@ class SupervisedFineTuning(Trainer):
             DivergedError: for a loss or a gradient that is not finite, before any weight changes.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self.rate(self.done)
+            set_rate(group, group["peak"] * self.rate(self.done))
         self.optimizer.zero_grad(set_to_none=True)
         parts, found = list(self.micro_batches()), []
         for number, (batch, draws) in enumerate(parts):
@@ -136,9 +148,10 @@ class SupervisedFineTuning(Trainer):
         rate = "algo.learning_rate and algo.expert_learning_rate"
         total = {"loss": torch.stack(list(means.values())).sum()}
         self.clip_gradients(list(self.agent.parameters()), self.settings.clip, f"step {self.done + 1}", rate, total)
-        self.optimizer.step()
+        self.step_optimizer(self.optimizer, self.done)
         self.done = self.position = self.done + 1
-        self.update_average()
+        if self.average is not None:
+            self.average.update(self.done)
         return means
 
     def rate(self, step: int) -> float:
@@ -178,14 +191,6 @@ class SupervisedFineTuning(Trainer):
             torch.manual_seed(seed_of(self.seed, self.done, part, 1))
             yield
 
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Exponential moving average, shorter in the beginning so that the first weights fade."""
-        decay = min(self.settings.ema, (1 + self.done) / (10 + self.done))
-        weights = dict(self.agent.named_parameters())
-        named = [(average.detach(), weights[name].detach()) for name, average in self.average.named_parameters()]
-        torch._foreach_lerp_([average for average, _ in named], [weight for _, weight in named], 1 - decay)
-
     # ------------------------------------------------------------------ files
 
     def describe(self) -> str:
@@ -206,31 +211,44 @@ class SupervisedFineTuning(Trainer):
         return {
             "step": self.done,
             "module": self.agent.state_dict(),
-            "average": self.average.state_dict(),
+            "average": {} if self.average is None else self.average.values,
             "optimizer": self.optimizer.state_dict(),
             # Of the steps since the last line of numbers, so that the next one is about all of them.
             "sums": [{name: float(term) for name, term in row.items()} for row in self._sums],
         }
 
+    @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
         """See :class:`Trainer`. Rates, decay and betas are those of the settings, which may have changed on the way."""
         groups = (self.optimizer.param_groups, state["optimizer"]["param_groups"])
         ours, theirs = ([len(group["params"]) for group in some] for some in groups)
         if ours != theirs or self.agent.state_dict().keys() != state["module"].keys():
             raise InvalidConfigError(
-                f"{self.path} trained other weights than these settings would: continue it with the same algo.freeze "
-                "and algo.places, or choose another run=."
+                f"{self.path} trained other weights than these settings would: continue it with the same algo.freeze, "
+                "algo.lora, algo.whole and algo.places, or choose another run=."
             )
-        self.agent.load_state_dict(state["module"])
-        # States of the first edition name the averaged weights without the agent's own prefix.
-        names = zip(self.average.state_dict(), state["average"].values(), strict=True)
-        self.average.load_state_dict(dict(names))
+        for name, value in self.agent.state_dict().items():
+            value.copy_(like(state["module"][name], value))
+        if self.average is not None:
+            self.average.load(state["average"])
         chosen = [{name: group[name] for name in _CHOSEN} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
             group.update(values)
         self._sums = [{name: torch.tensor(term) for name, term in row.items()} for row in state.get("sums", [])]
         self.done = self.position = int(state["step"])
+
+
+def frozen_parts(agent: TrainableAgent, settings: SftSettings) -> Sequence[str]:
+    """Parts that stay constant: those of the settings, or where they say nothing those that the policy names."""
+    return agent.frozen_by_default if settings.freeze is None else settings.freeze
+
+
+def average_decay(agent: TrainableAgent, settings: SftSettings) -> float:
+    """Decay of averaged weights; where the settings say nothing, small models have one and large ones none."""
+    if settings.ema is not None:
+        return settings.ema
+    return SMALL_DECAY if sum(weight.nbytes for weight in agent.parameters()) <= SMALL_WEIGHTS else 0.0
 
 
 def parameter_groups(agent: TrainableAgent, settings: SftSettings) -> list[dict[str, Any]]:
@@ -251,7 +269,7 @@ def build(job: Job) -> SupervisedFineTuning:
     """``algo=sft``."""
     agent, keeps = job.start(job.algo.statistics)
     # Before the demonstrations, which may take minutes to read.
-    choose_trained(agent, job.algo.freeze, 0, job.settings.seed)
+    choose_trained(agent, frozen_parts(agent, job.algo), 0, job.settings.seed)
     if job.settings.evaluate_episodes:
         job.check_robot(agent)
     data = job.demonstrations(agent)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vlaser_gym.agents.trainable import TrainableAgent
+from vlaser_gym.agents.vlaser.adapters import is_shared
 from vlaser_gym.agents.vlaser.agent import choose_device
 from vlaser_gym.errors import DivergedError, InvalidConfigError
 from vlaser_gym.evaluation.tracker import Tracker
@@ -28,6 +29,9 @@ from vlaser_gym.training.alarms import Alarms
 from vlaser_gym.training.checkpoints import STEPS_FOLDER, Checkpoints
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.metrics import MetricLogger
+from vlaser_gym.training.optimizers import make_optimizer
+from vlaser_gym.training.scaling import Scaling, compile_layers, like, release, shard, whole
+from vlaser_gym.training.seeds import seed_of
 from vlaser_gym.training.trainer_state import read_state, reading, write_state
 
 Numbers = dict[str, float]
@@ -48,6 +52,7 @@ class RunOptions:
         keep: policies of earlier steps that stay in the run directory; ``None``: all.
         target_kl: divergence that an alarm compares with.
         tracker: is told the numbers too.
+        scaling: how the policy fits into memory.
         report: told each line of numbers.
         say: told what is worth reading once: a sentence or a table.
         advance: told how many units of work are done.
@@ -63,6 +68,7 @@ class RunOptions:
     keep: int | None = 3
     target_kl: float | None = None
     tracker: Tracker | None = None
+    scaling: Scaling = field(default_factory=Scaling)
     report: Callable[[Numbers], None] = lambda row: None
     say: Callable[[Any], None] = lambda text: None
     advance: Callable[[int], None] = lambda done: None
@@ -89,7 +95,7 @@ class Trainer(ABC):
 
     def __init__(self, agent: TrainableAgent, path: str | Path, total: int, options: RunOptions | None) -> None:
         self.agent, self.path, self.total, self.options = agent, Path(path), total, options or RunOptions()
-        self.seed, self.group = self.options.seed, self.options.group
+        self.seed, self.group, self.scaling = self.options.seed, self.options.group, self.options.scaling
         self.done = self.position = 0
         self.device = agent.device
         self.metrics: MetricLogger | None = None
@@ -112,10 +118,10 @@ class Trainer(ABC):
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`state` gave."""
 
-    @property
-    def policy(self) -> TrainableAgent:
-        """What is stored and evaluated."""
-        return self.agent
+    @contextmanager
+    def whole_policy(self) -> Iterator[TrainableAgent]:
+        """Inside, what is stored and evaluated, with all its weights; entered by all processes together."""
+        yield self.agent.frozen_copy() if self.scaling.shard else self.agent
 
     @property
     def save_is_due(self) -> bool:
@@ -182,16 +188,24 @@ class Trainer(ABC):
         """Score the policy, where that is due and was not done before an interruption; the best one is kept."""
         if not self.evaluation_is_due:
             return
-        if self.metrics is not None and self.options.evaluate is not None and not self.metrics.scored(self.position):
+        # One process's numbers decide for all: they gather the weights together.
+        is_due = self.metrics is not None and not self.metrics.scored(self.position)
+        if self.options.evaluate is not None and self.group.broadcast(is_due):
+            with self.whole_policy() as policy:
+                self.score(policy, self.options.evaluate)
+        self.group.barrier()
+
+    def score(self, policy: TrainableAgent, evaluate: Callable[[TrainableAgent], Numbers]) -> None:
+        """Evaluate in the main process, log, and keep the best."""
+        if self.metrics is not None:
             with self.interrupts.at_once():
-                row = self.options.evaluate(self.policy)
+                row = evaluate(policy)
             before = [old["success/mean"] for old in self.metrics.rows if "success/mean" in old]
             if "success/mean" in row and row["success/mean"] >= max(before, default=0.0):
                 with self._sentences():
                     self.checkpoints.write_best()
             # Last: a line that is there says that the evaluation need not be repeated.
             self.log(**row)
-        self.group.barrier()
 
     def log(self, **row: float) -> None:
         """One line of numbers, from the main process. Not every number exists every time: those are left out."""
@@ -204,12 +218,15 @@ class Trainer(ABC):
 
     def save(self) -> None:
         """Write the policy for use, and the state that the next step depends on; each file whole or not at all."""
-        state = self.state()
+        state = whole({**self.state(), "scaling": self._kinds()})
+        with self.whole_policy() as policy:
+            if self.group.is_main_process:
+                with self._sentences():
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    self.checkpoints.write(self.position, policy.save)
         if not self.group.is_main_process:
             return
         with self._sentences():
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.write(self.position, self.policy.save)
             write_state(self.path / STATE_FILE, state)
             if self.metrics is not None:
                 self.metrics.keep(self.position)
@@ -229,10 +246,22 @@ class Trainer(ABC):
             InvalidConfigError: if it belongs to other settings.
         """
         file = self.path / STATE_FILE
-        if file.is_file():
-            state = read_state(file, self.options.check)
-            with reading(file):
-                self.load_state(state)
+        if not file.is_file():
+            return
+        state = read_state(file, self.options.check)
+        with reading(file):
+            before = state.pop("scaling", {"weights": Scaling.weights, "optimizer": Scaling.optimizer})
+            for name, ours in self._kinds().items():
+                if before[name] != ours:
+                    raise InvalidConfigError(
+                        f"{self.path} was trained with {name}={before[name]}, which its state is made of: continue it "
+                        f"with the same, not {name}={ours}, or choose another run=."
+                    )
+            self.load_state(state)
+
+    def _kinds(self) -> dict[str, str]:
+        """What the numbers in a state are."""
+        return {"weights": self.scaling.weights, "optimizer": self.scaling.optimizer}
 
     def summary(self) -> str:
         """How far the run came, and where its policy lies."""
@@ -258,9 +287,52 @@ class Trainer(ABC):
 
     # ------------------------------------------------------------------ pieces of a step
 
+    def prepare(self, freeze: Sequence[str], lora: int = 0, whole_parts: Sequence[str] = ()) -> None:
+        """Choose what of the policy is trained, and bring it into the shape that it is trained in."""
+        scaling, agent = self.scaling, self.agent
+        if scaling.weights == "bfloat16":
+            agent.narrow(torch.bfloat16)
+        choose_trained(agent, freeze, lora, self.seed, whole_parts)
+        agent.set_gradient_checkpointing(*scaling.checkpointing)
+        if scaling.compile:
+            compile_layers(agent)
+        if scaling.shard:
+            shard(agent, self.group)
+
+    def optimizer_of(self, groups: Iterable[Any], **options: Any) -> torch.optim.Optimizer:
+        """The optimizer that ``optimizer=`` names, for parameters or groups of them."""
+        given = list(groups)
+        listed = given if given and isinstance(given[0], dict) else [{"params": given}]
+        return make_optimizer(self.scaling.optimizer, listed, sharded=self.scaling.shard, **options)
+
+    def step_optimizer(self, optimizer: torch.optim.Optimizer, *place: int) -> None:
+        """Step, after which gathered weights are stale.
+
+        Narrow weights are rounded at random, from torch's global stream: it is seeded by where the run stands, as all
+        else is, and so alike on all processes.
+        """
+        if self.scaling.optimizer == "adamw":
+            optimizer.step()
+        else:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                torch.manual_seed(seed_of(self.seed, *place, 2))
+                optimizer.step()
+        if self.scaling.shard:
+            release(self.agent)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sums over the processes of gradients; shared ones are sums by now, of losses that :meth:`summed` scaled."""
+        self.group.sum_gradients(parameter for parameter in parameters if not is_shared(parameter))
+
+    def summed(self, loss: Tensor) -> Tensor:
+        """A loss whose gradient is to be summed over the processes; where weights are shared, torch takes means."""
+        return loss * self.group.size if self.scaling.shard else loss
+
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
         """Matrix products in the chosen precision, ``"float32"`` or ``"bfloat16"``."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        # Narrow copies of shared weights would stay until the pass is over: as much memory as all weights together.
+        kept = not self.scaling.shard
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=kept)
 
     def clip_gradients(
         self,
@@ -286,7 +358,7 @@ class Trainer(ABC):
         Raises:
             DivergedError: with the first number that is not finite.
         """
-        norm = nn.utils.clip_grad_norm_(parameters, most)
+        norm = whole(nn.utils.clip_grad_norm_(parameters, most))
         for name, number in {**losses, f"{whose}gradient norm": norm}.items():
             if not math.isfinite(float(number)):
                 raise DivergedError(
@@ -295,8 +367,10 @@ class Trainer(ABC):
                 )
 
 
-def choose_trained(agent: TrainableAgent, freeze: Sequence[str], lora: int, seed: int) -> None:
-    """Evaluation mode, frozen parts, and adapters on the others where there is a rank.
+def choose_trained(
+    agent: TrainableAgent, freeze: Sequence[str], lora: int, seed: int, whole_parts: Sequence[str] = ()
+) -> None:
+    """Evaluation mode, frozen parts, and adapters on the others where there is a rank; not on ``whole_parts``.
 
     Raises:
         UnknownNameError: for a part that the policy does not have.
@@ -305,7 +379,7 @@ def choose_trained(agent: TrainableAgent, freeze: Sequence[str], lora: int, seed
     agent.eval()
     agent.freeze(*freeze)
     if lora:
-        agent.add_adapters(lora, freeze, seed)
+        agent.add_adapters(lora, freeze, seed, *([whole_parts] if whole_parts else []))
     if not trained(agent):
         adapters = f" with adapters (algo.lora={lora})" if lora else ""
         raise InvalidConfigError(
@@ -341,4 +415,4 @@ def load_weights(path: Path, weights: Mapping[str, Tensor], stored: Mapping[str,
             "another run=."
         )
     for name, value in stored.items():
-        weights[name].copy_(value)
+        weights[name].copy_(like(value, weights[name]))

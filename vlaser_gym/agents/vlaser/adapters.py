@@ -85,15 +85,29 @@ def adapters_off(policy: VlaserPolicy) -> Iterator[None]:
 
 
 def merged_state_dict(policy: VlaserPolicy) -> dict[str, Tensor]:
-    """Weights under their plain names, with adapters (if any) added in; the policy stays as it is."""
+    """Weights under their plain names, with adapters (if any) added in; the policy stays as it is.
+
+    Those that several processes share are gathered, which all of them do together.
+    """
     adapted = dict(_adapted(policy))
     weights: dict[str, Tensor] = {}
     for key, value in policy.state_dict().items():
         if ".lora_" not in key:
-            weights[key.replace(".base_layer.", ".")] = value.detach()
+            weights[key.replace(".base_layer.", ".")] = _whole(value.detach())
     for name, layer in adapted.items():
-        weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight("default").detach()
+        change = _whole(layer.get_delta_weight("default").detach())
+        weights[f"{name}.weight"] = (weights[f"{name}.weight"] + change).to(weights[f"{name}.weight"].dtype)
     return weights
+
+
+def is_shared(tensor: Tensor) -> bool:
+    """Whether several processes hold a part of it each (a ``DTensor``, whose import alone takes a second)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _whole(tensor: Any) -> Tensor:
+    whole: Tensor = tensor.full_tensor() if is_shared(tensor) else tensor
+    return whole
 
 
 def _linear_names(policy: VlaserPolicy, part: str) -> list[str]:

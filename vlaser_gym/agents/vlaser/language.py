@@ -150,6 +150,10 @@ class DecoderLayer(nn.Module):
         """First half: ``[B, T, width]`` -> queries, keys, values."""
         return self.self_attn.project(self.input_layernorm(x), rope)
 
+    def key_value(self, x: Tensor, rope: Rotary) -> KeyValue:
+        """:meth:`project` without the queries."""
+        return self.self_attn.key_value(self.input_layernorm(x), rope)
+
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Second half: the layer's output from its input and ``attended`` ``[B, T, heads * head_dim]``."""
         x = x + self.self_attn.o_proj(attended)
@@ -184,7 +188,7 @@ class DecoderStack(nn.Module):
             cache.append((k, v))
         last = self.layers[-1]
         assert isinstance(last, DecoderLayer)
-        return [*cache, last.self_attn.key_value(last.input_layernorm(x), rope)]
+        return [*cache, last.key_value(x, rope)]
 
     def forward(
         self, x: Tensor, rope: Rotary, mask: Tensor | None, past: Sequence[KeyValue] | None = None

@@ -71,6 +71,14 @@ class VisionLanguage:
         """On another device, e.g. ``"cpu"`` to keep many."""
         return self.map(lambda tensor: tensor.to(device))
 
+    def padded(self, length: int) -> VisionLanguage:
+        """With zeros behind the keys and values, up to ``length`` tokens, which nobody sees."""
+        gap = (0, 0, 0, length - self.length)
+        if not gap[-1]:
+            return self
+        cache = tuple((functional.pad(k, gap), functional.pad(v, gap)) for k, v in self.cache)
+        return VisionLanguage(cache, self.lengths)
+
     @staticmethod
     def cat(parts: Sequence[VisionLanguage]) -> VisionLanguage:
         """Join batches whose blocks have the same length."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vlaser_gym.agents.base import Agent, Observations
 from vlaser_gym.agents.trainable import Draws, Inputs, Likelihood, Sample, TrainableAgent
 from vlaser_gym.agents.vlaser import flow
-from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, merged_state_dict
+from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, is_shared, merged_state_dict
 from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.commands import executed_actions
@@ -23,6 +23,8 @@ from vlaser_gym.agents.vlaser.densities import Distribution, FlowField
 from vlaser_gym.agents.vlaser.densities import Draws as ChainDraws
 from vlaser_gym.agents.vlaser.exploration import ExploringAgent
 from vlaser_gym.agents.vlaser.gripper import make_gripper
+from vlaser_gym.agents.vlaser.inference import bucketed_lengths
+from vlaser_gym.agents.vlaser.language import at_least_fp32
 from vlaser_gym.agents.vlaser.policy import PARTS, VisionLanguage, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import NormalizeProprio, Processor, ResizeImage, RobotProprio, normalize_pixels
 from vlaser_gym.settings.algorithms import LIKELIHOODS
@@ -30,6 +32,8 @@ from vlaser_gym.settings.algorithms import LIKELIHOODS
 VISION_LANGUAGE = ("vision", "embedding", "language")
 #: Numbers that a placement head predicts: positions of source and target, and the source's heading.
 PLACES = 10
+#: Presets of the released sizes.
+RELEASED = ("vlaser_2b", "vlaser_8b")
 
 
 class VlaserDecoder:
@@ -74,6 +78,7 @@ class TrainableVlaser(TrainableAgent):
     latent_names = ("chain", "stochastic")
     recordable = True
     likelihoods = LIKELIHOODS
+    layer_methods = ("key_value",)
 
     def __init__(
         self,
@@ -94,6 +99,8 @@ class TrainableVlaser(TrainableAgent):
             "proprio": (config.proprio_dim,),
         }
         self.value_width = policy.config.horizon * policy.config.expert_width
+        # As the authors trained them (docs/scaling.md); the small models learn their tokens.
+        self.frozen_by_default = ("embedding",) if config.name in RELEASED else ()
         self.places_weight = places
         self._image_features: Tensor | None = None
         if places:
@@ -157,10 +164,18 @@ class TrainableVlaser(TrainableAgent):
     # ------------------------------------------------------------------ network side
 
     def encode(self, inputs: Inputs) -> VisionLanguage:
-        """Keys and values of image and text; without gradients where nothing of them is trained."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoding_is_frozen):
+        """Keys and values of image and text; without gradients where nothing of them is trained.
+
+        Prompts are cut behind the batch's longest (:attr:`VlaserConfig.length_bucket`). Encodings that may be kept, and
+        joined with those of other batches, are filled up again: nobody sees what stands there.
+        """
+        ids, is_kept, length = inputs["input_ids"], self.encoding_is_frozen, inputs["input_ids"].shape[1]
+        if self.policy.config.length_bucket and not ids.is_meta:
+            length = int(bucketed_lengths(self.policy.config, ids).max())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_kept):
             pixels = normalize_pixels(inputs["pixels"].to(self.policy.device))
-            return self.policy.encode_vision_language(pixels, inputs["input_ids"].to(self.policy.device))
+            encoding = self.policy.encode_vision_language(pixels, ids[:, :length].to(self.policy.device))
+        return encoding.padded(ids.shape[1]) if is_kept else encoding
 
     @property
     def encoding_is_frozen(self) -> bool:
@@ -244,12 +259,17 @@ class TrainableVlaser(TrainableAgent):
         """See :class:`TrainableAgent`; what no action depends on stays constant always."""
         self.policy.freeze(*parts)
 
-    def add_adapters(self, rank: int, frozen: Sequence[str], seed: int) -> None:
-        """See :class:`TrainableAgent`. The policy without its adapters is the one that training began with."""
-        self.policy.requires_grad_(False)
-        adapted = [part for part in PARTS if part not in (*frozen, "embedding")]
+    def add_adapters(self, rank: int, frozen: Sequence[str], seed: int, whole: Sequence[str] = ()) -> None:
+        """See :class:`TrainableAgent`. Where nothing is trained whole, the policy without its adapters is the one that
+        training began with. Adapters are fp32, whatever the weights below them are.
+        """
+        self.policy.freeze(*(part for part in PARTS if part in frozen or part not in whole))
+        adapted = [part for part in PARTS if part not in (*frozen, *whole, "embedding")]
         if adapted:
             add_lora(self.policy, adapted, rank=rank, seed=seed)
+        for name, parameter in self.policy.named_parameters():
+            if ".lora_" in name:
+                parameter.data = parameter.data.to(at_least_fp32(parameter.dtype))
 
     @property
     def has_adapters(self) -> bool:
@@ -263,11 +283,31 @@ class TrainableVlaser(TrainableAgent):
     def frozen_copy(self) -> Self:
         """See :class:`TrainableAgent`; adapters are added in, the head for places is left out."""
         policy = VlaserPolicy.on_meta(self.policy.config)
-        weights = {name: value.clone() for name, value in merged_state_dict(self.policy).items()}
-        policy.load_state_dict(weights, assign=True)
+        policy.load_state_dict(self._merged_copies(), assign=True)
         copied = type(self)(policy.to(self.policy.device), self.processor, self.density)
         copied.policy.requires_grad_(False)
         return copied.eval()
+
+    def _merged_copies(self) -> dict[str, Tensor]:
+        """Weights by their plain names; those that may change are copied."""
+        constant = {p.data_ptr() for p in self.policy.parameters() if not (p.requires_grad or is_shared(p))}
+        merged = merged_state_dict(self.policy).items()
+        return {name: value if value.data_ptr() in constant else value.clone() for name, value in merged}
+
+    # ------------------------------------------------------------------ how it fits into memory
+
+    def layers(self) -> list[nn.Module]:
+        """See :class:`TrainableAgent`: of the vision transformer, the language model and the action expert."""
+        policy = self.policy
+        return [*policy.vision.encoder.layers, *policy.language.layers, *policy.expert.layers]
+
+    def narrow(self, dtype: torch.dtype) -> None:
+        """See :class:`TrainableAgent`; angles of positions and of flow times stay fp32."""
+        self.policy.to(dtype)
+
+    def set_gradient_checkpointing(self, *parts: str) -> None:
+        """See :class:`TrainableAgent`."""
+        self.policy.set_gradient_checkpointing(*parts)
 
     def is_vision_language(self, name: str) -> bool:
         """See :class:`TrainableAgent`."""
