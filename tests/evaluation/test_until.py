@@ -166,7 +166,9 @@ def test_the_command_says_it_and_leaves_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        eval_command, "evaluate", lambda settings, *hooks: evaluate(settings, *hooks, make_env=make_fake_env)
+        eval_command,
+        "evaluate",
+        lambda settings, *hooks, **more: evaluate(settings, *hooks, **more, make_env=make_fake_env),
     )
     base = ["agent._target_=fake_env.Reacher", "task=widowx", "video=0", f"run={tmp_path / 'run'}"]
     cli.run("eval", eval_command.main, [*base, "until=decided", "baseline=5%"])
@@ -187,7 +189,9 @@ def test_a_baseline_made_otherwise_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        eval_command, "evaluate", lambda settings, *hooks: evaluate(settings, *hooks, make_env=make_fake_env)
+        eval_command,
+        "evaluate",
+        lambda settings, *hooks, **more: evaluate(settings, *hooks, **more, make_env=make_fake_env),
     )
     base = ["agent._target_=fake_env.Reacher", "video=0", "episodes=2", "report=false"]
     cli.run("eval", eval_command.main, [*base, "terminate_on_success=true", f"run={tmp_path / 'first'}"])
@@ -204,7 +208,9 @@ def test_a_report_that_fails_leaves_the_scores(
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(
-        eval_command, "evaluate", lambda settings, *hooks: evaluate(settings, *hooks, make_env=make_fake_env)
+        eval_command,
+        "evaluate",
+        lambda settings, *hooks, **more: evaluate(settings, *hooks, **more, make_env=make_fake_env),
     )
     monkeypatch.setattr(eval_command, "write_report", fail)
     base = ["agent._target_=fake_env.Reacher", "task=widowx_stack_cube", "video=0", "episodes=2"]

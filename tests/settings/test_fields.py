@@ -123,11 +123,16 @@ def test_settings_work_without_arguments(name: str) -> None:
     cls = EVERY[name]
     needed = {key: "x" for key, value in defaults_of(cls).items() if value is REQUIRED}
     assert (name, set(needed)) in [
-        *((other, set()) for other in EVERY if other not in ("ask", "render", "convert", "questions", "reason")),
+        *(
+            (other, set())
+            for other in EVERY
+            if other not in ("ask", "render", "convert", "questions", "reason", "verify")
+        ),
         ("ask", {"question"}),
         ("render", {"run"}),
         ("questions", {"output"}),
         ("reason", {"data"}),
+        ("verify", {"path"}),
         ("convert", {"source", "target"}),
     ]
     made = cls(**needed)

@@ -430,7 +430,12 @@ _ABSENT = object()
 #: What settings were in runs that do not keep them.
 _UNTOLD: dict[str, Any] = {
     **{"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0},
-    **{"agent.initial_noise": None, "agent.chunk_noise": [0.12, 0.04], "agent.rotation_noise": 0.3},
+    **{
+        "agent.initial_noise": None,
+        "agent.check_weights": True,
+        "agent.chunk_noise": [0.12, 0.04],
+        "agent.rotation_noise": 0.3,
+    },
 }
 
 
