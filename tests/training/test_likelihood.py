@@ -199,7 +199,7 @@ def test_groups_that_fared_alike_are_left_out_or_count_with_0(tmp_path):
 
 def test_the_policy_trained_with_noise_on_chunks_acts_without(tmp_path):
     """Its checkpoint begins the flow at 0, as the rollouts' mean did: deterministic."""
-    trainer = make(tmp_path, iterations=1, density="chunk_gaussian", likelihood="chunk")
+    trainer = make(tmp_path, iterations=1, density="chunk_gaussian", likelihood="chunk", learning_rate=1e-7)
     assert trainer.run()
     agent = load_agent(str(tmp_path / "checkpoint"))
     assert agent.describe()["initial_noise"] == 0.0

@@ -109,7 +109,7 @@ def test_an_environments_decisions_do_not_depend_on_the_others() -> None:
 def test_evaluations_explorations_and_rollouts_have_one_engine() -> None:
     agent = make_agent()
     policy, processor = agent.policy, agent.processor
-    exploring = ExploringAgent(policy, processor, make_exploration("flow_sde", CONFIG.num_flow_steps, 0.5))
+    exploring = ExploringAgent(policy, processor, make_exploration("flow_sde", policy, noise_level=0.5))
     engines = [
         VlaserAgent(policy, processor).decide._deciding,
         exploring.decide._sampling,
