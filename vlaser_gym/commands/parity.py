@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,7 @@ def main(config: DictConfig) -> None:
         report["robots"] = [robot_figures(recordings, robot, simulator) for robot in kinds]
         console.print(_robot_table(report["robots"]))
     if "pictures" in figures:
-        assets = options.get("assets")
-        report["pictures"] = [_pictures(recordings, name, engine, assets, settings.beside) for name in names]
+        report["pictures"] = [_pictures(recordings, name, engine, options, settings.beside) for name in names]
         console.print(_picture_table(report["pictures"]))
     if "bridge" in figures:
         rows, motion = _bridge(recordings, names, options.get("assets"))
@@ -66,7 +65,8 @@ def _figures(settings: ParitySettings, look: str) -> list[str]:
     """Which figures are wanted: what is said, else the replays, and the pictures where the look has photographs."""
     photographs = settings.engine["name"] in PICTURE_ENGINES and look == "original"
     if settings.figures is None:
-        return ["replays", "pictures"] if photographs else ["replays"]
+        # The original's ray tracer takes minutes for a picture where there is no GPU.
+        return ["replays", "pictures"] if photographs and settings.engine["name"] != "simpler" else ["replays"]
     for name in words(settings.figures):
         if name not in FIGURES:
             raise UnknownNameError("figures", name, FIGURES)
@@ -74,7 +74,7 @@ def _figures(settings: ParitySettings, look: str) -> list[str]:
             _check_bridge(settings)
         if name == "pictures" and not photographs:
             raise InvalidConfigError(
-                "figures=pictures compares the look original of engine=mujoco or maniskill: add look=original."
+                "figures=pictures compares the look original of engine=mujoco, maniskill or simpler: add look=original."
             )
     return words(settings.figures)
 
@@ -98,9 +98,12 @@ def _bridge(
         return rows, bridge_robot_figures(recordings, environments)
 
 
-def _pictures(recordings: Recordings, task: str, engine: str, assets: str | None, folder: str | None) -> dict[str, Any]:
+def _pictures(
+    recordings: Recordings, task: str, engine: str, options: Mapping[str, Any], folder: str | None
+) -> dict[str, Any]:
     """Figures of a task's pictures; the first pair of them goes into ``folder``."""
-    comparisons = list(compare_pictures(recordings, task, assets, engine=engine))
+    assets = options.get("assets")
+    comparisons = list(compare_pictures(recordings, task, assets, engine=engine, options=options))
     if folder is not None and comparisons:
         Path(folder).mkdir(parents=True, exist_ok=True)
         beside(comparisons[0]).save(Path(folder) / f"{task}.png", optimize=True)

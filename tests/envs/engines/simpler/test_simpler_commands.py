@@ -64,7 +64,7 @@ def test_eval_of_the_google_robot(tmp_path: Path) -> None:
     # The stand-in succeeds where x is an even number of tenths of a millimetre.
     assert [record["success"] for record in records] == [True] * 5 + [False] * 5
     made = [entry["kwargs"] for entry in calls(tmp_path) if "make" in entry]
-    assert len(made) == 10
+    assert len(made) == 4, "one for each lane"
     assert all(kwargs["slightly_darker_lighting"] is True and kwargs["lr_switch"] is True for kwargs in made)
 
 
@@ -122,6 +122,19 @@ def test_parity_of_recordings_played_back(golden: Path, tmp_path: Path) -> None:
     for free in robot["free"]:
         assert free["max_mm"] < 0.01
         assert free["max_deg"] < 0.01
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["widowx_stack_cube", "google_robot_open_top_drawer"])
+def test_parity_of_pictures_played_back(golden: Path, tmp_path: Path, task: str) -> None:
+    """Also of drawers that were opened: the stand-in shows a recorded picture only where all stands as recorded."""
+    python, output = make_interpreter(tmp_path, STAND_IN_GOLDEN=golden), tmp_path / "figures.json"
+    engine = ["engine=simpler", f"engine.python={python}", "engine.timeout=60", "figures=pictures"]
+    cli.run("parity", parity.main, [*engine, f"task={task}", f"golden={golden}", f"output={output}"])
+    (row,) = json.loads(output.read_text())["pictures"]
+    assert len(row["pictures"]) > 2
+    assert (row["least_iou"], row["ssim"], row["whole_ssim"]) == (1, pytest.approx(1), pytest.approx(1))
 
 
 def test_episodes_that_were_tried_again_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

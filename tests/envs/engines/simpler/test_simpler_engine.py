@@ -323,9 +323,9 @@ def test_unknown_options_and_looks(interpreter: Path) -> None:
 @pytest.mark.slow
 def test_an_environment_that_cannot_be_built(interpreter: Path) -> None:
     with (
-        opened(interpreter, env_kwargs={"scene_name": "no_such_scene"}) as env,
+        opened(interpreter, PICK, env_kwargs={"scene_name": "no_such_scene"}) as env,
         pytest.raises(
-            GymError, match=r"cannot build .*carrot.*grid:0: FileNotFoundError: .*no_such_scene\.glb"
+            GymError, match=r"cannot build .*coke_can.*grid:0: FileNotFoundError: .*no_such_scene\.glb"
         ) as caught,
     ):
         env.reset(options={"layout": 0})

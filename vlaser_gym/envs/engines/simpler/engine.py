@@ -301,6 +301,7 @@ def _state(placement: Placement) -> dict[str, Any]:
     return {
         "qpos": placement.qpos.tolist(),
         "base": None if layout.base_pose is None else list(layout.base_pose),
+        "joints": dict(layout.joints),
         "objects": {
             body.name: pose.tolist() for body, pose in zip(bodies, layout.object_pose, strict=True) if not body.fixed
         },

@@ -9,9 +9,9 @@ The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "d
 - ``{"do": "place", "episode": {...}, "robot": {...}, "state": null, "rebuild": false, "pictures": true}``: reset the
   episode's environment; see ``vlaser_gym.envs.engines.simpler.episodes.Episode``. It is built unless the last episode's
   was built alike, or always if told to ``rebuild``; without ``pictures`` it renders nothing, not even when it is built.
-  ``state`` moves robot and bodies afterwards. Answers the state, and with it the ``settings`` that the environment
-  tells of itself. ``robot`` names its links ``tcp`` and ``base``, its ``camera`` and the ``fingers`` by their indices
-  in ``qpos``, and tells if they are open at their upper limits (``open_at_limit``) or at 0.
+  ``state`` moves robot, bodies and drawers afterwards. Answers the state, and with it the ``settings`` that the
+  environment tells of itself. ``robot`` names its links ``tcp`` and ``base``, its ``camera`` and the ``fingers`` by
+  their indices in ``qpos``, and tells if they are open at their upper limits (``open_at_limit``) or at 0.
 - ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
 - ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
 - ``{"do": "picture"}``: what the robot's camera sees now, into the memory. Answers its shape. Nothing is rendered
@@ -195,7 +195,7 @@ class Scene:
         return None
 
     def arrange(self, state: dict[str, Any]) -> None:
-        """Put robot and bodies where they are told to be, at rest."""
+        """Put robot, bodies and drawers where they are told to be, at rest."""
         base = self.base
         for actor in base.get_actors():
             pose = state["objects"].get(actor.name)
@@ -203,10 +203,22 @@ class Scene:
                 actor.set_pose(type(actor.pose)(pose[:3], pose[3:]))
                 actor.set_velocity(np.zeros(3))
                 actor.set_angular_velocity(np.zeros(3))
+        self.arrange_drawers(state["joints"])
         robot = base.agent.robot
         if state["base"] is not None:
             robot.set_pose(type(robot.pose)(state["base"][:3], state["base"][3:]))
         base.agent.reset(np.array(state["qpos"]))
+
+    def arrange_drawers(self, positions: dict[str, float]) -> None:
+        """Put drawers where they are told to be, unless they are there."""
+        cabinet = getattr(self.base, "art_obj", None)
+        if cabinet is None:
+            return
+        qpos = np.array(cabinet.get_qpos())
+        told = [positions.get(joint.name, value) for joint, value in zip(cabinet.get_active_joints(), qpos)]  # noqa: B905
+        if np.abs(qpos - told).max() > 1e-6:
+            cabinet.set_qpos(np.array(told))
+            cabinet.set_qvel(np.zeros(len(told)))
 
     def state(self) -> dict[str, Any]:
         """Everything that is told of an episode."""

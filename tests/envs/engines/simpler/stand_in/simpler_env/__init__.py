@@ -150,6 +150,12 @@ class Cabinet:
     def get_qpos(self):
         return self.qpos
 
+    def set_qpos(self, qpos):
+        self.qpos = np.asarray(qpos, np.float32)
+
+    def set_qvel(self, qvel):
+        assert qvel.shape == (3,)
+
 
 class Camera:
     def __init__(self, width, height):
@@ -323,14 +329,14 @@ class BaseEnv:
         for camera in self._cameras:
             note(picture=camera, step=self.elapsed)
         size = self._camera_cfgs[self.CAMERA]
-        image, mask = None if self.player is None else self.player.picture(self), None
-        if image is None:
+        recorded_picture = recorded.picture(self)
+        if recorded_picture is None:
             image = np.full((size.height, size.width, 3), 7, np.uint8)
             image[0, 1] = 100 if not self.bodies else np.uint8(100 + round(100 * float(self.bodies[0].pose.p[1])))
             image[0, 0] = self.elapsed
             mask = np.zeros(image.shape[:2], bool)
         else:
-            image, mask = image
+            image, mask = recorded_picture
         segments = np.zeros((*mask.shape, 4), np.uint8)
         segments[mask, 1] = self.agent.robot.get_links()[0].id
         return {"image": {camera: {"Color": image, "Segmentation": segments} for camera in self._cameras}}

@@ -28,11 +28,21 @@ def find(env):
     return player if player is not None and player.takes else None
 
 
+@lru_cache(maxsize=16)
+def flag_names(folder, env_id):
+    """What an environment reports after a step, running statistics as ``stat_<name>``."""
+    for index in sorted((folder / "replay_task").glob("*/index.json")):
+        for key, meta in read_index(index).items():
+            if meta["env_id"] == env_id:
+                return [name[5:] for name in read_arrays(index.parent / f"{key}.npz") if name.startswith("flag_")]
+    return []
+
+
 class Player:
     def __init__(self, folder, env):
         self.folder, self.actions = folder, []
         self.takes = [take for kind in ("reset", "replay_task") for take in self._takes(kind, env)]
-        self.names = sorted({name[5:] for _, arrays, *_ in self.takes for name in arrays if name.startswith("flag_")})
+        self.names = flag_names(folder, env.env_id)
 
     def _takes(self, kind, env):
         for index in sorted((self.folder / kind).glob("*/index.json")):
@@ -98,21 +108,37 @@ class Player:
         flags = {name: 0.0 if take is None else float(take.get(f"flag_{name}", [0.0] * (row + 1))[row])
                  for name in self.names}  # fmt: skip
         env.stats = {name[5:]: value for name, value in flags.items() if name.startswith("stat_")}
-        return {name: value for name, value in flags.items() if "stat_" not in name}, flags["success"] > 0
+        return {name: value for name, value in flags.items() if "stat_" not in name}, flags.get("success", 0.0) > 0
 
-    def picture(self, env):
-        """The recorded picture of the environment's state and its foreground, if there is one."""
-        qpos = env.agent.robot.qpos
-        for names, arrays, folder, key, meta in self.takes:
+
+def picture(env):
+    """The recorded picture of the environment's state and its foreground, if there is one of any episode."""
+    if "STAND_IN_GOLDEN" not in os.environ:
+        return None
+    for index in sorted(Path(os.environ["STAND_IN_GOLDEN"]).glob("re*/*/index.json")):
+        for key, meta in read_index(index).items():
             found = [(None, key)] if meta.get("image") else []
             found += [(int(one["state_index"]), one["file"][:-4]) for one in meta.get("images", {}).values()]
-            for row, stem in found:
-                which = ("qpos", "obj_pose" if env.bodies else "qpos")
-                joints, poses = (arrays[name] if row is None else arrays[name][row] for name in which)
-                here = [poses[names.index(body.name)][:3] - body.pose.p for body in env.bodies]
-                if np.abs(joints - qpos).max() < 1e-5 and np.abs(here or [0]).max() < 1e-5:
-                    return read_picture(folder / f"{stem}.png"), read_picture(folder / f"{stem}_mask.png")[..., 0] > 127
-        return None
+            if meta.get("env_id") == env.env_id and found:
+                arrays = read_arrays(index.parent / f"{key}.npz")
+                for row, stem in found:
+                    names = [name for name in ("qpos", "obj_pose", "drawer_qpos") if name in arrays]
+                    if shows(env, meta, {n: arrays[n] if row is None else arrays[n][row] for n in names}):
+                        file = index.parent / stem
+                        return read_picture(f"{file}.png"), read_picture(f"{file}_mask.png")[..., 0] > 127
+    return None
+
+
+def shows(env, meta, state):
+    """Whether robot, bodies and drawers stand as they do in a recorded state."""
+    robot, names = env.agent.robot, meta["object_names"]
+    if any(body.name not in names for body in env.bodies):
+        return False
+    apart = [state["qpos"] - robot.qpos, np.array(meta["base_pose_world"][:2]) - robot.pose.p[:2]]
+    apart += [state["obj_pose"][names.index(body.name)][:3] - body.pose.p for body in env.bodies]
+    if hasattr(env, "art_obj"):
+        apart.append(state["drawer_qpos"] - env.art_obj.qpos)
+    return max(np.abs(part).max() for part in apart) < 1e-5
 
 
 @lru_cache(maxsize=16)
