@@ -149,13 +149,13 @@ def test_episodes_that_were_tried_again_are_counted(tmp_path: Path, capsys: pyte
     assert all("signal SIGSEGV" in entry["error"] for entry in again)
 
 
-def incomplete(folder: Path, *meshes: str) -> Path:
+def incomplete(folder: Path, *meshes: str, **variables: Any) -> Path:
     """An interpreter whose data folder holds these stage meshes only."""
     stages = folder / "data" / "hab2_bench_assets" / "stages"
     stages.mkdir(parents=True)
     for mesh in meshes:
         (stages / mesh).touch()
-    return make_interpreter(folder, MS2_REAL2SIM_ASSET_DIR=folder / "data")
+    return make_interpreter(folder, MS2_REAL2SIM_ASSET_DIR=folder / "data", **variables)
 
 
 def test_eval_refuses_an_installation_without_a_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,6 +231,23 @@ def test_doctor_finds_a_wrong_control_frequency_and_an_old_version(
     assert "sapien 2.2.1, not 2.2.2" in found["SimplerEnv's versions"]
     assert "it says of itself: control freq 10 where 5 was asked for" in found[BEGUN[0]]
     assert "it says of itself: control freq 10 where 3 was asked for" in found[BEGUN[2]]
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_doctor_finds_the_one_mesh_that_is_missing(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that stands on it fails, and nothing else."""
+    python = incomplete(
+        tmp_path, "bridge_table_1_v1.glb", "google_pick_coke_can_1_v4.glb", STAND_IN_GOLDEN=golden
+    )  # fmt: skip
+    status, found = doctor_says(python, capsys, monkeypatch)
+    assert status == 1
+    eggplant = [name for name in found if "eggplant" in name]
+    assert failing(found) == eggplant
+    assert len(eggplant) == 3
+    assert "stages/bridge_table_1_v2.glb" in found[BEGUN[1]]
 
 
 def only(families: dict[str, Any], *names: str) -> dict[str, Any]:

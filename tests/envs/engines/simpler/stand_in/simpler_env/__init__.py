@@ -236,11 +236,12 @@ class BaseEnv:
         self.place({"obj_init_options": self.drawn(), **options})
         for body in self.bodies:
             body.pose.p[0] += np.float32(6e-5 * (self.resets - 1))
-        if self.stage_is_missing():
+        fallen = self.stage_is_missing()
+        if fallen:
             for body in self.bodies:
                 body.pose.p[2] -= 19
         self.place_robot({"init_xy": [0, 0], "init_rot_quat": [0, 0, 0, 1], **options.get("robot_init_options", {})})
-        self.player = None if options.get("reconfigure") else recorded.find(self)
+        self.player = None if fallen or options.get("reconfigure") else recorded.find(self)
         if self.player is not None:
             self.player.show(self, 0)
         self.fault = "" if options.get("reconfigure") else FAULTS.get(f"{self.env_id}:{self.number}", "")
