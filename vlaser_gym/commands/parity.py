@@ -23,10 +23,19 @@ from vlaser_gym.evaluation.files import check_output, write_output
 from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.evaluation.transfer import (
+    RECORDED,
+    Outcomes,
+    Transfer,
+    compare_sides,
+    drawn_trials,
+    recorded_trials,
+    run_trials,
+)
 from vlaser_gym.settings.commands import ParitySettings
 
 #: What can be measured.
-FIGURES = ("replays", "pictures", "bridge")
+FIGURES = ("replays", "pictures", "bridge", "ranking")
 _OWN = "ManiSkill's own environments"
 
 
@@ -57,6 +66,12 @@ def main(config: DictConfig) -> None:
         report |= {"bridge_tasks": rows, "bridge_robots": [motion]}
         console.print(_task_table(rows, f"{_OWN}: initial state, open-loop replays"))
         console.print(_robot_table([motion], f"{_OWN}: free motion of the TCP"))
+    if "ranking" in figures:
+        transfers = _transfers(settings, names, simulator)
+        report["ranking"] = [transfer.stored() for transfer in transfers]
+        console.print(_ranking_table(transfers))
+        for transfer in transfers:
+            console.print(_disagreements(transfer), soft_wrap=True)
     if settings.output is not None:
         write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
 
@@ -108,6 +123,53 @@ def _pictures(
         Path(folder).mkdir(parents=True, exist_ok=True)
         beside(comparisons[0]).save(Path(folder) / f"{task}.png", optimize=True)
     return {"task": task, **(picture_figures(comparisons) if comparisons else {"pictures": []})}
+
+
+def _transfers(settings: ParitySettings, names: Sequence[str], simulator: Simulator) -> list[Transfer]:
+    """Every other side as the reference of the engine."""
+    others = words(settings.engines) if settings.engines is not None else [RECORDED]
+    sides = [(name, look or None) for name, _, look in (other.partition("/") for other in others)]
+    for name, look in sides:
+        if name != RECORDED:
+            check_engine(name, look)
+    known: dict[str, Outcomes] = {}
+    if RECORDED in others:
+        trials, known[RECORDED] = recorded_trials(Path(settings.golden), names)
+    else:
+        trials = drawn_trials(names, settings.episodes)
+    for other, (name, look) in zip(others, sides, strict=True):
+        if name != RECORDED:
+            known[other] = run_trials(trials, name, look, {}, settings.num_envs)
+    ours = run_trials(trials, simulator.engine, simulator.look, simulator.options, simulator.lanes)
+    return [compare_sides(other, f"{simulator.engine}/{simulator.look}", known[other], ours) for other in others]
+
+
+def _ranking_table(transfers: Sequence[Transfer]) -> Table:
+    title = "Ranking: experts with wrong beliefs, the same episodes on both sides; 95 % intervals"
+    table = Table(title=title, box=box.ASCII)
+    table.add_column("reference and engine")
+    for name in ("episodes", "Pearson", "MMRV", "by task: Pearson, MMRV", "alike %", "only one side", "p"):
+        table.add_column(name, justify="right")
+    for t in transfers:
+        table.add_row(
+            f"{t.a} - {t.b}",
+            str(t.n),
+            f"{t.pearson:.3f} [{t.pearson_interval[0]:.3f}, {t.pearson_interval[1]:.3f}]",
+            f"{t.mmrv:.3f} [{t.mmrv_interval[0]:.3f}, {t.mmrv_interval[1]:.3f}]",
+            f"{t.cell_pearson:.3f}, {t.cell_mmrv:.3f}",
+            f"{100 * t.agreement:.1f} [{100 * t.agreement_interval[0]:.1f}, {100 * t.agreement_interval[1]:.1f}]",
+            f"{t.only_a}, {t.only_b}",
+            f"{t.p:.2g}",
+        )
+    return table
+
+
+def _disagreements(transfer: Transfer) -> str:
+    """Rates of both sides by belief, and every episode that ends otherwise."""
+    rows = zip(transfer.beliefs, transfer.rates_a, transfer.rates_b, strict=True)
+    rates = ", ".join(f"{1000 * belief:g} mm {100 * a:.0f} and {100 * b:.0f} %" for belief, a, b in rows)
+    lines = [f"  {1000 * belief:g} mm {address}: {winner} alone" for belief, address, winner in transfer.disagreements]
+    return "\n".join([f"{transfer.a} and {transfer.b} by belief: {rates}", *lines])
 
 
 def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:
