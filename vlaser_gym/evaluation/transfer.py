@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.believing import BelievingExpert
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import lanes_that_fit
 from vlaser_gym.envs.tasks import by_robot, get_task
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
@@ -141,7 +142,7 @@ def run_trials(
         grouped = {belief: [t for t in own if t.belief == belief] for belief in dict.fromkeys(t.belief for t in own)}
         env = SceneVectorEnv(
             names,
-            min(lanes, *map(len, grouped.values())),
+            lanes_that_fit(engine, min(lanes, *map(len, grouped.values())), pictures=False),
             engine=engine,
             look=look,
             observe=("state",),

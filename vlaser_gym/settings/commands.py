@@ -316,8 +316,8 @@ class DoctorSettings(Settings):
     output: str | None = option(None, "PNG file for the picture that is rendered as a test.")
     simpler: str | None = option(
         None,
-        "Interpreter of engine=simpler (engine.python=) to be checked too: one episode of every kind of scene. null: "
-        "none.",
+        "Interpreter of engine=simpler (engine.python=) to be checked too: its versions, one episode of every kind of "
+        "scene with its settings, and recorded episodes played again. null: none.",
     )
 
 
