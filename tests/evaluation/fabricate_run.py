@@ -80,12 +80,19 @@ def _flags(address: Address, success: bool, lost: bool) -> dict[str, np.ndarray]
     return flags
 
 
+def _instruction(address: Address) -> str:
+    """What the robot is told; fabricated grids may be larger than the task's own."""
+    task = get_task(address.task)
+    own = f"grid:{address.layout_index % task.num_layouts}"
+    return task.instruction(own if address.layout_kind == "grid" else address.layout)
+
+
 def _record(address: Address, flags: Mapping[str, np.ndarray], agent: str, engine: str, look: str) -> dict[str, Any]:
     success = flags["success"]
     where = {"task": address.task, "variant": address.variant, "layout": address.layout, "trial": address.trial}
     return {
         **where,
-        "instruction": get_task(address.task).instruction(address.layout),
+        "instruction": _instruction(address),
         "agent": agent,
         "engine": engine,
         "engine_version": "1",

@@ -69,7 +69,7 @@ class ScriptedExpert:
             depend on the episode's address.
     """
 
-    observes = ("state",)
+    observes: tuple[str, ...] = ("state",)
 
     def __init__(self, disturbance: Mapping[str, float] | None = None) -> None:
         self._disturbance = None if disturbance is None else Disturbance(**disturbance)  # type: ignore[arg-type]

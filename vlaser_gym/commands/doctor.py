@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,13 @@ from vlaser_gym.envs.assets import MANIFEST, default_directory
 from vlaser_gym.envs.assets.pack import examine as check_assets
 from vlaser_gym.envs.engines import engine_names
 from vlaser_gym.envs.engines.maniskill.engine import probe
+from vlaser_gym.envs.engines.simpler.engine import SimplerEngine
+from vlaser_gym.envs.engines.simpler.settings import asked_settings, differing_settings, other_versions
 from vlaser_gym.envs.tasks import by_robot, get_task, task_names
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import GymError, RenderingUnavailableError, StorageError
+from vlaser_gym.evaluation.certificate import RecordedEpisode, play, recorded_episodes
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.settings.commands import DoctorSettings
 
@@ -44,6 +48,7 @@ _OPTIONAL = (
     ("mani_skill", "ManiSkill 3", "the engine maniskill", "pip install 'vlaser-gym[maniskill]'"),
     ("ray", "Ray", "evaluation on several machines", "pip install 'vlaser-gym[ray]'"),
 )
+_SEE = "See docs/simpler.md."
 _STYLES = {"works": "green", "missing": "red", "optional": "yellow"}
 
 
@@ -96,27 +101,36 @@ def examine(output: str | None = None, simpler: str | None = None) -> Iterator[F
 
 
 def examine_simpler(python: str | None) -> Iterator[Finding]:
-    """Whether the engine simpler works with an interpreter: an episode of every scene family begins as it should.
+    """Whether an interpreter holds the original as it was recorded.
 
-    Its pictures come back too, with the rasteriser: the ray tracer of scenes with a cabinet takes minutes without a
-    GPU.
+    Its versions are those of the recordings; an episode of every scene family begins as it should, under the settings
+    that were asked for, and with a picture; and recorded episodes that are played again go as they went. Pictures are
+    made with the rasteriser: the ray tracer of scenes with a cabinet takes minutes without a GPU.
     """
     if python is None:
         remedy = "If you have installed it: python -m vlaser_gym.doctor simpler=ITS_PYTHON (docs/simpler.md)"
         yield Finding("SimplerEnv", False, "not checked; only for the engine simpler", remedy, needed=False)
         return
-    families = _scene_families()
-    for tasks in by_robot(map(get_task, families)).values():
-        names = [task.name for task in tasks]
-        options = {"python": python, "env_kwargs": {"shader_dir": "ibl"}}
+    recorded, families = recorded_episodes(), _scene_families()
+    names = dict.fromkeys((*families, *(episode.task for episode in recorded)))
+    for robot, tasks in enumerate(by_robot(map(get_task, names)).values()):
+        chosen = [task.name for task in tasks]
         try:
-            env = SceneVectorEnv(names, observe=("image",), engine="simpler", engine_options=options)
+            env = SceneVectorEnv(chosen, observe=("image",), engine="simpler", engine_options=_simpler(python))
         except GymError as error:
-            yield Finding("SimplerEnv", False, str(error), "See docs/simpler.md.")
+            yield Finding("SimplerEnv", False, str(error), _SEE)
             return
         with closing(env):
-            for name in names:
-                yield _begins(env, families[name])
+            if not robot:
+                yield _versions(env)
+            for name in (name for name in chosen if name in families):
+                yield from _family(env, families[name])
+            for episode in (episode for episode in recorded if episode.task in chosen):
+                yield _played(env, episode)
+
+
+def _simpler(python: str) -> dict[str, Any]:
+    return {"python": python, "env_kwargs": {"shader_dir": "ibl"}}
 
 
 def _scene_families() -> dict[str, Address]:
@@ -128,16 +142,47 @@ def _scene_families() -> dict[str, Address]:
     return {address.task: address for address in families.values()}
 
 
-def _begins(env: SceneVectorEnv, address: Address) -> Finding:
-    """An episode of SimplerEnv."""
+def _versions(env: SceneVectorEnv) -> Finding:
+    """Those of the original, beside those that were recorded."""
+    name = "SimplerEnv's versions"
+    others = other_versions(cast(SimplerEngine, env.engine).versions)
+    if others:
+        text = f"{'; '.join(others)}: its recordings say nothing of these"
+        return Finding(name, False, text, f"Install those that are meant. {_SEE}")
+    return Finding(name, True, env.engine.version)
+
+
+def _family(env: SceneVectorEnv, address: Address) -> Iterator[Finding]:
+    """An episode of SimplerEnv: its beginning, its picture, its settings."""
     name = f"SimplerEnv, {address.task}"
     chosen = {"task": address.task, "variant": address.variant, "layout": address.layout}
     try:
         observation, _ = env.reset(options=chosen)
     except GymError as error:
-        return Finding(name, False, str(error), "See docs/simpler.md.")
+        yield Finding(name, False, str(error), _SEE)
+        return
     _, height, width, _ = observation["image"].shape
-    return Finding(name, True, f"begins as the original does; {width} x {height} pixels ({env.engine.version})")
+    task, told = get_task(address.task), cast(SimplerEngine, env.engine).told[address.task]
+    layout = task.layout(address.layout, address.variant)
+    asked = asked_settings(task, address.variant, layout, _simpler(""))
+    if wrong := differing_settings(told, asked):
+        yield Finding(name, False, f"it says of itself: {'; '.join(wrong)}", _SEE)
+        return
+    same = len(asked.keys() & told.keys())
+    yield Finding(name, True, f"begins as the original does; {width} x {height} pixels; {same} settings as asked for")
+
+
+def _played(env: SceneVectorEnv, episode: RecordedEpisode) -> Finding:
+    """A recorded episode of SimplerEnv, once more."""
+    name = f"SimplerEnv, recorded {episode}"
+    try:
+        departure = play(env, episode)
+    except GymError as error:
+        return Finding(name, False, str(error), _SEE)
+    if departure.phrases:
+        return Finding(name, False, "; ".join(departure.phrases), _SEE)
+    within = f"TCP within {1000 * departure.tcp:.2g} mm, thing within {1000 * departure.thing:.2g} mm"
+    return Finding(name, True, f"goes and ends as it did ({within})")
 
 
 def _print(console: Console, finding: Finding) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,20 @@ from vlaser_gym.evaluation.bridge import bridge_robot_figures, bridge_task_figur
 from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
 from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.evaluation.transfer import (
+    RECORDED,
+    Outcomes,
+    Transfer,
+    compare_sides,
+    drawn_trials,
+    recorded_trials,
+    run_trials,
+)
 from vlaser_gym.settings.commands import ParitySettings
 from vlaser_gym.storage.files import check_output, write_output
 
 #: What can be measured.
-FIGURES = ("replays", "pictures", "bridge")
+FIGURES = ("replays", "pictures", "bridge", "ranking")
 _OWN = "ManiSkill's own environments"
 
 
@@ -50,14 +59,19 @@ def main(config: DictConfig) -> None:
         report["robots"] = [robot_figures(recordings, robot, simulator) for robot in kinds]
         console.print(_robot_table(report["robots"]))
     if "pictures" in figures:
-        assets = options.get("assets")
-        report["pictures"] = [_pictures(recordings, name, engine, assets, settings.beside) for name in names]
+        report["pictures"] = [_pictures(recordings, name, engine, options, settings.beside) for name in names]
         console.print(_picture_table(report["pictures"]))
     if "bridge" in figures:
         rows, motion = _bridge(recordings, names, options.get("assets"))
         report |= {"bridge_tasks": rows, "bridge_robots": [motion]}
         console.print(_task_table(rows, f"{_OWN}: initial state, open-loop replays"))
         console.print(_robot_table([motion], f"{_OWN}: free motion of the TCP"))
+    if "ranking" in figures:
+        transfers = _transfers(settings, names, simulator)
+        report["ranking"] = [transfer.stored() for transfer in transfers]
+        console.print(_ranking_table(transfers))
+        for transfer in transfers:
+            console.print(_disagreements(transfer), soft_wrap=True)
     if settings.output is not None:
         write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
 
@@ -66,7 +80,8 @@ def _figures(settings: ParitySettings, look: str) -> list[str]:
     """Which figures are wanted: what is said, else the replays, and the pictures where the look has photographs."""
     photographs = settings.engine["name"] in PICTURE_ENGINES and look == "original"
     if settings.figures is None:
-        return ["replays", "pictures"] if photographs else ["replays"]
+        # The original's ray tracer takes minutes for a picture where there is no GPU.
+        return ["replays", "pictures"] if photographs and settings.engine["name"] != "simpler" else ["replays"]
     for name in words(settings.figures):
         if name not in FIGURES:
             raise UnknownNameError("figures", name, FIGURES)
@@ -74,7 +89,7 @@ def _figures(settings: ParitySettings, look: str) -> list[str]:
             _check_bridge(settings)
         if name == "pictures" and not photographs:
             raise InvalidConfigError(
-                "figures=pictures compares the look original of engine=mujoco or maniskill: add look=original."
+                "figures=pictures compares the look original of engine=mujoco, maniskill or simpler: add look=original."
             )
     return words(settings.figures)
 
@@ -98,13 +113,63 @@ def _bridge(
         return rows, bridge_robot_figures(recordings, environments)
 
 
-def _pictures(recordings: Recordings, task: str, engine: str, assets: str | None, folder: str | None) -> dict[str, Any]:
+def _pictures(
+    recordings: Recordings, task: str, engine: str, options: Mapping[str, Any], folder: str | None
+) -> dict[str, Any]:
     """Figures of a task's pictures; the first pair of them goes into ``folder``."""
-    comparisons = list(compare_pictures(recordings, task, assets, engine=engine))
+    assets = options.get("assets")
+    comparisons = list(compare_pictures(recordings, task, assets, engine=engine, options=options))
     if folder is not None and comparisons:
         Path(folder).mkdir(parents=True, exist_ok=True)
         beside(comparisons[0]).save(Path(folder) / f"{task}.png", optimize=True)
     return {"task": task, **(picture_figures(comparisons) if comparisons else {"pictures": []})}
+
+
+def _transfers(settings: ParitySettings, names: Sequence[str], simulator: Simulator) -> list[Transfer]:
+    """Every other side as the reference of the engine."""
+    others = words(settings.engines) if settings.engines is not None else [RECORDED]
+    sides = [(name, look or None) for name, _, look in (other.partition("/") for other in others)]
+    for name, look in sides:
+        if name != RECORDED:
+            check_engine(name, look)
+    known: dict[str, Outcomes] = {}
+    if RECORDED in others:
+        trials, known[RECORDED] = recorded_trials(Path(settings.golden), names)
+    else:
+        trials = drawn_trials(names, settings.episodes)
+    for other, (name, look) in zip(others, sides, strict=True):
+        if name != RECORDED:
+            known[other] = run_trials(trials, name, look, {}, settings.num_envs)
+    ours = run_trials(trials, simulator.engine, simulator.look, simulator.options, simulator.lanes)
+    return [compare_sides(other, f"{simulator.engine}/{simulator.look}", known[other], ours) for other in others]
+
+
+def _ranking_table(transfers: Sequence[Transfer]) -> Table:
+    title = "Ranking: experts with wrong beliefs, the same episodes on both sides; 95 % intervals"
+    table = Table(title=title, box=box.ASCII)
+    table.add_column("reference and engine")
+    for name in ("episodes", "Pearson", "MMRV", "by task: Pearson, MMRV", "alike %", "only one side", "p"):
+        table.add_column(name, justify="right")
+    for t in transfers:
+        table.add_row(
+            f"{t.a} - {t.b}",
+            str(t.n),
+            f"{t.pearson:.3f} [{t.pearson_interval[0]:.3f}, {t.pearson_interval[1]:.3f}]",
+            f"{t.mmrv:.3f} [{t.mmrv_interval[0]:.3f}, {t.mmrv_interval[1]:.3f}]",
+            f"{t.cell_pearson:.3f}, {t.cell_mmrv:.3f}",
+            f"{100 * t.agreement:.1f} [{100 * t.agreement_interval[0]:.1f}, {100 * t.agreement_interval[1]:.1f}]",
+            f"{t.only_a}, {t.only_b}",
+            f"{t.p:.2g}",
+        )
+    return table
+
+
+def _disagreements(transfer: Transfer) -> str:
+    """Rates of both sides by belief, and every episode that ends otherwise."""
+    rows = zip(transfer.beliefs, transfer.rates_a, transfer.rates_b, strict=True)
+    rates = ", ".join(f"{1000 * belief:g} mm {100 * a:.0f} and {100 * b:.0f} %" for belief, a, b in rows)
+    lines = [f"  {1000 * belief:g} mm {address}: {winner} alone" for belief, address, winner in transfer.disagreements]
+    return "\n".join([f"{transfer.a} and {transfer.b} by belief: {rates}", *lines])
 
 
 def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -6,7 +6,7 @@ States are stored by name, so that any engine's can be shown. The built-in engin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.engines.maniskill.rendering import SapienRenderer
 from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
+from vlaser_gym.envs.engines.simpler.rendering import SimplerRenderer
 from vlaser_gym.errors import MissingAssetError, UnknownNameError
 
 __all__ = ["PICTURE_ENGINES", "SceneRenderer", "StateRenderer", "drawn_states", "original_renderer", "shown_look"]
@@ -36,11 +37,15 @@ class StateRenderer(Protocol):
 
 
 #: Engines whose look ``original`` can be compared with recorded pictures.
-PICTURE_ENGINES = ("mujoco", "maniskill")
+PICTURE_ENGINES = ("mujoco", "maniskill", "simpler")
 
 
-def original_renderer(engine: str, assets: str | None = None) -> StateRenderer:
+def original_renderer(engine: str, options: Mapping[str, Any] | None = None) -> StateRenderer:
     """Draws as one of :data:`PICTURE_ENGINES` does in the look ``original``.
+
+    Args:
+        engine: its name.
+        options: the engine's; of ``mujoco`` and ``maniskill`` only ``assets`` counts.
 
     Raises:
         MissingAssetError: if the asset pack is missing.
@@ -48,6 +53,10 @@ def original_renderer(engine: str, assets: str | None = None) -> StateRenderer:
     """
     if engine not in PICTURE_ENGINES:
         raise UnknownNameError("engine with pictures to compare", engine, PICTURE_ENGINES)
+    options = options or {}
+    if engine == "simpler":
+        return SimplerRenderer(options)
+    assets = options.get("assets")
     return SapienRenderer(assets) if engine == "maniskill" else SceneRenderer("original", processes=1, assets=assets)
 
 

@@ -271,6 +271,7 @@ class Evaluation:
         self._begun = time.monotonic()
         self._units = UnitsWatch(str(self.who.origin["agent"]))
         self._outcomes = {address: outcome_of(record) for address, record in self.store.records.items()}
+        self._environments = dict(read_config(self.path).get("environment_settings") or {})
 
     @property
     def path(self) -> Path:
@@ -340,6 +341,7 @@ class Evaluation:
 
     def _add(self, result: EpisodeResult, lanes: int) -> None:
         self._units.see(result)
+        self._keep_told(result)
         record = {
             **_where(result.address),
             "instruction": _instruction(result.address),
@@ -357,6 +359,17 @@ class Evaluation:
         self._store(record, result.trajectory, result.training)
         timing = {"event": "episode", **_where(result.address), "seconds": round(result.seconds, 4), "lanes": lanes}
         self.store.add_timing({**timing, "time": _now()})
+
+    def _keep_told(self, result: EpisodeResult) -> None:
+        """What the simulator says to have run a task with takes the place of what it was asked for."""
+        task = result.address.task
+        kept = self._environments.get(task)
+        if kept is None or not result.environment:
+            return
+        told = {name: result.environment.get(name, value) for name, value in kept.items()}
+        if told != kept:
+            self._environments[task] = told
+            self.store.keep_environments(self._environments)
 
     def _add_error(self, address: Address, error: str) -> None:
         """An episode that the simulator could not finish counts as a failure; it never leaves the denominator."""

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.base import agent_code
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import lanes_that_fit
 from vlaser_gym.envs.extensions import Extensions, unpack
+from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, SimulationError, UnknownNameError
 from vlaser_gym.evaluation.patience import Patience
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
@@ -174,12 +176,19 @@ class LocalLauncher:
         return Introduction({"agent": self.name, **engine}, told, getattr(self.agent, "robot", None))
 
     def run(self, addresses: Sequence[Address], tasks: Sequence[str], lanes: int, enough: Enough) -> Iterator[Event]:
-        """See :class:`Launcher`. The environment stays for a next call with the same tasks."""
-        env, used = self._environment(tuple(tasks), min(lanes, len(addresses)))
+        """See :class:`Launcher`. The environment stays for a next call with the same tasks.
+
+        Warns:
+            GymWarning: if fewer episodes run at the same time because the machine's memory has no room for more.
+        """
+        env, used = self._environment(tuple(tasks), self._fitting(min(lanes, len(addresses))))
         keep = self.settings.store == "training"
         runner = Runner(env, self.agent, addresses, enough, self.name, self._patience, used, keep)
+        told = getattr(env.engine, "told", {})
         try:
-            yield from runner
+            for result in runner:
+                task = result.address.task
+                yield replace(result, environment=told[task]) if task in told else result
         except SimulationError as error:
             self._close_env()
             # The other lanes did nothing wrong: their episodes just begin again.
@@ -195,6 +204,21 @@ class LocalLauncher:
             self._patience.close()
         with agent_code(f"{self.name}.close"):
             getattr(self.agent, "close", lambda: None)()
+
+    def _fitting(self, lanes: int) -> int:
+        """So many lanes, or those that the memory has room for; an environment that is there has its memory."""
+        if self._env is not None:
+            return lanes
+        pictures = any(map(is_image, self.agent.observes))
+        fitting = lanes_that_fit(str(self.settings.engine["name"]), lanes, pictures)
+        if fitting < lanes:
+            warnings.warn(
+                f"This machine's free memory has room for {fitting} of {lanes} lanes of engine="
+                f"{self.settings.engine['name']}: {fitting} episodes run at the same time. It changes the speed alone.",
+                GymWarning,
+                stacklevel=2,
+            )
+        return fitting
 
     def _environment(self, tasks: tuple[str, ...], lanes: int) -> tuple[ClosableEnv, bool]:
         """An environment of at least so many lanes, and whether all its lanes have been in use before."""

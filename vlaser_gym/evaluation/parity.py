@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
-from vlaser_gym.envs.engines import Placement
+from vlaser_gym.envs.engines import Placement, lanes_that_fit
 from vlaser_gym.envs.robots import Camera, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
@@ -134,8 +134,9 @@ class Simulator:
 
     def batches(self, task: str, episodes: Sequence[T]) -> Iterator[tuple[SceneVectorEnv, Sequence[T]]]:
         """Episodes in groups of at most :attr:`lanes`, each group with an environment that has one lane for each."""
-        for start in range(0, len(episodes), self.lanes):
-            batch = episodes[start : start + self.lanes]
+        fitting = lanes_that_fit(self.engine, self.lanes, pictures=False)
+        for start in range(0, len(episodes), fitting):
+            batch = episodes[start : start + fitting]
             with self.opened(task, len(batch)) as env:
                 yield env, batch
 

@@ -16,6 +16,7 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.assets.photographs import read_photograph
 from vlaser_gym.envs.rendering import original_renderer
 from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.errors import MissingAssetError
 from vlaser_gym.evaluation.parity import Recordings
 
 Picture = NDArray[np.uint8]
@@ -48,7 +49,7 @@ class Comparison:
         iou: intersection over union of the two foregrounds.
         object_iou: the same for each object alone, of the pixels near it that show nothing else.
         ssim: mean structural similarity over the recorded foreground's pixels.
-        photograph_ssim: the same of the bare photograph, without any foreground.
+        photograph_ssim: the same of the bare photograph, without any foreground; None where there is no asset pack.
         whole_ssim: ours over the whole picture.
         ours: our picture.
     """
@@ -57,30 +58,53 @@ class Comparison:
     iou: float
     object_iou: dict[str, float]
     ssim: float
-    photograph_ssim: float
+    photograph_ssim: float | None
     whole_ssim: float
     ours: Picture
 
 
 def compare_pictures(
-    recordings: Recordings, task_name: str, assets: str | None = None, most: int | None = None, engine: str = "mujoco"
+    recordings: Recordings,
+    task_name: str,
+    assets: str | None = None,
+    most: int | None = None,
+    engine: str = "mujoco",
+    options: Mapping[str, Any] | None = None,
 ) -> Iterator[Comparison]:
     """Every recorded picture of a task (at most ``most``) against the look ``original`` of an engine.
 
+    Args:
+        recordings: of the original.
+        task_name: whose.
+        assets: folder of the asset pack; None for the user's cache.
+        most: how many at most; None for all.
+        engine: one of :data:`~vlaser_gym.envs.rendering.PICTURE_ENGINES`.
+        options: its other options.
+
     Raises:
-        MissingAssetError: if the asset pack is missing or damaged.
+        MissingAssetError: if the asset pack is missing or damaged; the engine ``simpler`` has its own.
     """
-    task, pack = get_task(task_name), AssetPack(assets)
-    renderer = original_renderer(engine, assets)
+    task, pack = get_task(task_name), _pack(engine, assets)
+    given = {} if engine == "simpler" else {"assets": assets}
+    renderer = original_renderer(engine, {**(options or {}), **given})
     try:
         for recorded in list(_recorded(recordings, task_name))[:most]:
             shown = (task_name, recorded.variant, recorded.state)
             ours, foreground = renderer.frame(*shown), renderer.foreground(*shown)
             name = task.photograph(recorded.variant, recorded.state.get("base_pose"))
-            photograph = read_photograph(pack, name, recorded.foreground.shape)
+            photograph = None if pack is None else read_photograph(pack, name, recorded.foreground.shape)
             yield _compared(recorded, ours, foreground, photograph)
     finally:
         renderer.close()
+
+
+def _pack(engine: str, assets: str | None) -> AssetPack | None:
+    try:
+        return AssetPack(assets)
+    except MissingAssetError:
+        if engine == "simpler":
+            return None
+        raise
 
 
 def picture_figures(comparisons: list[Comparison]) -> dict[str, Any]:
@@ -92,7 +116,8 @@ def picture_figures(comparisons: list[Comparison]) -> dict[str, Any]:
     rows = [
         {name: getattr(c, name) for name in (*names, "object_iou")} | {"picture": c.recorded.key} for c in comparisons
     ]
-    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    told = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+    means = {name: float(np.mean(values)) if values else None for name, values in told.items()}
     alone = min((iou for c in comparisons for iou in c.object_iou.values()), default=None)
     return {"pictures": rows, "least_iou": min(c.iou for c in comparisons), "least_object_iou": alone, **means}
 
@@ -121,7 +146,7 @@ def ssim(a: Picture, b: Picture, sigma: float = 1.5) -> NDArray[np.float64]:
     return np.asarray((luminance * (2 * covariance + c2) / (var_x + var_y + c2)).mean(-1))
 
 
-def _compared(recorded: Recorded, ours: Picture, foreground: Mask, photograph: Picture) -> Comparison:
+def _compared(recorded: Recorded, ours: Picture, foreground: Mask, photograph: Picture | None) -> Comparison:
     own, theirs = foreground, recorded.foreground
     similarity = ssim(ours, recorded.picture)
     return Comparison(
@@ -129,7 +154,7 @@ def _compared(recorded: Recorded, ours: Picture, foreground: Mask, photograph: P
         iou=_iou(own, theirs),
         object_iou={name: _iou(own & _around(mask, theirs), mask) for name, mask in recorded.objects.items()},
         ssim=float(similarity[theirs].mean()),
-        photograph_ssim=float(ssim(photograph, recorded.picture)[theirs].mean()),
+        photograph_ssim=None if photograph is None else float(ssim(photograph, recorded.picture)[theirs].mean()),
         whole_ssim=float(similarity.mean()),
         ours=ours,
     )

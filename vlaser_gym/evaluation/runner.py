@@ -59,6 +59,7 @@ class EpisodeResult:
             ``instruction [T + 1]`` (text, what an observation of that state tells the robot) and ``stage [T + 1]``.
         seconds: wall time from reset to end.
         training: what the agent decided by, one row per decision, where the runner was asked to keep it (``keep``).
+        environment: settings that the simulator says to have run the task with, where it has a say.
     """
 
     address: Address
@@ -73,6 +74,7 @@ class EpisodeResult:
     trajectory: dict[str, NDArray[Any]] = field(repr=False)
     seconds: float = 0.0
     training: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Runner:

@@ -180,6 +180,12 @@ class RunStore:
         with self._clocked(), _sentences(self.path):
             append_line(self._timing, entry)
 
+    def keep_environments(self, environments: Mapping[str, Mapping[str, Any]]) -> None:
+        """Change what the run's settings tell of its environments: task -> values by name."""
+        with self._clocked(), _sentences(self.path):
+            config = {**read_config(self.path), "environment_settings": environments}
+            write_whole(self.path / "config.yaml", OmegaConf.to_yaml(config).encode())
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """All episodes are there: sort the records by address and write the summary."""
         with self._clocked(), _sentences(self.path), uninterrupted():

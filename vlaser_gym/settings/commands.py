@@ -283,9 +283,16 @@ class ParitySettings(Settings):
     figures: Any = option(
         None,
         "What to measure: replays (initial states and motions), pictures (look=original), bridge (engine=maniskill, "
-        "task=widowx: the same replays in ManiSkill's own environments), or several. null: replays, and pictures where "
-        "the look has them.",
+        "task=widowx: the same replays in ManiSkill's own environments), ranking (policies of graded quality on "
+        "several engines), or several. null: replays, and pictures where the look has them.",
     )
+    engines: Any = option(
+        None,
+        "With figures=ranking: what engine= is compared with, each an engine or engine/look, with its default options: "
+        "engines=maniskill,mujoco/original; recorded: the original's episodes in golden=, whose beliefs all take over. "
+        "null: recorded.",
+    )
+    episodes: int = option(12, "With figures=ranking and without recorded: grid layouts of each task.", least=2)
     beside: str | None = option(
         None, "Folder for pictures side by side, recorded and ours, one of each task. null: none."
     )
@@ -336,8 +343,8 @@ class DoctorSettings(Settings):
     output: str | None = option(None, "PNG file for the picture that is rendered as a test.")
     simpler: str | None = option(
         None,
-        "Interpreter of engine=simpler (engine.python=) to be checked too: one episode of every kind of scene. null: "
-        "none.",
+        "Interpreter of engine=simpler (engine.python=) to be checked too: its versions, one episode of every kind of "
+        "scene with its settings, and recorded episodes played again. null: none.",
     )
 
 

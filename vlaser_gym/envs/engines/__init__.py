@@ -32,6 +32,10 @@ _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
 #: Engines that lack some of our episodes: what raises for (task, variant, layout) of those.
 _EPISODES = {"simpler": "vlaser_gym.envs.engines.simpler.episodes:episode_of"}
 
+#: Engines whose lanes are processes of so much memory that it limits how many fit: what says how many (engine's
+#: settings, pictures wanted) leave room here.
+_MEMORY = {"simpler": "vlaser_gym.envs.engines.simpler.memory:lanes_that_fit"}
+
 #: Engines with settings of their own: what looks at (task, engine's settings), and what says their values.
 _SETTINGS = {
     "simpler": (
@@ -52,6 +56,7 @@ __all__ = [
     "check_episodes",
     "effective_settings",
     "engine_names",
+    "lanes_that_fit",
     "make_engine",
     "published_settings",
 ]
@@ -112,6 +117,17 @@ def check_episodes(engine: Mapping[str, Any], addresses: Iterable[Address]) -> N
             find(get_task(task), variant, layout)
 
 
+def lanes_that_fit(engine: str, wanted: int, pictures: bool) -> int:
+    """How many of ``wanted`` lanes this machine's free memory has room for; at least one.
+
+    Args:
+        engine: its name.
+        wanted: lanes that are asked for.
+        pictures: pictures will be asked for.
+    """
+    return min(wanted, _find(_MEMORY[engine])(pictures)) if engine in _MEMORY else wanted
+
+
 def effective_settings(engine: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """With what an engine runs a task, by value, as far as an episode's address does not decide it.
 
@@ -154,7 +170,8 @@ def make_engine(
         num_lanes: number of simulations.
         look: what pictures look like; None for the engine's first look.
         options: its constructor's keyword arguments.
-        cameras: those that it will be asked for pictures of.
+        cameras: those that it will be asked for pictures of; see :class:`Engine` for how an engine is told that there
+            are none.
 
     Raises:
         UnknownNameError: if the engine, the look or an option does not exist.
@@ -163,11 +180,13 @@ def make_engine(
     look = check_engine(name, look)
     constructor = _find(_ENGINES[name][0]) if name in _ENGINES else ENGINES.find(name)
     parameters = inspect.signature(constructor).parameters
-    valid = [key for key in list(parameters)[1:] if key != "look"]
+    valid = [key for key in list(parameters)[1:] if key not in ("look", "pictures")]
+    cameras = tuple(cameras)
+    wanted = {"pictures": bool(cameras)} if "pictures" in parameters else {}
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in options or {}:
         if key not in valid and not takes_all:
             raise UnknownNameError(f"option of engine {name!r}", key, valid)
     if getattr(constructor, "policy_camera_only", False):
         refuse_other_cameras(name, cameras)
-    return cast(Engine, constructor(num_lanes, look=look, **(options or {})))
+    return cast(Engine, constructor(num_lanes, look=look, **wanted, **(options or {})))

@@ -77,7 +77,11 @@ class Reading:
 class Engine(Protocol):
     """See the module's docstring. What drives it is said by :class:`DrivenEngine` and :class:`ActingEngine`.
 
-    A class with a true attribute ``policy_camera_only`` is not asked for pictures of other cameras.
+    A class with a true attribute ``policy_camera_only`` is not asked for pictures of other cameras. One whose
+    constructor takes ``pictures`` is told whether the agent will look at any (``SceneVectorEnv(observe=...)``): one
+    that will not need not prepare them, but must make one that is asked for all the same, for ``render()``. One with
+    an attribute ``told`` (task -> settings by name) says with what its simulator runs a task, once an episode of it has
+    begun; runs keep that.
     """
 
     name: str

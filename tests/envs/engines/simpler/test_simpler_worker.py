@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +85,23 @@ def test_a_commit_is_known_of_tracked_files_only(tmp_path: Path) -> None:
     assert worker.commit(None) == ""
     (tmp_path / "module.py").touch()
     assert worker.commit(str(tmp_path / "module.py")) == ""
+
+
+def test_a_package_that_is_no_checkout_is_known_by_its_files(tmp_path: Path) -> None:
+    """By all Python files of it, and by nothing else."""
+    package = tmp_path / "one" / "thing"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "inner/a.py", "inner/data.txt"):
+        (package / name).write_text(name)
+    first = worker.version("thing", SimpleNamespace(__file__=str(package / "__init__.py")))
+    assert re.fullmatch("files[0-9a-f]{7}", first)
+    copied = tmp_path / "other" / "thing"
+    shutil.copytree(package, copied)
+    (copied / "inner" / "data.txt").write_text("other")
+    assert worker.file_hash(str(copied / "__init__.py")) == first
+    (copied / "inner" / "a.py").write_text("other")
+    assert worker.file_hash(str(copied / "__init__.py")) != first
+    assert worker.file_hash(None) == ""
 
 
 def test_it_ends_with_its_owner(interpreter: Path) -> None:

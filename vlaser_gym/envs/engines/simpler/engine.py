@@ -56,6 +56,12 @@ class SimplerEngine:
         env_kwargs: keyword arguments for the original's environments beside (or instead of) the protocol's.
         rebuild: build the environment anew for every episode, as the original's own evaluation does; slower, and to the
             last bit the same.
+        pictures: pictures will be asked for. Without, environments are built to render nothing, in less than half the
+            memory; a picture that is asked for all the same costs as much as all that was done since the reset.
+
+    Attributes:
+        versions: of the original and its simulator, by package; ``version`` is all of them in one line.
+        told: what the original says of itself in the first episode of each task, by the names of its settings.
 
     Raises:
         InvalidConfigError: if the interpreter does not exist or cannot import ``simpler_env``.
@@ -72,12 +78,14 @@ class SimplerEngine:
         timeout: float = 300.0,
         env_kwargs: Mapping[str, Any] | None = None,
         rebuild: bool = False,
+        pictures: bool = True,
     ) -> None:
         if not (isinstance(timeout, int | float) and timeout > 0):
             raise InvalidConfigError(f"engine.timeout must be a number of seconds above 0; got {timeout!r}.")
         self.look = look
         self._python, self._timeout = find_interpreter(python), float(timeout)
-        self._env_kwargs, self._rebuild = env_kwargs or {}, bool(rebuild)
+        self._env_kwargs, self._rebuild, self._pictures = env_kwargs or {}, bool(rebuild), bool(pictures)
+        self.told: dict[str, dict[str, Any]] = {}
         self._episodes: list[_Episode | None] = [None] * num_lanes
         self._workers: list[Worker | None] = [None] * num_lanes
         try:
@@ -95,6 +103,7 @@ class SimplerEngine:
             first.greet()
         except SimulationError as error:
             raise InvalidConfigError(f"engine.python={self._python} does not work. {error}") from error
+        self.versions = dict(first.versions)
         return ", ".join(f"{name} {version or 'unknown'}" for name, version in first.versions.items())
 
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
@@ -112,11 +121,12 @@ class SimplerEngine:
         for lane, placement, episode in zip(lanes, placements, episodes, strict=True):
             state = None if placement.name else _state(placement)
             robot = robot_names(get_setup(placement.task.robot_setup))
-            command = {"do": "place", "episode": asdict(episode), "robot": robot, "state": state}
-            about = f"the beginning of {_named(placement)}"
-            self._worker(lane).ask({**command, "rebuild": self._rebuild}, about)
+            how = {"rebuild": self._rebuild, "pictures": self._pictures}
+            command = {"do": "place", "episode": asdict(episode), "robot": robot, "state": state, **how}
+            self._worker(lane).ask(command, f"the beginning of {_named(placement)}")
         for row, told in self._answers(lanes):
             reading = _reading(placements[row], told)
+            self.told.setdefault(placements[row].task.name, told["settings"])
             self._check_start(lanes[row], placements[row], told)
             self._episodes[lanes[row]] = _Episode(placements[row], reading)
 
@@ -170,18 +180,32 @@ class SimplerEngine:
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
         """What the policy's camera saw after the last control step, ``[B, H, W, 3]``."""
         refuse_other_cameras(self.name, [camera])
+        return self._rendered("picture", lanes, (3,))
+
+    def foreground(self, lanes: Ints) -> NDArray[np.bool_]:
+        """Where those pictures show robot, bodies or cabinet, which the original keeps before a photograph:
+        ``[B, H, W]``.
+        """
+        return self._rendered("foreground", lanes, ()) > 0
+
+    def _rendered(self, what: str, lanes: Ints, channels: tuple[int, ...]) -> NDArray[np.uint8]:
+        """``[B, H, W, *channels]`` of the policy's camera."""
+        if not self._pictures:
+            self._pictures = True
+            self.set_state(self.get_state())
         for lane in lanes:
-            self._worker(lane).ask({"do": "picture"}, f"the picture of {_named(self._episode(lane).placement)}")
-        pictures = []
+            self._worker(lane).ask({"do": what}, f"the {what} of {_named(self._episode(lane).placement)}")
+        images = []
         for row, told in self._answers(lanes):
             seen = get_setup(self._episode(lanes[row]).placement.task.robot_setup).camera
-            if told["shape"] != [seen.height, seen.width, 3]:
+            expected = (seen.height, seen.width, *channels)
+            if tuple(told["shape"]) != expected:
                 raise InvalidConfigError(
-                    f"Expected pictures of shape {(seen.height, seen.width, 3)} of the original; got "
-                    f"{tuple(told['shape'])}: its installation is not the one that this engine knows."
+                    f"Expected pictures of shape {expected} of the original; got {tuple(told['shape'])}: its "
+                    "installation is not the one that this engine knows."
                 )
-            pictures.append(self._worker(lanes[row]).picture(seen.height, seen.width))
-        return np.stack(pictures)
+            images.append(self._worker(lanes[row]).image(expected))
+        return np.stack(images)
 
     def get_state(self) -> dict[str, Any]:
         """What every lane shows and what was done to it. The original repeats itself to the last bit."""
@@ -277,6 +301,7 @@ def _state(placement: Placement) -> dict[str, Any]:
     return {
         "qpos": placement.qpos.tolist(),
         "base": None if layout.base_pose is None else list(layout.base_pose),
+        "joints": dict(layout.joints),
         "objects": {
             body.name: pose.tolist() for body, pose in zip(bodies, layout.object_pose, strict=True) if not body.fixed
         },

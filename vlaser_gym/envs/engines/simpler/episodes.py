@@ -108,7 +108,7 @@ def episode_of(task: Task, variant: str, layout: str) -> Episode:
 
 
 def nearest_episode(task: Task, variant: str, layout: Layout) -> Episode:
-    """The grid episode with the same bodies and goal whose bodies lie nearest; a state can be set from there.
+    """The grid episode with the same bodies and goal whose bodies and robot are nearest; a state can be set from there.
 
     Raises:
         InvalidConfigError: if no grid episode has these bodies and this goal.
@@ -117,7 +117,10 @@ def nearest_episode(task: Task, variant: str, layout: Layout) -> Episode:
     for name in (f"grid:{index}" for index in range(task.num_layouts)):
         other = task.layout(name, variant)
         if _cast(other) == _cast(layout):
-            near.append((float(np.abs(other.object_pose - layout.object_pose).sum()), name))
+            apart = [np.abs(other.object_pose - layout.object_pose).sum()]
+            if other.base_pose is not None and layout.base_pose is not None:
+                apart.append(np.abs(np.subtract(other.base_pose, layout.base_pose)).sum())
+            near.append((float(sum(apart)), name))
     if not near:
         raise InvalidConfigError(f"engine=simpler has no episode of {task.name} with the bodies {layout.cast!r}.")
     return episode_of(task, variant, min(near)[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import re
@@ -127,10 +128,9 @@ class Worker:
             raise GymError(f"The original cannot build {self._asked}: {message['error']} (see docs/simpler.md).")
         raise SimulationError(f"The original failed at {self._asked}: {message['error']}.")
 
-    def picture(self, height: int, width: int) -> NDArray[np.uint8]:
-        """A copy of the shared memory as ``[height, width, 3]``."""
-        count = height * width * 3
-        return np.frombuffer(self._memory, np.uint8, count).reshape(height, width, 3).copy()
+    def image(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """A copy of the shared memory as an image of ``shape``."""
+        return np.frombuffer(self._memory, np.uint8, math.prod(shape)).reshape(shape).copy()
 
     def complaints(self, most: int = 3) -> list[str]:
         """Different lines of its output that speak of trouble: the last since the last command, or else of all."""

@@ -10,12 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlaser_gym.envs.engines.simpler.episodes import settings_of_robot
-from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.envs.tasks.put_on import PutOnTask
 from vlaser_gym.errors import InvalidConfigError
 
 #: What the prepackaged WidowX environments set, whatever they are given, beside what belongs to the robot.
 _PREPACKAGED_SCENE = ("scene_name", "rgb_overlay_path", "rgb_overlay_cameras")
+#: Releases whose episodes were recorded: two commits, and a version of SAPIEN.
+RECORDED_VERSIONS: Mapping[str, str] = {"simpler_env": "4ab7178", "mani_skill2_real2sim": "ef7a4d4", "sapien": "2.2.2"}
+#: What the original calls the scenes whose names here are others.
+_SCENES = {"bridge_table": "bridge_table_1_v1", "bridge_sink": "bridge_table_1_v2"}
 #: Defaults of the original's environments that scripts leave alone, but for the shader.
 _DEFAULTS: Mapping[str, Any] = {"shader_dir": "ibl", "enable_shadow": False, "rgb_overlay_mode": "background"}
 
@@ -28,10 +33,44 @@ def settings_of(task: Task, engine: Mapping[str, Any]) -> dict[str, Any]:
         engine: the engine's settings; without ``env_kwargs`` the answer is that of the published scripts.
     """
     given = dict(engine.get("env_kwargs") or {})
+    limit = {"step_limit": task.max_steps}
     if isinstance(task, PutOnTask):
-        return {**_DEFAULTS, **given, **settings_of_robot(task)}
+        return {**_DEFAULTS, **limit, **given, **settings_of_robot(task)}
     shader = {"shader_dir": "rt"} if task.scenery == "google_cabinet" else {}
-    return {**_DEFAULTS, "obs_mode": "rgbd", **settings_of_robot(task), **shader, **given}
+    return {**_DEFAULTS, "obs_mode": "rgbd", **limit, **settings_of_robot(task), **shader, **given}
+
+
+def asked_settings(task: Task, variant: str, layout: Layout, engine: Mapping[str, Any]) -> dict[str, Any]:
+    """What the original should say of itself in an episode: :func:`settings_of`, its camera, scene and photograph."""
+    setup = get_setup(task.robot_setup)
+    look, photograph = task.look(variant), task.photograph(variant, layout.base_pose)
+    seen = {"rgb_overlay_path": photograph, "rgb_overlay_cameras": [setup.camera.name]} if photograph else {}
+    camera = f"{setup.camera.name} {setup.camera.width}x{setup.camera.height}"
+    return {**seen, "scene_name": _SCENES.get(look.scene, look.scene), **settings_of(task, engine), "camera": camera}
+
+
+def differing_settings(told: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """In what the original says to be other than it was asked to be, a phrase each; by value, what both name."""
+    return [
+        f"{name.replace('_', ' ')} {told[name]} where {value} was asked for"
+        for name, value in asked.items()
+        if name in told and told[name] != value
+    ]
+
+
+def other_versions(versions: Mapping[str, str]) -> list[str]:
+    """Which of an installation's packages are not those that were recorded, a phrase each.
+
+    A package that is no checkout tells no commit; then its episodes alone can show whether it is the same.
+
+    Args:
+        versions: as a worker tells them: a version, a commit or a hash of the files, or several joined by ``+``.
+    """
+    return [
+        f"{name} {versions[name]}, not {recorded}"
+        for name, recorded in RECORDED_VERSIONS.items()
+        if versions.get(name) and "files" not in versions[name] and recorded not in versions[name].split("+")
+    ]
 
 
 def check_given(task: Task, engine: Mapping[str, Any]) -> None:

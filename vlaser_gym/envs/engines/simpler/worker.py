@@ -6,15 +6,17 @@ line of JSON with another, and memory of SIZE bytes, into which it writes pictur
 
 The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "during": "import"}``. Commands:
 
-- ``{"do": "place", "episode": {...}, "robot": {...}, "state": null, "rebuild": false}``: reset the episode's
-  environment; see ``vlaser_gym.envs.engines.simpler.episodes.Episode``. It is built unless the last episode's was built
-  alike, or always if told to ``rebuild``. ``state`` moves robot and bodies afterwards. Answers the state. ``robot``
-  names its links ``tcp`` and ``base``, its ``camera`` and the ``fingers`` by their indices in ``qpos``, and tells if
-  they are open at their upper limits (``open_at_limit``) or at 0.
+- ``{"do": "place", "episode": {...}, "robot": {...}, "state": null, "rebuild": false, "pictures": true}``: reset the
+  episode's environment; see ``vlaser_gym.envs.engines.simpler.episodes.Episode``. It is built unless the last episode's
+  was built alike, or always if told to ``rebuild``; without ``pictures`` it renders nothing, not even when it is built.
+  ``state`` moves robot, bodies and drawers afterwards. Answers the state, and with it the ``settings`` that the
+  environment tells of itself. ``robot`` names its links ``tcp`` and ``base``, its ``camera`` and the ``fingers`` by
+  their indices in ``qpos``, and tells if they are open at their upper limits (``open_at_limit``) or at 0.
 - ``{"do": "step", "action": [7 numbers]}``: one control step. Answers the state.
 - ``{"do": "advance"}``: the policy declares the current sub-task done. Answers the state.
 - ``{"do": "picture"}``: what the robot's camera sees now, into the memory. Answers its shape. Nothing is rendered
-  otherwise, but for once when an environment is built.
+  otherwise, but for once when an environment is built with ``pictures``.
+- ``{"do": "foreground"}``: which of its pixels show robot, bodies or cabinet, a byte each. Answers the shape.
 
 A state has ``qpos``, ``qvel``, ``base`` (pose of the robot's root link), ``objects`` (name -> pose), ``joints`` (name
 -> position), ``proprio``, ``instruction``, ``subtask``, ``success``, ``info`` and ``stats`` (the scalars of ``info``
@@ -24,6 +26,7 @@ and of its ``episode_stats``). Poses are ``x y z qw qx qy qz``.
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import mmap
 import os
@@ -42,6 +45,19 @@ if TYPE_CHECKING:
 
 #: With what the original's constructor seeds its random numbers (ManiSkill2_real2sim ef7a4d4).
 MAIN_SEED = 2022
+#: Names of bodies that the original takes for background.
+BACKGROUND = ("ground", "goal_site", "", "arena")
+#: What an environment tells of itself, and the attribute in which it does.
+SETTINGS = {
+    "robot": "robot_uid",
+    "control_mode": "control_mode",
+    "control_freq": "control_freq",
+    "sim_freq": "sim_freq",
+    "scene_name": "scene_name",
+    "enable_shadow": "enable_shadow",
+    "rgb_overlay_mode": "rgb_overlay_mode",
+    "rgb_overlay_cameras": "rgb_overlay_cameras",
+}
 
 
 class Scene:
@@ -58,14 +74,19 @@ class Scene:
         self.starts_final = True
 
     def place(
-        self, episode: dict[str, Any], robot: dict[str, Any], state: dict[str, Any] | None, rebuild: bool
+        self,
+        episode: dict[str, Any],
+        robot: dict[str, Any],
+        state: dict[str, Any] | None,
+        rebuild: bool,
+        pictures: bool,
     ) -> dict[str, Any]:
         """Begin an episode."""
         self.robot = robot
-        recipe = json.dumps([episode[name] for name in ("make", "prepackaged", "kwargs")], sort_keys=True)
+        recipe = json.dumps([pictures, *(episode[name] for name in ("make", "prepackaged", "kwargs"))], sort_keys=True)
         if rebuild or self.env is None or recipe != self.recipe:
             self.close()
-            self.env = build(episode)
+            self.env = build(episode, pictures)
             self.recipe = recipe
             # From now on an observation is empty, until a picture is asked for.
             self.pictures, self.base._obs_mode = self.base._obs_mode, "none"
@@ -76,7 +97,7 @@ class Scene:
         self.starts_final = self.is_final()
         if state is not None:
             self.arrange(state)
-        return self.state()
+        return {**self.state(), "settings": self.settings()}
 
     def renew(self) -> None:
         """Bring the environment to where its constructor leaves it, by what the constructor does at its end.
@@ -107,7 +128,28 @@ class Scene:
             get_image_from_maniskill2_obs_dict,
         )
 
-        image = np.ascontiguousarray(get_image_from_maniskill2_obs_dict(self.base, self.observe()))
+        observation = self.observe()
+        # What the wrappers make of an observation is theirs to know.
+        layers, layer = [], self.env
+        while layer is not self.base:
+            layers.append(layer)
+            layer = layer.env
+        for layer in reversed(layers):
+            if hasattr(type(layer), "observation"):
+                observation = layer.observation(observation)
+        return self.share(get_image_from_maniskill2_obs_dict(self.base, observation))
+
+    def foreground(self) -> dict[str, Any]:
+        """Write into the memory which pixels the original keeps before its photograph, 1 or 0."""
+        base = self.base
+        bodies = [actor for actor in base.get_actors() if actor.name not in BACKGROUND]
+        links = [link for articulation in base.get_articulations() for link in articulation.get_links()]
+        segments = self.observe()["image"][self.robot["camera"]]["Segmentation"][..., 1]
+        return self.share(np.isin(segments, [part.id for part in (*bodies, *links)]).astype(np.uint8))
+
+    def share(self, image: Any) -> dict[str, Any]:
+        """Write bytes of an image into the memory, and tell its shape."""
+        image = np.ascontiguousarray(image)
         if image.dtype != np.uint8 or image.nbytes > len(self.memory):
             raise ValueError(f"the camera's picture is {image.dtype} of shape {image.shape}")
         self.memory[: image.nbytes] = image.tobytes()
@@ -115,27 +157,45 @@ class Scene:
 
     def observe(self) -> dict[str, Any]:
         """What the original observes, but of the one camera (and those on which it overlays photographs)."""
+        if self.pictures == "none":
+            raise ValueError("this environment was built to render nothing")
         base = self.base
         seen = {self.robot["camera"], *base.rgb_overlay_cameras}
         cameras, mode = base._cameras, base._obs_mode
         base._cameras = type(cameras)((name, camera) for name, camera in cameras.items() if name in seen)
         base._obs_mode = self.pictures
         try:
-            observation = base.get_obs()
+            return dict(base.get_obs())
         finally:
             base._cameras, base._obs_mode = cameras, mode
-        # What the wrappers make of an observation is theirs to know.
-        layers, layer = [], self.env
-        while layer is not base:
-            layers.append(layer)
+
+    def settings(self) -> dict[str, Any]:
+        """What the environment tells of itself, by the names of its keyword arguments; what it does not is left out."""
+        base, camera = self.base, self.robot["camera"]
+        shaders = getattr(sys.modules.get("sapien.core"), "render_config", None)
+        overlay = getattr(base, "rgb_overlay_path", None)
+        seen = getattr(base, "_camera_cfgs", {}).get(camera)
+        told = {
+            **{name: getattr(base, own, None) for name, own in SETTINGS.items()},
+            "shader_dir": getattr(shaders, "camera_shader_dir", None),
+            "rgb_overlay_path": None if overlay is None else os.path.basename(str(overlay)),
+            "camera": None if seen is None else f"{camera} {seen.width}x{seen.height}",
+            "step_limit": self.step_limit(),
+        }
+        plain = (bool, int, float, str, list)
+        return {name: value for name, value in told.items() if isinstance(value, plain)}
+
+    def step_limit(self) -> int | None:
+        """Control steps after which the original ends an episode itself."""
+        layer = self.env
+        while layer is not self.base:
+            if getattr(layer, "_max_episode_steps", None) is not None:
+                return int(layer._max_episode_steps)
             layer = layer.env
-        for layer in reversed(layers):
-            if hasattr(type(layer), "observation"):
-                observation = layer.observation(observation)
-        return dict(observation)
+        return None
 
     def arrange(self, state: dict[str, Any]) -> None:
-        """Put robot and bodies where they are told to be, at rest."""
+        """Put robot, bodies and drawers where they are told to be, at rest."""
         base = self.base
         for actor in base.get_actors():
             pose = state["objects"].get(actor.name)
@@ -143,10 +203,22 @@ class Scene:
                 actor.set_pose(type(actor.pose)(pose[:3], pose[3:]))
                 actor.set_velocity(np.zeros(3))
                 actor.set_angular_velocity(np.zeros(3))
+        self.arrange_drawers(state["joints"])
         robot = base.agent.robot
         if state["base"] is not None:
             robot.set_pose(type(robot.pose)(state["base"][:3], state["base"][3:]))
         base.agent.reset(np.array(state["qpos"]))
+
+    def arrange_drawers(self, positions: dict[str, float]) -> None:
+        """Put drawers where they are told to be, unless they are there."""
+        cabinet = getattr(self.base, "art_obj", None)
+        if cabinet is None:
+            return
+        qpos = np.array(cabinet.get_qpos())
+        told = [positions.get(joint.name, value) for joint, value in zip(cabinet.get_active_joints(), qpos)]  # noqa: B905
+        if np.abs(qpos - told).max() > 1e-6:
+            cabinet.set_qpos(np.array(told))
+            cabinet.set_qvel(np.zeros(len(told)))
 
     def state(self) -> dict[str, Any]:
         """Everything that is told of an episode."""
@@ -186,11 +258,12 @@ class Scene:
             gc.collect()
 
 
-def build(episode: dict[str, Any]) -> Any:
+def build(episode: dict[str, Any], pictures: bool) -> Any:
     """The environment of an episode."""
     import simpler_env  # noqa: PLC0415
 
-    kwargs = dict(episode["kwargs"])
+    # Told to observe nothing it never renders, and takes less than half the memory.
+    kwargs = dict(episode["kwargs"], **({} if pictures else {"obs_mode": "none"}))
     if episode["prepackaged"]:
         return simpler_env.make(episode["make"], **kwargs)
     from simpler_env.utils.env.env_builder import build_maniskill2_env  # noqa: PLC0415
@@ -264,14 +337,26 @@ def versions() -> dict[str, str]:
 
 
 def version(name: str, module: Any) -> str:
-    """What is installed, and the commit where it is a checkout; empty where neither is known."""
+    """What is installed, and its commit, or a hash of its files where it is no checkout; empty if nothing is known."""
     from importlib import metadata  # noqa: PLC0415
 
     try:
         installed = metadata.version(name)
     except metadata.PackageNotFoundError:
         installed = ""
-    return "+".join(part for part in (installed, commit(getattr(module, "__file__", None))) if part)
+    file = getattr(module, "__file__", None)
+    state = commit(file) or ("" if name == "sapien" else file_hash(file))
+    return "+".join(part for part in (installed, state) if part)
+
+
+def file_hash(file: str | None) -> str:
+    """``files`` and seven digits that change with any Python file of the package; empty without one."""
+    if file is None:
+        return ""
+    folder, digest = Path(file).parent, hashlib.sha256()
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(source.relative_to(folder).as_posix().encode() + b"\0" + source.read_bytes())
+    return f"files{digest.hexdigest()[:7]}"
 
 
 def commit(file: str | None) -> str:
@@ -297,12 +382,13 @@ def answer(scene: Scene, command: dict[str, Any]) -> dict[str, Any]:
     """Do what a command says."""
     do = command["do"]
     if do == "place":
-        return scene.place(command["episode"], command["robot"], command["state"], command["rebuild"])
+        names = ("episode", "robot", "state", "rebuild", "pictures")
+        return scene.place(*(command[name] for name in names))
     if do == "step":
         return scene.step(command["action"])
     if do == "advance":
         return scene.advance()
-    return scene.picture()
+    return scene.foreground() if do == "foreground" else scene.picture()
 
 
 def reply(channel: socket.socket, message: dict[str, Any]) -> None:

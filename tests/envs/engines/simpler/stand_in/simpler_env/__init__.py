@@ -5,7 +5,8 @@ Bodies lie where the original's do, by the grids and heights of its scripts and 
 (base frame), and an episode succeeds after five control steps if its number, or the place of its object in tenths of a
 millimetre, is even. Environment variables steer it: STAND_IN_LOG is a folder in which every call is written down;
 STAND_IN_GOLDEN one of recordings of the original that are played back; STAND_IN_FAULTS is JSON:
-``"<env id>:<episode_id>"`` -> what goes wrong in that episode. MS2_REAL2SIM_ASSET_DIR is the original's own: the folder
+``"<env id>:<episode_id>"`` -> what goes wrong in that episode. STAND_IN_SAYS is JSON, too: what environments say of
+themselves instead of the truth. MS2_REAL2SIM_ASSET_DIR is the original's own: the folder
 of its data. Where the mesh of a scene is not in it, the simulator says so in its log and goes on, and all bodies fall.
 """
 
@@ -18,6 +19,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import sapien.core
 
 from . import eggplants, recorded
 
@@ -36,6 +38,8 @@ ENVIRONMENT_MAP = {
 WIDOWX_TCP = ([0.29207, -0.00609, 0.13532], [0.68671, 0.00526, 0.72687, -0.00808])
 GOOGLE_TCP = ([0.43938, -0.21842, 0.96187], [0.16012, -0.60385, 0.78017, -0.03250])
 FAULTS = json.loads(os.environ.get("STAND_IN_FAULTS", "{}"))
+SAYS = json.loads(os.environ.get("STAND_IN_SAYS", "{}"))
+WIDOWX_CONTROL = "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"
 
 
 def note(**entry):
@@ -58,7 +62,8 @@ def registered(env_name, **kwargs):
     limit = kwargs.pop("max_episode_steps", 120 if "Eggplant" in env_name else 60)
     for prefix, kind in FAMILIES.items():
         if env_name.startswith(prefix):
-            return TimeLimit(ObservationWrapper(kind(env_name, **kwargs)), limit)
+            env = kind(env_name, **kwargs)
+            return TimeLimit(env if env._obs_mode == "none" else ObservationWrapper(env), limit)
     raise KeyError(env_name)
 
 
@@ -78,8 +83,10 @@ def rotated(q, v):
 
 
 class Body:
+    """With an identity, as segmentations tell it: that of its name."""
+
     def __init__(self, name, pose):
-        self.name, self.pose = name, pose
+        self.name, self.pose, self.id = name, pose, 2 + sum(name.encode()) % 200
 
     def set_pose(self, pose):
         assert isinstance(pose, Pose)
@@ -134,15 +141,29 @@ class Cabinet:
     def __init__(self):
         self.qpos = np.zeros(3, np.float32)
 
+    def get_links(self):
+        return [Body("cabinet", None)]
+
     def get_active_joints(self):
         return [Joint(f"{name}_drawer_joint") for name in ("top", "middle", "bottom")]
 
     def get_qpos(self):
         return self.qpos
 
+    def set_qpos(self, qpos):
+        self.qpos = np.asarray(qpos, np.float32)
+
+    def set_qvel(self, qvel):
+        assert qvel.shape == (3,)
+
+
+class Camera:
+    def __init__(self, width, height):
+        self.width, self.height = width, height
+
 
 class BaseEnv:
-    robot_uid, CAMERA = "google_robot_static", "overhead_camera"
+    robot_uid, CAMERA, PHOTOGRAPH = "google_robot_static", "overhead_camera", ""
     #: Those of the base class; families add theirs.
     KWARGS = (
         "obs_mode robot sim_freq control_mode control_freq scene_name camera_cfgs rgb_overlay_path rgb_overlay_cameras "
@@ -158,10 +179,23 @@ class BaseEnv:
             raise FileNotFoundError("/assets/hab2_bench_assets/stages/no_such_scene.glb is not found.")
         self.env_id, self.kwargs = env_id, kwargs
         self.prepackaged = bool(kwargs.get("prepackaged_config"))
-        self._obs_mode = "image"
+        self._obs_mode = "none" if kwargs.get("obs_mode") == "none" else "image"
         self.rgb_overlay_cameras = kwargs.get("rgb_overlay_cameras") or [self.CAMERA]
+        self.say(kwargs)
         self.set_main_rng(2022)
         self.reset(seed=2022, options={"reconfigure": True})
+
+    def say(self, kwargs):
+        """What the original's attributes tell; prepackaged environments set it themselves."""
+        sapien.core.render_config.camera_shader_dir = SAYS.get("shader_dir", kwargs.get("shader_dir", "ibl"))
+        own = {"control_mode": WIDOWX_CONTROL, "control_freq": 5, "sim_freq": 500, "scene_name": self.SCENE}
+        own["rgb_overlay_path"] = f"/assets/real_inpainting/{self.PHOTOGRAPH}"
+        told = own if self.prepackaged else {name: kwargs.get(name) for name in own}
+        told |= {"enable_shadow": False, "rgb_overlay_mode": "background"}
+        for name, value in {**told, **SAYS}.items():
+            setattr(self, name, value)
+        size = Camera(640, 512 if "google" in self.robot_uid else 480)
+        self._camera_cfgs = {"base_camera": Camera(128, 128), self.CAMERA: size}
 
     def set_main_rng(self, seed):
         note(set_main_rng=self.env_id, seed=seed)
@@ -202,11 +236,12 @@ class BaseEnv:
         self.place({"obj_init_options": self.drawn(), **options})
         for body in self.bodies:
             body.pose.p[0] += np.float32(6e-5 * (self.resets - 1))
-        if self.stage_is_missing():
+        fallen = self.stage_is_missing()
+        if fallen:
             for body in self.bodies:
                 body.pose.p[2] -= 19
         self.place_robot({"init_xy": [0, 0], "init_rot_quat": [0, 0, 0, 1], **options.get("robot_init_options", {})})
-        self.player = None if options.get("reconfigure") else recorded.find(self)
+        self.player = None if fallen or options.get("reconfigure") else recorded.find(self)
         if self.player is not None:
             self.player.show(self, 0)
         self.fault = "" if options.get("reconfigure") else FAULTS.get(f"{self.env_id}:{self.number}", "")
@@ -282,13 +317,30 @@ class BaseEnv:
     def get_actors(self):
         return [Body("ground", Pose([0, 0, 0], [1, 0, 0, 0])), Body("", Pose([0, 0, 0], [1, 0, 0, 0])), *self.bodies]
 
+    def get_articulations(self):
+        return [self.agent.robot, *([self.art_obj] if hasattr(self, "art_obj") else [])]
+
     def get_obs(self):
-        """Pictures of all cameras, where pictures are observed."""
+        """Pictures of all cameras, where pictures are observed: colours, and whose each pixel is.
+
+        Colours show the bodies' places and the time, in the corner, or what was recorded of the same state.
+        """
         if self._obs_mode != "image":
             return {}
         for camera in self._cameras:
             note(picture=camera, step=self.elapsed)
-        return {"image": dict.fromkeys(self._cameras, self.elapsed)}
+        size = self._camera_cfgs[self.CAMERA]
+        recorded_picture = recorded.picture(self)
+        if recorded_picture is None:
+            image = np.full((size.height, size.width, 3), 7, np.uint8)
+            image[0, 1] = 100 if not self.bodies else np.uint8(100 + round(100 * float(self.bodies[0].pose.p[1])))
+            image[0, 0] = self.elapsed
+            mask = np.zeros(image.shape[:2], bool)
+        else:
+            image, mask = recorded_picture
+        segments = np.zeros((*mask.shape, 4), np.uint8)
+        segments[mask, 1] = self.agent.robot.get_links()[0].id
+        return {"image": {camera: {"Color": image, "Segmentation": segments} for camera in self._cameras}}
 
     def is_final_subtask(self):
         return True
@@ -317,6 +369,7 @@ def square(x, y, half):
 
 class PutOn(BaseEnv):
     XY, HEIGHT, SCENE, CAMERA = (0.147, 0.028), 0.87, "bridge_table_1_v1", "3rd_view_camera"
+    PHOTOGRAPH = "bridge_real_eval_1.png"
     NAMES = {  # noqa: RUF012
         "PutCarrot": ("bridge_carrot_generated_modified", "bridge_plate_objaverse_larger", "put carrot on plate"),
         "PutSpoon": ("bridge_spoon_generated_modified", "table_cloth_generated_shorter", "put the spoon on the towel"),
@@ -337,6 +390,7 @@ class PutOn(BaseEnv):
         self.robot_uid = "widowx_sink_camera_setup" if sink else "widowx"
         if sink:
             self.XY, self.HEIGHT, self.SCENE = (0.127, 0.06), 0.85, "bridge_table_1_v2"
+            self.PHOTOGRAPH = "bridge_sink.png"
         super().__init__(env_id, **kwargs)
 
     def poses(self):
@@ -381,7 +435,7 @@ class Google(BaseEnv):
     HEIGHT, SCENE = 0.07905, "google_pick_coke_can_1_v4"
 
     def place(self, options):
-        where = options["obj_init_options"]
+        self.where = where = options["obj_init_options"]
         self.number = where.get("episode_id")
         places = where.get("init_xy")
         self.even = (self.number if places is None else round(1e4 * places[0])) % 2 == 0
@@ -544,17 +598,10 @@ class Wrapper:
 
 
 class ObservationWrapper(Wrapper):
-    """Raw observation -> what is seen: the bodies' places and the time, drawn into the corner."""
+    """Raw observation -> what is seen."""
 
     def observation(self, raw):
-        base = self.unwrapped
-        image = np.full((512 if "google" in base.robot_uid else 480, 640, 3), 7, np.uint8)
-        image[0, 1] = 100 if not base.bodies else np.uint8(100 + round(100 * float(base.bodies[0].pose.p[1])))
-        seen = {}
-        for camera, elapsed in raw["image"].items():
-            seen[camera] = {"rgb": image.copy()}
-            seen[camera]["rgb"][0, 0] = elapsed
-        return {"image": seen}
+        return {"image": {camera: {"rgb": seen["Color"]} for camera, seen in raw["image"].items()}}
 
     def reset(self, **kwargs):
         raw, info = self.env.reset(**kwargs)
@@ -568,11 +615,11 @@ class ObservationWrapper(Wrapper):
 class TimeLimit(Wrapper):
     def __init__(self, env, limit):
         super().__init__(env)
-        self.limit = limit
+        self._max_episode_steps = limit
 
     def step(self, action):
         *rest, _, info = self.env.step(action)
-        return (*rest, self.unwrapped.elapsed >= self.limit, info)
+        return (*rest, self.unwrapped.elapsed >= self._max_episode_steps, info)
 
 
 sys.stdout.write("Control mode: none\n")  # the original prints too
