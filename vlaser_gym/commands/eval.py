@@ -23,6 +23,8 @@ from vlaser_gym.evaluation.checkpoints import (
     short_names,
 )
 from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
+from vlaser_gym.evaluation.diagnosis.patterns import strongest
+from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
@@ -182,10 +184,19 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
         say(score_line(str(evaluation.settings.protocol), score))
     if not evaluation.settings.protocol and (doubled := double_counts(evaluation.store.records)):
         say(f"Warning: {doubled}")
+    for line in _pattern_lines(evaluation):
+        say(line)
     for line in (*published_lines(summary, read_config(evaluation.path)), *_verdict_lines(evaluation)):
         say(line)
     if not evaluation.complete:
         say(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
+
+
+def _pattern_lines(evaluation: Evaluation) -> list[str]:
+    """What the failures have in common: the three strongest patterns, each with its test."""
+    records = evaluation.store.records
+    found = diagnose_run(evaluation.path, records)
+    return strongest([(records[address], diagnosis) for address, diagnosis in found.items()])
 
 
 def _verdict_lines(evaluation: Evaluation) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A scripted expert that fails in a chosen way: by believing something wrong, or by doing something wrong on purpose."""
+"""A scripted expert that fails in a chosen way: it believes something wrong, or does something wrong on purpose."""
 
 from __future__ import annotations
 
@@ -169,8 +169,10 @@ class FaultyTable(TableEpisode):
     def _aside(self):
         if not hasattr(self, "_offset"):
             closing = self._grasp_rotation()[:2, 1]
-            size = self.rng.uniform(0.10, 0.12) * (1 if self._source[1] < 0 else -1)
-            self._offset = np.array([*(closing / np.linalg.norm(closing) * size), 0.0])
+            # Along the fingers' plane: the open gripper is wider than the things that it grasps.
+            along = np.array([-closing[1], closing[0]]) / np.linalg.norm(closing)
+            towards_robot = -1.0 if along @ self._source[:2] > 0 else 1.0
+            self._offset = np.array([*(along * towards_robot * self.rng.uniform(0.10, 0.12)), 0.0])
         return self._offset
 
     @property

@@ -30,13 +30,11 @@ _LIST = (
     FailureClass("out_of_time", "ran out of time while progressing", "The last step came before it was done."),
     FailureClass("wrong_object", "grasped the wrong thing", "It grasped something else, and never the object."),
     FailureClass("pushed_away", "touched and pushed away", "It pushed the object out of its place before it closed."),
-    FailureClass(
-        "closed_on_nothing", "closed on nothing", "The gripper closed beside the object, or hooked no drawer."
-    ),
+    FailureClass("closed_on_nothing", "closed on nothing", "The gripper closed beside the object or hooked no drawer."),
     FailureClass("never_approached", "never approached", "The gripper stayed away from the object or the handle."),
     FailureClass("error", "simulator error", "The simulator did not finish the episode."),
     FailureClass(
-        "unknown", "unknown", "What was stored does not tell: no states, or no contacts where a rule needs them."
+        "unknown", "unknown", "What was stored does not tell: states, or contacts that a rule needs, are absent."
     ),
 )
 #: By key, in the order in which tables show them.

@@ -102,7 +102,7 @@ def _closings(course: Course) -> Iterator[Event]:
         offset = course.tcp[lowest] - course.place[lowest]
         meant = offset[2] < _REACH_UP and np.hypot(*offset[:2]) < _REACH_ASIDE
         if meant and not caught:
-            yield Event(end, "closed", course.source_name, _triple(offset))
+            yield Event(begin + 1, "closed", course.source_name, _triple(offset))
 
 
 def _grasps(course: Course) -> Iterator[Event]:

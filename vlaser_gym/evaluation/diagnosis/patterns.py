@@ -36,8 +36,8 @@ class Pattern:
 
     Attributes:
         sentence: without its test.
-        p: two-sided: an exact test of a split (Fisher's, within tasks; a permutation test where layouts have several trials),
-            a sign test of a direction.
+        p: two-sided: of a split an exact test (Fisher's, within tasks; by permutation where layouts have
+            several trials), of a direction a sign test.
         subject: what it is about: a task, ``all tasks``, or ``misses``.
         corrected: by Holm's method, for all candidates that were looked at.
     """

@@ -22,9 +22,18 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
+from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
+from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
+from vlaser_gym.evaluation.report.failures import (
+    changed_classes,
+    changed_layouts,
+    failure_rows,
+    layout_map,
+    pattern_lines,
+)
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
@@ -126,6 +135,7 @@ class _Side:
         self.videos = {address: Path(file) for address, file in videos.items()}
         self.thumbnails = thumbnails
         self.media = media
+        self.diagnoses = diagnose_run(stored.path, stored.records)
 
     def episode(self, address: Address) -> dict[str, Any]:
         """What the page knows about an episode."""
@@ -137,6 +147,9 @@ class _Side:
             "steps": record["steps"],
             "reached": furthest_subgoal(record, get_task(address.task).subgoals),
             "error": record["error"],
+            "failure": self.diagnoses[address].failure,
+            "why": self.diagnoses[address].sentence,
+            "events": [[event.step, f"{event.kind} {event.what}"] for event in self.diagnoses[address].events],
             "agent": record["agent"],
             **self._timeline(record),
             "video": self.media.video(self._video(address)),
@@ -177,6 +190,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     data = {
         "sides": ["A", "B"][: len(sides)],
         "tasks": {name: _task_facts(name) for name in tasks},
+        "failures": {key: kind.label for key, kind in FAILURE_CLASSES.items()},
         "episodes": [
             {
                 "id": str(address),
@@ -192,17 +206,26 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     return {
         "title": " / ".join(side.stored.label for side in sides),
         "runs": [_run_facts(side.stored, name) for side, name in zip(sides, "AB", strict=False)],
-        "results": _results(first, tasks) if comparison is None else None,
-        "comparison": None if comparison is None else _compared(comparison),
+        "results": _results(sides[0], tasks) if comparison is None else None,
+        "comparison": None if comparison is None else {**_compared(comparison), **_changed(sides, addresses)},
         "tasks": tasks,
         "short": _short,
         "data": _embed(data),
     }
 
 
-def _results(stored: StoredRun, tasks: Sequence[str]) -> dict[str, Any]:
-    """Table, chart, funnel and published numbers of one run."""
+def _changed(sides: Sequence[_Side], addresses: Sequence[Address]) -> dict[str, Any]:
+    """What became of failures from A to B, by class and by layout."""
+    a, b = ({address: side.diagnoses[address] for address in addresses} for side in sides)
+    return {"classes": changed_classes(a, b), "layouts": changed_layouts(a, b)}
+
+
+def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
+    """Table, chart, failures, maps, funnel and published numbers of one run."""
+    stored = side.stored
     records = list(stored.records.values())
+    outcomes = {address: _outcome(record) for address, record in stored.records.items()}
+    maps = {_short(name): layout_map(name, side.diagnoses, outcomes) for name in tasks}
     per_task = {name: [r for r in records if r["task"] == name] for name in tasks}
     rows = [_result_row(name, mine) for name, mine in per_task.items()]
     if len(rows) > 1:
@@ -223,12 +246,20 @@ def _results(stored: StoredRun, tasks: Sequence[str]) -> dict[str, Any]:
         "rows": rows,
         "chart": interval_chart(chart, "Success rate of each task with its 95 % interval"),
         "funnels": [
-            {"label": _short(name), "stages": subgoal_funnel(mine, get_task(name).subgoals), "n": len(mine)}
-            for name, mine in per_task.items()
+            {"label": _short(name), "stages": _funnel(name, mine), "n": len(mine)} for name, mine in per_task.items()
         ],
+        "failures": failure_rows(side.diagnoses, tasks),
+        "patterns": pattern_lines(stored.records, side.diagnoses),
+        "maps": {label: drawn for label, drawn in maps.items() if drawn is not None},
         "conventions": success_conventions(records),
         "doubled": None if stored.config.get("protocol") else double_counts(stored.records),
     }
+
+
+def _funnel(task: str, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The sub-goals of a task with how many episodes reached each, and the interval of that share."""
+    stages = subgoal_funnel(records, get_task(task).subgoals)
+    return [{**vars(stage), "interval": wilson(stage.reached, len(records))} for stage in stages]
 
 
 def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
