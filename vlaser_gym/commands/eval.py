@@ -31,7 +31,7 @@ from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
-from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
+from vlaser_gym.evaluation.table import EpisodeProgress, is_narrow, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
 #: How numbers are printed: differences always with their sign.
@@ -175,9 +175,9 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     )
     if settings := evaluation.who.agent_settings:
         say("Agent: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
-    plain = not console.is_terminal
-    console.print(result_table(summary, pace, plain))
-    console.print(subgoal_table(summary, plain))
+    plain, narrow = not console.is_terminal, is_narrow(console)
+    console.print(result_table(summary, pace, plain, narrow))
+    console.print(subgoal_table(summary, plain, narrow))
     if retried := retried_episodes(timing):
         say(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
     for score in summary.get("protocol", []):

@@ -111,7 +111,7 @@ class Course:
 
     def shift(self, index: int) -> Floats:
         """How far an object is from where it began, in the plane, ``[T + 1]``."""
-        return np.hypot(*(self.objects[:, index, :2] - self.objects[0, index, :2]).T)
+        return np.asarray(np.linalg.norm(self.objects[:, index, :2] - self.objects[0, index, :2], axis=-1))
 
     def height(self, index: int) -> Floats:
         """How far an object is above where it began, ``[T + 1]``."""

@@ -18,6 +18,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.evaluation.comparison import holm, p_text
 from vlaser_gym.evaluation.diagnosis.rules import Diagnosis
+from vlaser_gym.evaluation.table import short_name
 
 Floats = NDArray[np.float64]
 Diagnosed = Sequence[tuple[Mapping[str, Any], Diagnosis]]
@@ -158,7 +159,7 @@ def _splits(tasks: Mapping[str, Sequence[_Layout]]) -> Iterator[Pattern]:
             if above is None or {(task, above.tobytes()), (task, (~above).tobytes())} & asked:
                 continue
             asked.add((task, above.tobytes()))
-            strata[_short(task)] = _Stratum(layouts, above)
+            strata[short_name(task)] = _Stratum(layouts, above)
         for task, stratum in strata.items():
             yield Pattern(
                 f"{task}: {upper} {stratum.tell(True)}, {lower} {stratum.tell(False)}", _p_of([stratum]), task
@@ -197,10 +198,6 @@ def _halves(layouts: Sequence[_Layout], value: Callable[[_Layout, Floats], float
     if not cuts:
         return None
     return np.asarray(values >= ordered[min(cuts, key=lambda i: abs(i - len(values) / 2))])
-
-
-def _short(task: str) -> str:
-    return task.removeprefix("widowx_").removeprefix("google_robot_").replace("_", " ")
 
 
 def _p_of(strata: Sequence[_Stratum]) -> float:

@@ -37,6 +37,7 @@ from vlaser_gym.evaluation.report.failures import (
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
+from vlaser_gym.evaluation.table import short_name
 from vlaser_gym.evaluation.told import changes, instructions_told
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
 
@@ -209,7 +210,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
         "results": _results(sides[0], tasks) if comparison is None else None,
         "comparison": None if comparison is None else {**_compared(comparison), **_changed(sides, addresses)},
         "tasks": tasks,
-        "short": _short,
+        "short": short_name,
         "data": _embed(data),
     }
 
@@ -225,7 +226,7 @@ def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
     stored = side.stored
     records = list(stored.records.values())
     outcomes = {address: _outcome(record) for address, record in stored.records.items()}
-    maps = {_short(name): layout_map(name, side.diagnoses, outcomes) for name in tasks}
+    maps = {short_name(name): layout_map(name, side.diagnoses, outcomes) for name in tasks}
     per_task = {name: [r for r in records if r["task"] == name] for name in tasks}
     rows = [_result_row(name, mine) for name, mine in per_task.items()]
     if len(rows) > 1:
@@ -246,7 +247,8 @@ def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
         "rows": rows,
         "chart": interval_chart(chart, "Success rate of each task with its 95 % interval"),
         "funnels": [
-            {"label": _short(name), "stages": _funnel(name, mine), "n": len(mine)} for name, mine in per_task.items()
+            {"label": short_name(name), "stages": _funnel(name, mine), "n": len(mine)}
+            for name, mine in per_task.items()
         ],
         "failures": failure_rows(side.diagnoses, tasks),
         "patterns": pattern_lines(stored.records, side.diagnoses),
@@ -265,7 +267,7 @@ def _funnel(task: str, records: Sequence[Record]) -> list[dict[str, Any]]:
 def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
     last, anywhere, first = success_conventions(records)
     return {
-        "label": _short(task),
+        "label": short_name(task),
         "task": task,
         "mean": False,
         "n": len(records),
@@ -303,7 +305,7 @@ def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _compared(comparison: Comparison) -> dict[str, Any]:
     two, level = comparison.against[0], f"{100 * comparison.level:g} %"
     rows = [*two.tasks, *([two.overall] if len(two.tasks) > 1 else [])]
-    labels = ["mean over tasks" if row.task == "all" else _short(row.task) for row in rows]
+    labels = ["mean over tasks" if row.task == "all" else short_name(row.task) for row in rows]
     rates = [
         ChartRow(
             label,
@@ -355,7 +357,7 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
 
 def _task_facts(name: str) -> dict[str, Any]:
     task = get_task(name)
-    return {"label": _short(name), "subgoals": list(task.subgoals), "max_steps": task.max_steps}
+    return {"label": short_name(name), "subgoals": list(task.subgoals), "max_steps": task.max_steps}
 
 
 def _task_order(addresses: Sequence[Address]) -> list[str]:
@@ -379,11 +381,6 @@ def _spans(flags: Sequence[NDArray[np.bool_]]) -> list[list[list[int]]]:
         for row, begin, end in zip(rows[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             spans[row].append([begin, end])
     return spans
-
-
-def _short(task: str) -> str:
-    """A task's name without its robot, for narrow places."""
-    return task.removeprefix("widowx_").removeprefix("google_robot_").replace("_", " ")
 
 
 def _embed(data: Any) -> Markup:
