@@ -154,23 +154,35 @@ def _table(two: RunComparison, comparison: Comparison, console: Console) -> Tabl
     several = len(comparison.against) > 1 or len(two.tasks) > 1
     narrow = is_narrow(console)
     breaks = "\n" if narrow else " "
-    headers = ["pairs", "errors\nA, B", "A", "B", "B - A", f"only{breaks}A", f"only{breaks}B", "p"]
+    # A column of zeros is the first that a narrow table can do without.
+    tells_errors = not narrow or any(row.errors_a or row.errors_b for row in two.tasks)
+    headers = [
+        "pairs",
+        *(["errors\nA, B"] if tells_errors else []),
+        "A",
+        "B",
+        "B - A",
+        f"only{breaks}A",
+        f"only{breaks}B",
+        "p",
+    ]
     headers += [f"p{breaks}(Holm)"] if several else []
     table = make_table("task", headers, not console.is_terminal, wrap=False)
     for row in two.tasks:
-        table.add_row(*_cells(row, several, narrow))
+        table.add_row(*_cells(row, several, narrow, tells_errors))
     if len(two.tasks) > 1:
         table.add_section()
-        table.add_row(*_cells(two.overall, several, narrow))
+        table.add_row(*_cells(two.overall, several, narrow, tells_errors))
     return table
 
 
-def _cells(row: TaskDifference, several: bool, narrow: bool) -> list[str]:
+def _cells(row: TaskDifference, several: bool, narrow: bool, tells_errors: bool) -> list[str]:
     breaks = "\n" if narrow else " "
     pairs = str(row.n) if row.tested == row.n else f"{row.tested} of {row.n}"
     pairs += "" if row.layouts == row.tested else f"{breaks}on {row.layouts}{breaks}layouts"
     task = "mean over tasks" if row.task == "all" else short_name(row.task) if narrow else row.task
-    cells = [task, pairs, f"{row.errors_a}, {row.errors_b}", f"{100 * row.a:.1f}", f"{100 * row.b:.1f}"]
+    cells = [task, pairs, *([f"{row.errors_a}, {row.errors_b}"] if tells_errors else [])]
+    cells += [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}"]
     cells += [_difference(row, breaks), str(row.only_a), str(row.only_b)]
     return cells + [p_text(row.p)] + ([p_text(row.p_holm)] if several else [])
 

@@ -24,7 +24,7 @@ _OTHER_MOVED, _OTHER_NEAR = 0.02, 0.10
 #: A drawer that is opened so much further after the robot was told something else, m.
 _STAGE_MOVED = 0.03
 #: An object let go so low above where it began, or so near its goal, was put down, m.
-_PUT_DOWN_HEIGHT, _PUT_DOWN_NEAR = 0.03, 0.12
+_PUT_DOWN_HEIGHT, _PUT_DOWN_NEAR = 0.05, 0.06
 #: Openings that count, by tasks of drawers (m): see :mod:`vlaser_gym.envs.tasks.drawers`.
 _OPEN, _CLOSED = 0.15, 0.05
 
@@ -156,7 +156,8 @@ def _wrong_drawer(course: Course, events: tuple[Event, ...]) -> _Cause | None:
                 sentence = f"{how} the {name} drawer by {millimetres(event.amount)}, not the {course.goal_drawer} one"
                 return _Cause("wrong_drawer", sentence, event.step)
         near = np.linalg.norm(course.tcp - course.handles[name], axis=-1)
-        if best < DRAWER_MOVED and near.min() < _OTHER_NEAR and not _of(events, "approached", course.source_name):
+        told = np.linalg.norm(course.tcp - course.handles[course.goal_drawer], axis=-1)
+        if best < DRAWER_MOVED and near.min() < min(_OTHER_NEAR, told.min()):
             return _Cause("wrong_drawer", f"reached for the {name} drawer, not the {course.goal_drawer} one",
                           int(np.argmin(near)))  # fmt: skip
     return None
