@@ -129,7 +129,7 @@ def print_changes(runs: Sequence[StoredRun], console: Console | None = None) -> 
         changes = class_changes(first[1], found)
         if not changes:
             continue
-        console.print(f"\nFailures of A = {first[0].label} and B = {other.label}", markup=False, highlight=False)
+        console.print(f"\nFailures of {first[0].label} (A) and {other.label} (B)", markup=False, highlight=False)
         console.print(_change_table(changes, console))
         for line in _layout_lines(layout_changes(first[1], found)):
             console.print(line, soft_wrap=not is_narrow(console), markup=False, highlight=False)

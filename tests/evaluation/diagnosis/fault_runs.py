@@ -45,11 +45,15 @@ FAST_PLAN: dict[str, dict[str, int]] = {
 
 
 def planned(plan: Mapping[str, Mapping[str, int]]) -> dict[Address, str]:
-    """Address -> fault. A fault's episodes are spread over the task's layouts; faults differ in their trial."""
+    """Address -> fault. A fault's episodes are spread over the task's layouts; faults differ in their trial.
+
+    The numbers of the rules were set on other episodes than these.
+    """
     faults = {}
     for number, (fault, tasks) in enumerate(plan.items()):
         for task, count in tasks.items():
-            layouts = np.linspace(0, get_task(task).num_layouts - 1, count + 2)[1:-1].round().astype(int)
+            total = get_task(task).num_layouts
+            layouts = (np.linspace(0, total - 1, count + 2)[1:-1].round().astype(int) + 1) % total
             faults |= {Address(task, "default", f"grid:{k}", number): fault for k in layouts.tolist()}
     return faults
 

@@ -80,11 +80,12 @@ class FaultyWidowX(scripted._Episode):
 
     @property
     def _astray(self):
-        """Away from where the object lies, so that the wrong place is free."""
+        """Away from where the object lies, but never farther from the robot: the arm could not reach that."""
         if not hasattr(self, "_wrong"):
             away = (self._target - self._source)[:2]
             turn = self.rng.uniform(-0.6, 0.6)
             away = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ away
+            away[0] = -abs(away[0])
             self._wrong = np.array([*(away / np.linalg.norm(away) * self.rng.uniform(0.085, 0.11)), 0.0])
         return self._wrong
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from fault_runs import APPLE, CARROT, CUBE, FAST_PLAN, NEAR, OPEN, SLOW_PLAN, confusion, diagnosed, planned, record_of
 
 from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES, diagnose
+from vlaser_gym.evaluation.diagnosis.course import read_course
 
 CABINET = (OPEN, APPLE)
 
@@ -73,8 +76,6 @@ def test_contacts_that_are_stored_are_the_simulators_own_grasp(table_rows) -> No
     agree = total = 0
     for _, _, result in table_rows:
         if result.address.task == CUBE:
-            from vlaser_gym.evaluation.diagnosis.course import read_course
-
             held = read_course(record_of(result), result.trajectory).held[1:, 0]
             agree += int((held == result.trajectory["flag/is_src_obj_grasped"]).sum())
             total += len(held)
@@ -92,9 +93,9 @@ def test_no_states_are_unknown_and_errors_are_errors() -> None:
 def test_recall_of_every_class(capsys) -> None:
     """At least 15 faults of each class that spoiled their episodes: 90 % of each recognised, 95 % of all."""
     table = confusion(diagnosed(planned(SLOW_PLAN)))
+    lines = [f"{fault:20} " + ", ".join(f"{name} {n}" for name, n in of.most_common()) for fault, of in table.items()]
     with capsys.disabled():
-        for fault, found in table.items():
-            print(f"{fault:20} " + ", ".join(f"{name} {n}" for name, n in found.most_common()))
+        sys.stdout.write("\n" + "\n".join(lines) + "\n")
     assert set(table) == set(SLOW_PLAN) == set(FAILURE_CLASSES) - {"error", "unknown"}
     for fault, found in table.items():
         assert found.total() >= 15, fault

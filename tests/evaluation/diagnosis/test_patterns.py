@@ -64,7 +64,8 @@ def test_arranged_patterns_are_found_with_their_figures() -> None:
     assert patterns[0] is towards
     assert towards.corrected == pytest.approx(candidates * towards.p)
     first, second = strongest(list(episodes()), 2)
-    assert first.startswith("18 of 18") and "outer layouts" in second
+    assert first.startswith("18 of 18")
+    assert "outer layouts" in second
     assert f"corrected for the {candidates} patterns looked at" in second
 
 
@@ -83,8 +84,9 @@ def test_runs_without_failures_have_no_patterns() -> None:
 
 
 def test_closings_are_falls_without_rest() -> None:
+    """From row 1 the opening falls by 0.95 and is below 0.24, four fifths of the way, in row 3; 0.15 is no closing."""
     opening = np.array([1, 1, 0.6, 0.2, 0.05, 0.04, 0.04, 0.5, 1, 1, 0.9, 0.85, 0.85])
-    assert closings(opening) == [(1, 4)]
+    assert closings(opening) == [(1, 3)]
 
 
 def test_changes_between_two_runs() -> None:

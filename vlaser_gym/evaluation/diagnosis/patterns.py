@@ -236,7 +236,7 @@ def _directions(tasks: Mapping[str, Sequence[_Layout]], diagnosed: Diagnosed) ->
 
     missing = sum(diagnosis.failure == "closed_on_nothing" for _, diagnosis in diagnosed)
     failures = sum(bool(diagnosis.failure) for _, diagnosis in diagnosed)
-    objects = {name: layouts for name, layouts in tasks.items() if get_task(name).objects}
+    objects = {name: layouts for name, layouts in tasks.items() if layouts and get_task(name).objects}
     for one, other, value in DIRECTIONS:
         per_layout = []
         for layouts in objects.values():
