@@ -281,6 +281,15 @@
     return rows;
   }
 
+  /** What happened when; a click shows that step. */
+  function events(side) {
+    return make("div", { className: "events" }, ...side.events.map(([step, words]) => {
+      const button = make("button", { type: "button" }, `${step}: ${words}`);
+      button.addEventListener("click", () => seek(step));
+      return button;
+    }));
+  }
+
   function paneOf(episode, side, index) {
     const pane = { side, video: null, lanes: [] };
     const result = side.error ?? `${side.why ? `${side.why}; ` : ""}${when(side)}${side.reached === "success" ? "" : `, reached: ${spaced(side.reached)}`}`;
@@ -290,7 +299,7 @@
         side.agent),
       make("span", {}, make("span", { className: "muted" }, `${result}  `), badge(side)));
     pane.element = make("div", {}, head,
-      make("div", { className: "side-body" }, stage(side, pane), timeline(episode, side, pane)));
+      make("div", { className: "side-body" }, stage(side, pane), timeline(episode, side, pane), events(side)));
     return pane;
   }
 
