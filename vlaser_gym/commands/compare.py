@@ -56,8 +56,7 @@ def main(config: DictConfig) -> None:
         _print_ranking(runs, settings)
         return
     comparison = compare_runs(runs, settings.count, settings.level)
-    print_comparison(comparison)
-    print_changes(runs)
+    tell(runs, comparison)
     write_files(runs, comparison, settings)
 
 
@@ -108,6 +107,13 @@ def comparison_settings(config: DictConfig) -> CompareSettings:
     check_output("json", settings.json)
     check_output("report", settings.report)
     return settings
+
+
+def tell(runs: Sequence[StoredRun], comparison: Comparison, console: Console | None = None) -> None:
+    """All that is printed of a comparison; to standard output if no console is given."""
+    console = console or make_console()
+    print_comparison(comparison, console)
+    print_changes(runs, console)
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:

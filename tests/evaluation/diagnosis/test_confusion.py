@@ -83,10 +83,13 @@ def test_contacts_that_are_stored_are_the_simulators_own_grasp(table_rows) -> No
 
 
 def test_no_states_are_unknown_and_errors_are_errors() -> None:
-    record = {"task": CUBE, "variant": "default", "layout": "grid:0", "trial": 0, "success": False, "error": None}
+    where = {"task": CUBE, "variant": "default", "layout": "grid:0", "trial": 0}
+    record = {**where, "success": False, "success_any": False, "first_success_step": None, "error": None}
     assert diagnose(record, None).failure == "unknown"
     assert diagnose({**record, "error": "crashed"}, None).failure == "error"
     assert diagnose({**record, "success": True}, None).failure == ""
+    lost = diagnose({**record, "success_any": True, "first_success_step": 7}, None)
+    assert (lost.failure, lost.sentence) == ("lost_again", "had succeeded at step 7 and lost it")
 
 
 @pytest.mark.slow

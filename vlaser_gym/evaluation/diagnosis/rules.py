@@ -76,10 +76,19 @@ def diagnose(record: Mapping[str, Any], states: Mapping[str, NDArray[Any]] | Non
     try:
         course = read_course(record, {} if states is None else states)
     except (KeyError, ValueError):
-        return Diagnosis("" if record["success"] else "unknown", "" if record["success"] else "no states were stored")
+        return _by_record(record)
     cause = _Cause("", "") if record["success"] else _explain(course, find_events(course))
     goal = None if course.goal is None else course.goal[0]
     return Diagnosis(**vars(cause), place=_triple(course.place[0]), goal=_triple(goal), events=find_events(course))
+
+
+def _by_record(record: Mapping[str, Any]) -> Diagnosis:
+    """What is known of an episode without states."""
+    if record["success"]:
+        return Diagnosis("", "")
+    if record["success_any"]:
+        return Diagnosis("lost_again", f"had succeeded at step {record['first_success_step']} and lost it")
+    return Diagnosis("unknown", "its states were not stored")
 
 
 def _explain(course: Course, events: tuple[Event, ...]) -> _Cause:
