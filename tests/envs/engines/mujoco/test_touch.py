@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+
 from vlaser_gym.agents.scripted import ScriptedExpert
 from vlaser_gym.envs.engines.base import touch_queries
 from vlaser_gym.envs.robots import get_setup
