@@ -47,7 +47,7 @@ FAST_PLAN: dict[str, dict[str, int]] = {
 def planned(plan: Mapping[str, Mapping[str, int]]) -> dict[Address, str]:
     """Address -> fault. A fault's episodes are spread over the task's layouts; faults differ in their trial.
 
-    The numbers of the rules were set on other episodes than these.
+    The numbers of the rules were set on the neighbouring layouts; the cabinet's few layouts are in both sets.
     """
     faults = {}
     for number, (fault, tasks) in enumerate(plan.items()):
