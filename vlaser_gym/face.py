@@ -216,7 +216,7 @@ def compare(*runs: str | Path | EvalResult, **keys: Any) -> CompareResult:
     Raises:
         GymError: for runs that cannot be compared, and whatever else is wrong.
     """
-    from vlaser_gym.commands.compare import comparison_settings, print_comparison, write_files  # noqa: PLC0415
+    from vlaser_gym.commands.compare import comparison_settings, tell, write_files  # noqa: PLC0415
     from vlaser_gym.evaluation.comparison import compare_runs, load_runs  # noqa: PLC0415
 
     paths = [str(run.path if isinstance(run, EvalResult) else run) for run in runs]
@@ -230,7 +230,7 @@ def compare(*runs: str | Path | EvalResult, **keys: Any) -> CompareResult:
     comparison = compare_runs(found, settings.count, settings.level)
     notes: list[str] = []
     write_files(found, comparison, settings, notes.append)
-    return CompareResult(comparison, _text(lambda console: print_comparison(comparison, console)), tuple(notes))
+    return CompareResult(comparison, _text(lambda console: tell(found, comparison, console)), tuple(notes))
 
 
 def overrides(config_name: str, **keys: Any) -> list[str]:

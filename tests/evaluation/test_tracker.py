@@ -86,7 +86,7 @@ def test_neither_a_damaged_file_nor_a_full_disk_raises(tmp_path, monkeypatch, te
     (tmp_path / TRACKER_FILE).write_text(text)
     Tracker("wandb", "mine", tmp_path, {}).send(ROWS)
     (tmp_path / TRACKER_FILE).unlink(missing_ok=True)
-    (tmp_path / f"{TRACKER_FILE}.tmp").mkdir()
+    (tmp_path / TRACKER_FILE).mkdir()  # no file can take its place
     said: list[str] = []
     Tracker("wandb", "mine", tmp_path, {}, said.append).send(ROWS)
     assert len(said) == 1

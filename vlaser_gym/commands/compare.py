@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
@@ -26,10 +27,13 @@ from vlaser_gym.evaluation.comparison import (
     load_runs,
     p_text,
 )
+from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
+from vlaser_gym.evaluation.diagnosis.changes import ClassChange, class_changes, layout_changes
+from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.power import PlanRow, plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
-from vlaser_gym.evaluation.table import make_console
+from vlaser_gym.evaluation.table import is_narrow, make_console, make_table, short_name
 from vlaser_gym.reasoning.asking import is_answer_run
 from vlaser_gym.reasoning.comparison import AnswerComparison, compare_answers
 from vlaser_gym.settings.commands import CompareSettings
@@ -57,7 +61,7 @@ def main(config: DictConfig) -> None:
         _print_ranking(runs, settings)
         return
     comparison = compare_runs(runs, settings.count, settings.level)
-    print_comparison(comparison)
+    tell(runs, comparison)
     write_files(runs, comparison, settings)
 
 
@@ -148,6 +152,13 @@ def comparison_settings(config: DictConfig) -> CompareSettings:
     return settings
 
 
+def tell(runs: Sequence[StoredRun], comparison: Comparison, console: Console | None = None) -> None:
+    """All that is printed of a comparison; to standard output if no console is given."""
+    console = console or make_console()
+    print_comparison(comparison, console)
+    print_changes(runs, console)
+
+
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """A table and a verdict for each run against the first; to standard output if no console is given."""
     console = console or make_console()
@@ -159,33 +170,77 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
             console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
 
 
-def _table(two: RunComparison, comparison: Comparison, console: Console) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
-    several = len(comparison.against) > 1 or len(two.tasks) > 1
-    headers = ("task", "pairs", "errors\nA, B", "A", "B", "B - A", "only A", "only B", "p")
-    for name in (*headers, *(["p (Holm)"] if several else [])):
-        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
-    for row in two.tasks:
-        table.add_row(*_cells(row, several))
-    if len(two.tasks) > 1:
-        table.add_section()
-        table.add_row(*_cells(two.overall, several))
+def print_changes(runs: Sequence[StoredRun], console: Console | None = None) -> None:
+    """What each run mended and broke of the first, by failure class and by layout; nothing where neither failed."""
+    console = console or make_console()
+    first, *others = ((run, diagnose_run(run.path, run.records)) for run in runs)
+    for other, found in others:
+        changes = class_changes(first[1], found)
+        if not changes:
+            continue
+        console.print(f"\nFailures of {first[0].label} (A) and {other.label} (B)", markup=False, highlight=False)
+        console.print(_change_table(changes, console))
+        for line in _layout_lines(layout_changes(first[1], found)):
+            console.print(line, soft_wrap=not is_narrow(console), markup=False, highlight=False)
+
+
+def _change_table(changes: Sequence[ClassChange], console: Console) -> Table:
+    table = make_table("failure", ("A", "B", "mended", "broken", "became another"), not console.is_terminal)
+    for change in changes:
+        became = ", ".join(f"{FAILURE_CLASSES[key].label} {n}" for key, n in Counter(change.became).most_common())
+        numbers = (str(n) for n in (change.a, change.b, change.mended, change.broken))
+        table.add_row(FAILURE_CLASSES[change.failure].label, *numbers, became or "-")
     return table
 
 
-def _cells(row: TaskDifference, several: bool) -> list[str]:
+def _layout_lines(tasks: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[str]:
+    for task, lists in tasks.items():
+        told = [f"{what} {', '.join(layouts)}" for what, layouts in lists.items() if layouts]
+        yield f"{short_name(task)}: {'; '.join(told)}"
+
+
+def _table(two: RunComparison, comparison: Comparison, console: Console) -> Table:
+    several = len(comparison.against) > 1 or len(two.tasks) > 1
+    narrow = is_narrow(console)
+    breaks = "\n" if narrow else " "
+    # A column of zeros is the first that a narrow table can do without.
+    tells_errors = not narrow or any(row.errors_a or row.errors_b for row in two.tasks)
+    headers = [
+        "pairs",
+        *(["errors\nA, B"] if tells_errors else []),
+        "A",
+        "B",
+        "B - A",
+        f"only{breaks}A",
+        f"only{breaks}B",
+        "p",
+    ]
+    headers += [f"p{breaks}(Holm)"] if several else []
+    table = make_table("task", headers, not console.is_terminal, wrap=False)
+    for row in two.tasks:
+        table.add_row(*_cells(row, several, narrow, tells_errors))
+    if len(two.tasks) > 1:
+        table.add_section()
+        table.add_row(*_cells(two.overall, several, narrow, tells_errors))
+    return table
+
+
+def _cells(row: TaskDifference, several: bool, narrow: bool, tells_errors: bool) -> list[str]:
+    breaks = "\n" if narrow else " "
     pairs = str(row.n) if row.tested == row.n else f"{row.tested} of {row.n}"
-    pairs += "" if row.layouts == row.tested else f" on {row.layouts} layouts"
-    cells = ["mean over tasks" if row.task == "all" else row.task, pairs, f"{row.errors_a}, {row.errors_b}"]
-    cells += [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", _difference(row), str(row.only_a), str(row.only_b)]
+    pairs += "" if row.layouts == row.tested else f"{breaks}on {row.layouts}{breaks}layouts"
+    task = "mean over tasks" if row.task == "all" else short_name(row.task) if narrow else row.task
+    cells = [task, pairs, *([f"{row.errors_a}, {row.errors_b}"] if tells_errors else [])]
+    cells += [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}"]
+    cells += [_difference(row, breaks), str(row.only_a), str(row.only_b)]
     return cells + [p_text(row.p)] + ([p_text(row.p_holm)] if several else [])
 
 
-def _difference(row: TaskDifference) -> str:
+def _difference(row: TaskDifference, breaks: str) -> str:
     if row.difference is None or row.interval is None:
         return "-"
     low, high = (100 * limit for limit in row.interval)
-    return f"{100 * row.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{100 * row.difference:+.1f}{breaks}[{low:+.1f}, {high:+.1f}]"
 
 
 def _verdict(two: RunComparison, level: float) -> str:

@@ -23,13 +23,15 @@ from vlaser_gym.evaluation.checkpoints import (
     short_names,
 )
 from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
+from vlaser_gym.evaluation.diagnosis.patterns import strongest
+from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
-from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
+from vlaser_gym.evaluation.table import EpisodeProgress, is_narrow, make_console, result_table, subgoal_table
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
 #: How numbers are printed: differences always with their sign.
@@ -173,19 +175,28 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     )
     if settings := evaluation.who.agent_settings:
         say("Agent: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
-    plain = not console.is_terminal
-    console.print(result_table(summary, pace, plain))
-    console.print(subgoal_table(summary, plain))
+    plain, narrow = not console.is_terminal, is_narrow(console)
+    console.print(result_table(summary, pace, plain, narrow))
+    console.print(subgoal_table(summary, plain, narrow))
     if retried := retried_episodes(timing):
         say(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
     for score in summary.get("protocol", []):
         say(score_line(str(evaluation.settings.protocol), score))
     if not evaluation.settings.protocol and (doubled := double_counts(evaluation.store.records)):
         say(f"Warning: {doubled}")
+    for line in _pattern_lines(evaluation):
+        say(line)
     for line in (*published_lines(summary, read_config(evaluation.path)), *_verdict_lines(evaluation)):
         say(line)
     if not evaluation.complete:
         say(f"The time budget ended the run early: the same command with run={evaluation.path} goes on.")
+
+
+def _pattern_lines(evaluation: Evaluation) -> list[str]:
+    """What the failures have in common: the three strongest patterns, each with its test."""
+    records = evaluation.store.records
+    found = diagnose_run(evaluation.path, records)
+    return strongest([(records[address], diagnosis) for address, diagnosis in found.items()])
 
 
 def _verdict_lines(evaluation: Evaluation) -> Iterator[str]:

@@ -122,6 +122,9 @@ class Lane:
     def state(self) -> dict[str, NDArray[Any]]:
         """The state by name: ``qpos``, ``object/<name>``, ``joint/<name>``, and what the robot is told in it.
 
+        ``touch/<name>`` (N s, ``[n_finger_links, 3]``) is there where the engine reports contacts: the impulse of an
+        object on each finger link.
+
         ``base_pose`` (of the robot's root link, world) is there where the layout brings its own. ``instruction`` is the
         text that an observation of this state holds, ``stage`` the index of the sub-task that it belongs to.
         """
@@ -130,6 +133,9 @@ class Lane:
             named["base_pose"] = np.array(self.layout.base_pose)
         for obj, pose in zip(self.objects, self.reading.object_pose, strict=True):
             named[f"object/{obj.name}"] = pose.copy()
+        if self.reading.touch is not None:
+            for obj, impulse in zip(self.objects, self.reading.touch, strict=True):
+                named[f"touch/{obj.name}"] = impulse.astype(np.float32)
         for joint, value in self.reading.joints.items():
             named[f"joint/{joint}"] = np.array(value)
         return {**named, "instruction": np.array(self.instruction), "stage": np.array(self.stage)}

@@ -158,9 +158,7 @@ def check_where(entry: Mapping[str, Any]) -> None:
     try:
         layout = address_of(entry).layout
     except (GymError, ValueError) as error:
-        raise ValueError(
-            f"expected grid:K, region:K or region2:K as layout; got {shortened(entry['layout'])}"
-        ) from error
+        raise ValueError(f"expected KIND:K as layout, such as grid:0; got {shortened(entry['layout'])}") from error
     if layout != entry["layout"]:
         raise ValueError(f"expected {layout} as layout; got {shortened(entry['layout'])}")
 

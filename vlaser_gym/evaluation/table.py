@@ -13,6 +13,8 @@ from rich.table import Table
 
 #: Columns of plain text, where nobody says how wide a line may be.
 _PLAIN_WIDTH = 160
+#: Consoles with fewer columns get tables with short names, and intervals below their numbers.
+_WIDE = 110
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -21,35 +23,56 @@ def make_console(stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=_PLAIN_WIDTH, no_color=True)
 
 
-def result_table(summary: Mapping[str, Any], pace: Mapping[str, float], plain: bool = False) -> Table:
+def _gap(narrow: bool) -> str:
+    """Between a number and what belongs to it."""
+    return "\n" if narrow else " "
+
+
+def is_narrow(console: Console) -> bool:
+    """Whether tables must be squeezed."""
+    return console.width < _WIDE
+
+
+def short_name(task: str) -> str:
+    """A task's name without its robot, for narrow places."""
+    return task.removeprefix("widowx_").removeprefix("google_robot_").replace("_", " ")
+
+
+def result_table(
+    summary: Mapping[str, Any], pace: Mapping[str, float], plain: bool = False, narrow: bool = False
+) -> Table:
     """Success rates: one row per task, and their mean.
 
     Args:
         summary: of :func:`~vlaser_gym.evaluation.summary.summarise`.
         pace: episodes per minute by task; tasks without one show a dash.
         plain: no characters beyond ASCII.
+        narrow: for 80 columns.
     """
-    outcomes = ("success\nat last step", "success\nat any step")
-    headers = ("n", *outcomes, "steps", "steps to\nsuccess\n(if any)", "episodes\nper min")
+    outcomes = ("success\nat last\nstep", "success\nat any\nstep")
+    wide = ("success\nat last step", "success\nat any step")
+    headers = ("n", *(outcomes if narrow else wide), "steps", "steps to\nsuccess\n(if any)", "episodes\nper min")
     table = make_table("task", headers, plain, wrap=False)
     for row in summary["tasks"]:
-        table.add_row(*_cells(row, pace.get(row["task"])))
+        table.add_row(*_cells(row, pace.get(row["task"]), narrow))
     if len(summary["tasks"]) > 1:
         table.add_section()
         total = str(sum(row["n"] for row in summary["tasks"]))
         stopped = any(map(_stopped, summary["tasks"]))
-        means = ["-" if stopped else rate_cell(summary["mean"]["success"]), rate_cell(summary["mean"]["success_any"])]
+        last, anywhere = (rate_cell(summary["mean"][key], narrow) for key in ("success", "success_any"))
+        means = ["-" if stopped else last, anywhere]
         table.add_row("mean over tasks", total, *means, "", "", "")
     return table
 
 
-def subgoal_table(summary: Mapping[str, Any], plain: bool = False) -> Table:
+def subgoal_table(summary: Mapping[str, Any], plain: bool = False, narrow: bool = False) -> Table:
     """In how many episodes each sub-goal was reached at some step, %; a dash where a task has no such sub-goal."""
     names = dict.fromkeys(name for row in summary["tasks"] for name in row["subgoals"])
     table = make_table("sub-goals reached at any step", tuple(name.replace("_", " ") for name in names), plain)
     for row in summary["tasks"]:
         rates = [row["subgoals"].get(name) for name in names]
-        table.add_row(row["task"], *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
+        name = short_name(row["task"]) if narrow else row["task"]
+        table.add_row(name, *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
     return table
 
 
@@ -63,13 +86,13 @@ def make_table(first: str, others: Sequence[str], plain: bool, wrap: bool = True
     return table
 
 
-def _cells(row: Mapping[str, Any], pace: float | None) -> list[str]:
+def _cells(row: Mapping[str, Any], pace: float | None, narrow: bool) -> list[str]:
     first = row["mean_first_success_step"]
     return [
-        row["task"],
-        str(row["n"]) + (f" ({row['errors']} errors)" if row["errors"] else ""),
-        "-" if _stopped(row) else rate_cell(row["success"]),
-        rate_cell(row["success_any"]),
+        short_name(row["task"]) if narrow else row["task"],
+        str(row["n"]) + (f"{_gap(narrow)}({row['errors']} errors)" if row["errors"] else ""),
+        "-" if _stopped(row) else rate_cell(row["success"], narrow),
+        rate_cell(row["success_any"], narrow),
         "-" if row["mean_steps"] is None else f"{row['mean_steps']:.1f}",
         "-" if first is None else f"{first:.1f}",
         "-" if pace is None else f"{pace:.1f}",
@@ -81,9 +104,9 @@ def _stopped(row: Mapping[str, Any]) -> bool:
     return bool(row.get("stopped", False))
 
 
-def rate_cell(rate: Mapping[str, float]) -> str:
-    """A rate and its interval in percent, such as ``62.5 [42.7, 78.8]``."""
-    return f"{100 * rate['rate']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+def rate_cell(rate: Mapping[str, float], narrow: bool = False) -> str:
+    """A rate and its interval in percent, such as ``62.5 [42.7, 78.8]``; where it is narrow, below each other."""
+    return f"{100 * rate['rate']:.1f}{_gap(narrow)}[{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
 
 
 class EpisodeProgress:

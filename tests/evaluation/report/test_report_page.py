@@ -124,6 +124,22 @@ def test_filters_and_order(
     assert browser.errors == []
 
 
+def test_the_address_holds_the_filters(browser: Browser, pages: dict[str, Path]) -> None:
+    """A link with filters shows the same episodes again; these runs hold no states, but records tell what was lost."""
+    browser.open(pages["run"])
+    choose(browser, "failure", "lost_again")
+    choose(browser, "task", "widowx_carrot_on_plate")
+    chosen = [str(x) for x in LOST if x.layout_index % 3 and x.task == "widowx_carrot_on_plate"]
+    assert shown(browser) == chosen
+    address = browser.evaluate("location.hash")
+    assert address == "#?task=widowx_carrot_on_plate&failure=lost_again"
+    browser.open(pages["run"], address)
+    assert shown(browser) == chosen
+    browser.evaluate("document.querySelector('[type=reset]').click()")
+    browser.wait("location.hash === ''")
+    assert browser.errors == []
+
+
 def test_a_click_plays_the_video(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["run"])
     browser.evaluate("document.querySelector('.tile').click()")

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets
-from vlaser_gym.envs.tasks.base import Layout, Task
+from vlaser_gym.envs.robots.base import Robot
+from vlaser_gym.envs.tasks.base import ContactQuery, Layout, ObjectSpec, Task
 from vlaser_gym.errors import InvalidConfigError
 
 Floats = NDArray[np.float64]
@@ -63,6 +64,8 @@ class Reading:
         proprio: ``[8]``, see the ``proprio`` observation, where the simulator reports it; else it follows from
             ``qpos``.
         verdict: the simulator's own, where it judges by itself; else the task judges, by poses and impulses.
+        touch: ``[n_objects, n_finger_links, 3]``, N s in the last physics substep, on each finger link (order of
+            ``Robot.finger_links``) by each object; ``None`` where the simulator reports no contacts.
     """
 
     qpos: Floats
@@ -72,6 +75,7 @@ class Reading:
     joints: Mapping[str, float]
     proprio: Floats | None = None
     verdict: Verdict | None = None
+    touch: Floats | None = None
 
 
 class Engine(Protocol):
@@ -109,6 +113,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free threads, processes and memory."""
+
+
+def touch_queries(robot: Robot, objects: Sequence[ObjectSpec]) -> tuple[ContactQuery, ...]:
+    """The contact queries of :attr:`Reading.touch`: all finger links of the first object, then of the next."""
+    return tuple(ContactQuery(f"link:{link}", f"object:{body.name}") for body in objects for link in robot.finger_links)
 
 
 def refuse_other_cameras(engine: str, cameras: Iterable[str]) -> None:

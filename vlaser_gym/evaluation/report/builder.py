@@ -21,12 +21,22 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
+from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
+from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
+from vlaser_gym.evaluation.report.failures import (
+    changed_classes,
+    changed_layouts,
+    failure_rows,
+    layout_map,
+    pattern_lines,
+)
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
+from vlaser_gym.evaluation.table import short_name
 from vlaser_gym.evaluation.told import changes, instructions_told
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
 from vlaser_gym.storage.files import write_whole
@@ -126,6 +136,7 @@ class _Side:
         self.videos = {address: Path(file) for address, file in videos.items()}
         self.thumbnails = thumbnails
         self.media = media
+        self.diagnoses = diagnose_run(stored.path, stored.records)
 
     def episode(self, address: Address) -> dict[str, Any]:
         """What the page knows about an episode."""
@@ -137,6 +148,9 @@ class _Side:
             "steps": record["steps"],
             "reached": furthest_subgoal(record, get_task(address.task).subgoals),
             "error": record["error"],
+            "failure": self.diagnoses[address].failure,
+            "why": self.diagnoses[address].sentence,
+            "events": [[event.step, f"{event.kind} {event.what}"] for event in self.diagnoses[address].events],
             "agent": record["agent"],
             **self._timeline(record),
             "video": self.media.video(self._video(address)),
@@ -179,6 +193,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     data = {
         "sides": ["A", "B"][: len(sides)],
         "tasks": {name: _task_facts(name) for name in tasks},
+        "failures": {key: kind.label for key, kind in FAILURE_CLASSES.items()},
         "episodes": [
             {
                 "id": str(address),
@@ -194,17 +209,26 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     return {
         "title": " / ".join(side.stored.label for side in sides),
         "runs": [_run_facts(side.stored, name) for side, name in zip(sides, "AB", strict=False)],
-        "results": _results(first, tasks) if comparison is None else None,
-        "comparison": None if comparison is None else _compared(comparison),
+        "results": _results(sides[0], tasks) if comparison is None else None,
+        "comparison": None if comparison is None else {**_compared(comparison), **_changed(sides, addresses)},
         "tasks": tasks,
-        "short": _short,
+        "short": short_name,
         "data": _embed(data),
     }
 
 
-def _results(stored: StoredRun, tasks: Sequence[str]) -> dict[str, Any]:
-    """Table, chart, funnel and published numbers of one run."""
+def _changed(sides: Sequence[_Side], addresses: Sequence[Address]) -> dict[str, Any]:
+    """What became of failures from A to B, by class and by layout."""
+    a, b = ({address: side.diagnoses[address] for address in addresses} for side in sides)
+    return {"classes": changed_classes(a, b), "layouts": changed_layouts(a, b)}
+
+
+def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
+    """Table, chart, failures, maps, funnel and published numbers of one run."""
+    stored = side.stored
     records = list(stored.records.values())
+    outcomes = {address: _outcome(record) for address, record in stored.records.items()}
+    maps = {short_name(name): layout_map(name, side.diagnoses, outcomes) for name in tasks}
     per_task = {name: [r for r in records if r["task"] == name] for name in tasks}
     rows = [_result_row(name, mine) for name, mine in per_task.items()]
     if len(rows) > 1:
@@ -225,18 +249,27 @@ def _results(stored: StoredRun, tasks: Sequence[str]) -> dict[str, Any]:
         "rows": rows,
         "chart": interval_chart(chart, "Success rate of each task with its 95 % interval"),
         "funnels": [
-            {"label": _short(name), "stages": subgoal_funnel(mine, get_task(name).subgoals), "n": len(mine)}
+            {"label": short_name(name), "stages": _funnel(name, mine), "n": len(mine)}
             for name, mine in per_task.items()
         ],
+        "failures": failure_rows(side.diagnoses, tasks),
+        "patterns": pattern_lines(stored.records, side.diagnoses),
+        "maps": {label: drawn for label, drawn in maps.items() if drawn is not None},
         "conventions": success_conventions(records),
         "doubled": None if stored.config.get("protocol") else double_counts(stored.records),
     }
 
 
+def _funnel(task: str, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The sub-goals of a task with how many episodes reached each, and the interval of that share."""
+    stages = subgoal_funnel(records, get_task(task).subgoals)
+    return [{**vars(stage), "interval": wilson(stage.reached, len(records))} for stage in stages]
+
+
 def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
     last, anywhere, first = success_conventions(records)
     return {
-        "label": _short(task),
+        "label": short_name(task),
         "task": task,
         "mean": False,
         "n": len(records),
@@ -274,7 +307,7 @@ def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _compared(comparison: Comparison) -> dict[str, Any]:
     two, level = comparison.against[0], f"{100 * comparison.level:g} %"
     rows = [*two.tasks, *([two.overall] if len(two.tasks) > 1 else [])]
-    labels = ["mean over tasks" if row.task == "all" else _short(row.task) for row in rows]
+    labels = ["mean over tasks" if row.task == "all" else short_name(row.task) for row in rows]
     rates = [
         ChartRow(
             label,
@@ -326,7 +359,7 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
 
 def _task_facts(name: str) -> dict[str, Any]:
     task = get_task(name)
-    return {"label": _short(name), "subgoals": list(task.subgoals), "max_steps": task.max_steps}
+    return {"label": short_name(name), "subgoals": list(task.subgoals), "max_steps": task.max_steps}
 
 
 def _task_order(addresses: Sequence[Address]) -> list[str]:
@@ -350,11 +383,6 @@ def _spans(flags: Sequence[NDArray[np.bool_]]) -> list[list[list[int]]]:
         for row, begin, end in zip(rows[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             spans[row].append([begin, end])
     return spans
-
-
-def _short(task: str) -> str:
-    """A task's name without its robot, for narrow places."""
-    return task.removeprefix("widowx_").removeprefix("google_robot_").replace("_", " ")
 
 
 def _embed(data: Any) -> Markup:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlaser_gym.agents.scripted import ScriptedExpert
 from vlaser_gym.commands import doctor
 from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines import Placement, make_engine
@@ -265,3 +266,22 @@ def test_doctor_names_the_device_that_draws() -> None:
     finding = doctor._sapien_pictures()
     assert finding.works, finding
     assert finding.text.startswith("drawn by ")
+
+
+def test_touches_of_a_grasp_oppose_each_other(assets: str) -> None:
+    """Both fingers press on the cube exactly while the task's own rule says that it is grasped."""
+    env = SceneVectorEnv(CUBE, 1, engine="maniskill", observe=("state",), engine_options={"assets": assets})
+    expert, lane = ScriptedExpert(), np.arange(1)
+    observation, _ = env.reset(options={"layout": 0})
+    expert.reset(lane, env.addresses)
+    grasped = 0
+    for _ in range(14):
+        observation, *_, info = env.step_chunk(expert.act(observation, lane))
+        touch = env.lanes[0].reading.touch
+        assert touch.shape == (2, 2, 3)
+        left, right = touch[0]
+        assert bool(info["is_src_obj_grasped"][0]) == (left @ right < 0)
+        assert not touch[1].any()
+        grasped += bool(info["is_src_obj_grasped"][0])
+    assert grasped > 2
+    env.close()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import Reading
+from vlaser_gym.envs.engines.base import Reading, touch_queries
 from vlaser_gym.envs.engines.maniskill.scene import (
     Scene,
     body_of,
@@ -50,7 +50,10 @@ class Simulation:
         # The original's PhysX clamps drive targets to the joint's limits; this one drives on until it meets them.
         self._limits = np.array([(joint.lower, joint.upper) for joint in setup.robot.moving_joints], np.float32).T
         self._fingers = _Fingers(scene, setup.robot) if numbers_of(setup.robot).speed else None
+        objects = scene.task.objects_of(start.key.cast)
         self._queries = [_Query(query, scene) for query in scene.task.contacts_of(start.key.cast)]
+        self._touches = [_Query(query, scene) for query in touch_queries(setup.robot, objects)]
+        self._touch_shape = len(objects), len(setup.robot.finger_links), 3
         self._cabinet = {} if scene.cabinet is None else joints_of(scene.cabinet)
         self.put(start)
 
@@ -94,6 +97,7 @@ class Simulation:
             object_pose=np.array(objects, np.float64).reshape(-1, 7),
             impulse=np.array([query.impulse(contacts) for query in self._queries]).reshape(-1, 3),
             joints=self._joints(),
+            touch=np.array([query.impulse(contacts) for query in self._touches]).reshape(self._touch_shape),
         )
 
     def _joints(self) -> dict[str, float]:

@@ -146,6 +146,7 @@ class _Pool:
         self._substeps = scene.substeps
         self._timestep = float(scene.model.opt.timestep)
         self._columns = [scene.sensors[:, None] + np.arange(3)]
+        self._touch_columns = [scene.touches[..., None] + np.arange(3)]
 
     def place(self, lane: int, layout: Layout, qpos: Floats) -> None:
         """Put a lane into a layout, everything at rest, the drives' targets where the joints are: ``qpos [J]``."""
@@ -205,4 +206,5 @@ class _Pool:
             object_pose=poses,
             impulse=self._forces[lane][tuple(self._columns)] * self._timestep,
             joints={name: float(qpos[i]) for name, i in scene.joint_qpos.items()},
+            touch=self._forces[lane][tuple(self._touch_columns)] * self._timestep,
         )

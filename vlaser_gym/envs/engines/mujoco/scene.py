@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.engines.base import touch_queries
 from vlaser_gym.envs.engines.mujoco.objects import add_object
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
 from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
@@ -48,6 +49,7 @@ class Scene:
             stiffness of each joint's drive.
         base: index of the robot's base among the mocap bodies; -1 where it cannot be moved.
         sensors: first index of each contact query's force in ``sensordata`` (three numbers, N, world frame).
+        touches: the same of each finger link's contact with each object, ``[n_objects, n_finger_links]``.
         camera: name of the policy's camera.
         substeps: physics substeps of a control step.
     """
@@ -63,6 +65,7 @@ class Scene:
     lead: Floats
     base: int
     sensors: Ints
+    touches: Ints
     camera: str
     substeps: int
 
@@ -107,11 +110,13 @@ def build_scene(
     _stop_fingers(spec, setup.robot)
     for camera in setup.cameras.values():
         _add_camera(spec, camera)
-    for i, query in enumerate(task.contacts_of(cast)):
-        _add_contact_sensor(spec, f"contact{i}", query)
+    touches, queries = touch_queries(setup.robot, objects), task.contacts_of(cast)
+    # One sensor serves equal queries.
+    for query in dict.fromkeys((*queries, *touches)):
+        _add_contact_sensor(spec, query)
     if look == "original":
         _dress(spec, task, appearance, cast, assets, photograph, whole_robot)
-    scene = _index(spec.compile(), setup, objects, first, len(task.contacts_of(cast)))
+    scene = _index(spec.compile(), setup, objects, first, queries, touches)
     _set_damping(scene, objects)
     return scene
 
@@ -295,10 +300,14 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
     )
 
 
-def _add_contact_sensor(spec: mujoco.MjSpec, name: str, query: ContactQuery) -> None:
+def _sensor_name(query: ContactQuery) -> str:
+    return f"contact:{query.of}:{query.by}"
+
+
+def _add_contact_sensor(spec: mujoco.MjSpec, query: ContactQuery) -> None:
     (by, by_name), (of, of_name) = _element(query.by), _element(query.of)
     spec.add_sensor(
-        name=name,
+        name=_sensor_name(query),
         type=mujoco.mjtSensor.mjSENS_CONTACT,
         objtype=by,
         objname=by_name,
@@ -325,12 +334,17 @@ def _set_damping(scene: Scene, objects: Sequence[ObjectSpec]) -> None:
 
 
 def _index(
-    model: mujoco.MjModel, setup: RobotSetup, objects: Sequence[ObjectSpec], first: Layout, num_contacts: int
+    model: mujoco.MjModel,
+    setup: RobotSetup,
+    objects: Sequence[ObjectSpec],
+    first: Layout,
+    queries: Sequence[ContactQuery],
+    touches: Sequence[ContactQuery],
 ) -> Scene:
     moving = setup.robot.moving_joints
     joints = [model.joint(joint.name) for joint in moving]
     free = [None if obj.fixed else model.joint(f"object:{obj.name}") for obj in objects]
-    sensors = [model.sensor(f"contact{i}").adr[0] for i in range(num_contacts)]
+    sensors, touched = ([model.sensor(_sensor_name(query)).adr[0] for query in of] for of in (queries, touches))
     return Scene(
         model=model,
         robot_qpos=np.array([joint.qposadr[0] for joint in joints]),
@@ -343,6 +357,7 @@ def _index(
         lead=np.array([joint.kd / joint.kp for joint in moving]),
         base=int(model.body(f"link:{setup.robot.links[0].name}").mocapid[0]),
         sensors=np.array(sensors, np.int64),
+        touches=np.array(touched, np.int64).reshape(len(objects), len(setup.robot.finger_links)),
         camera=setup.camera.name,
         substeps=setup.robot.mujoco.substeps,
     )

@@ -82,6 +82,13 @@
     return variant + episode.layout + (trials ? `, trial ${episode.trial}` : "");
   }
 
+  /** Why an episode failed: its class, and what happened. */
+  function why(side) {
+    if (!side.failure) return [];
+    const label = make("span", { className: "why-class" }, data.failures[side.failure]);
+    return [make("span", { className: "why" }, label, side.why === data.failures[side.failure] ? "" : `: ${side.why}`)];
+  }
+
   function tile(episode) {
     const name = data.tasks[episode.task].label;
     const spoken = episode.sides.map((side, i) => (pair ? `${data.sides[i]} ` : "") + words[side.outcome]).join(", ");
@@ -89,10 +96,10 @@
     const [only] = episode.sides;
     const results = pair
       ? [make("span", { className: "strips" }, ...episode.sides.map((side, i) =>
-        make("span", {}, badge(side, data.sides[i]), strip(episode, side))))]
+        make("span", {}, badge(side, data.sides[i]), ...why(side), strip(episode, side))))]
       : [make("span", { className: "tile-line" }, badge(only),
         make("span", { className: "tile-meta" }, only.first === null ? "" : `step ${only.first}`)),
-      strip(episode, only)];
+      ...why(only), strip(episode, only)];
     const button = make("button", {
       type: "button", className: "tile", "aria-label": `${name}, ${where(episode)}: ${spoken}`, title: episode.id,
     },
@@ -118,6 +125,10 @@
   tiles.append(...data.episodes.map((episode) => episode.element));
   let shown = data.episodes;
 
+  const failures = new Set(data.episodes.flatMap((episode) => episode.sides.map((side) => side.failure)));
+  for (const [key, label] of Object.entries(data.failures)) {
+    if (failures.has(key)) filters.elements.failure.append(new Option(label, key));
+  }
   const stages = ["nothing", ...new Set(Object.values(data.tasks).flatMap((task) => task.subgoals))];
   for (const name of stages) filters.elements.reached.append(new Option(spaced(name), name));
 
@@ -125,6 +136,7 @@
     return (!chosen.task || episode.task === chosen.task)
       && (!chosen.outcome || episode.sides[0].outcome === chosen.outcome)
       && (!chosen.relation || relation(episode) === chosen.relation)
+      && (!chosen.failure || episode.sides.some((side) => side.failure === chosen.failure))
       && (!chosen.reached || episode.sides.some((side) => side.reached === chosen.reached));
   }
 
@@ -137,6 +149,27 @@
     steps: (episode) => Math.min(...episode.sides.map((side) => side.steps)),
   };
 
+  /** The address behind "#": an episode, then the filters that are not as they are at first. */
+  function address(episode = "") {
+    const chosen = [...new FormData(filters)].filter(([name, value]) => value && !(name === "sort" && value === "address"));
+    const query = new URLSearchParams(chosen).toString();
+    const hash = encodeURIComponent(episode) + (query ? `?${query}` : "");
+    history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  }
+
+  /** Filters and episode of the address; filters that are none are left alone. */
+  function follow_address() {
+    const [episode, query = ""] = location.hash.slice(1).split("?");
+    for (const [name, value] of new URLSearchParams(query)) {
+      const field = filters.elements[name];
+      if (field && [...field.options].some((option) => option.value === value)) field.value = value;
+    }
+    update();
+    const wanted = decodeURIComponent(episode);
+    const linked = data.episodes.find((one) => one.id === wanted);
+    if (linked) open(linked);
+  }
+
   function update() {
     const chosen = Object.fromEntries(new FormData(filters));
     const key = keys[chosen.sort];
@@ -147,9 +180,17 @@
     byId("none").hidden = shown.length > 0;
   }
 
-  filters.addEventListener("change", update);
+  filters.addEventListener("change", () => { update(); address(); });
   filters.addEventListener("submit", (event) => event.preventDefault());
-  filters.addEventListener("reset", () => setTimeout(update));
+  filters.addEventListener("reset", () => setTimeout(() => { update(); address(); }));
+  for (const button of document.querySelectorAll("[data-failure]")) {
+    button.addEventListener("click", () => {
+      filters.elements.failure.value = button.dataset.failure;
+      update();
+      address();
+      filters.scrollIntoView();
+    });
+  }
 
   // ---- player ------------------------------------------------------------------------------------------------------
 
@@ -240,16 +281,25 @@
     return rows;
   }
 
+  /** What happened when; a click shows that step. */
+  function events(side) {
+    return make("div", { className: "events" }, ...side.events.map(([step, words]) => {
+      const button = make("button", { type: "button" }, `${step}: ${words}`);
+      button.addEventListener("click", () => seek(step));
+      return button;
+    }));
+  }
+
   function paneOf(episode, side, index) {
     const pane = { side, video: null, lanes: [] };
-    const result = side.error ?? `${when(side)}${side.reached === "success" ? "" : `, reached: ${spaced(side.reached)}`}`;
+    const result = side.error ?? `${side.why ? `${side.why}; ` : ""}${when(side)}${side.reached === "success" ? "" : `, reached: ${spaced(side.reached)}`}`;
     const head = make("div", { className: "side-head" },
       make("span", {},
         ...(pair ? [make("span", { className: `side side-${data.sides[index].toLowerCase()}` }, data.sides[index])] : []),
         side.agent),
       make("span", {}, make("span", { className: "muted" }, `${result}  `), badge(side)));
     pane.element = make("div", {}, head,
-      make("div", { className: "side-body" }, stage(side, pane), timeline(episode, side, pane)));
+      make("div", { className: "side-body" }, stage(side, pane), timeline(episode, side, pane), events(side)));
     return pane;
   }
 
@@ -263,7 +313,7 @@
     ready();
     mark(0);
     if (!player.open) player.showModal();
-    history.replaceState(null, "", `#${encodeURIComponent(episode.id)}`);
+    address(episode.id);
   }
 
   function stop() {
@@ -365,7 +415,7 @@
   player.addEventListener("click", (event) => { if (event.target === player) player.close(); });
   player.addEventListener("close", () => {
     stop();
-    history.replaceState(null, "", location.pathname + location.search);
+    address();
   });
   player.addEventListener("keydown", (event) => {
     if (["INPUT", "VIDEO"].includes(event.target.tagName)) return;
@@ -380,8 +430,6 @@
   byId("theme").addEventListener("click", () =>
     theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 
-  update();
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const linked = data.episodes.find((episode) => episode.id === wanted);
-  if (linked) open(linked);
+  follow_address();
+  addEventListener("hashchange", follow_address);
 })();

@@ -1,0 +1,7 @@
+"""Why episodes fail: one class and one sentence for each, patterns over many, changes between two runs."""
+
+from vlaser_gym.evaluation.diagnosis.classes import FAILURE_CLASSES, FailureClass
+from vlaser_gym.evaluation.diagnosis.events import Event
+from vlaser_gym.evaluation.diagnosis.rules import Diagnosis, diagnose
+
+__all__ = ["FAILURE_CLASSES", "Diagnosis", "Event", "FailureClass", "diagnose"]

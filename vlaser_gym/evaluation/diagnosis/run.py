@@ -1,0 +1,29 @@
+"""The diagnoses of a stored run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vlaser_gym.envs.address import Address
+from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.diagnosis.rules import Diagnosis, diagnose
+from vlaser_gym.evaluation.store import Record, read_states
+
+
+def diagnose_run(path: str | Path, records: Mapping[Address, Record]) -> dict[Address, Diagnosis]:
+    """Why each episode of a run failed; of damaged states, nobody knows.
+
+    Args:
+        path: the run directory.
+        records: the episodes to look at.
+    """
+    return {address: _diagnose_stored(path, record) for address, record in records.items()}
+
+
+def _diagnose_stored(path: str | Path, record: Record) -> Diagnosis:
+    try:
+        states = None if record["states"] is None else read_states(path, record)
+    except StorageError:
+        states = None
+    return diagnose(record, states)
