@@ -27,7 +27,7 @@ def test_leading_zeros_do_not_make_another_layout() -> None:
     "layout", [-1, "5", "grid", "grid:", "grid:-1", "grid:1.5", "area:3", "grid:1 ", None, 1.5, "", True]
 )
 def test_anything_else_is_refused(layout: object) -> None:
-    with pytest.raises(InvalidConfigError, match="'grid:K' or 'region:K'; got"):
+    with pytest.raises(InvalidConfigError, match="'grid:K', 'region:K' or 'region2:K'; got"):
         canonical_layout(layout)  # type: ignore[arg-type]
 
 

@@ -33,7 +33,8 @@ class CarrotOnTowel(PutOnTask):
     pass
 
 def made(name="carrot_on_towel"):
-    return CarrotOnTowel(name, "put the carrot on the towel", (objects.CARROT, objects.CLOTH), widowx.TASKS[0]._region)
+    region = widowx.TASKS[0]._regions["region"]
+    return CarrotOnTowel(name, "put the carrot on the towel", (objects.CARROT, objects.CLOTH), region)
 
 task = made()
 number = 5
@@ -60,7 +61,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(name: str = "carrot_on_towel", **changes: Any) -> PutOnTask:
-    region = widowx.TASKS[0]._region
+    region = widowx.TASKS[0]._regions["region"]
     return PutOnTask(name, "put the carrot on the towel", (objects.CARROT, objects.CLOTH), region, **changes)
 
 

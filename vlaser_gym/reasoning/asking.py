@@ -34,9 +34,9 @@ from vlaser_gym.reasoning.models import Answerer
 from vlaser_gym.reasoning.page import wrong_page
 from vlaser_gym.reasoning.scores import Row, Scored, row_of, score, summarise
 from vlaser_gym.settings.commands import ReasonSettings
-from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.files import is_temporary, write_whole
 from vlaser_gym.storage.lines import append_line, drop_cut_line, parse_object, read_lines
-from vlaser_gym.storage.locks import held
+from vlaser_gym.storage.locks import LOCK_NAME, held
 
 CONFIG_FILE, ANSWERS_FILE, SUMMARY_FILE, PAGE_FILE = "reasoning.json", "answers.jsonl", "summary.json", "wrong.html"
 SCHEMA = 1
@@ -118,7 +118,7 @@ def _claim(path: Path, settings: ReasonSettings, model: Answerer) -> None:
                 f"{path} holds answers of another run ({'; '.join(differences)}): choose another run= or repeat its "
                 "settings."
             )
-    elif any(path.iterdir()):
+    elif any(entry.name != LOCK_NAME and not is_temporary(entry) for entry in path.iterdir()):
         raise StorageError(f"{path} holds something else than answers: choose another run=.")
     write_whole(file, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 

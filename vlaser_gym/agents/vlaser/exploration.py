@@ -59,7 +59,6 @@ class ExploringAgent(VlaserAgent):
     def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, Tensor]:
         """See :meth:`VlaserAgent._choose`."""
         draws = self._draws(lanes)
-        draws = self._draws(lanes)
         chain = self.decide.chains(*inputs, draws)["chain"]
         return {"noise": chain[:, 0], "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
 
