@@ -122,3 +122,9 @@ def test_importing_the_package_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["[]", "True"]
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Folders of tests are no packages: pytest could not tell such files apart and would run none of them."""
+    names = sorted(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert len(names) == len(set(names))
