@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from vlaser_gym.agents.vlaser.agent import nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VisionLanguage, VlaserPolicy
+from vlaser_gym.agents.vlaser.processor import normalize_pixels
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.errors import InvalidConfigError
@@ -188,7 +189,9 @@ def accounts(
     """
     agent = make_agent(config, case)
     if held is None:
-        with FakeTensorMode():
+        # Constants that are kept for good must not be made inside, where they have no content.
+        normalize_pixels(torch.zeros(1, 1, 1, 3, dtype=torch.uint8))
+        with FakeTensorMode(allow_non_fake_inputs=True):
             materialise(agent)
             held = passes(agent, case)
     return [_account(agent, case, count, held) for count in processes]
