@@ -19,6 +19,7 @@ def run(*overrides: str) -> None:
     cli.run("bench", bench.main, list(overrides))
 
 
+@pytest.mark.slow
 def test_table_and_json_tell_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "new" / "bench.json"
     run(f"task={CUBE},{CARROT}", "num_envs=2", "chunk=3", "seconds=0.05", "engine.render_processes=1", f"output={path}")

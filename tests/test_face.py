@@ -38,6 +38,7 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_importing_every_module_leaves_the_functions(tmp_path: Path) -> None:
     """Modules ``train``, ``collect`` and ``compare`` exist for ``python -m`` and would hide them."""
     code = """
@@ -173,6 +174,7 @@ def test_compare_says_what_the_command_prints(tmp_path: Path, capsys: pytest.Cap
         vlaser_gym.compare(plan=[65, 70])
 
 
+@pytest.mark.slow
 def test_collect_and_train_in_a_script_of_five_lines(tmp_path: Path) -> None:
     code = f"""
 import vlaser_gym
@@ -218,6 +220,7 @@ def test_values_keep_their_types() -> None:
     assert cli.load("eval", overrides("eval", engine={"threads": 2}, report=False)).engine.threads == 2
 
 
+@pytest.mark.slow
 def test_a_scheduler_s_signal_ends_training_and_not_the_script(tmp_path: Path) -> None:
     """It raised SystemExit: whatever the script had open was gone, and the result with it."""
     small = f"{TASK!r}, threads=1, device='cpu', evaluate_episodes=0, run='it', num_envs=2, max_minutes=5"

@@ -221,6 +221,7 @@ def test_floods_of_small_frames_end_early(flood: Any) -> None:
         asks(url)
 
 
+@pytest.mark.slow
 def test_pings_of_a_client_that_waits_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "MOST_FRAMES", 3)
     with served(Still()) as url:

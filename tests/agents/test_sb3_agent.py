@@ -49,6 +49,7 @@ def states(count: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(count, 26)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trust", [False, True])
 @pytest.mark.parametrize("name", KINDS)
 def test_actions_are_those_of_the_library_itself(runs: dict[str, Path], name: str, trust: bool) -> None:

@@ -353,6 +353,7 @@ def ask_fuzz(url: str, data: bytes) -> None:
         assert "actions" in answer
 
 
+@pytest.mark.slow
 @given(data=messages())
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_messages_are_answered(echo: tuple[Echo, str], data: bytes) -> None:

@@ -35,6 +35,7 @@ def write(folder: Path) -> None:
         store.finish(summary(a=1, b=2))
 
 
+@pytest.mark.slow
 def test_a_run_directory_survives_death_at_every_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "Syncer", AtOnce)
     deaths = every_point(write, tmp_path, contents)

@@ -87,6 +87,7 @@ def test_interrupted_commands_end_with_the_same_parameters(tmp_path, algo, signa
     assert compare(algo, tmp_path, signals, total, seconds, *more)[-1] == 0
 
 
+@pytest.mark.slow
 def test_signals_have_their_exit_codes_and_a_second_writer_is_refused(tmp_path):
     data = write_set(tmp_path / "set", 4)
     tiny = [f"settings.{name}={value}" for name, value in TINY.items()]

@@ -289,6 +289,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(tmp_path):
 # ---------------------------------------------------------------------- adapters
 
 
+@pytest.mark.slow
 def test_adapters_learn_alone_and_go_on(tmp_path):
     """LoRA on the expert: prefixes are kept, the stored policy has the adapters added in, a resumed run is exact."""
     whole = make(tmp_path / "whole", lora=2, pull=0.1)
@@ -390,6 +391,7 @@ def test_an_update_stops_at_the_divergence(tmp_path):
     assert 1 < read_metrics(tmp_path / "metrics.jsonl")[-1]["train/updates"] < 10
 
 
+@pytest.mark.slow
 def test_pull_keeps_the_policy_near_its_start(tmp_path):
     distances = []
     for name, pull in (("free", 0.0), ("pulled", 1000.0)):
@@ -621,6 +623,7 @@ def train(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_train_command_on_real_environments(tmp_path):
     process = train("algo.iterations=2", f"run={tmp_path}/run")
     output = process.communicate(timeout=900)[0]

@@ -529,6 +529,7 @@ def test_our_file_holds_what_the_released_layout_cannot(tmp_path: Path) -> None:
 # --- memory
 
 
+@pytest.mark.slow
 def test_nothing_of_full_size_is_allocated_for_a_wrong_checkpoint(tmp_path: Path) -> None:
     """A full-size state dict of tensors without memory passes every reader; the robot is checked before any use."""
     state = {keys[0]: torch.zeros(1, dtype=torch.bfloat16).expand(shape) for keys, shape in released_groups(FULL)}

@@ -64,6 +64,7 @@ def test_one_client_and_three_are_timed_beside_a_pass() -> None:
     json.dumps(told)
 
 
+@pytest.mark.slow
 def test_the_bench_command_has_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bench.json"
     given = ["task=widowx_stack_cube", "num_envs=1", "seconds=0.01", "engine.render_processes=1", f"output={file}"]

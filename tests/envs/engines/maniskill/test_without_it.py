@@ -15,6 +15,7 @@ from vlaser_gym.envs.engines.maniskill.vulkan import remedy
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 
 
+@pytest.mark.slow
 def test_the_default_installation_never_imports_sapien() -> None:
     code = (
         "import sys\n"

@@ -273,6 +273,7 @@ def test_doctor_finds_a_missing_mesh_and_episodes_that_go_otherwise(
     assert "does not begin as the original does" in said[eggplant]
 
 
+@pytest.mark.slow
 def test_doctor_where_simpler_env_is_not_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
