@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 
@@ -483,19 +482,22 @@ def test_weights_follow_from_the_seed() -> None:
 
 
 @pytest.mark.slow
-def test_nano_decides_for_eight_in_fifty_milliseconds() -> None:
-    torch.set_num_threads(2)
+def test_nano_is_made_at_once_and_decides_for_eight_in_four_matrix_products() -> None:
+    """Of 1024 x 1024 numbers, in the same minute: a ratio holds on a busy machine too."""
+    torch.set_num_threads(1)
     start = time.perf_counter()
     policy = VlaserPolicy.initialise(NANO)
     assert time.perf_counter() - start < 0.5
-    decide, inputs = PolicyEngine(policy), make_inputs(NANO, 8)
-    seconds = []
+    decide, inputs, square = PolicyEngine(policy), make_inputs(NANO, 8), torch.rand(1024, 1024)
+    deciding, multiplying = [], []
     for _ in range(60):
         start = time.perf_counter()
         decide(*inputs)
-        seconds.append(time.perf_counter() - start)
-    torch.set_num_threads(1)
-    assert statistics.median(seconds) < 0.05
+        decided = time.perf_counter()
+        square @ square
+        multiplying.append(time.perf_counter() - decided)
+        deciding.append(decided - start)
+    assert min(deciding) < 4 * min(multiplying)
 
 
 def test_benchmark_runs_on_a_cpu_and_asks_for_a_gpu() -> None:
