@@ -366,7 +366,7 @@ def test_after_all_that_the_server_serves(echo: tuple[Echo, str]) -> None:
     assert client.actions(observation())[1, 3] == 0, "all lanes of those who left are free"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(data=messages())
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 def test_ten_thousand_random_messages_are_answered(echo: tuple[Echo, str], data: bytes) -> None:

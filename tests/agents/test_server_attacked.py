@@ -46,7 +46,7 @@ def peak(process: subprocess.Popen[str]) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_and_stalls_under_ten_thousand_fuzzed_messages_and_bombs(
     record_property: Callable[[str, object], None],
 ) -> None:

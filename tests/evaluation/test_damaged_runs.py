@@ -52,7 +52,7 @@ def test_some_damage_is_a_sentence(whole: Path, tmp_path: Path, read, count) -> 
     assert survivors(whole, tmp_path / "copy", read, range(count), GymError) > count / 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_hundred_damaged_runs_are_a_sentence_each(whole: Path, tmp_path: Path) -> None:
     for read, seeds in ((read_all, range(1000, 1500)), (go_on, range(2000, 2250)), (tell, range(3000, 3050))):
         assert survivors(whole, tmp_path / "copy", read, seeds, GymError) > len(seeds) / 10

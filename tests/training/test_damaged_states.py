@@ -59,7 +59,7 @@ def test_some_damage_is_a_sentence(tmp_path, algo):
     assert try_all(stored(algo, tmp_path), range(30)) > 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_five_hundred_damaged_states_are_a_sentence_each(tmp_path):
     for algo, count in (("sft", 200), ("ppo", 150), ("dpo", 150)):
         (tmp_path / algo).mkdir()

@@ -1,6 +1,6 @@
 """Data sets, the picture cache and trainers die at every point; see ``tests/killed.py``.
 
-The fast tests try points far apart and take about a minute together; those marked slow try every one, in ten minutes.
+The fast tests try points far apart and take about a minute together; those marked slow and long try every one.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def test_a_trainer_survives_death_at_some_points(tmp_path, algo, first):
     assert every_point(train(make), tmp_path / "runs", end_of, every=101, first=first, prepare=prepare) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("algo", ["sft", "ppo", "dpo"])
 def test_a_trainer_survives_death_at_every_point(tmp_path, algo):
     make, prepare = trainer_of(algo, tmp_path)

@@ -51,7 +51,7 @@ def train(config: VlaserConfig, case: Case) -> None:
         optimizer.zero_grad()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     [

@@ -347,7 +347,7 @@ def folder(data, tmp_path):
     return fresh
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("scaling", "changes", "bound"),
     [
@@ -367,7 +367,7 @@ def test_shared_weights_end_as_those_of_one_process(folder, scaling, changes, bo
     assert furthest(one, two[0]) <= bound
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_shared_run_goes_on_with_another_number_of_processes(folder):
     """Stopped after 2 steps of two processes and 2 of one; the rest by two again that do not share."""
     (one,) = start("sft", folder(), 1)
@@ -392,7 +392,7 @@ ACTING = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize("algo", ROUNDS)
 def test_rounds_on_two_processes_are_those_of_one(algo, shard, tmp_path):
@@ -409,7 +409,7 @@ def test_rounds_on_two_processes_are_those_of_one(algo, shard, tmp_path):
     assert furthest(one, two[0]) <= 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{}, {"freeze": ["vision"], "lora": 2}], ids=str)
 @pytest.mark.parametrize("algo", ACTING)
 def test_acting_learners_share_weights(algo, changes, folder):

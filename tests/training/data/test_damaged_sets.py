@@ -37,7 +37,7 @@ def test_some_damage_is_a_sentence(whole, tmp_path, read, count):
     assert survivors(whole, tmp_path / "copy", read, range(count), GymError) > count / 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seven_hundred_damaged_data_sets_are_a_sentence_each(whole, tmp_path):
     for read, seeds in ((learn, range(1000, 1450)), (go_on, range(2000, 2250))):
         assert survivors(whole, tmp_path / "copy", read, seeds, GymError) > len(seeds) / 10

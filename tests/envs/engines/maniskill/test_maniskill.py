@@ -223,9 +223,9 @@ def test_pictures_come_once_per_chunk(assets: str, monkeypatch: pytest.MonkeyPat
     asked: list[int] = []
     original = ManiskillEngine.images
 
-    def counted(self: ManiskillEngine, lanes: np.ndarray) -> np.ndarray:
+    def counted(self: ManiskillEngine, lanes: np.ndarray, *cameras: str) -> np.ndarray:
         asked.append(len(lanes))
-        return original(self, lanes)
+        return original(self, lanes, *cameras)
 
     monkeypatch.setattr(ManiskillEngine, "images", counted)
     env = SceneVectorEnv(CUBE, engine="maniskill", observe=("image",), engine_options={"assets": assets})
