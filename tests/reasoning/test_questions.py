@@ -27,7 +27,8 @@ from vlaser_gym.reasoning.coordinates import decode_mask
 from vlaser_gym.reasoning.folder import Question, read_questions, splits_of
 from vlaser_gym.reasoning.scores import score
 
-pytestmark = pytest.mark.slow
+#: MuJoCo's own renderer draws in this process: run with MUJOCO_GL=egl.
+pytestmark = pytest.mark.long
 
 TASKS = (
     "widowx_stack_cube,widowx_put_eggplant_in_basket,google_robot_move_near_v0,google_robot_open_drawer,"
