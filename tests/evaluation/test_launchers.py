@@ -191,8 +191,7 @@ def test_a_node_that_dies_loses_nothing_and_counts_nothing_twice(
 LISTENING = """
 import psutil
 from vlaser_gym.cli import load
-from vlaser_gym.evaluation.evaluator import EvalSettings
-from vlaser_gym.evaluation.simulation import make_scene_env
+from vlaser_gym.evaluation.evaluator import EvalSettings, make_scene_env
 from vlaser_gym.evaluation.launchers import RayLauncher
 config = load("eval", ["agent=random", "task=widowx_stack_cube", "launcher=ray", "launcher.workers=1"])
 launcher = RayLauncher(EvalSettings.from_config(config), make_scene_env)
