@@ -396,7 +396,7 @@ def test_random_settings(place: Path, given_overrides: list[str]) -> None:
     fuzz(place, given_overrides)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::vlaser_gym.errors.GymWarning")
 @given(given_overrides=lists)
 @hypothesis_settings(max_examples=10_000, deadline=None, suppress_health_check=EVERYTHING)

@@ -50,7 +50,7 @@ def test_all_processes_stop_together(tmp_path, algo):
     """The second one's share of the batch is spoiled; a process that went on alone would wait for the others."""
     script = str(Path(__file__).parent / "two_processes_diverging.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     subprocess.run([*launch, script, algo, str(tmp_path)], env=environment, timeout=600, check=True)
     first, second = ((tmp_path / f"said-{rank}.txt").read_text() for rank in range(2))
     assert first == second
