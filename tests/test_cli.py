@@ -186,6 +186,7 @@ def test_defects_keep_their_traceback() -> None:
         cli.run("eval", main, [])
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_modules_are_imported_ends_in_silence(tmp_path):
     """In the middle of a compiled module's import it would become an ImportError with a traceback."""
     arguments = [sys.executable, "-m", "vlaser_gym.train", "algo=dpo", f"run={tmp_path / 'run'}"]

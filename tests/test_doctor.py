@@ -68,6 +68,7 @@ def test_a_blank_picture_is_not_a_picture(monkeypatch: pytest.MonkeyPatch, capsy
     assert "blank (1 colours)" in line_of(capsys.readouterr().out, "pictures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["_torch", "_physics", "_videos"])
 def test_a_broken_part_is_a_finding_and_not_a_traceback(
     broken: str, no_pictures: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -82,6 +83,7 @@ def test_a_broken_part_is_a_finding_and_not_a_traceback(
     assert "constraints.txt" in said
 
 
+@pytest.mark.slow
 def test_optional_parts_do_not_change_the_verdict(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

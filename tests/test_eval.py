@@ -211,6 +211,7 @@ def test_without_a_driver_scores_stand_and_pictures_are_refused(
     assert not (tmp_path / "seen").exists()
 
 
+@pytest.mark.slow
 def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     score(tmp_path / "scored", "task=widowx_stack_cube", "episodes=1", "video=1", "agent=random")

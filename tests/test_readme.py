@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_ci_runs_readmes_test_command() -> None:
-    command = re.search(r"^(\.venv/bin/pip install -e .*pytest)$", README, re.M)
+    command = re.search(r"^(\.venv/bin/pip install -e .*pytest -n auto.*)$", README, re.M)
     assert command is not None
     assert command[1] in (ROOT / ".ci" / "run").read_text()
 

@@ -55,6 +55,7 @@ def test_the_curve_is_drawn(tmp_path, names):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_each_checkpoint_has_a_run_of_its_own_and_the_command_goes_on(tmp_path, capsys):
     for step in ("000200", "000400"):
         shutil.copytree(SHIPPED / "nano", tmp_path / "checkpoints" / step)

@@ -32,6 +32,7 @@ def test_motion_follows_the_original(golden: Path) -> None:
         assert free["rms_deg"] < 0.5, free
 
 
+@pytest.mark.slow
 def test_cans_are_picked_as_recorded(golden: Path) -> None:
     rows = [task_figures(Recordings(golden), name, Simulator("mujoco")) for name in CANS]
     for row in rows:
@@ -42,6 +43,7 @@ def test_cans_are_picked_as_recorded(golden: Path) -> None:
     assert sum(row["false_successes"] for row in rows) == 0
 
 
+@pytest.mark.slow
 def test_things_are_moved_as_recorded(golden: Path) -> None:
     row = task_figures(Recordings(golden), "google_robot_move_near", Simulator("mujoco"))
     check_initial_states(row)

@@ -61,6 +61,7 @@ def test_a_data_set_survives_death_at_every_point(tmp_path):
     assert every_point(write_data_set, tmp_path, contents) > 80
 
 
+@pytest.mark.slow
 def test_the_picture_cache_survives_death_at_every_point(tmp_path):
     data = write_set(tmp_path / "data", 3)
     wanted = np.concatenate([fake_episode(number, 5 + number % 2).frames for number in range(3)])

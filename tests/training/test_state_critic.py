@@ -109,16 +109,18 @@ def test_a_cut_episode_is_worth_what_its_last_state_is(tmp_path):
     trainer = make(tmp_path, n_steps=12, batch_size=24)
     torch.nn.init.normal_(trainer.critic.last.weight)
     rollout = trainer.collect()  # the critic has not taken in anything yet
-    reader, found = trainer.env.reader, 0
+    reader, found = trainer.env.reader, []
     for t, (_, info) in enumerate(trainer.env.env.unwrapped.seen):
         for i in np.flatnonzero(rollout.final_values[t]):
             flags = [1.0 * info[name][i] if name in info else 0.0 for name in reader.subgoals]
             row = [*info["final_obs"][i]["state"], *flags, info["elapsed_steps"][i] / 60, i % 2 == 0, i % 2 == 1]
             with torch.no_grad():
                 value = float(trainer.critic(torch.tensor([row], dtype=torch.float32)))
-            assert rollout.final_values[t, i] == pytest.approx(value, rel=2e-6, abs=1e-5)
-            found += 1
-    assert found > 2
+            # It has seen nothing yet and divides by a spread of 0.01: a rounded input counts a hundredfold.
+            assert rollout.final_values[t, i] == pytest.approx(value, abs=1e-3)
+            found.append(value)
+    assert len(found) > 2
+    assert np.std(found) > 0.1
 
 
 def test_the_critic_standardises_by_all_that_it_saw():
