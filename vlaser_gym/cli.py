@@ -38,8 +38,8 @@ from vlaser_gym.storage.interrupts import exit_status, terminable
 __all__ = ["group_config", "groups", "help_text", "load", "run", "start", "typed", "words"]
 
 HELP = {"-h", "--help"}
-#: Groups whose entries are handed to somebody else's constructor: any further key may be set below them.
-OPEN_GROUPS = ("agent", "engine", "settings")
+#: Groups whose entries are handed to somebody else's constructor or command: any further key may be set below them.
+OPEN_GROUPS = ("agent", "engine", "settings", "stages")
 
 
 def start(command: str) -> None:

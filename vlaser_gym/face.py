@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from hydra.core.override_parser.types import Quote, QuotedString
 from rich.console import Console
 
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.cli import load, typed
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.settings.groups import groups
+from vlaser_gym.settings.words import overrides
 
 #: Columns of a result's text.
 _WIDTH = 160
@@ -231,63 +229,6 @@ def compare(*runs: str | Path | EvalResult, **keys: Any) -> CompareResult:
     notes: list[str] = []
     write_files(found, comparison, settings, notes.append)
     return CompareResult(comparison, _text(lambda console: tell(found, comparison, console)), tuple(notes))
-
-
-def overrides(config_name: str, **keys: Any) -> list[str]:
-    """Keyword arguments as the command line's words; those that are ``None`` at the top are left at their default.
-
-    Raises:
-        InvalidConfigError: for a value that no command line could hold.
-
-    Example:
-        >>> overrides("train", algo={"name": "ppo", "iterations": 2}, data=["a b"], seed=None)
-        ['algo=ppo', 'algo.iterations=2', "data=['a b']"]
-    """
-    chosen = groups()
-    words: list[str] = []
-    for key, value in keys.items():
-        if value is None:
-            continue
-        if key in chosen and isinstance(value, str):
-            words.append(f"{key}={value}")
-        elif key in chosen and isinstance(value, Mapping):
-            words += _group(key, value, chosen[key])
-        elif isinstance(value, Mapping):
-            words += _entries(key, value)
-        else:
-            words.append(f"{key}={_word(key, value)}")
-    return words
-
-
-def _group(group: str, settings: Mapping[str, Any], options: list[str]) -> list[str]:
-    """A group's option and its keys. A name that is no option is an agent's label, or an engine from outside."""
-    name = settings.get("name")
-    begin = [f"{group}={name}"] if name is not None and (name in options or "_target_" not in settings) else []
-    return begin + _entries(group, {key: value for key, value in settings.items() if key != "name" or not begin})
-
-
-def _entries(key: str, values: Mapping[str, Any]) -> list[str]:
-    return [f"{key}.{name}={_word(f'{key}.{name}', value)}" for name, value in values.items()]
-
-
-def _word(key: str, value: Any) -> str:
-    """A value as Hydra's grammar writes it."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str | Path):
-        return str(QuotedString(str(value), Quote.single).with_quotes())
-    if isinstance(value, list | tuple):
-        return f"[{','.join(_word(key, item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{_word(key, item)}' for name, item in value.items())}}}"
-    raise InvalidConfigError(
-        f"{key} should be a text, a path, a number, true or false, None, or a list or mapping of such; got a "
-        f"{type(value).__name__}."
-    )
 
 
 def _acting(agent: Any) -> Agent:

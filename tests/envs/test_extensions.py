@@ -33,7 +33,7 @@ class CarrotOnTowel(PutOnTask):
     pass
 
 def made(name="carrot_on_towel"):
-    region = widowx.TASKS[0]._regions["region"]
+    region = widowx.TASKS[0].region()
     return CarrotOnTowel(name, "put the carrot on the towel", (objects.CARROT, objects.CLOTH), region)
 
 task = made()
@@ -61,7 +61,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(name: str = "carrot_on_towel", **changes: Any) -> PutOnTask:
-    region = widowx.TASKS[0]._regions["region"]
+    region = widowx.TASKS[0].region()
     return PutOnTask(name, "put the carrot on the towel", (objects.CARROT, objects.CLOTH), region, **changes)
 
 

@@ -40,6 +40,21 @@ def parameters(model) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.policy.state_dict().items()}
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("region2", [0, 1, 2]), ("grid", [0, 1, 2])])
+def test_it_is_scored_on_layouts_of_the_kind_that_it_learns_from(tmp_path, monkeypatch, kind, expected):
+    """They were region layouts whatever layouts= said."""
+    lanes = make_state_env([TASK], 2, settings("sb3_ppo"), layouts=kind)
+    shown = []
+    try:
+        training = StockTraining(lanes, settings("sb3_ppo"), tmp_path, layouts=kind)
+        reset = training.env.set_options
+        monkeypatch.setattr(training.env, "set_options", lambda options: (shown.extend(options), reset(options)))
+        training.evaluate(3)
+    finally:
+        lanes.close()
+    assert [option["layout"] for option in shown[:3]] == [f"{kind}:{index}" for index in expected]
+
+
 @pytest.mark.parametrize(("name", "algorithm"), [("sb3_ppo", PPO), ("sb3_sac", SAC)])
 def test_a_run_learns_keeps_its_model_and_goes_on(tmp_path, monkeypatch, name, algorithm):
     torch.set_num_threads(1)

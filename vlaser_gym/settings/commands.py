@@ -534,6 +534,22 @@ class VerifySettings(Settings):
     )
 
 
+@dataclass
+class RecipeSettings(Settings):
+    """Several commands in a row, as a YAML file lists them: `recipe lift run=runs/lift`. Each is printed, runs as if
+    typed, and goes on where it stopped.
+    """
+
+    recipe: str = option(
+        "lift",
+        "lift (demonstrations, behaviour cloning, PPO, and whether it is better), or the path of a YAML file. May be "
+        "given as the first word alone.",
+    )
+    run: str | None = option(None, "Folder of everything. null: runs/ and the recipe's name.")
+    stages: dict[str, Any] = option({}, "Other values of a stage's keys, such as stages.ppo.algo.iterations=10.")
+    dry: bool = option(False, "Print the commands and run none.")
+
+
 #: What each command reads, by its name.
 COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "ask": AskSettings,
@@ -547,6 +563,7 @@ COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "parity": ParitySettings,
     "questions": QuestionsSettings,
     "reason": ReasonSettings,
+    "recipe": RecipeSettings,
     "render": RenderSettings,
     "serve": ServeSettings,
     "train": TrainSettings,

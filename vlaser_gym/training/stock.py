@@ -85,6 +85,7 @@ class StockTraining:
         path: run directory; a model in it is continued.
         seed: of the networks and of the order of everything.
         device: of the networks.
+        layouts: kind of the evaluation's.
         evaluate_episodes: episodes of the evaluation at the end; 0: none.
         report: told each line of numbers.
         tracker: is told them too.
@@ -105,12 +106,18 @@ class StockTraining:
         *,
         seed: int = 0,
         device: str = "cpu",
+        layouts: str = "region",
         evaluate_episodes: int = 0,
         report: Callable[[Numbers], None] = lambda row: None,
         tracker: Tracker | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.settings, self.path, self.evaluate_episodes = settings, Path(path), evaluate_episodes
+        self.settings, self.path, self.layouts, self.evaluate_episodes = (
+            settings,
+            Path(path),
+            layouts,
+            evaluate_episodes,
+        )
         stored = self.path / NORMALIZATION_FILE
         with reading(stored):
             self.env = _stored_normalization(stored, env) if stored.is_file() else VecNormalize(env, norm_reward=False)
@@ -219,11 +226,13 @@ class StockTraining:
             self.metrics.keep(self.timesteps)
 
     def evaluate(self, episodes: int) -> Numbers:
-        """Share of successes, and of episodes that ended within reach, on region layouts 0, 1, ... without noise."""
+        """Share of successes, and of episodes that ended within reach, without noise, on layouts 0, 1, ... of the kind
+        that is learned from; those of the grid come again when they have all been.
+        """
         ends: list[dict[str, Any]] = []
         lanes, self.env.training = self.env.num_envs, False
         for first in range(0, episodes, lanes):
-            self.env.set_options([{"layout": f"region:{first + i}"} for i in range(lanes)])
+            self.env.set_options([{"layout": self._layout(i, first + i)} for i in range(lanes)])
             observation, running = self.env.reset(), np.arange(lanes) < episodes - first
             while running.any():
                 actions, _ = self.model.predict(observation, deterministic=True)
@@ -234,6 +243,12 @@ class StockTraining:
         row = {label: float(np.mean([end[name] for end in ends])) for name, label in names.items() if name in ends[0]}
         self._keep(row)
         return row
+
+    def _layout(self, lane: int, number: int) -> str:
+        """The ``number``-th layout of an evaluation, of the task that the lane began with."""
+        (tasks,) = self.env.get_attr("tasks", 0)
+        task = tasks[lane % len(tasks)]
+        return f"{self.layouts}:{number % task.num_layouts if self.layouts == 'grid' else number}"
 
     def _keep(self, row: Numbers) -> None:
         """Add an evaluation to the run's numbers, once."""
@@ -328,6 +343,7 @@ def build(job: Job) -> StockTraining:
         job.path,
         seed=settings.seed,
         device=settings.device or "cpu",
+        layouts=settings.layout_kind,
         evaluate_episodes=settings.evaluate_episodes,
         report=job.report,
         tracker=job.tracker,

@@ -52,7 +52,7 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> RobotSetup:
 
 
 def task_for(setup: RobotSetup) -> PutOnTask:
-    region = widowx.TASKS[2]._regions["region"]
+    region = widowx.TASKS[2].region()
     return PutOnTask(f"stack_{setup.name}", "stack", (objects.GREEN_CUBE, objects.YELLOW_CUBE), region,
                      robot_setup=setup.name)  # fmt: skip
 

@@ -122,6 +122,16 @@ class PutOnTask(Task):
         strangers = [f"object:{body.name}" for i, body in enumerate(self.objects) if i not in ignored]
         return fingers + tuple(ContactQuery(of=source, by=stranger) for stranger in ("scene", *strangers))
 
+    def region(self, kind: str = "region") -> Region:
+        """What layouts of a kind are drawn from, for tasks of one's own on the same table.
+
+        Raises:
+            UnknownNameError: if the task has no such layouts.
+        """
+        if kind not in self._regions:
+            raise UnknownNameError(f"region of {self.name}", kind, self._regions)
+        return self._regions[kind]
+
     def layout(self, layout: str, variant: str = "default") -> Layout:
         """Poses at rest, read-only, ``[n_objects, 7]``.
 
