@@ -12,6 +12,8 @@ _RUNAWAY = 1.0
 _IDLE = 2
 #: Iterations until a critic should explain something.
 _PATIENCE = 10
+#: Share of the noise-free success that noisy rollouts should have: PPO would mend the noise instead of the policy.
+_HOT = 0.75
 
 
 class Alarms:
@@ -28,6 +30,7 @@ class Alarms:
         self.target_kl, self.ran_away = target_kl, False
         self._lines = self._idle = 0
         self._best = 0.0
+        self._noise_free: float | None = None
         self._sounding: set[str] = set()
 
     def look(self, row: Mapping[str, float]) -> list[str]:
@@ -74,6 +77,7 @@ class Alarms:
                 f"the critic explains {100 * explained:.0f} % of the returns after {self._lines} iterations: a higher "
                 "algo.critic_learning_rate or a longer algo.critic_warmup may help",
             )
+        self._noise_free = row.get("success/mean", self._noise_free)
         if "rollout/success_rate" in row or "rollout/success" in row:
             success = row.get("rollout/success_rate", row.get("rollout/success", 0.0))
             self._best = max(self._best, success)
@@ -83,3 +87,11 @@ class Alarms:
                 f"success in rollouts fell from {100 * self._best:.0f} to {100 * success:.0f} %: the better policies "
                 "are in checkpoints/",
             )
+            free = self._noise_free
+            if free is not None and free >= 0.2:
+                yield (
+                    "noise",
+                    success < _HOT * free,
+                    f"noisy rollouts succeed in {100 * success:.0f} %, the evaluated policy in {100 * free:.0f}: less "
+                    "noise (algo.noise_level, or algo.density=chunk_gaussian) leaves more of the policy to improve",
+                )
