@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -189,7 +189,7 @@ HEAVY = ("torch", "stable_baselines3", "transformers", "mujoco")
 
 @pytest.mark.parametrize("words", [("train",), ("train", "algo=ppo"), ("eval", "agent=vlaser"), ("collect",)], ids=str)
 def test_help_answers_without_what_the_command_needs(words: tuple[str, ...], tmp_path: Path) -> None:
-    """Within two seconds; the machine may be busy: of three times, the shortest counts."""
+    """Within two seconds of the processor, which is what it takes where nothing else runs; the least of three."""
     code = f"""
 import runpy, sys
 sys.argv = ["x", "--help", *{words[1:]!r}]
@@ -200,9 +200,10 @@ sys.exit(f"imported {{heavy}}" if heavy else 0)
     environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "PATH": "/usr/bin:/bin"}
     command, seconds = [sys.executable, "-c", code], []
     for _ in range(3):
-        begun = time.perf_counter()
+        before = os.times()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - begun)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))  # of children, user and system
         assert done.returncode == 0, done.stderr
     assert min(seconds) < 2
     if len(words) > 1:
