@@ -45,4 +45,7 @@ if __name__ == "__main__":
         trainer = make(algo, path, group, *(json.loads(text) for text in sys.argv[4:6]))
         count = iter(range(1000))
         trainer.run(lambda: next(count) >= steps)
-        torch.save(whole(dict(trainer.agent.state_dict())), path / f"found-{group.rank}.pt")
+        found = dict(trainer.agent.state_dict())
+        if getattr(trainer, "critic", None) is not None:
+            found |= {f"critic.{name}": value for name, value in trainer.critic.state_dict().items()}
+        torch.save(whole(found), path / f"found-{group.rank}.pt")
