@@ -12,6 +12,7 @@ from pathlib import Path
 import msgpack
 import pytest
 from attack import good
+from rate import measure
 from websockets.sync.client import connect
 
 HERE = Path(__file__).parent
@@ -84,3 +85,12 @@ def test_memory_and_stalls_under_ten_thousand_fuzzed_messages_and_bombs(
             if process is not None:
                 process.kill()
                 process.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.long
+def test_fifty_clients_are_answered_a_thousand_times_each(record_property: Callable[[str, object], None]) -> None:
+    wall, own = measure(str(HERE.parents[1]), 50, 1000)
+    record_property("requests per second", wall)
+    record_property("requests per second of the server's processor", own)
+    assert own > 500

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from killed import contents, every_point
 
 from vlaser_gym.storage import files
 from vlaser_gym.storage.files import appearing, write_whole
@@ -119,3 +120,35 @@ def test_a_folder_takes_the_place_of_another_as_a_whole(tmp_path: Path) -> None:
     with suppress(KeyError), files.appearing_folder(folder) as partial:
         raise KeyError
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["policy", "policy/new"]
+
+
+def generation_of(folder: Path) -> int:
+    """What all three files say, read as a reader does."""
+    found = {name: files.committed(folder / name) for name in ("model", "statistics", "memory")}
+    said = {file.read_text() if file.is_file() else "0" * 100 for file in found.values()}
+    assert len(said) == 1, said
+    return int(said.pop())
+
+
+def store_generations(folder: Path) -> None:
+    """Each tells the next one which it is; a mixture is found by the writer that comes after a death."""
+    for generation in range(generation_of(folder) + 1, 3):
+        with files.storing_together(folder) as partial:
+            for name in ("model", "statistics", "memory"):
+                (partial / name).write_text(f"{generation:0100d}")
+    files.remove_leftovers(folder)
+
+
+def test_files_that_belong_together_survive_death_at_every_point_together(tmp_path: Path) -> None:
+    assert every_point(store_generations, tmp_path, contents) > 20
+
+
+def test_files_on_their_way_are_read_and_brought_to_their_places(tmp_path: Path) -> None:
+    store_generations(tmp_path)
+    (tmp_path / ".together").mkdir()
+    (tmp_path / "model").write_text("4")
+    for name in ("statistics", "memory"):
+        (tmp_path / ".together" / name).write_text("4")
+    assert generation_of(tmp_path) == 4
+    files.remove_leftovers(tmp_path)
+    assert contents(tmp_path) == dict.fromkeys(("memory", "model", "statistics"), b"4")

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import test_dpo
+import test_ppo
+import test_sft
+import torch
 from demonstrations import TINY, write_set
 from interrupted import command, compare
-from test_ppo import make, no_pictures  # noqa: F401  (a fixture)
+from test_killed_writers import end_of, no_pictures, train  # noqa: F401  (a fixture)
+from test_ppo import make
 
-from vlaser_gym.storage.interrupts import Interrupts, StopNow
+from vlaser_gym.storage.interrupts import Interrupts, StopNow, exit_status, terminable
+from vlaser_gym.training.trainer import Trainer
 
 
 def _signal_myself(number: int) -> None:
@@ -106,3 +118,104 @@ def test_signals_have_their_exit_codes_and_a_second_writer_is_refused(tmp_path):
         output = process.communicate(timeout=200)[0]
         assert process.returncode == code, output
         assert "the same command with run=" in output
+
+
+# ---------------------------------------------------------------------- forked trainers, without imports in between
+
+#: Where a trainer's state says how many steps, iterations or steps of rounds it has.
+_POSITIONS = {"sft": "step", "ppo": "iteration", "dpo": "total"}
+
+
+def longer(algo: str, tmp_path: Path) -> Callable[[Path], Trainer]:
+    """A trainer with enough steps for signals to fall into."""
+    if algo == "sft":
+        data = test_sft.read(write_set(tmp_path / "data", 4))
+        return lambda folder: test_sft.build(data, folder / "run", steps=30)
+    if algo == "ppo":
+        return lambda folder: test_ppo.make(folder / "run", save_every=100, iterations=6, n_steps=2, batch_size=8)
+    test_dpo.make(tmp_path / "episodes")
+    episodes, rare = [tmp_path / "episodes" / "data"], {"save_every": 100}
+    return lambda folder: test_dpo.make(folder, data=episodes, rounds=0, epochs=20, options=rare.items())
+
+
+def counted(make: Callable[[Path], Trainer], finished: Path) -> Callable[[Path], Trainer]:
+    """The same; every step that is finished leaves a byte in a file."""
+
+    def wrapped(folder: Path) -> Trainer:
+        trainer = make(folder)
+        step = trainer.step
+
+        def step_and_tell() -> bool:
+            went_on = step()
+            with finished.open("ab") as file:
+                file.write(b".")
+            return went_on
+
+        trainer.step = step_and_tell
+        return trainer
+
+    return wrapped
+
+
+def signalled(work: Callable[[Path], Any], folder: Path, number: int, seconds: float) -> int:
+    """Run ``work(folder)`` in a forked process that gets a signal after so long; its status, as of the commands."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            with terminable():
+                work(folder)
+            status = 0
+        except KeyboardInterrupt as interrupt:
+            status = exit_status(interrupt)
+        except AssertionError:  # the run was left before its end, and its state is stored
+            status = 128 + number
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    time.sleep(seconds)
+    os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["sft", "ppo", "dpo"])
+def test_twenty_random_moments_lose_the_step_under_way_at_most(tmp_path, algo):
+    """A run that ends before is compared with an undisturbed one, and another begins."""
+    (tmp_path / "whole").mkdir()
+    finished, luck, signals = tmp_path / "finished", random.Random(7), 0
+    work = train(counted(longer(algo, tmp_path), finished))
+    begun = time.monotonic()
+    work(tmp_path / "whole")
+    seconds, wanted = time.monotonic() - begun, last_of(tmp_path / "whole")
+    steps, folder = len(finished.read_bytes()), tmp_path / "stopped"
+    assert steps >= 6
+    while signals < 20:
+        folder.mkdir(exist_ok=True)
+        finished.write_bytes(b"")
+        number = luck.choice((signal.SIGINT, signal.SIGTERM))
+        before = stored(folder, algo)
+        status = signalled(work, folder, number, luck.uniform(0, 0.7 * seconds))
+        # A signal may also come before there is a handler, or after the end.
+        assert status in (0, 128 + number, -number), status
+        signals += 1
+        assert stored(folder, algo) >= before + len(finished.read_bytes())
+        if stored(folder, algo) == steps or signals == 20:
+            work(folder)
+            found = last_of(folder)
+            assert found == wanted, [name for name in wanted if found.get(name) != wanted[name]]
+            assert not list(folder.rglob("*.tmp"))
+            shutil.rmtree(folder)
+
+
+def last_of(folder: Path) -> dict[str, Any]:
+    """What a run ends with; policies of earlier steps are also those at which it was stopped."""
+    last = ("trainer.pt", "metrics.jsonl", "settings.json", "checkpoint/")
+    return {name: value for name, value in end_of(folder).items() if name.startswith(last) and "previous" not in name}
+
+
+def stored(folder: Path, algo: str) -> int:
+    """Steps that a run's state has."""
+    file = folder / "run/trainer.pt"
+    return int(torch.load(file, weights_only=True)[_POSITIONS[algo]]) if file.is_file() else 0

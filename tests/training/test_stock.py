@@ -117,6 +117,30 @@ def test_another_number_of_environments_on_the_way(tmp_path, name):
         lanes.close()
 
 
+def test_death_between_two_files_leaves_those_of_one_step(tmp_path, monkeypatch):
+    """A model, its normalisation and its memory belong together; the run and whoever scores it read one step's."""
+    lanes = make_state_env([TASK], 2, settings("sb3_sac"))
+    try:
+        first = StockTraining(lanes, settings("sb3_sac"), tmp_path)
+        first.run(lambda: first.timesteps >= 60)
+        before = first.timesteps
+        first.run(lambda: first.timesteps >= before + 20)
+        wanted = parameters(first.model)
+        # As if the last moves had not been made: the memory still lies where it was written.
+        (tmp_path / ".together").mkdir()
+        (tmp_path / "replay_buffer.pkl").rename(tmp_path / ".together/replay_buffer.pkl")
+        (tmp_path / "replay_buffer.pkl").write_bytes(b"of an earlier step")
+        second = StockTraining(lanes, settings("sb3_sac"), tmp_path)
+        assert second.timesteps == first.timesteps > before
+        assert second.model.replay_buffer.size() == first.model.replay_buffer.size()
+        assert all(torch.equal(value, wanted[name]) for name, value in parameters(second.model).items())
+        assert second.run()
+        assert not (tmp_path / ".together").exists()
+        assert (tmp_path / "replay_buffer.pkl").stat().st_size > 1000
+    finally:
+        lanes.close()
+
+
 def test_rewards_and_discounts(tmp_path):
     """Chunks: the algorithm discounts by what a whole chunk is worth."""
     wanted = settings("sb3_ppo", horizon=4, gamma=0.9, reward="subgoals")

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, StorageError
+from vlaser_gym.storage.files import committed
 from vlaser_gym.wrappers.action import ACTION_RANGE, scaled_actions
 
 MODEL_FILE, NORMALIZATION_FILE = "model.zip", "normalization.pkl"
@@ -88,16 +89,16 @@ class StableBaselines3Agent:
             raise InvalidConfigError("agent=sb3 needs the run of algo=sb3_ppo or sb3_sac: give checkpoint=RUN.")
         self.source, self.action_range, self.trust = str(checkpoint), np.asarray(action_range, np.float64), trust
         file = Path(checkpoint) / MODEL_FILE if Path(checkpoint).is_dir() else Path(checkpoint)
-        if not file.is_file():
+        if not committed(file).is_file():
             raise MissingAssetError(
                 f"agent=sb3 needs a {MODEL_FILE} of Stable-Baselines3; there is none at {checkpoint}: give "
                 "checkpoint=RUN of algo=sb3_ppo or sb3_sac, or train one."
             )
         with _sentences(file):
-            self.policy, self._about = _policy(file, trust, device or "cpu")
+            self.policy, self._about = _policy(committed(file), trust, device or "cpu")
         self.observes = _observes(self.policy.observation_space, file)
         self.horizon = _horizon(self.policy.action_space, file)
-        statistics = file.with_name(NORMALIZATION_FILE)
+        statistics = committed(file.with_name(NORMALIZATION_FILE))
         self._normalization: Any = None
         if statistics.is_file():
             with _sentences(statistics), statistics.open("rb") as stream:

@@ -110,38 +110,71 @@ def _headers() -> Iterator[tuple[str, int, int]]:
 _HEADERS = tuple(_headers())
 
 
+def _short_length(kind: str, width: int, length: int) -> int:
+    """What the first byte of an entry alone says: how many bytes the entry has; of a container, ``~`` its entries.
+
+    0 where more has to be read.
+    """
+    if width or kind == "none":
+        return 0
+    return {"map": ~(2 * length), "list": ~length}.get(kind, 1 + length)
+
+
+_SHORT_LENGTHS = tuple(_short_length(*header) for header in _HEADERS)
+_SHORT_BYTES = _HEADERS.index(("bytes", 1, 0))
+
+
 def _check_bounds(data: bytes) -> None:
     """Walk over the headers of a message's entries: what it makes of memory and time is known before it is read.
 
-    Msgpack's own limits are on each container, and containers within containers multiply.
+    Msgpack's own limits are on each container, and containers within containers multiply. Every message is walked:
+    what good ones are made of, numbers, short texts, short bytes and small containers, goes first.
 
     Raises:
         ValueError: for a message beyond its bounds, cut short, or with something after its end.
     """
-    left, items, place, size = [1], 0, 0, len(data)  # entries that each open container still has
-    while left:
-        if not left[-1]:
-            left.pop()
-            continue
-        left[-1] -= 1
-        kind, width, length = _HEADERS[data[place]] if place < size else ("none", 0, 0)
-        place += 1
-        if width:
-            length = int.from_bytes(data[place : place + width])
-            place += width
-        if kind in {"value", "bytes"} or (kind == "text" and length <= LONGEST_TEXT):
-            place += length
-        elif kind in {"map", "list"}:
-            left.append(2 * length if kind == "map" else length)
-            items += left[-1]
-            if items > MOST_ITEMS or len(left) > DEEPEST:
+    left, outer, items, place = 1, list[int](), 0, 0  # entries to come of this container, and of those around it
+    try:
+        while left or outer:
+            if not left:
+                left = outer.pop()
+                continue
+            left -= 1
+            first = data[place]
+            length = _SHORT_LENGTHS[first]
+            if length > 0:
+                place += length
+                continue
+            if first == _SHORT_BYTES:
+                place += 2 + data[place + 1]
+                continue
+            place, entries = _long_entry(data, place) if not length else (place + 1, ~length)
+            if entries < 0:
+                continue
+            outer.append(left)
+            left, items = entries, items + entries
+            if items > MOST_ITEMS or len(outer) > DEEPEST:
                 raise ValueError(f"more than {MOST_ITEMS} entries, or more than {DEEPEST} containers in each other")
-        elif kind == "text":
-            raise ValueError(f"a text of more than {LONGEST_TEXT} bytes")
-        else:
-            raise ValueError(f"no entry can begin at byte {place - 1}")
+    except IndexError:
+        place = len(data) + 1
     if place != len(data):
-        raise ValueError(f"the entries end at byte {place} of {len(data)}")
+        raise ValueError("it is cut short" if place > len(data) else f"the entries end at byte {place} of {len(data)}")
+
+
+def _long_entry(data: bytes, place: int) -> tuple[int, int]:
+    """Where what follows an entry's header begins, or, if that is no container, ends; and entries in it, else -1."""
+    kind, width, length = _HEADERS[data[place]]
+    place += 1
+    if width:
+        length = int.from_bytes(data[place : place + width])
+        place += width
+    if kind in {"map", "list"}:
+        return place, 2 * length if kind == "map" else length
+    if kind == "none":
+        raise ValueError(f"no entry can begin at byte {place - 1}")
+    if kind == "text" and length > LONGEST_TEXT:
+        raise ValueError(f"a text of more than {LONGEST_TEXT} bytes")
+    return place + length, -1
 
 
 def one_line(text: object, most: int = 300) -> str:
@@ -203,6 +236,10 @@ def _scalar(value: Mapping[Any, Any]) -> np.generic:
 
 def _dtype(name: Any) -> np.dtype[Any]:
     """The type of that name, looked up: numpy's own reading of long and structured names takes minutes and memory."""
-    if not isinstance(name, str) or not (name in _NUMBERS or _TEXT.fullmatch(name)):
-        raise ValueError(f"arrays of {str(name)[:40] or 'no type'} have no place in the protocol")
-    return _NUMBERS[name] if name in _NUMBERS else np.dtype(name)
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a type is text; got a {type(name).__name__}")
+    if (known := _NUMBERS.get(name)) is not None:
+        return known
+    if not _TEXT.fullmatch(name):
+        raise ValueError(f"arrays of {name[:40] or 'no type'} have no place in the protocol")
+    return np.dtype(name)

@@ -17,6 +17,8 @@ from vlaser_gym.storage.locks import LOCK_NAME, claim
 #: Names of what is being written, or was when its process died; earlier versions had a process's number in their place,
 #: or nothing.
 _TEMPORARY = re.compile(r".*\.([0-9a-f]{8}|\d+|yaml|jsonl?|png|pt|safetensors|parquet|mp4|md|npy|html)\.tmp")
+#: A folder of files that were stored together and are not in their places yet.
+_ON_THEIR_WAY = ".together"
 
 
 def is_temporary(path: Path) -> bool:
@@ -85,20 +87,45 @@ def appearing_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def storing_together(folder: Path) -> Iterator[Path]:
-    """A folder to write files to, for libraries that name them themselves; each then takes its place as a whole."""
-    partial = temporary_for(folder / "files")
+    """A folder to write files to that take their places in ``folder`` together: all of them or none.
+
+    One rename decides. Whoever dies after it leaves files on their way: :func:`committed` reads them there, and
+    :func:`remove_leftovers`, or the next to store files here, brings them to their places.
+    """
+    partial, ready = temporary_for(folder / "files"), folder / _ON_THEIR_WAY
     try:
         partial.mkdir()
         yield partial
         for file in sorted(partial.iterdir()):
             bring_to_disk(file)
-            file.replace(folder / file.name)
+        bring_entries_to_disk(partial)
+        _bring_to_their_places(ready)
+        partial.rename(ready)
+        bring_entries_to_disk(folder)
+        _bring_to_their_places(ready)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def committed(file: Path) -> Path:
+    """Where the content of a file lies that was stored with others by :func:`storing_together`."""
+    on_its_way = file.parent / _ON_THEIR_WAY / file.name
+    return on_its_way if on_its_way.is_file() else file
+
+
+def _bring_to_their_places(ready: Path) -> None:
+    if not ready.is_dir():
+        return
+    for file in sorted(ready.iterdir()):
+        file.replace(ready.parent / file.name)
+    bring_entries_to_disk(ready.parent)
+    ready.rmdir()
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporaries of writers that died, at any depth. Only for whoever has claimed the folder.
+    """Remove the temporaries of writers that died, at any depth, and bring files that belong together to their places.
+
+    Only for whoever has claimed the folder.
 
     Folders in it that somebody has claimed are left to whoever claims them next.
     """
@@ -109,6 +136,8 @@ def remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        elif is_folder and path.name == _ON_THEIR_WAY:
+            _bring_to_their_places(path)
         elif is_folder and not (path / LOCK_NAME).exists():
             remove_leftovers(path)
 

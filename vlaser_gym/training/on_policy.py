@@ -288,10 +288,11 @@ class OnPolicyTrainer(Trainer):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """See :class:`Trainer`."""
-        if len(state["lanes"]) != self.group.size:
+        count = len(state["lanes"])
+        if count != self.group.size:
             raise InvalidConfigError(
-                f"{self.path} was trained by {len(state['lanes'])} processes; continue it with as many, not "
-                f"{self.group.size}."
+                f"{self.path} was trained by {count} process{'es' * (count > 1)}, each with episodes that go on: "
+                f"continue it with as many, not {self.group.size}."
             )
         load_weights(
             self.path, self.weights(), state["trained"], "algo.density, algo.critic, algo.freeze and algo.lora"

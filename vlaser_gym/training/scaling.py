@@ -8,6 +8,7 @@ processes would not meet at their gathering.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,15 +76,34 @@ def shard(agent: TrainableAgent, group: ProcessGroup) -> None:
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(agent.device.type, (group.size,))
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-    whole = set(agent.parameters())
+    rest = set(agent.parameters())
     for layer in _layers(agent, "shard"):
         if any(parameter.requires_grad for parameter in layer.parameters()):
-            whole -= set(layer.parameters())
+            rest -= set(layer.parameters())
             fully_shard(layer, mesh=mesh, mp_policy=policy)
             _enter_by(layer, agent.layer_methods)
-    whole = {parameter for parameter in whole if not parameter.requires_grad}
-    fully_shard(agent, mesh=mesh, mp_policy=policy, reshard_after_forward=False, ignored_params=whole)
+    for module, others in list(_of_another_type(agent, {part for part in rest if part.requires_grad})):
+        fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=others)
+    frozen = {parameter for parameter in rest if not parameter.requires_grad}
+    fully_shard(agent, mesh=mesh, mp_policy=policy, reshard_after_forward=False, ignored_params=frozen)
     _enter_by(agent, agent.learner_methods)
+
+
+def _of_another_type(agent: nn.Module, learned: set[nn.Parameter]) -> Iterator[tuple[nn.Module, set[nn.Parameter]]]:
+    """Modules with own weights of another type than most of ``learned``, and what else they hold.
+
+    Weights that torch gathers together must be of one type. Adapters, and heads that are no part of the policy, stay
+    fp32 beside narrow weights.
+    """
+    numbers: Counter[torch.dtype] = Counter()
+    for parameter in learned:
+        numbers[parameter.dtype] += parameter.numel()
+    usual = max(numbers, key=lambda dtype: (numbers[dtype], str(dtype)), default=None)
+    for module in agent.modules():
+        own = {parameter for parameter in module.parameters(recurse=False) if parameter in learned}
+        other = {parameter for parameter in own if parameter.dtype != usual}
+        if other:
+            yield module, set(module.parameters()) - other
 
 
 def _enter_by(module: nn.Module, names: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.tracker import Tracker
 from vlaser_gym.settings.algorithms import Sb3Settings
-from vlaser_gym.storage.files import appearing, storage_errors
+from vlaser_gym.storage.files import committed, storage_errors, storing_together
 from vlaser_gym.storage.interrupts import Interrupts
 from vlaser_gym.training.environments import check_shares
 from vlaser_gym.training.job import Job
@@ -112,13 +112,9 @@ class StockTraining:
         tracker: Tracker | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.settings, self.path, self.layouts, self.evaluate_episodes = (
-            settings,
-            Path(path),
-            layouts,
-            evaluate_episodes,
-        )
-        stored = self.path / NORMALIZATION_FILE
+        self.settings, self.path = settings, Path(path)
+        self.layouts, self.evaluate_episodes = layouts, evaluate_episodes
+        stored = committed(self.path / NORMALIZATION_FILE)
         with reading(stored):
             self.env = _stored_normalization(stored, env) if stored.is_file() else VecNormalize(env, norm_reward=False)
         self.report, self.tracker = report, tracker
@@ -146,7 +142,7 @@ class StockTraining:
 
     def _load(self, device: str) -> None:
         """Put stored weights, counters and memory into the model: its own ``load`` would run what the file says."""
-        file, memory = self.path / MODEL_FILE, self.path / REPLAY_FILE
+        file, memory = committed(self.path / MODEL_FILE), committed(self.path / REPLAY_FILE)
         if not file.is_file():
             return
         with reading(file):
@@ -209,19 +205,18 @@ class StockTraining:
         return finished
 
     def save(self) -> None:
-        """Write the files, each whole or not at all."""
-        with storage_errors(f"Cannot write the model to {self.path}", "make space there; the one before is whole"):
+        """Write the files: all of them, each whole, or none."""
+        remedy = "make space there: the one before it is whole, and the same command goes on from it"
+        with storage_errors(f"Cannot write the model to {self.path}", remedy):
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_files()
 
     def _write_files(self) -> None:
-        if isinstance(self.model, SAC):
-            with appearing(self.path / REPLAY_FILE) as partial:
-                self.model.save_replay_buffer(partial)
-        with appearing(self.path / NORMALIZATION_FILE) as partial:
-            self.env.save(str(partial))
-        with appearing(self.path / MODEL_FILE) as partial:
-            self.model.save(partial)
+        with storing_together(self.path) as files:
+            if isinstance(self.model, SAC):
+                self.model.save_replay_buffer(files / REPLAY_FILE)
+            self.env.save(str(files / NORMALIZATION_FILE))
+            self.model.save(files / MODEL_FILE)
         if self.metrics is not None:
             self.metrics.keep(self.timesteps)
 

@@ -321,11 +321,18 @@ class Trainer(ABC):
             release(self.agent)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sums over the processes of gradients; shared ones are sums by now, of losses that :meth:`summed` scaled."""
-        self.group.sum_gradients(parameter for parameter in parameters if not is_shared(parameter))
+        """Sums over the processes of gradients of losses that :meth:`summed` gave; shared ones are sums by now."""
+        own = [parameter for parameter in parameters if not is_shared(parameter)]
+        self.group.sum_gradients(own)
+        for parameter in own if self.scaling.shard else ():
+            if parameter.grad is not None:
+                parameter.grad /= self.group.size
 
     def summed(self, loss: Tensor) -> Tensor:
-        """A loss whose gradient is to be summed over the processes; where weights are shared, torch takes means."""
+        """A loss whose gradient is to be summed over the processes; where weights are shared, torch takes means.
+
+        What is not shared, such as a critic, gets that factor too, and loses it in :meth:`sum_gradients`.
+        """
         return loss * self.group.size if self.scaling.shard else loss
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
