@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from rich.console import Console
 
 from vlaser_gym.agents import Agent
 from vlaser_gym.cli import run, words
+from vlaser_gym.envs.perturbations import FAMILIES, LEVELS, SUITE, find_perturbations
 from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
 from vlaser_gym.envs.tasks.protocols import PROTOCOLS
-from vlaser_gym.errors import GymError, RenderingUnavailableError
+from vlaser_gym.errors import GymError, InvalidConfigError, RenderingUnavailableError
 from vlaser_gym.evaluation.checkpoints import (
     CheckpointScore,
     checkpoint_table,
@@ -29,9 +31,19 @@ from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, write_report
+from vlaser_gym.evaluation.report.robustness import write_robustness
+from vlaser_gym.evaluation.robustness import Robustness, arm_folder, measure_drops, plan_arms
 from vlaser_gym.evaluation.store import read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
-from vlaser_gym.evaluation.table import EpisodeProgress, is_narrow, make_console, result_table, subgoal_table
+from vlaser_gym.evaluation.table import (
+    EpisodeProgress,
+    drop_table,
+    is_narrow,
+    make_console,
+    rate_cell,
+    result_table,
+    subgoal_table,
+)
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
 #: How numbers are printed: differences always with their sign.
@@ -42,6 +54,9 @@ def main(config: DictConfig) -> None:
     """Run or continue the evaluation, print its table, render its videos; of several checkpoints one after another."""
     if config.task is not None and "?" in words(config.task):
         print(task_list())
+        return
+    if config.perturb is not None:
+        robustness(config)
         return
     checkpoints = find_checkpoints(config.checkpoint)
     if len(checkpoints) > 1:
@@ -75,6 +90,64 @@ def _score_and_tell(settings: EvalSettings) -> Evaluation:
     if evaluation.episodes:
         print(pace_line(evaluation.episodes, evaluation.seconds, evaluation.store.seconds, telling))
     return evaluation
+
+
+def robustness(config: DictConfig) -> None:
+    """The same episodes with and without perturbations, in a run directory each; then what they cost."""
+    asked = [config.perturb] if isinstance(config.perturb, str) else list(config.perturb)
+    if asked == ["?"]:
+        print(perturbation_list())
+        return
+    if len(find_checkpoints(config.checkpoint)) > 1:
+        raise InvalidConfigError("perturb= takes one checkpoint; got several: run them one by one.")
+    plain = EvalSettings.from_config(OmegaConf.merge(config, {"perturb": None}))
+    arms, left_out = plan_arms(plain, words(asked))
+    for line in left_out:
+        print(f"Left out: {line}")
+    run, perturbations = plain.run_directory(), [arm.perturbation for arm in arms]
+    benign = _score_arm(replace(plain, run=str(arm_folder(run, None))))
+    perturbed = [
+        _score_arm(replace(plain, run=str(arm_folder(run, one)), perturb=one.label, task=list(arm.tasks)))
+        for one, arm in zip(perturbations, arms, strict=True)
+    ]
+    print_table(benign)
+    finish(benign)
+    if not all(evaluation.complete for evaluation in (benign, *perturbed)):
+        print(f"The time budget ended the run early: the same command with run={run} goes on.")
+        return
+    found = measure_drops(run, perturbations)
+    print_drops(found)
+    print(f"Robustness: {write_robustness(run, found, perturbations)}")
+
+
+def _score_arm(settings: EvalSettings) -> Evaluation:
+    """One arm, with a line of what came out."""
+    print(f"\nPerturbation: {settings.perturb or 'none'}")
+    evaluation = score(settings)
+    mean = evaluation.summary()["mean"]["success"]
+    print(f"Success at the last step: {rate_cell(mean)} % ({evaluation.seconds:.1f} s)")
+    if settings.report and settings.perturb is not None:
+        _report(evaluation, print)
+    return evaluation
+
+
+def print_drops(found: Robustness, console: Console | None = None) -> None:
+    """What each perturbation costs, family after family; to standard output if no console is given."""
+    console = console or make_console()
+    console.print(
+        "\nChange of success at the last step, points, with 95 % intervals; p corrected by Holm's method",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(drop_table(found, not console.is_terminal))
+
+
+def perturbation_list() -> str:
+    """All perturbations with what they do at the middle level."""
+    lines = []
+    for family in FAMILIES:
+        lines += [f"{family}:", *(f"  {one.name}: {one.meaning}" for one in find_perturbations([family])), ""]
+    return "\n".join([*lines, f"levels: {', '.join(LEVELS)}; {SUITE} is all of them (docs/robustness.md)"])
 
 
 def task_list() -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from vlaser_gym.evaluation.comparison import p_text
+from vlaser_gym.evaluation.statistics import Interval
+
+if TYPE_CHECKING:
+    from vlaser_gym.evaluation.robustness import Robustness
 
 #: Columns of plain text, where nobody says how wide a line may be.
 _PLAIN_WIDTH = 160
@@ -74,6 +80,31 @@ def subgoal_table(summary: Mapping[str, Any], plain: bool = False, narrow: bool 
         name = short_name(row["task"]) if narrow else row["task"]
         table.add_row(name, *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
     return table
+
+
+def drop_table(found: Robustness, plain: bool = False) -> Table:
+    """What perturbations cost: for each its success and the change with its interval; a family's mean comes first.
+
+    It fits into 80 columns.
+    """
+    table = make_table("perturbation", ("pairs", "success\n%", "change, points", "lost", "won", "p"), plain, wrap=False)
+    benign = found.drops[0].overall
+    table.add_row("none", str(benign.n), f"{100 * benign.a:.1f}", "", "", "", "")
+    means = {drop.label for drop in found.families}
+    for family in dict.fromkeys(drop.family for drop in found.drops):
+        table.add_section()
+        for drop in found.of_family(family):
+            row, low_high = drop.overall, drop.overall.interval
+            change = "-" if row.difference is None or low_high is None else _points(row.difference, low_high)
+            label = f"{family} (mean)" if drop.label in means else drop.label
+            counts = str(row.n), f"{100 * row.b:.1f}", change, str(row.only_a), str(row.only_b)
+            table.add_row(label, *counts, p_text(row.p_holm))
+    return table
+
+
+def _points(difference: float, interval: Interval) -> str:
+    low, high = (100 * limit for limit in interval)
+    return f"{100 * difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def make_table(first: str, others: Sequence[str], plain: bool, wrap: bool = True) -> Table:

@@ -68,6 +68,12 @@ class EvalKeys(Settings):
     agent_timeout: float | None = option(
         None, "Seconds that the agent may take for a decision of all lanes; null: as long as it likes.", above=0
     )
+    perturb: Any = option(
+        None,
+        "Robustness (docs/robustness.md): run every episode as it is and once more for each perturbation: NAME or "
+        "NAME:LEVEL (mild, medium, hard; such as blur:hard), several, a family (vision, semantics, execution, control) "
+        "or suite, which is all. Prints what each costs. perturb=? lists them.",
+    )
     until: str | None = option(
         None,
         "decided: run every layout once, then again, and stop as soon as the agent is known to be better or worse than "

@@ -15,6 +15,7 @@ from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
 from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View, mapped
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
+from vlaser_gym.envs.engines.mujoco.seen import SeenModel
 from vlaser_gym.envs.engines.mujoco.segmentation import drawn_values, label_values, segment_labels
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
@@ -44,6 +45,7 @@ class _Artist:
         self._backdrop: Backdrop | None = None
         if photograph and pack is not None and not view.keyed:
             self._backdrop = Backdrop(task, key.variant, pack, self.size)
+        self._seen = SeenModel(scene.model)
         self._labels = label_values(scene.model, segment_labels(task, key.cast))
         self._drawn: tuple[int, NDArray[np.uint8]] | None = None
         self._renderer: Any = None
@@ -59,6 +61,7 @@ class _Artist:
         self.data.qpos[:] = job.qpos
         if job.base is not None:
             self.data.mocap_pos[self.base], self.data.mocap_quat[self.base] = job.base[:3], job.base[3:]
+        self._seen.show(job.sight)
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)

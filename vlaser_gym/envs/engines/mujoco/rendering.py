@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, NOMINAL_SIGHT, Physics, Sight
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.mujoco.original.backdrop import is_key
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
@@ -30,12 +31,13 @@ _MAX_PROCESSES = 4
 
 
 class SceneKey(NamedTuple):
-    """What a scene is compiled from."""
+    """What a scene is compiled from; ``physics`` is the nominal one where it is drawn only."""
 
     task: str
     variant: str
     look: str
     cast: str = ""
+    physics: Physics = NOMINAL_PHYSICS
 
 
 class Job(NamedTuple):
@@ -47,6 +49,7 @@ class Job(NamedTuple):
         base: the robot's base pose ``[7]`` where layouts bring their own.
         camera: name of the robot's camera.
         segmentation: labels of :func:`segment_labels` in place of colours.
+        sight: in what it differs from the scene's own pictures.
     """
 
     key: SceneKey
@@ -54,6 +57,7 @@ class Job(NamedTuple):
     base: NDArray[np.float64] | None = None
     camera: str = POLICY_CAMERA
     segmentation: bool = False
+    sight: Sight = NOMINAL_SIGHT
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -173,11 +177,17 @@ class SceneRenderer:
         return np.asarray(self.frames(task, variant, [state], camera)[0])
 
     def frames(
-        self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]], camera: str = POLICY_CAMERA
+        self,
+        task: str,
+        variant: str,
+        states: Sequence[Mapping[str, ArrayLike]],
+        camera: str = POLICY_CAMERA,
+        sight: Sight = NOMINAL_SIGHT,
     ) -> NDArray[np.uint8]:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task, by a camera of its robot."""
         keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
-        return self._pool.render([self._job(key, state, camera) for key, state in zip(keys, states, strict=True)])
+        jobs = [self._job(key, state, camera) for key, state in zip(keys, states, strict=True)]
+        return self._pool.render([job._replace(sight=sight) for job in jobs])
 
     def scenes(
         self, shown: Sequence[tuple[str, str, Mapping[str, ArrayLike]]], segmentation: bool = False
