@@ -139,7 +139,7 @@ def print_drops(found: Robustness, console: Console | None = None) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    console.print(drop_table(found, not console.is_terminal))
+    console.print(drop_table(found, not console.is_terminal, is_narrow(console)))
 
 
 def perturbation_list() -> str:

@@ -82,29 +82,34 @@ def subgoal_table(summary: Mapping[str, Any], plain: bool = False, narrow: bool 
     return table
 
 
-def drop_table(found: Robustness, plain: bool = False) -> Table:
+def drop_table(found: Robustness, plain: bool = False, narrow: bool = False) -> Table:
     """What perturbations cost: for each its success and the change with its interval; a family's mean comes first.
 
-    It fits into 80 columns.
+    Args:
+        found: by :func:`~vlaser_gym.evaluation.robustness.measure_drops`.
+        plain: no characters beyond ASCII.
+        narrow: for 80 columns.
     """
-    table = make_table("perturbation", ("pairs", "success\n%", "change, points", "lost", "won", "p"), plain, wrap=False)
+    headers = ("pairs", "success\n%", "change, points", "lost", "won", "p")
+    table = make_table("perturbation", headers, plain, wrap=False)
     benign = found.drops[0].overall
     table.add_row("none", str(benign.n), f"{100 * benign.a:.1f}", "", "", "", "")
     means = {drop.label for drop in found.families}
     for family in dict.fromkeys(drop.family for drop in found.drops):
         table.add_section()
         for drop in found.of_family(family):
-            row, low_high = drop.overall, drop.overall.interval
-            change = "-" if row.difference is None or low_high is None else _points(row.difference, low_high)
+            row = drop.overall
             label = f"{family} (mean)" if drop.label in means else drop.label
+            change = "-" if row.difference is None else _points(row.difference, row.interval or (-1.0, 1.0), narrow)
             counts = str(row.n), f"{100 * row.b:.1f}", change, str(row.only_a), str(row.only_b)
             table.add_row(label, *counts, p_text(row.p_holm))
     return table
 
 
-def _points(difference: float, interval: Interval) -> str:
-    low, high = (100 * limit for limit in interval)
-    return f"{100 * difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+def _points(difference: float, interval: Interval, narrow: bool) -> str:
+    """A change with its interval, which narrow tables round to whole points."""
+    low, high = (f"{100 * limit:+.{0 if narrow else 1}f}" for limit in interval)
+    return f"{100 * difference:+.1f} [{low}, {high}]"
 
 
 def make_table(first: str, others: Sequence[str], plain: bool, wrap: bool = True) -> Table:

@@ -51,7 +51,10 @@ _PARAPHRASES: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
         {
             "mild": ("{v} the {a} drawer", "please {v} the {a} drawer"),
             "medium": ("get the {a} drawer {ed}", "the {a} drawer should be {ed}"),
-            "hard": ("{ed} is how I want the {a} drawer of the cabinet", "leave the {a} one of the drawers {ed}"),
+            "hard": (
+                "{ed} is how I want the {a} drawer of the cabinet",
+                "I want to find the {a} drawer {ed} when I am back",
+            ),
         },
     ),
     (

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vlaser_gym.envs.perturbations import Perturbation
-from vlaser_gym.evaluation.comparison import p_text
+from vlaser_gym.evaluation.comparison import load_runs, p_text
 from vlaser_gym.evaluation.report.builder import template_environment, write_page
 from vlaser_gym.evaluation.report.charts import Bar, bar_chart
 from vlaser_gym.evaluation.robustness import FIGURES, PAGE, Drop, Robustness, arm_folder
-from vlaser_gym.evaluation.store import read_config
 from vlaser_gym.evaluation.table import short_name
 
 
@@ -27,14 +26,14 @@ def write_robustness(run: Path, found: Robustness, perturbations: Sequence[Pertu
     Raises:
         StorageError: if they cannot be written.
     """
-    config = read_config(arm_folder(run, None))
+    (benign,) = load_runs([arm_folder(run, None)])
     links = {one.label: arm_folder(run, one).name for one in perturbations}
     families = list(dict.fromkeys(drop.family for drop in found.drops))
     rows = [drop for family in families for drop in found.of_family(family)]
     means = {drop.label for drop in found.families}
     context: dict[str, Any] = {
         "title": run.name,
-        "agent": config["agent"].get("name"),
+        "agent": next(iter(benign.records.values()))["agent"],
         "rows": rows,
         "means": means,
         "links": {label: f"{name}/report.html" for label, name in links.items() if _has_report(run / name)},
