@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricate_run import TASKS, addresses, fabricate_run
+from fabricate_run import addresses, fabricate_run
 
 from vlaser_gym.cli import load
 from vlaser_gym.commands.eval import main
@@ -73,7 +73,7 @@ def test_an_expert_that_reads_states_does_exactly_the_same_whatever_is_seen(plai
 
 
 def test_an_arm_goes_on_with_its_own_perturbation_alone(plain: Path) -> None:
-    from vlaser_gym.errors import StorageError  # noqa: PLC0415
+    from vlaser_gym.errors import StorageError
 
     with pytest.raises(StorageError, match="perturb was None, now 'blur:medium'"):
         evaluate(settings(f"run={plain}", "perturb=blur"))
@@ -161,7 +161,7 @@ def test_a_family_is_the_mean_of_its_perturbations_paired_by_layout(arms: Path) 
 
 
 def test_the_table_fits_into_80_columns(arms: Path) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     found = measure_drops(arms, [get_perturbation(name) for name in NAMES])
     console = Console(width=80, force_terminal=True, color_system=None, record=True)

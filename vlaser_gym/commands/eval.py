@@ -13,6 +13,7 @@ from rich.console import Console
 
 from vlaser_gym.agents import Agent
 from vlaser_gym.cli import run, words
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.perturbations import FAMILIES, LEVELS, SUITE, find_perturbations
 from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
 from vlaser_gym.envs.tasks.protocols import PROTOCOLS
@@ -30,10 +31,10 @@ from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
-from vlaser_gym.evaluation.report import find_videos, write_report
+from vlaser_gym.evaluation.report import find_videos, render_thumbnails, write_report
 from vlaser_gym.evaluation.report.robustness import write_robustness
 from vlaser_gym.evaluation.robustness import Robustness, arm_folder, measure_drops, plan_arms
-from vlaser_gym.evaluation.store import read_config, read_records, read_timing
+from vlaser_gym.evaluation.store import address_of, read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
 from vlaser_gym.evaluation.table import (
     EpisodeProgress,
@@ -46,6 +47,8 @@ from vlaser_gym.evaluation.table import (
 )
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
+#: Episodes whose last picture the report shows: more would take longer than many an evaluation.
+_MOST_THUMBNAILS = 400
 #: How numbers are printed: differences always with their sign.
 _SIGN = {"rate": "", "difference": "+"}
 
@@ -218,11 +221,23 @@ def score(settings: EvalSettings, agent: Agent | None = None, say: Callable[[str
 
 
 def finish(evaluation: Evaluation, say: Callable[[str], None] = print) -> float:
-    """Videos and the report, as far as they are asked for; returns the seconds that the report took."""
+    """Videos and the report, as far as they are asked for; returns the report's seconds but for its pictures."""
     settings = evaluation.settings
     if settings.video:
         _film(evaluation, settings.video, settings.engine.get("assets"), say)
-    return _seconds_of(_report, evaluation, say) if settings.report else 0.0
+    if not settings.report:
+        return 0.0
+    return _seconds_of(_report, evaluation, say, _thumbnails(evaluation) if settings.video else {})
+
+
+def _thumbnails(evaluation: Evaluation) -> dict[Address, bytes]:
+    """Pictures of how episodes ended, of the failures first where there are too many; none without OpenGL."""
+    records = sorted(evaluation.store.sorted_records(), key=lambda record: bool(record["success"]))
+    chosen = sorted(records[:_MOST_THUMBNAILS], key=lambda record: address_of(record).sort_key)
+    try:
+        return render_thumbnails(evaluation.path, chosen, processes=None)
+    except RenderingUnavailableError:
+        return {}
 
 
 def _seconds_of(tell: Callable[..., None], *arguments: Any) -> float:
@@ -290,10 +305,13 @@ def _differences_from(baseline: str, path: Path) -> tuple[str, ...]:
     return differing_protocols(*load_runs([baseline, path])) if Path(baseline).is_dir() else ()
 
 
-def _report(evaluation: Evaluation, say: Callable[[str], None]) -> None:
+def _report(
+    evaluation: Evaluation, say: Callable[[str], None], thumbnails: Mapping[Address, bytes] | None = None
+) -> None:
     """The page of the run; where it cannot be written the scores stand without it."""
     try:
-        say(f"Report: {write_report(evaluation.path, find_videos(evaluation.path))}")
+        page = write_report(evaluation.path, find_videos(evaluation.path), thumbnails=thumbnails)
+        say(f"Report: {page}")
     except GymError as error:
         say(f"No report: {error}")
 

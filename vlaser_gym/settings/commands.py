@@ -229,10 +229,19 @@ class RenderSettings(Settings):
         most=240,
     )
     look: str | None = option(None, "Look of the pictures. null: the look that was simulated.")
-    camera: str = option(
+    camera: Any = option(
         "policy",
-        "Camera of the robot: policy, wrist, or one of your own. Photographs (look=original) stand behind the policy's "
-        "only.",
+        "Where to look from, several side by side (camera=policy,front,top): a camera of the robot (policy, wrist, or "
+        "one of your own), front, side, top, or free, which azimuth, elevation and distance place. Photographs "
+        "(look=original) stand behind the policy's only.",
+    )
+    azimuth: float = option(
+        45.0,
+        "With camera=free: degrees about the vertical; at 0 one looks at the robot's face, at 90 at its left side.",
+    )
+    elevation: float = option(30.0, "With camera=free: degrees; at 90 one looks straight down.", least=-89, most=90)
+    distance: float = option(
+        0.8, "With camera=free: metres from the middle of the workspace; the Google Robot's count 1.6.", above=0
     )
     processes: int | None = option(2, "Processes that render side by side.", least=1)
     assets: str | None = option(

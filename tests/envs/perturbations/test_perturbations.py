@@ -82,9 +82,10 @@ class Inverted(Perturbation):
         return 255 - picture
 
 
-def test_one_of_your_own_by_import_string(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_your_own_by_import_string() -> None:
     own = f"{__name__}:Inverted"
-    assert get_perturbation(own).label == "inverted:medium"
+    assert get_perturbation(own).label == f"{own}:medium"
+    assert get_perturbation(get_perturbation(own).label).name == "inverted"
     assert get_perturbation(f"{own}:hard").strength == 3.0
     with pytest.raises(InvalidConfigError, match="must be a subclass of"):
         get_perturbation("math:sqrt")
@@ -107,8 +108,8 @@ def test_what_engine_and_look_cannot_do_is_refused() -> None:
         check_perturbation(get_perturbation("mass"), {"name": "simpler"}, "builtin", task)
     with pytest.raises(InvalidConfigError, match="hidden by the photograph of look=original: choose look=builtin"):
         check_perturbation(get_perturbation("light_colour"), {"name": "mujoco"}, "original", task)
+    tasks = [get_task("google_robot_open_drawer")]
     with pytest.raises(InvalidConfigError, match="nothing to change in google_robot_open_drawer"):
-        tasks = [get_task("google_robot_open_drawer")]
         check_perturbation(get_perturbation("object_moved"), {"name": "mujoco"}, "builtin", tasks)
 
 

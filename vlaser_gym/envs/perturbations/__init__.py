@@ -82,7 +82,9 @@ def get_perturbation(text: str) -> Perturbation:
         raise InvalidConfigError(
             f"perturb={name} must be a subclass of vlaser_gym.envs.perturbations.Perturbation; got {kind!r}."
         )
-    return kind(level)
+    found = kind(level)
+    found.label = f"{name}:{found.level}" if found.level else name
+    return found
 
 
 def find_perturbations(texts: Sequence[str]) -> list[Perturbation]:

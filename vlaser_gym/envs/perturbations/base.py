@@ -81,6 +81,8 @@ class Perturbation:
         strengths: of :data:`LEVELS`; a single one where there are no levels.
         engines: that can do it; empty for every engine.
         looks: in which it can be seen; empty for every look.
+        level, strength: the level, empty where there is one only, and its number.
+        label: what records and tables call it, and what :func:`get_perturbation` finds it by again.
 
     Raises:
         UnknownNameError: for another level.
@@ -98,11 +100,7 @@ class Perturbation:
             raise UnknownNameError(f"level of perturb={self.name}", level, LEVELS)
         self.level = level if len(self.strengths) > 1 else ""
         self.strength = self.strengths[LEVELS.index(level) if self.level else 0]
-
-    @property
-    def label(self) -> str:
-        """As records and tables call it: name, and level if it has any."""
-        return f"{self.name}:{self.level}" if self.level else self.name
+        self.label = f"{self.name}:{self.level}" if self.level else self.name
 
     @property
     def meaning(self) -> str:

@@ -47,7 +47,7 @@ class Job(NamedTuple):
         key: the scene.
         qpos: its state.
         base: the robot's base pose ``[7]`` where layouts bring their own.
-        camera: name of the robot's camera.
+        camera: name of the robot's camera, or of a view of the scene; see ``views.py``.
         segmentation: labels of :func:`segment_labels` in place of colours.
         sight: in what it differs from the scene's own pictures.
     """
@@ -62,7 +62,8 @@ class Job(NamedTuple):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of the picture."""
-        camera = get_setup(get_task(self.key.task).robot_setup).cameras[self.camera]
+        cameras = get_setup(get_task(self.key.task).robot_setup).cameras
+        camera = cameras.get(self.camera, cameras[POLICY_CAMERA])
         return camera.height, camera.width, 1 if self.segmentation else 3
 
 
