@@ -343,8 +343,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                 self.lanes[i].reading = reading
 
     def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:
-        """Move an object of a lane, by its number among the task's objects, along world x and y (m), in mid-episode."""
-        self.engine.displace(lane, body, offset)
+        """Move an object of a lane, by its number among the task's objects, along world x and y (m), in mid-episode.
+
+        Only for engines that have such a method, as the built-in one.
+        """
+        cast(Any, self.engine).displace(lane, body, offset)
         (self.lanes[lane].reading,) = self.engine.read(np.array([lane]))
         self._outdate(np.array([lane]))
 

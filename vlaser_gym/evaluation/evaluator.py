@@ -62,8 +62,8 @@ class EvalSettings(EvalKeys):
         self.look = check_engine(str(self.engine["name"]), self.look)
         check_counts(self.engine)
         check_launcher(self.launcher)
-        if self.perturb is not None:
-            self.perturb = self.perturbation.label
+        if (perturbation := self.perturbation) is not None:
+            self.perturb = perturbation.label
         if (self.until is None) != (self.baseline is None):
             raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
 

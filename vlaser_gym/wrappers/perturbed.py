@@ -92,7 +92,8 @@ class Perturbed(SceneWrapper):
 
     def _observed(self, observation: Observation) -> Observation:
         """An observation of all lanes as the agent gets it."""
-        told, seen = {}, self.perturbation
+        told: Observation = {}
+        seen = self.perturbation
         moments = [seen.moment(lane.address, lane.elapsed) for lane in self.env.lanes]
         for name, values in observation.items():
             if is_image(name) and seen.changes("picture"):

@@ -44,7 +44,7 @@ class Jpeg(Perturbation):
         """Compress it and read it again."""
         # OpenCV takes blue first.
         _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(self.strength)])
-        return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
 
 
 class Exposure(Perturbation):
@@ -58,7 +58,8 @@ class Exposure(Perturbation):
         """Scale it; what is too bright ends at white."""
         brighter = moment.of_episode().random() < 0.5
         factor = self.strength if brighter else 1 / self.strength
-        return np.clip(np.rint(picture * factor), 0, 255).astype(np.uint8)
+        scaled: Picture = np.clip(np.rint(picture * factor), 0, 255).astype(np.uint8)
+        return scaled
 
 
 class BlankImage(Perturbation):

@@ -157,11 +157,12 @@ def slide(physics: Physics) -> float:
     task = get_task(CUBE)
     layout = task.layout("grid:0")
     engine.place([0], [Placement(task, "default", layout, np.array(get_setup("widowx").qpos), "", physics=physics)])
+    target = DriveTargets(np.array(get_setup("widowx").qpos)[None, None])
+    engine.step(np.array([0]), target)  # it comes to rest on its contacts
     (pool,) = engine._pools.values()
     start = pool.scene.object_qvel[0]
     pool.batch.qvel[0, start + 1] = -0.5
     before = engine.read(np.array([0]))[0].object_pose[0, 1]
-    target = DriveTargets(np.array(get_setup("widowx").qpos)[None, None])
     for _ in range(10):
         engine.step(np.array([0]), target)
     after = engine.read(np.array([0]))[0].object_pose[0, 1]
