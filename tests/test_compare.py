@@ -224,6 +224,12 @@ def test_at_80_columns_every_name_stands_on_one_line_and_every_number_is_there(t
     first, second, third = (line.split() for line in lines[apple : apple + 3])
     row = compared.against[0].tasks[0]
     low, high = (f"{100 * limit:+.1f}" for limit in row.interval or ())
-    assert first[-5:] == ["12", f"{100 * row.a:.1f}", f"{100 * (row.difference or 0):+.1f}", str(row.only_a), p_text(row.p)]
+    assert first[-5:] == [
+        "12",
+        f"{100 * row.a:.1f}",
+        f"{100 * (row.difference or 0):+.1f}",
+        str(row.only_a),
+        p_text(row.p),
+    ]
     assert second == ["(6)", f"{100 * row.b:.1f}", f"[{low},", str(row.only_b), p_text(row.p_holm)]
     assert third == [f"{high}]"]

@@ -33,7 +33,7 @@ from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, render_thumbnails, write_report
 from vlaser_gym.evaluation.report.robustness import write_robustness
-from vlaser_gym.evaluation.robustness import Robustness, arm_folder, measure_drops, plan_arms
+from vlaser_gym.evaluation.robustness import Arm, Robustness, arm_folder, measure_drops, plan_arms
 from vlaser_gym.evaluation.store import address_of, read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
 from vlaser_gym.evaluation.table import (
@@ -104,23 +104,36 @@ def robustness(config: DictConfig) -> None:
     if len(find_checkpoints(config.checkpoint)) > 1:
         raise InvalidConfigError("perturb= takes one checkpoint; got several: run them one by one.")
     plain = EvalSettings.from_config(OmegaConf.merge(config, {"perturb": None}))
+    if plain.until is not None:
+        raise InvalidConfigError("until=decided ends arms at different episodes; with perturb= leave it out.")
     arms, left_out = plan_arms(plain, words(asked))
     for line in left_out:
         print(f"Left out: {line}")
     run, perturbations = plain.run_directory(), [arm.perturbation for arm in arms]
-    benign = _score_arm(replace(plain, run=str(arm_folder(run, None))))
-    perturbed = [
-        _score_arm(replace(plain, run=str(arm_folder(run, one)), perturb=one.label, task=list(arm.tasks)))
-        for one, arm in zip(perturbations, arms, strict=True)
-    ]
-    print_table(benign)
-    finish(benign)
-    if not all(evaluation.complete for evaluation in (benign, *perturbed)):
+    evaluations = _score_arms(plain, run, arms)
+    print_table(evaluations[0])
+    finish(evaluations[0])
+    if len(evaluations) <= len(arms) or not all(evaluation.complete for evaluation in evaluations):
         print(f"The time budget ended the run early: the same command with run={run} goes on.")
         return
     found = measure_drops(run, perturbations)
     print_drops(found)
     print(f"Robustness: {write_robustness(run, found, perturbations)}")
+
+
+def _score_arms(plain: EvalSettings, run: Path, arms: Sequence[Arm]) -> list[Evaluation]:
+    """The benign arm, then the perturbed ones, as many as the time budget of all of them allows to begin."""
+    chosen = [{"run": str(arm_folder(run, None))}]
+    for arm in arms:
+        folder, label = str(arm_folder(run, arm.perturbation)), arm.perturbation.label
+        chosen.append({"run": folder, "perturb": label, "task": list(arm.tasks)})
+    evaluations: list[Evaluation] = []
+    begun = time.monotonic()
+    for settings in chosen:
+        left = None if plain.max_minutes is None else plain.max_minutes - (time.monotonic() - begun) / 60
+        if left is None or left > 0:
+            evaluations.append(_score_arm(replace(plain, max_minutes=left, **settings)))
+    return evaluations
 
 
 def _score_arm(settings: EvalSettings) -> Evaluation:

@@ -132,7 +132,9 @@ class MujocoEngine:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts :meth:`get_state`'s answer back; scenes not seen here before are compiled."""
-        self._keys, self._sights = list(state["keys"]), list(state["sights"])
+        self._keys = list(state["keys"])
+        # Snapshots of earlier versions know of no perturbations.
+        self._sights = list(state.get("sights", [NOMINAL_SIGHT] * self._num_lanes))
         for lane, (key, row) in enumerate(zip(self._keys, state["rows"], strict=True)):
             if key is not None:
                 self._pool(key, get_task(key.task)).batch.state[lane] = row

@@ -22,11 +22,16 @@ _FREE = "free"
 _HIDING = ("scene/visual_partition", "scene/visual_wall", "scene/visual_cupboard", "scene/visual_room")
 
 
+#: Degrees from the direction to the robot, for what the robot itself would hide.
+_PAST_THE_ROBOT = 140.0
+
+
 class View(NamedTuple):
     """A direction to look in, and from how far.
 
     Attributes:
-        azimuth: degrees about the vertical; at 0 one looks at the robot's face, at 90 at its left side.
+        azimuth: degrees about the vertical; at 0 one looks at the robot's face, or at a cabinet's front past the robot;
+            at 90 from the robot's left side.
         elevation: degrees; at 90 one looks straight down.
         distance: from the middle of the workspace, m.
     """
@@ -74,14 +79,14 @@ def find_view(camera: str) -> View:
 
 def viewpoint(task: Task, variant: str, view: View) -> mujoco.MjvCamera:
     """MuJoCo's camera of a view of a task: it stands still whatever moves."""
-    middle = _workspace(task, variant)
-    towards = (
-        np.array(task.layout("grid:0", variant).base_pose or get_setup(task.robot_setup).base_pose)[:2] - middle[:2]
-    )
+    middle, layout = _workspace(task, variant), task.layout("grid:0", variant)
+    towards = np.array(layout.base_pose or get_setup(task.robot_setup).base_pose)[:2] - middle[:2]
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.lookat[:] = middle
     camera.azimuth = np.rad2deg(np.arctan2(towards[1], towards[0])) + view.azimuth
+    if layout.goal_joint:  # the robot's face is behind the cabinet
+        camera.azimuth += _PAST_THE_ROBOT
     camera.elevation, camera.distance = -view.elevation, view.distance * _scale(task)
     return camera
 
