@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
 from fabricate_run import TASKS, addresses, fabricate_run
 
 from vlaser_gym.cli import run
-from vlaser_gym.commands.compare import main, overrides
-from vlaser_gym.evaluation.comparison import mcnemar, tango
+from vlaser_gym.commands.compare import main, overrides, print_comparison
+from vlaser_gym.evaluation.comparison import compare_runs, load_runs, mcnemar, p_text, tango
 
 WHERE = addresses()
 
@@ -200,3 +203,33 @@ def test_mistakes_get_a_sentence(
     assert sentence in error
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
+
+
+def test_at_80_columns_every_name_stands_on_one_line_and_every_number_is_there(tmp_path: Path) -> None:
+    names = ["google_robot_place_apple_in_closed_top_drawer", "google_robot_close_middle_drawer", *TASKS]
+    where = addresses(names[2:], 6, 2)
+    a, b = ({x: x.layout_index < k for x in where} for k in (2, 5))
+    fabricate_run(tmp_path / "a", a, errors=where[-1:])
+    fabricate_run(tmp_path / "b", b)
+    runs = load_runs([tmp_path / "a", tmp_path / "b"])
+    compared = compare_runs(runs)
+    renamed = [replace(row, task=name) for row, name in zip(compared.against[0].tasks * 2, names, strict=True)]
+    wide = replace(compared, against=(replace(compared.against[0], tasks=tuple(renamed)),))
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    print_comparison(wide, console)
+    lines = [line for line in console.file.getvalue().splitlines() if not line.startswith(("Warning", "No verdict"))]
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    (apple,) = [i for i, line in enumerate(lines) if "place apple in closed top drawer" in line]
+    first, second, third = (line.split() for line in lines[apple : apple + 3])
+    row = compared.against[0].tasks[0]
+    low, high = (f"{100 * limit:+.1f}" for limit in row.interval or ())
+    assert first[-5:] == [
+        "12",
+        f"{100 * row.a:.1f}",
+        f"{100 * (row.difference or 0):+.1f}",
+        str(row.only_a),
+        p_text(row.p),
+    ]
+    assert second == ["(6)", f"{100 * row.b:.1f}", f"[{low},", str(row.only_b), p_text(row.p_holm)]
+    assert third == [f"{high}]"]

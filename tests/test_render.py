@@ -11,8 +11,11 @@ import pytest
 from vlaser_gym import cli
 from vlaser_gym.commands import eval as eval_command
 from vlaser_gym.commands import render as render_command
+from vlaser_gym.envs.rendering import SceneRenderer, drawn_states
 from vlaser_gym.evaluation.arrays import pack_arrays
+from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate, make_scene_env
 from vlaser_gym.evaluation.store import read_records, read_states
+from vlaser_gym.evaluation.video import render_videos
 
 CAPTION = 96  # px below the picture
 
@@ -99,3 +102,73 @@ def test_bad_input_is_one_sentence(
     assert message in said
     assert said.count("\n") == 1
     assert not list(elsewhere.iterdir())
+
+
+def projected(point: np.ndarray, azimuth: float, elevation: float, distance: float, middle: np.ndarray) -> np.ndarray:
+    """Pixel of a point for a camera that looks at ``middle``: MuJoCo's field of view is 45 degrees high."""
+    a, e = np.deg2rad([azimuth, -elevation])
+    forward = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+    right = np.array([np.sin(a), -np.cos(a), 0.0])
+    seen = point - (middle - distance * forward)
+    scale = 240 / np.tan(np.deg2rad(22.5)) / (seen @ forward)
+    return np.array([320 + scale * (seen @ right), 240 - scale * (seen @ np.cross(right, forward))])
+
+
+@pytest.mark.parametrize(
+    ("words", "view"),
+    [
+        (["camera=front"], (0, 30, 0.8)),
+        (["camera=top"], (0, 89.9, 0.8)),
+        (["camera=free", "azimuth=60", "elevation=50", "distance=1.1"], (60, 50, 1.1)),
+    ],
+)
+def test_a_view_shows_things_where_its_place_says(run: Path, elsewhere: Path, words: list[str], view: tuple) -> None:
+    """The robot stands on the side of positive x and faces negative x: azimuth 0 looks along +x, at its face."""
+    render(f"run={run}", "episodes=all", "output=views", *words)
+    (path,) = Path("views").glob("*.mp4")
+    carrot, plate = (read_states(run, read_records(run)[0])[f"object/{name}"][0, :3] for name in (
+        "bridge_carrot_generated_modified", "bridge_plate_objaverse_larger"))  # fmt: skip
+    middle = (carrot + plate) / 2 + [0, 0, 0.05]
+    towards = np.array([0.147, 0.028]) - middle[:2]
+    azimuth = np.rad2deg(np.arctan2(towards[1], towards[0])) + view[0]
+    expected = projected(carrot, azimuth, view[1], view[2], middle)
+    np.testing.assert_allclose(orange(frames(path)[0]), expected, atol=14)
+
+
+def test_cameras_stand_side_by_side(run: Path, elsewhere: Path) -> None:
+    render(f"run={run}", "episodes=all", "output=out", "camera=policy,top")
+    render(f"run={run}", "episodes=all", "output=out")
+    both, alone = sorted(Path("out").glob("*.mp4"), key=lambda path: ".policy-top.mp4" not in path.name)
+    pictures = frames(both)
+    assert pictures.shape[2] == 2 * 640
+    assert np.abs(pictures[0, :480, :640].astype(int) - frames(alone)[0][:480]).mean() < 4
+    assert len(pictures) == len(frames(alone))
+
+
+def test_only_a_free_camera_is_placed(run: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        render(f"run={run}", "episodes=all", "camera=top", "azimuth=10")
+    assert "azimuth=10" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        render(f"run={run}", "episodes=all", "camera=fornt")
+    assert "nearest: front" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", ["camera_pose:hard", "image_noise:hard", "table_texture:hard"])
+def test_a_perturbed_episode_is_drawn_as_the_policy_saw_it(label: str, elsewhere: Path) -> None:
+    task, layout = "widowx_carrot_on_plate", "grid:2"
+    settings = EvalSettings(task=task, perturb=label, agent={"name": "expert"}, episodes=3, run="seen", video=0)
+    evaluate(settings)
+    (record,) = [one for one in read_records("seen") if one["layout"] == layout]
+    env = make_scene_env(settings, [task], 1, ("image",))
+    seen, _ = env.reset(options={"task": [task], "layout": [layout], "trial": [0]})
+    env.close()
+    (path,) = render_videos("seen", [record], "videos")
+    assert np.abs(frames(path)[0][:480].astype(int) - seen["image"][0]).mean() < (12 if "noise" in label else 4)
+    (states,) = [read_states("seen", record)]
+    renderer = SceneRenderer()
+    first = {name: values[0] for name, values in drawn_states(states).items()}
+    plain = renderer.frames(task, "default", [first])[0].astype(int)
+    renderer.close()
+    assert np.abs(plain - seen["image"][0]).mean() > 5

@@ -3,12 +3,15 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from fabricate_run import plain_record
 from rich.console import Console
 from test_summary import CARROT, CUBE, RECORDS
 
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.tasks import get_task, task_names
 from vlaser_gym.evaluation import table as table_module
 from vlaser_gym.evaluation.summary import summarise
-from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, subgoal_table
+from vlaser_gym.evaluation.table import EpisodeProgress, make_console, result_table, short_name, subgoal_table
 
 
 def text(make: Any = result_table, width: int = 160, plain: bool = True, ending: str = "truncated") -> str:
@@ -88,3 +91,23 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
     out = console.file.getvalue()  # type: ignore[attr-defined]
     assert "2/2" in out
     assert "50 % success" in out
+
+
+def test_at_80_columns_every_name_stands_on_one_line() -> None:
+    tasks = [get_task(name) for name in task_names()]
+    records = [
+        {**plain_record(Address(task.name, layout=f"grid:{k}")), "error": "it crashed" if k else None, "steps": 100}
+        for task in tasks
+        for k in range(3)
+    ]
+    records = [{**r, "flags_any": dict.fromkeys(get_task(r["task"]).flags, True)} for r in records]
+    summary = summarise(records, tasks)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    console.print(result_table(summary, {}, narrow=True))
+    console.print(subgoal_table(summary, narrow=True))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in printed
+    for task in tasks:
+        assert any(line.strip().startswith(f"{short_name(task.name)}  ") for line in lines), task.name

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.tasks import by_robot, get_task, task_names
+from vlaser_gym.envs.perturbations.words import other_instruction
+from vlaser_gym.envs.tasks import task_names
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 IMAGES = ("true", "blank", "swap")
@@ -97,31 +98,6 @@ class AblatedAgent:
 
     def _told(self, text: str, task: str) -> str:
         return "" if self.instruction == "empty" else other_instruction(text, task)
-
-
-def other_instruction(told: str, task: str) -> str:
-    """What the next task of the same robot that says something else says in its first layout; after the last the first.
-
-    Args:
-        told: the true instruction.
-        task: name of the episode's task.
-
-    Raises:
-        InvalidConfigError: if the robot has no other instruction.
-
-    Example:
-        >>> other_instruction("put carrot on plate", "widowx_carrot_on_plate")
-        'put the spoon on the towel'
-        >>> other_instruction("open top drawer", "google_robot_open_top_drawer")
-        'open middle drawer'
-    """
-    (alike,) = (of for of in by_robot(map(get_task, task_names())).values() if get_task(task) in of)
-    start = alike.index(get_task(task)) + 1
-    sentences = (other.instruction("grid:0") for other in (*alike[start:], *alike[:start]))
-    sentence = next((text for text in sentences if text != told), None)
-    if sentence is None:
-        raise InvalidConfigError(f"agent.instruction=other needs a second instruction; the robot of {task} has one.")
-    return sentence
 
 
 def _config(agent: str) -> dict[str, Any]:

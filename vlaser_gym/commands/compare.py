@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -201,46 +202,51 @@ def _layout_lines(tasks: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[
 
 def _table(two: RunComparison, comparison: Comparison, console: Console) -> Table:
     several = len(comparison.against) > 1 or len(two.tasks) > 1
-    narrow = is_narrow(console)
-    breaks = "\n" if narrow else " "
-    # A column of zeros is the first that a narrow table can do without.
-    tells_errors = not narrow or any(row.errors_a or row.errors_b for row in two.tasks)
-    headers = [
-        "pairs",
-        *(["errors\nA, B"] if tells_errors else []),
-        "A",
-        "B",
-        "B - A",
-        f"only{breaks}A",
-        f"only{breaks}B",
-        "p",
-    ]
-    headers += [f"p{breaks}(Holm)"] if several else []
-    table = make_table("task", headers, not console.is_terminal, wrap=False)
+    if is_narrow(console):
+        return _narrow_table(two, several, not console.is_terminal)
+    headers = ["pairs", "errors\nA, B", "A", "B", "B - A", "only A", "only B", "p", *(["p (Holm)"] if several else [])]
+    return _filled(
+        make_table("task", headers, not console.is_terminal, wrap=False), two, partial(_cells, several=several)
+    )
+
+
+def _narrow_table(two: RunComparison, several: bool, plain: bool) -> Table:
+    """For 80 columns: what belongs to A stands above what belongs to B. Errors are told by the warning below."""
+    headers = ["pairs\n(lay-\nouts)", "A\nB", "B - A", "only A\nonly B", "p\n(Holm)" if several else "p"]
+    return _filled(make_table("task", headers, plain, wrap=False), two, partial(_narrow_cells, several=several))
+
+
+def _filled(table: Table, two: RunComparison, cells: Callable[[TaskDifference], list[str]]) -> Table:
     for row in two.tasks:
-        table.add_row(*_cells(row, several, narrow, tells_errors))
+        table.add_row(*cells(row))
     if len(two.tasks) > 1:
         table.add_section()
-        table.add_row(*_cells(two.overall, several, narrow, tells_errors))
+        table.add_row(*cells(two.overall))
     return table
 
 
-def _cells(row: TaskDifference, several: bool, narrow: bool, tells_errors: bool) -> list[str]:
-    breaks = "\n" if narrow else " "
+def _cells(row: TaskDifference, several: bool) -> list[str]:
     pairs = str(row.n) if row.tested == row.n else f"{row.tested} of {row.n}"
-    pairs += "" if row.layouts == row.tested else f"{breaks}on {row.layouts}{breaks}layouts"
-    task = "mean over tasks" if row.task == "all" else short_name(row.task) if narrow else row.task
-    cells = [task, pairs, *([f"{row.errors_a}, {row.errors_b}"] if tells_errors else [])]
-    cells += [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}"]
-    cells += [_difference(row, breaks), str(row.only_a), str(row.only_b)]
+    pairs += "" if row.layouts == row.tested else f" on {row.layouts} layouts"
+    cells = ["mean over tasks" if row.task == "all" else row.task, pairs, f"{row.errors_a}, {row.errors_b}"]
+    cells += [f"{100 * row.a:.1f}", f"{100 * row.b:.1f}", _difference(row, " ", " "), str(row.only_a), str(row.only_b)]
     return cells + [p_text(row.p)] + ([p_text(row.p_holm)] if several else [])
 
 
-def _difference(row: TaskDifference, breaks: str) -> str:
+def _narrow_cells(row: TaskDifference, several: bool) -> list[str]:
+    pairs = str(row.n) if row.tested == row.n else f"{row.tested}/{row.n}"
+    pairs += "" if row.layouts == row.tested else f"\n({row.layouts})"
+    cells = ["mean over tasks" if row.task == "all" else short_name(row.task), pairs]
+    cells += [f"{100 * row.a:.1f}\n{100 * row.b:.1f}", _difference(row, "\n", "\n"), f"{row.only_a}\n{row.only_b}"]
+    return [*cells, f"{p_text(row.p)}\n{p_text(row.p_holm)}" if several else p_text(row.p)]
+
+
+def _difference(row: TaskDifference, before: str, inside: str) -> str:
+    """B - A and its interval, and what stands before and inside that."""
     if row.difference is None or row.interval is None:
         return "-"
     low, high = (100 * limit for limit in row.interval)
-    return f"{100 * row.difference:+.1f}{breaks}[{low:+.1f}, {high:+.1f}]"
+    return f"{100 * row.difference:+.1f}{before}[{low:+.1f},{inside}{high:+.1f}]"
 
 
 def _verdict(two: RunComparison, level: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from rich.console import Console
 
 from vlaser_gym.agents import Agent
 from vlaser_gym.cli import run, words
+from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.perturbations import FAMILIES, LEVELS, SUITE, find_perturbations
 from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
 from vlaser_gym.envs.tasks.protocols import PROTOCOLS
-from vlaser_gym.errors import GymError, RenderingUnavailableError
+from vlaser_gym.errors import GymError, InvalidConfigError, RenderingUnavailableError
 from vlaser_gym.evaluation.checkpoints import (
     CheckpointScore,
     checkpoint_table,
@@ -28,12 +31,24 @@ from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
-from vlaser_gym.evaluation.report import find_videos, write_report
-from vlaser_gym.evaluation.store import read_config, read_records, read_timing
+from vlaser_gym.evaluation.report import find_videos, render_thumbnails, write_report
+from vlaser_gym.evaluation.report.robustness import write_robustness
+from vlaser_gym.evaluation.robustness import Arm, Robustness, arm_folder, measure_drops, plan_arms
+from vlaser_gym.evaluation.store import address_of, read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
-from vlaser_gym.evaluation.table import EpisodeProgress, is_narrow, make_console, result_table, subgoal_table
+from vlaser_gym.evaluation.table import (
+    EpisodeProgress,
+    drop_table,
+    is_narrow,
+    make_console,
+    rate_cell,
+    result_table,
+    subgoal_table,
+)
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 
+#: Episodes whose last picture the report shows: more would take longer than many an evaluation.
+_MOST_THUMBNAILS = 400
 #: How numbers are printed: differences always with their sign.
 _SIGN = {"rate": "", "difference": "+"}
 
@@ -42,6 +57,9 @@ def main(config: DictConfig) -> None:
     """Run or continue the evaluation, print its table, render its videos; of several checkpoints one after another."""
     if config.task is not None and "?" in words(config.task):
         print(task_list())
+        return
+    if config.perturb is not None:
+        robustness(config)
         return
     checkpoints = find_checkpoints(config.checkpoint)
     if len(checkpoints) > 1:
@@ -75,6 +93,77 @@ def _score_and_tell(settings: EvalSettings) -> Evaluation:
     if evaluation.episodes:
         print(pace_line(evaluation.episodes, evaluation.seconds, evaluation.store.seconds, telling))
     return evaluation
+
+
+def robustness(config: DictConfig) -> None:
+    """The same episodes with and without perturbations, in a run directory each; then what they cost."""
+    asked = [config.perturb] if isinstance(config.perturb, str) else list(config.perturb)
+    if asked == ["?"]:
+        print(perturbation_list())
+        return
+    if len(find_checkpoints(config.checkpoint)) > 1:
+        raise InvalidConfigError("perturb= takes one checkpoint; got several: run them one by one.")
+    plain = EvalSettings.from_config(OmegaConf.merge(config, {"perturb": None}))
+    if plain.until is not None:
+        raise InvalidConfigError("until=decided ends arms at different episodes; with perturb= leave it out.")
+    arms, left_out = plan_arms(plain, words(asked))
+    for line in left_out:
+        print(f"Left out: {line}")
+    run, perturbations = plain.run_directory(), [arm.perturbation for arm in arms]
+    evaluations = _score_arms(plain, run, arms)
+    print_table(evaluations[0])
+    finish(evaluations[0])
+    if len(evaluations) <= len(arms) or not all(evaluation.complete for evaluation in evaluations):
+        print(f"The time budget ended the run early: the same command with run={run} goes on.")
+        return
+    found = measure_drops(run, perturbations)
+    print_drops(found)
+    print(f"Robustness: {write_robustness(run, found, perturbations)}")
+
+
+def _score_arms(plain: EvalSettings, run: Path, arms: Sequence[Arm]) -> list[Evaluation]:
+    """The benign arm, then the perturbed ones, as many as the time budget of all of them allows to begin."""
+    chosen = [{"run": str(arm_folder(run, None))}]
+    for arm in arms:
+        folder, label = str(arm_folder(run, arm.perturbation)), arm.perturbation.label
+        chosen.append({"run": folder, "perturb": label, "task": list(arm.tasks)})
+    evaluations: list[Evaluation] = []
+    begun = time.monotonic()
+    for settings in chosen:
+        left = None if plain.max_minutes is None else plain.max_minutes - (time.monotonic() - begun) / 60
+        if left is None or left > 0:
+            evaluations.append(_score_arm(replace(plain, max_minutes=left, **settings)))
+    return evaluations
+
+
+def _score_arm(settings: EvalSettings) -> Evaluation:
+    """One arm, with a line of what came out."""
+    print(f"\nPerturbation: {settings.perturb or 'none'}")
+    evaluation = score(settings)
+    mean = evaluation.summary()["mean"]["success"]
+    print(f"Success at the last step: {rate_cell(mean)} % ({evaluation.seconds:.1f} s)")
+    if settings.report and settings.perturb is not None:
+        _report(evaluation, print)
+    return evaluation
+
+
+def print_drops(found: Robustness, console: Console | None = None) -> None:
+    """What each perturbation costs, family after family; to standard output if no console is given."""
+    console = console or make_console()
+    console.print(
+        "\nChange of success at the last step, points, with 95 % intervals; p corrected by Holm's method",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(drop_table(found, not console.is_terminal, is_narrow(console)))
+
+
+def perturbation_list() -> str:
+    """All perturbations with what they do at the middle level."""
+    lines = []
+    for family in FAMILIES:
+        lines += [f"{family}:", *(f"  {one.name}: {one.meaning}" for one in find_perturbations([family])), ""]
+    return "\n".join([*lines, f"levels: {', '.join(LEVELS)}; {SUITE} is all of them (docs/robustness.md)"])
 
 
 def task_list() -> str:
@@ -145,11 +234,23 @@ def score(settings: EvalSettings, agent: Agent | None = None, say: Callable[[str
 
 
 def finish(evaluation: Evaluation, say: Callable[[str], None] = print) -> float:
-    """Videos and the report, as far as they are asked for; returns the seconds that the report took."""
+    """Videos and the report, as far as they are asked for; returns the report's seconds but for its pictures."""
     settings = evaluation.settings
     if settings.video:
         _film(evaluation, settings.video, settings.engine.get("assets"), say)
-    return _seconds_of(_report, evaluation, say) if settings.report else 0.0
+    if not settings.report:
+        return 0.0
+    return _seconds_of(_report, evaluation, say, _thumbnails(evaluation) if settings.video else {})
+
+
+def _thumbnails(evaluation: Evaluation) -> dict[Address, bytes]:
+    """Pictures of how episodes ended, of the failures first where there are too many; none without OpenGL."""
+    records = sorted(evaluation.store.sorted_records(), key=lambda record: bool(record["success"]))
+    chosen = sorted(records[:_MOST_THUMBNAILS], key=lambda record: address_of(record).sort_key)
+    try:
+        return render_thumbnails(evaluation.path, chosen, processes=None)
+    except RenderingUnavailableError:
+        return {}
 
 
 def _seconds_of(tell: Callable[..., None], *arguments: Any) -> float:
@@ -217,10 +318,13 @@ def _differences_from(baseline: str, path: Path) -> tuple[str, ...]:
     return differing_protocols(*load_runs([baseline, path])) if Path(baseline).is_dir() else ()
 
 
-def _report(evaluation: Evaluation, say: Callable[[str], None]) -> None:
+def _report(
+    evaluation: Evaluation, say: Callable[[str], None], thumbnails: Mapping[Address, bytes] | None = None
+) -> None:
     """The page of the run; where it cannot be written the scores stand without it."""
     try:
-        say(f"Report: {write_report(evaluation.path, find_videos(evaluation.path))}")
+        page = write_report(evaluation.path, find_videos(evaluation.path), thumbnails=thumbnails)
+        say(f"Report: {page}")
     except GymError as error:
         say(f"No report: {error}")
 

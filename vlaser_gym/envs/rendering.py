@@ -15,10 +15,21 @@ from vlaser_gym.envs.assets import AssetPack
 from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.engines.maniskill.rendering import SapienRenderer
 from vlaser_gym.envs.engines.mujoco.rendering import SceneRenderer
+from vlaser_gym.envs.engines.mujoco.views import find_view, free_view, view_names
 from vlaser_gym.envs.engines.simpler.rendering import SimplerRenderer
 from vlaser_gym.errors import MissingAssetError, UnknownNameError
 
-__all__ = ["PICTURE_ENGINES", "SceneRenderer", "StateRenderer", "drawn_states", "original_renderer", "shown_look"]
+__all__ = [
+    "PICTURE_ENGINES",
+    "SceneRenderer",
+    "StateRenderer",
+    "drawn_states",
+    "find_view",
+    "free_view",
+    "original_renderer",
+    "shown_look",
+    "view_names",
+]
 
 T = TypeVar("T")
 

@@ -20,6 +20,7 @@ from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import LAYOUT_KINDS, Address, canonical_layout
 from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
 from vlaser_gym.envs.lane import Lane
+from vlaser_gym.envs.perturbations.base import Perturbation
 from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, RobotSetup, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import add_task, get_task
@@ -70,6 +71,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         record_states: put every control step's state into ``info["states"]``; see
             :meth:`~vlaser_gym.envs.lane.Lane.state`.
         engine_options: keyword arguments of the engine.
+        perturbation: changes initial states, light and cameras of all episodes;
+            :class:`~vlaser_gym.wrappers.perturbed.Perturbed` does the rest of it.
 
     An action is 7 numbers: TCP translation (m) and axis-angle rotation (rad) in the base frame, neither scaled nor
     clipped, and the gripper in [-1, 1], whose sign is the robot's (+1 opens the WidowX and closes the Google Robot);
@@ -100,6 +103,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
         record_states: bool = False,
         engine_options: Mapping[str, Any] | None = None,
+        perturbation: Perturbation | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
         self.observe = (observe,) if isinstance(observe, str) else tuple(observe)
@@ -114,6 +118,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self.terminate_on_success, self.autoreset_mode = terminate_on_success, AutoresetMode(autoreset_mode)
         self.record_states = record_states
         self._variant, self._layouts = variant, layouts
+        self.perturbation = perturbation
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": setups[0].control_hz,
@@ -256,7 +261,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             task = self._task(address.task)
             layout = task.layout(address.layout, address.variant)
             qpos = np.array(layout.qpos or get_setup(task.robot_setup).qpos)
-            placements.append(Placement(task, address.variant, layout, qpos, address.layout))
+            placement = Placement(task, address.variant, layout, qpos, address.layout)
+            if self.perturbation is not None:
+                placement = self.perturbation.place(placement, self.perturbation.moment(address))
+            placements.append(placement)
         self.start(lanes, addresses, placements)
 
     def start(self, lanes: Ints, addresses: Sequence[Address], placements: Sequence[Placement]) -> None:
@@ -333,6 +341,15 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             self.engine.advance(lanes)
             for i, reading in zip(lanes, self.engine.read(lanes), strict=True):
                 self.lanes[i].reading = reading
+
+    def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:
+        """Move an object of a lane, by its number among the task's objects, along world x and y (m), in mid-episode.
+
+        Only for engines that have such a method, as the built-in one.
+        """
+        cast(Any, self.engine).displace(lane, body, offset)
+        (self.lanes[lane].reading,) = self.engine.read(np.array([lane]))
+        self._outdate(np.array([lane]))
 
     def _checked(self, actions: ArrayLike) -> NDArray[np.float64]:
         array = np.asarray(numbers(actions), np.float64)

@@ -204,6 +204,7 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
         sides[name.replace("_", " ")] = values
     for name in _SAME_SETTINGS:
         sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
+    sides["perturb"] = [str(run.config.get("perturb") or "none") for run in (a, b)]
     sides |= _environment_values(a, b)
     differing = [
         f"{name} differs: {first} in {a.label}, {second} in {b.label}."

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gymnasium.vector import AutoresetMode
 from omegaconf import DictConfig
@@ -21,6 +21,7 @@ from vlaser_gym.agents.batch_sizes import batch_size_for
 from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, effective_settings
+from vlaser_gym.envs.perturbations import Perturbation, check_perturbation, get_perturbation
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -34,6 +35,7 @@ from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
 from vlaser_gym.evaluation.units import UnitsWatch
 from vlaser_gym.settings.commands import EvalKeys
 from vlaser_gym.settings.fields import defaults_of
+from vlaser_gym.wrappers.perturbed import Perturbed
 
 #: What is run where neither task nor protocol is given.
 DEFAULT_TASK = "widowx"
@@ -60,8 +62,26 @@ class EvalSettings(EvalKeys):
         self.look = check_engine(str(self.engine["name"]), self.look)
         check_counts(self.engine)
         check_launcher(self.launcher)
+        if (perturbation := self.perturbation) is not None:
+            self.perturb = perturbation.label
         if (self.until is None) != (self.baseline is None):
             raise InvalidConfigError("until=decided and baseline=RUN or baseline=RATE go together; only one was given.")
+
+    @property
+    def perturbation(self) -> Perturbation | None:
+        """What all episodes are perturbed by; ``None`` where they are not. Several make several evaluations.
+
+        Raises:
+            UnknownNameError: if there is no such perturbation.
+            InvalidConfigError: for several, and for one that this engine, look or task does not have.
+        """
+        if self.perturb is None:
+            return None
+        if len(words(self.perturb)) != 1:
+            raise InvalidConfigError(f"One run has one perturbation; got perturb={self.perturb}: run them one by one.")
+        perturbation = get_perturbation(words(self.perturb)[0])
+        check_perturbation(perturbation, self.engine, str(self.look), self.tasks)
+        return perturbation
 
     @classmethod
     def from_config(cls, config: DictConfig) -> EvalSettings:
@@ -134,7 +154,8 @@ def make_scene_env(
 ) -> SceneVectorEnv:
     """The environment that evaluations run in."""
     options = {key: value for key, value in settings.engine.items() if key != "name"}
-    return SceneVectorEnv(
+    perturbation = settings.perturbation
+    env = SceneVectorEnv(
         tasks,
         num_envs,
         engine=settings.engine["name"],
@@ -145,7 +166,9 @@ def make_scene_env(
         autoreset_mode=AutoresetMode.DISABLED,
         record_states=True,
         engine_options=options,
+        perturbation=perturbation,
     )
+    return env if perturbation is None else cast(SceneVectorEnv, Perturbed(env, perturbation))
 
 
 def evaluate(
@@ -269,6 +292,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
+        self._perturbation = self.settings.perturbation
         self._units = UnitsWatch(str(self.who.origin["agent"]))
         self._outcomes = {address: outcome_of(record) for address, record in self.store.records.items()}
         self._environments = dict(read_config(self.path).get("environment_settings") or {})
@@ -343,8 +367,7 @@ class Evaluation:
         self._units.see(result)
         self._keep_told(result)
         record = {
-            **_where(result.address),
-            "instruction": _instruction(result.address),
+            **self._told(result.address),
             **self.who.origin,
             "success": result.success,
             "success_any": result.success_any,
@@ -375,8 +398,7 @@ class Evaluation:
         """An episode that the simulator could not finish counts as a failure; it never leaves the denominator."""
         flags = dict.fromkeys(get_task(address.task).flags, False)
         record = {
-            **_where(address),
-            "instruction": _instruction(address),
+            **self._told(address),
             **self.who.origin,
             "success": False,
             "success_any": False,
@@ -389,6 +411,15 @@ class Evaluation:
             "error": error,
         }
         self._store(record, None)
+
+    def _told(self, address: Address) -> dict[str, Any]:
+        """Which episode it was, and what the robot was told at its start."""
+        instruction = get_task(address.task).instruction(address.layout, address.variant)
+        perturbation = self._perturbation
+        if perturbation is None:
+            return {**_where(address), "instruction": instruction}
+        said = perturbation.instruction(instruction, perturbation.moment(address))
+        return {**_where(address), "perturb": perturbation.label, "instruction": said}
 
     def _store(
         self, record: Record, states: Mapping[str, Any] | None, training: Mapping[str, Any] | None = None
@@ -445,10 +476,6 @@ def _where(address: Address) -> dict[str, Any]:
         "layout": address.layout,
         "trial": address.trial,
     }
-
-
-def _instruction(address: Address) -> str:
-    return get_task(address.task).instruction(address.layout, address.variant)
 
 
 def _now() -> str:

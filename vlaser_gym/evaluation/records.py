@@ -95,7 +95,7 @@ RECORD = {
     "states": _optional(TEXT),
 }
 #: Fields of a record that may be absent.
-RECORD_MORE = {"training": _optional(TEXT), "crc32": TEXT}
+RECORD_MORE = {"perturb": NAME, "training": _optional(TEXT), "crc32": TEXT}
 #: Settings of a run that readers use. A run stores more of them, or fewer.
 CONFIG = {
     "vlaser_gym": TEXT,

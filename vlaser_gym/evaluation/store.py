@@ -435,6 +435,7 @@ def check_writable(path: str | Path) -> None:
 _ABSENT = object()
 #: What settings were in runs that do not keep them.
 _UNTOLD: dict[str, Any] = {
+    "perturb": None,
     **{"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0},
     **{
         "agent.initial_noise": None,

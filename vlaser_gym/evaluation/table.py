@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from vlaser_gym.evaluation.comparison import p_text
+from vlaser_gym.evaluation.statistics import Interval
+
+if TYPE_CHECKING:
+    from vlaser_gym.evaluation.robustness import Robustness
 
 #: Columns of plain text, where nobody says how wide a line may be.
 _PLAIN_WIDTH = 160
@@ -47,11 +53,12 @@ def result_table(
         summary: of :func:`~vlaser_gym.evaluation.summary.summarise`.
         pace: episodes per minute by task; tasks without one show a dash.
         plain: no characters beyond ASCII.
-        narrow: for 80 columns.
+        narrow: for 80 columns, where pace has no room.
     """
     outcomes = ("success\nat last\nstep", "success\nat any\nstep")
     wide = ("success\nat last step", "success\nat any step")
-    headers = ("n", *(outcomes if narrow else wide), "steps", "steps to\nsuccess\n(if any)", "episodes\nper min")
+    steps = ("steps\n(to\nfirst\nsucc.)",) if narrow else ("steps", "steps to\nsuccess\n(if any)", "episodes\nper min")
+    headers = ("n", *(outcomes if narrow else wide), *steps)
     table = make_table("task", headers, plain, wrap=False)
     for row in summary["tasks"]:
         table.add_row(*_cells(row, pace.get(row["task"]), narrow))
@@ -61,19 +68,60 @@ def result_table(
         stopped = any(map(_stopped, summary["tasks"]))
         last, anywhere = (rate_cell(summary["mean"][key], narrow) for key in ("success", "success_any"))
         means = ["-" if stopped else last, anywhere]
-        table.add_row("mean over tasks", total, *means, "", "", "")
+        table.add_row("mean over tasks", total, *means, *[""] * len(steps))
     return table
 
 
 def subgoal_table(summary: Mapping[str, Any], plain: bool = False, narrow: bool = False) -> Table:
     """In how many episodes each sub-goal was reached at some step, %; a dash where a task has no such sub-goal."""
+    if narrow:
+        return _subgoal_list(summary, plain)
     names = dict.fromkeys(name for row in summary["tasks"] for name in row["subgoals"])
     table = make_table("sub-goals reached at any step", tuple(name.replace("_", " ") for name in names), plain)
     for row in summary["tasks"]:
         rates = [row["subgoals"].get(name) for name in names]
-        name = short_name(row["task"]) if narrow else row["task"]
-        table.add_row(name, *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
+        table.add_row(row["task"], *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
     return table
+
+
+def _subgoal_list(summary: Mapping[str, Any], plain: bool) -> Table:
+    """The same for 80 columns, a line for each sub-goal."""
+    table = make_table("sub-goals reached at any step", ("sub-goal", "%"), plain, wrap=False)
+    for row in summary["tasks"]:
+        for index, (name, rate) in enumerate(row["subgoals"].items()):
+            task = "" if index else short_name(row["task"])
+            table.add_row(task, name.replace("_", " "), f"{100 * rate['rate']:.1f}")
+    return table
+
+
+def drop_table(found: Robustness, plain: bool = False, narrow: bool = False) -> Table:
+    """What perturbations cost: for each its success and the change with its interval; a family's mean comes first.
+
+    Args:
+        found: by :func:`~vlaser_gym.evaluation.robustness.measure_drops`.
+        plain: no characters beyond ASCII.
+        narrow: for 80 columns.
+    """
+    headers = ("pairs", "success\n%", "change, points", "lost", "won", "p")
+    table = make_table("perturbation", headers, plain, wrap=False)
+    benign = found.drops[0].overall
+    table.add_row("none", str(benign.n), f"{100 * benign.a:.1f}", "", "", "", "")
+    means = {drop.label for drop in found.families}
+    for family in dict.fromkeys(drop.family for drop in found.drops):
+        table.add_section()
+        for drop in found.of_family(family):
+            row = drop.overall
+            label = f"{family} (mean)" if drop.label in means else drop.label
+            change = "-" if row.difference is None else _points(row.difference, row.interval or (-1.0, 1.0), narrow)
+            counts = str(row.n), f"{100 * row.b:.1f}", change, str(row.only_a), str(row.only_b)
+            table.add_row(label, *counts, p_text(row.p_holm))
+    return table
+
+
+def _points(difference: float, interval: Interval, narrow: bool) -> str:
+    """A change with its interval, which narrow tables round to whole points."""
+    low, high = (f"{100 * limit:+.{0 if narrow else 1}f}" for limit in interval)
+    return f"{100 * difference:+.1f} [{low}, {high}]"
 
 
 def make_table(first: str, others: Sequence[str], plain: bool, wrap: bool = True) -> Table:
@@ -87,15 +135,15 @@ def make_table(first: str, others: Sequence[str], plain: bool, wrap: bool = True
 
 
 def _cells(row: Mapping[str, Any], pace: float | None, narrow: bool) -> list[str]:
-    first = row["mean_first_success_step"]
+    numbers = (row["mean_steps"], row["mean_first_success_step"], pace)
+    steps, first, per_minute = ("-" if number is None else f"{number:.1f}" for number in numbers)
     return [
         short_name(row["task"]) if narrow else row["task"],
-        str(row["n"]) + (f"{_gap(narrow)}({row['errors']} errors)" if row["errors"] else ""),
+        str(row["n"])
+        + ((f"\n{row['errors']} err" if narrow else f" ({row['errors']} errors)") if row["errors"] else ""),
         "-" if _stopped(row) else rate_cell(row["success"], narrow),
         rate_cell(row["success_any"], narrow),
-        "-" if row["mean_steps"] is None else f"{row['mean_steps']:.1f}",
-        "-" if first is None else f"{first:.1f}",
-        "-" if pace is None else f"{pace:.1f}",
+        *([f"{steps}\n({first})"] if narrow else [steps, first, per_minute]),
     ]
 
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vlaser_gym.envs.address import canonical_layout
-from vlaser_gym.envs.engines import check_engine
-from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
-from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
+from vlaser_gym.envs.engines import Placement, check_engine
+from vlaser_gym.envs.perturbations import get_perturbation
+from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, find_view, shown_look, view_names
+from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, get_setup
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.errors import StorageError, UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 from vlaser_gym.evaluation.told import instructions_told
 from vlaser_gym.storage.files import appearing
@@ -95,7 +96,7 @@ def render_videos(
     look: str | None = None,
     processes: int | None = None,
     assets: str | None = None,
-    camera: str = POLICY_CAMERA,
+    camera: str | Sequence[str] = POLICY_CAMERA,
 ) -> Iterator[Path]:
     """Render episodes of a run to MP4 files (H.264, as browsers play it); yields each as it is ready.
 
@@ -107,8 +108,9 @@ def render_videos(
         look: of the pictures; ``None`` for the simulated look, or the built-in one where this renderer lacks it.
         processes: that render; ``None`` for one per core.
         assets: directory of the asset pack, for the look ``original``; ``None`` for the user's cache.
-        camera: of the robot, by its name among ``RobotSetup.cameras``. Files of another than the policy's are named
-            after it too.
+        camera: of the robot, by its name among ``RobotSetup.cameras``, or a view of the scene (``front``, ``side``,
+            ``top``, ``free_view(...)``); several are shown side by side. Files of others than the policy's are named
+            after them too. Of a perturbed episode the policy's shows what the policy saw.
 
     Raises:
         MissingAssetError: if ``look`` needs the asset pack and it is not there.
@@ -118,19 +120,17 @@ def render_videos(
     """
     if look is not None:
         check_engine(_ENGINE, look)
-    records = list(records)
+    records, cameras = list(records), [camera] if isinstance(camera, str) else list(camera)
     for record in records:
-        cameras = get_setup(get_task(record["task"]).robot_setup).cameras
-        if camera not in cameras:
-            raise UnknownNameError("camera", camera, cameras)
-    suffix = ".mp4" if camera == POLICY_CAMERA else f".{camera}.mp4"
+        _check_cameras(cameras, get_setup(get_task(record["task"]).robot_setup).cameras)
+    suffix = ".mp4" if cameras == [POLICY_CAMERA] else f".{'-'.join(cameras).replace(':', '_')}.mp4"
     renderers: dict[str, SceneRenderer] = {}
     try:
         for record in records:
             used = look or shown_look(str(record["look"]), assets)
             if used not in renderers:
                 renderers[used] = SceneRenderer(used, _BATCH, processes, assets)
-            frames = _frames(renderers[used], record, read_states(run, record), _note(record, used), camera)
+            frames = _frames(renderers[used], record, read_states(run, record), _note(record, used), cameras)
             yield _write((Path(folder) / video_name(record)).with_suffix(suffix), frames, fps or _control_hz(record))
     finally:
         for renderer in renderers.values():
@@ -193,8 +193,24 @@ def _note(record: Record, look: str) -> str:
     return f"shown: {_ENGINE}, {look}; simulated: {record['engine']}, {record['look']}"
 
 
+def _check_cameras(wanted: Sequence[str], cameras: Mapping[str, Camera]) -> None:
+    """Raise :class:`UnknownNameError` for a name that is neither a camera of the robot nor a view."""
+    for name in wanted:
+        if name not in cameras and name.split(":")[0] not in view_names():
+            raise UnknownNameError("camera", name, (*cameras, *view_names(cameras)))
+        if name not in cameras:
+            find_view(name)
+    sizes = {(cameras.get(name, cameras[POLICY_CAMERA]).height) for name in wanted}
+    if len(sizes) > 1:
+        raise InvalidConfigError(f"Pictures side by side have one height; got {', '.join(wanted)}: render them apart.")
+
+
 def _frames(
-    renderer: SceneRenderer, record: Record, states: Mapping[str, NDArray[Any]], note: str, camera: str
+    renderer: SceneRenderer,
+    record: Record,
+    states: Mapping[str, NDArray[Any]],
+    note: str,
+    cameras: Sequence[str],
 ) -> Iterator[NDArray[np.uint8]]:
     """Captioned pictures of the initial state and of each control step."""
     named = drawn_states(states)
@@ -202,16 +218,36 @@ def _frames(
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))
         batch = [{name: values[t] for name, values in named.items()} for t in rows]
-        pictures = renderer.frames(record["task"], record["variant"], batch, camera)
-        for t, picture in zip(rows, pictures, strict=True):
-            yield draw_caption(picture, _caption(record, states, told[t], t, note))
+        seen = [_pictures(renderer, record, batch, camera, rows) for camera in cameras]
+        for t, pictures in zip(rows, zip(*seen, strict=True), strict=True):
+            yield draw_caption(np.hstack(pictures), _caption(record, states, told[t], t, note))
+
+
+def _pictures(
+    renderer: SceneRenderer, record: Record, batch: Sequence[Mapping[str, Any]], camera: str, steps: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Pictures of states after some control steps; of a perturbed episode the policy's are what the policy saw."""
+    shown = (record["task"], record["variant"], batch, camera)
+    if "perturb" not in record or camera != POLICY_CAMERA:
+        return renderer.frames(*shown)
+    perturbation, address = get_perturbation(record["perturb"]), address_of(record)
+    task = get_task(address.task)
+    placement = Placement(
+        task, address.variant, task.layout(address.layout, address.variant), np.asarray(batch[0]["qpos"])
+    )
+    sight = perturbation.place(placement, perturbation.moment(address)).sight
+    pictures = renderer.frames(*shown, sight)
+    return np.stack(
+        [perturbation.picture(one, perturbation.moment(address, t)) for one, t in zip(pictures, steps, strict=True)]
+    )
 
 
 def _caption(record: Record, states: Mapping[str, NDArray[Any]], instruction: str, t: int, note: str) -> dict[str, Any]:
     task = get_task(record["task"])
+    where = [str(record["task"]), str(record["layout"]), f"trial {record['trial']}", str(record["agent"])]
     return {
         "instruction": instruction,
-        "where": f"{record['task']}   {record['layout']}   trial {record['trial']}   {record['agent']}",
+        "where": "   ".join([*where, *([record["perturb"]] if "perturb" in record else [])]),
         "step": f"step {t}/{task.max_steps}",
         "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
         "note": note,

@@ -68,6 +68,12 @@ class EvalKeys(Settings):
     agent_timeout: float | None = option(
         None, "Seconds that the agent may take for a decision of all lanes; null: as long as it likes.", above=0
     )
+    perturb: Any = option(
+        None,
+        "Robustness (docs/robustness.md): run every episode as it is and once more for each perturbation: NAME or "
+        "NAME:LEVEL (mild, medium, hard; such as blur:hard), several, a family (vision, semantics, execution, control) "
+        "or suite, which is all. Prints what each costs. perturb=? lists them.",
+    )
     until: str | None = option(
         None,
         "decided: run every layout once, then again, and stop as soon as the agent is known to be better or worse than "
@@ -223,10 +229,19 @@ class RenderSettings(Settings):
         most=240,
     )
     look: str | None = option(None, "Look of the pictures. null: the look that was simulated.")
-    camera: str = option(
+    camera: Any = option(
         "policy",
-        "Camera of the robot: policy, wrist, or one of your own. Photographs (look=original) stand behind the policy's "
-        "only.",
+        "Where to look from, several side by side (camera=policy,front,top): a camera of the robot (policy, wrist, or "
+        "one of your own), front, side, top, or free, which azimuth, elevation and distance place. Photographs "
+        "(look=original) stand behind the policy's only.",
+    )
+    azimuth: float = option(
+        45.0,
+        "With camera=free: degrees about the vertical; at 0 one looks at the robot's face, at 90 at its left side.",
+    )
+    elevation: float = option(30.0, "With camera=free: degrees; at 90 one looks straight down.", least=-89, most=90)
+    distance: float = option(
+        0.8, "With camera=free: metres from the middle of the workspace; the Google Robot's count 1.6.", above=0
     )
     processes: int | None = option(2, "Processes that render side by side.", least=1)
     assets: str | None = option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,48 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+class Sight(NamedTuple):
+    """How an episode's pictures differ from those of its scene; nothing else depends on it.
+
+    Attributes:
+        shift: of every camera, m, in its own axes (x right, y up, z backward).
+        turn: of every camera, axis-angle, rad, in its own axes.
+        zoom: factor of every focal length.
+        light_turn: of all directional lights, axis-angle, rad, world axes.
+        light_colour: factors of the light's red, green and blue.
+        repaint: which surfaces are of another colour (``"table"`` or ``"background"``), the seed of the colours, and
+            the share of those in the mixture, 0 to 1; ``None`` for none.
+    """
+
+    shift: tuple[float, ...] = (0.0, 0.0, 0.0)
+    turn: tuple[float, ...] = (0.0, 0.0, 0.0)
+    zoom: float = 1.0
+    light_turn: tuple[float, ...] = (0.0, 0.0, 0.0)
+    light_colour: tuple[float, ...] = (1.0, 1.0, 1.0)
+    repaint: tuple[str, int, float] | None = None
+
+
+class Physics(NamedTuple):
+    """How an episode's physics differs from that of its scene.
+
+    Attributes:
+        friction: factor of all sliding friction.
+        mass: factor of the mass and the inertia of all objects that move.
+    """
+
+    friction: float = 1.0
+    mass: float = 1.0
+
+
+NOMINAL_SIGHT, NOMINAL_PHYSICS = Sight(), Physics()
+
+
 @dataclass(frozen=True)
 class Placement:
     """What a lane is to show: a task in a variant, at a layout, the robot at joint positions ``qpos [J]``.
 
-    ``name`` is the layout's name, ``"grid:5"``; empty for states of other origin, such as recordings.
+    ``name`` is the layout's name, ``"grid:5"``; empty for states of other origin, such as recordings. ``sight`` and
+    ``physics`` belong to perturbed episodes, which the built-in engine alone has.
     """
 
     task: Task
@@ -35,6 +72,8 @@ class Placement:
     layout: Layout
     qpos: Floats
     name: str = ""
+    sight: Sight = NOMINAL_SIGHT
+    physics: Physics = NOMINAL_PHYSICS
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def write_report(
     if comparison is None and len(runs) > 1:
         comparison = compare_runs(runs)
     context = _context(sides, comparison)
-    _write(page, _environment().get_template("report.html").render(**context, media=media.embedded))
+    write_page(page, template_environment().get_template("report.html").render(**context, media=media.embedded))
     return page
 
 
@@ -391,13 +391,18 @@ def _embed(data: Any) -> Markup:
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """Where the pages' templates are."""
     loader = PackageLoader("vlaser_gym.evaluation.report")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def _write(page: Path, text: str) -> None:
-    """Write the page; it appears when it is complete."""
+def write_page(page: Path, text: str) -> None:
+    """Write the page; it appears when it is complete.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, text.encode(), sync=False)

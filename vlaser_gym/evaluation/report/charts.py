@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -50,6 +50,70 @@ def interval_chart(rows: Sequence[ChartRow], title: str, low: float = 0.0, high:
     for index, row in enumerate(rows):
         parts += _row(row, _TOP + _ROW * (index + 0.5), low, high)
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A difference with its interval, as shares; ``None`` where there is none. ``strong`` begins a group."""
+
+    label: str
+    value: float | None
+    interval: Interval | None
+    strong: bool = False
+
+
+_BAR_LABELS, _BAR_ROW = 220, 24  # px
+
+
+def bar_chart(bars: Sequence[Bar], title: str) -> Markup:
+    """Bars from zero to a difference, with whiskers over the interval, one line per bar, as SVG.
+
+    Args:
+        bars: from top to bottom.
+        title: read out instead of the picture.
+    """
+    limits = [limit for bar in bars for limit in (*(bar.interval or ()), bar.value or 0.0)]
+    reach = next(end for end in (0.2, 0.4, 0.6, 0.8, 1.0) if max(map(abs, limits), default=0) <= end + 1e-9)
+    low, high = -reach, reach if max(limits, default=0) > reach / 2 else reach / 2
+    height = _TOP + _BAR_ROW * len(bars)
+
+    def x(value: float) -> float:
+        return _BAR_LABELS + _PLOT * (value - low) / (high - low)
+
+    parts = [
+        Markup('<svg class="chart bars" viewBox="0 0 {w} {h}" role="img" aria-label="{t}">').format(
+            w=_BAR_LABELS + _PLOT + _RIGHT, h=height + _BOTTOM, t=title
+        )
+    ]
+    for k in range(round((high - low) / (reach / 2)) + 1):
+        at = low + k * reach / 2
+        parts.append(
+            Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
+                "grid" if abs(at) > 1e-9 else "zero", x(at), x(at), _TOP, height
+            )
+            + Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:+.0f}</text>').format(
+                x(at), height + 20, 100 * at
+            )
+        )
+    parts += [_bar(bar, _TOP + _BAR_ROW * (index + 0.5), x) for index, bar in enumerate(bars)]
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _bar(bar: Bar, y: float, x: Callable[[float], float]) -> Markup:
+    strong = " strong" if bar.strong else ""
+    label = Markup('<text class="label{}" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
+        strong, _BAR_LABELS - 12, y + 4.5, bar.label
+    )
+    if bar.value is None or bar.interval is None:
+        return label
+    begin, end, (low, high) = x(0.0), x(bar.value), map(x, bar.interval)
+    words = f"{100 * bar.value:+.1f} points [{100 * bar.interval[0]:+.1f}, {100 * bar.interval[1]:+.1f}]"
+    return label + Markup(
+        '<g><title>{words}</title><rect class="bar{strong}" x="{left:.1f}" width="{width:.1f}" y="{top:.1f}" '
+        'height="14"/><line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/></g>'
+    ).format(
+        words=words, strong=strong, left=min(begin, end), width=abs(end - begin), top=y - 7, low=low, high=high, y=y
+    )
 
 
 def _axis(low: float, high: float, rows: int) -> list[Markup]:

@@ -12,7 +12,7 @@ from mujoco.batch import SimulationError as BatchError
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import Floats, Ints, Placement, Reading
+from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, NOMINAL_SIGHT, Floats, Ints, Placement, Reading
 from vlaser_gym.envs.engines.mujoco.rendering import Job, RenderPool, SceneKey
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
 from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets
@@ -57,19 +57,21 @@ class MujocoEngine:
         self._render_processes = render_processes
         self._pools: dict[SceneKey, _Pool] = {}
         self._keys: list[SceneKey | None] = [None] * num_lanes
+        self._sights = [NOMINAL_SIGHT] * num_lanes
         self._renderer: RenderPool | None = None
 
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
         """Put lanes into initial states, everything at rest; scenes are compiled when first seen."""
         for lane, placement in zip(lanes, placements, strict=True):
-            key = SceneKey(placement.task.name, placement.variant, self.look, placement.layout.cast)
-            self._keys[lane] = key
+            named = placement.task.name, placement.variant, self.look, placement.layout.cast
+            key = SceneKey(*named, placement.physics)
+            self._keys[lane], self._sights[lane] = key, placement.sight
             self._pool(key, placement.task).place(lane, placement.layout, placement.qpos)
 
     def _pool(self, key: SceneKey, task: Task) -> _Pool:
         if key not in self._pools:
             self._forget_pools()
-            scene = build_scene(task, key.variant, cast=key.cast)
+            scene = build_scene(task, key.variant, cast=key.cast, physics=key.physics)
             self._pools[key] = _Pool(scene, self._num_lanes, self._threads)
         return self._pools[key]
 
@@ -112,17 +114,27 @@ class MujocoEngine:
         for lane in lanes:
             key = self._keys[lane]
             assert key is not None
-            jobs.append(Job(key, self._pools[key].batch.qpos[lane], self._pools[key].base_pose(int(lane)), camera))
+            pool, drawn = self._pools[key], key._replace(physics=NOMINAL_PHYSICS)
+            state = pool.batch.qpos[lane], pool.base_pose(int(lane))
+            jobs.append(Job(drawn, *state, camera, sight=self._sights[lane]))
         return self._renderer.render(jobs)
+
+    def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:
+        """Move an object of a lane, by its number among the task's objects, along world x and y (m); it is at rest."""
+        key = self._keys[lane]
+        assert key is not None
+        self._pools[key].displace(lane, body, offset)
 
     def get_state(self) -> dict[str, Any]:
         """Which scene each lane shows and its full integration state."""
         rows = [None if key is None else self._pools[key].batch.state[i].copy() for i, key in enumerate(self._keys)]
-        return {"keys": list(self._keys), "rows": rows}
+        return {"keys": list(self._keys), "rows": rows, "sights": list(self._sights)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts :meth:`get_state`'s answer back; scenes not seen here before are compiled."""
         self._keys = list(state["keys"])
+        # Snapshots of earlier versions know of no perturbations.
+        self._sights = list(state.get("sights", [NOMINAL_SIGHT] * self._num_lanes))
         for lane, (key, row) in enumerate(zip(self._keys, state["rows"], strict=True)):
             if key is not None:
                 self._pool(key, get_task(key.task)).batch.state[lane] = row
@@ -158,6 +170,12 @@ class _Pool:
             base = np.array(layout.base_pose)
             self.batch.mocap_pos[lane, scene.base], self.batch.mocap_quat[lane, scene.base] = base[:3], base[3:]
         self.batch.ctrl[lane, scene.drives] = qpos
+
+    def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:
+        """Move an object along world x and y (m) and leave it at rest."""
+        pose, speed = self.scene.object_qpos[body], self.scene.object_qvel[body]
+        self.batch.qpos[lane, pose : pose + 2] += offset
+        self.batch.qvel[lane, speed : speed + 6] = 0.0
 
     def base_pose(self, lane: int) -> Floats | None:
         """Where the robot stands, ``[7]``; None where all layouts have it in one place."""

@@ -15,7 +15,9 @@ from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
 from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View, mapped
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
+from vlaser_gym.envs.engines.mujoco.seen import SeenModel
 from vlaser_gym.envs.engines.mujoco.segmentation import drawn_values, label_values, segment_labels
+from vlaser_gym.envs.engines.mujoco.views import find_view, hide_walls, viewpoint
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import RenderingUnavailableError
@@ -37,13 +39,19 @@ class _Artist:
         pack = AssetPack(view.assets) if key.look == "original" else None
         photograph = pack is not None and is_policy and bool(task.photograph(key.variant))
         scene = build_scene(task, key.variant, key.look, key.cast, pack, photograph, whole_robot=not is_policy)
-        camera = get_setup(task.robot_setup).cameras[camera_name]
+        cameras = get_setup(task.robot_setup).cameras
+        camera = cameras.get(camera_name, cameras[POLICY_CAMERA])
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
         self.base = scene.base
-        self.camera, self.size = camera.name, (camera.height, camera.width)
+        self.camera: str | mujoco.MjvCamera = camera.name
+        if camera_name not in cameras:
+            self.camera = viewpoint(task, key.variant, find_view(camera_name))
+            hide_walls(scene.model)
+        self.size = camera.height, camera.width
         self._backdrop: Backdrop | None = None
         if photograph and pack is not None and not view.keyed:
             self._backdrop = Backdrop(task, key.variant, pack, self.size)
+        self._seen = SeenModel(scene.model)
         self._labels = label_values(scene.model, segment_labels(task, key.cast))
         self._drawn: tuple[int, NDArray[np.uint8]] | None = None
         self._renderer: Any = None
@@ -59,6 +67,7 @@ class _Artist:
         self.data.qpos[:] = job.qpos
         if job.base is not None:
             self.data.mocap_pos[self.base], self.data.mocap_quat[self.base] = job.base[:3], job.base[3:]
+        self._seen.show(job.sight)
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)

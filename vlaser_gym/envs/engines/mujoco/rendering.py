@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.assets import AssetPack
+from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, NOMINAL_SIGHT, Physics, Sight
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.mujoco.original.backdrop import is_key
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
@@ -30,12 +31,13 @@ _MAX_PROCESSES = 4
 
 
 class SceneKey(NamedTuple):
-    """What a scene is compiled from."""
+    """What a scene is compiled from; ``physics`` is the nominal one where it is drawn only."""
 
     task: str
     variant: str
     look: str
     cast: str = ""
+    physics: Physics = NOMINAL_PHYSICS
 
 
 class Job(NamedTuple):
@@ -45,8 +47,9 @@ class Job(NamedTuple):
         key: the scene.
         qpos: its state.
         base: the robot's base pose ``[7]`` where layouts bring their own.
-        camera: name of the robot's camera.
+        camera: name of the robot's camera, or of a view of the scene; see ``views.py``.
         segmentation: labels of :func:`segment_labels` in place of colours.
+        sight: in what it differs from the scene's own pictures.
     """
 
     key: SceneKey
@@ -54,11 +57,13 @@ class Job(NamedTuple):
     base: NDArray[np.float64] | None = None
     camera: str = POLICY_CAMERA
     segmentation: bool = False
+    sight: Sight = NOMINAL_SIGHT
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of the picture."""
-        camera = get_setup(get_task(self.key.task).robot_setup).cameras[self.camera]
+        cameras = get_setup(get_task(self.key.task).robot_setup).cameras
+        camera = cameras.get(self.camera, cameras[POLICY_CAMERA])
         return camera.height, camera.width, 1 if self.segmentation else 3
 
 
@@ -173,11 +178,17 @@ class SceneRenderer:
         return np.asarray(self.frames(task, variant, [state], camera)[0])
 
     def frames(
-        self, task: str, variant: str, states: Sequence[Mapping[str, ArrayLike]], camera: str = POLICY_CAMERA
+        self,
+        task: str,
+        variant: str,
+        states: Sequence[Mapping[str, ArrayLike]],
+        camera: str = POLICY_CAMERA,
+        sight: Sight = NOMINAL_SIGHT,
     ) -> NDArray[np.uint8]:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task, by a camera of its robot."""
         keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
-        return self._pool.render([self._job(key, state, camera) for key, state in zip(keys, states, strict=True)])
+        jobs = [self._job(key, state, camera) for key, state in zip(keys, states, strict=True)]
+        return self._pool.render([job._replace(sight=sight) for job in jobs])
 
     def scenes(
         self, shown: Sequence[tuple[str, str, Mapping[str, ArrayLike]]], segmentation: bool = False

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import touch_queries
+from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, Physics, touch_queries
 from vlaser_gym.envs.engines.mujoco.objects import add_object
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
 from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
@@ -78,6 +78,7 @@ def build_scene(
     assets: AssetPack | None = None,
     photograph: bool = False,
     whole_robot: bool = False,
+    physics: Physics = NOMINAL_PHYSICS,
 ) -> Scene:
     """Compile the scene of a task in one of its variants.
 
@@ -88,6 +89,7 @@ def build_scene(
         assets: the original's files; for the look ``"original"``.
         photograph: a photograph will be put behind the foreground of pictures (look ``"original"``).
         whole_robot: also links that the policy's camera never sees are seen (look ``"original"``).
+        physics: of a perturbed episode.
 
     Raises:
         MissingAssetError: if the look needs files that are not there.
@@ -118,7 +120,23 @@ def build_scene(
         _dress(spec, task, appearance, cast, assets, photograph, whole_robot)
     scene = _index(spec.compile(), setup, objects, first, queries, touches)
     _set_damping(scene, objects)
+    if physics != NOMINAL_PHYSICS:
+        _perturb(scene, physics)
     return scene
+
+
+def _perturb(scene: Scene, physics: Physics) -> None:
+    """Change friction of everything, and mass and inertia of what moves freely; its damping goes with its mass."""
+    model = scene.model
+    model.geom_friction[:, 0] *= physics.friction
+    model.pair_friction[:, :2] *= physics.friction
+    dofs = [start + np.arange(6) for start in scene.object_qvel if start >= 0]
+    for dof in dofs:
+        body = model.dof_bodyid[dof[0]]
+        model.body_mass[body] *= physics.mass
+        model.body_inertia[body] *= physics.mass
+        model.dof_damping[dof] *= physics.mass
+    mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
 def _dress(

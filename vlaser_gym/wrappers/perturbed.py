@@ -1,0 +1,137 @@
+"""What an agent sees, reads and does in perturbed episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlaser_gym.conventions import get_convention
+from vlaser_gym.envs.perturbations import Perturbation
+from vlaser_gym.envs.perturbations.base import REMEMBERED
+from vlaser_gym.envs.robots import is_image
+from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.wrappers.base import Bools, Info, Observation, SceneWrapper, Step
+
+#: How far an object may have been lifted and is still displaced, m.
+_ON_THE_TABLE = 0.01
+
+
+class Perturbed(SceneWrapper):
+    """Applies a perturbation to pictures, words, proprioception and actions of every lane.
+
+    What it does to a lane depends on the lane's address and control step alone: observations may be asked for twice,
+    and lanes may share a batch with any others. Initial states, light and cameras are the environment's own business
+    (``SceneVectorEnv(perturbation=...)``). Recorded actions are those that were executed, recorded instructions those
+    that were told.
+
+    Args:
+        env: lanes with autoreset mode DISABLED, of an environment that was made with the same perturbation.
+        perturbation: what to apply.
+
+    Raises:
+        InvalidConfigError: if the environment was made without it.
+    """
+
+    _saved = ("_previous", "_heights", "_shifted")
+
+    def __init__(self, env: SceneVectorEnv, perturbation: Perturbation) -> None:
+        super().__init__(env)
+        if env.perturbation is not perturbation:
+            raise InvalidConfigError("Perturbed needs SceneVectorEnv(perturbation=...) with the same perturbation.")
+        self.perturbation = perturbation
+        convention = get_convention(env.robot)
+        opens = 1.0 if convention.action_part("gripper").positive == "opens" else -1.0
+        self._idle = np.array([0, 0, 0, 0, 0, 0, opens])
+        self._previous = np.tile(self._idle, (env.num_envs, REMEMBERED, 1))
+        self._heights = np.zeros(env.num_envs)
+        self._shifted = np.zeros(env.num_envs, bool)
+
+    @property
+    def engine(self) -> Any:
+        """Who simulates."""
+        return self.env.engine
+
+    def advance_to_next_subtask(self, lanes: NDArray[np.int64]) -> None:
+        """See :meth:`SceneVectorEnv.advance_to_next_subtask`."""
+        self.env.advance_to_next_subtask(lanes)
+
+    def on_reset(self, observation: Observation, info: Info, mask: Bools) -> tuple[Observation, Info]:
+        """Forget the lanes' past."""
+        self._previous[mask] = self._idle
+        self._shifted[mask] = False
+        self._heights[mask] = [lane.source_pose[2] for lane, fresh in zip(self.env.lanes, mask, strict=True) if fresh]
+        if "initial_states" in info:
+            info = {**info, "initial_states": [self._recorded(i, of) for i, of in enumerate(info["initial_states"])]}
+        return self._observed(observation), info
+
+    def on_action(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Displace objects whose time has come; what is executed in place of what was decided."""
+        self._shift_objects()
+        if not self.perturbation.changes("actions"):
+            return actions
+        chunks = np.array(actions if actions.ndim == 3 else actions[:, None], np.float64)
+        for i, lane in enumerate(self.env.lanes):
+            if not lane.ended:
+                moment = self.perturbation.moment(lane.address, lane.elapsed)
+                decided, previous = chunks[i].copy(), self._previous[i]
+                chunks[i] = self.perturbation.actions(decided, previous, moment)
+                self._previous[i] = np.concatenate([previous, decided])[-REMEMBERED:]
+        return chunks if actions.ndim == 3 else chunks[:, 0]
+
+    def on_step(
+        self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
+    ) -> Step:
+        """What the agent sees of it."""
+        if "states" in info:
+            info = {**info, "states": [self._recorded(i, of) for i, of in enumerate(info["states"])]}
+        return self._observed(observation), reward, terminated, truncated, info
+
+    def _observed(self, observation: Observation) -> Observation:
+        """An observation of all lanes as the agent gets it."""
+        told: Observation = {}
+        seen = self.perturbation
+        moments = [seen.moment(lane.address, lane.elapsed) for lane in self.env.lanes]
+        for name, values in observation.items():
+            if is_image(name) and seen.changes("picture"):
+                told[name] = np.stack([seen.picture(*row) for row in zip(values, moments, strict=True)])
+            elif name == "proprio" and seen.changes("proprio"):
+                rows = [seen.proprio(np.asarray(row, np.float64), at) for row, at in zip(values, moments, strict=True)]
+                told[name] = np.array(rows, values.dtype)
+            elif name == "instruction" and seen.changes("instruction"):
+                told[name] = tuple(seen.instruction(*row) for row in zip(values, moments, strict=True))
+        return {**observation, **told}
+
+    def _recorded(self, index: int, states: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """A lane's recorded states with the sentences that were told."""
+        if not states or "instruction" not in states or not self.perturbation.changes("instruction"):
+            return states
+        moment = self.perturbation.moment(self.env.lanes[index].address)
+        true = np.asarray(states["instruction"])
+        said = {text: self.perturbation.instruction(text, moment) for text in np.unique(true).tolist()}
+        told = np.array([said[text] for text in true.ravel().tolist()]).reshape(true.shape)
+        return {**states, "instruction": told}
+
+    def _shift_objects(self) -> None:
+        if not self.perturbation.changes("shift"):
+            return
+        for i, lane in enumerate(self.env.lanes):
+            shift = self.perturbation.shift(self.perturbation.moment(lane.address))
+            if shift is None or lane.ended or self._shifted[i] or lane.elapsed < shift.step:
+                continue
+            self._shifted[i] = True
+            if lane.source_pose[2] < self._heights[i] + _ON_THE_TABLE:
+                self._displace(i, np.array(shift.offset))
+
+    def _displace(self, index: int, offset: NDArray[np.float64]) -> None:
+        """Displace a lane's object; an offset towards its nearest neighbour is turned round."""
+        lane = self.env.lanes[index]
+        source = lane.task.source if lane.layout.source is None else lane.layout.source
+        places = lane.reading.object_pose[:, :2]
+        away = places[source] - np.delete(places, source, 0)
+        if len(away) and offset @ away[np.argmin((away**2).sum(1))] < 0:
+            offset = -offset
+        self.env.displace(index, source, (float(offset[0]), float(offset[1])))
