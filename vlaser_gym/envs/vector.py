@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from vlaser_gym.conventions import rotations
+from vlaser_gym.conventions import Convention, of_robot, rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import LAYOUT_KINDS, Address, canonical_layout
 from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
@@ -143,6 +143,15 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def addresses(self) -> list[Address]:
         """The episode that each lane runs."""
         return [lane.address for lane in self.lanes]
+
+    @property
+    def convention(self) -> Convention:
+        """What actions, proprioception and pictures mean; for tasks of a robot of one's own nothing is declared.
+
+        Raises:
+            UnknownNameError: for such a robot.
+        """
+        return of_robot(self.robot)
 
     @property
     def ended(self) -> NDArray[np.bool_]:

@@ -266,6 +266,14 @@ class ServeSettings(Settings):
         None,
         "File with the token that clients must present. null: none on this machine alone; else a new one, printed.",
     )
+    convention: Any = option(
+        None,
+        "What the clients' states and actions mean: a preset such as openpi_libero, or a mapping "
+        "(docs/conventions.md); they are converted. null: this gym's own.",
+    )
+    robot: str | None = option(
+        None, "With convention=: whose numbers the agent's are, widowx or google_robot. null: as the agent says."
+    )
     agent: dict[str, Any] = chosen("agent", "expert")
 
 
@@ -346,6 +354,10 @@ class DoctorSettings(Settings):
         "Interpreter of engine=simpler (engine.python=) to be checked too: its versions, one episode of every kind of "
         "scene with its settings, and recorded episodes played again. null: none.",
     )
+    robot: str = option(
+        "widowx", "Robot whose convention the agent's is compared with, and that flies the probe motion."
+    )
+    agent: dict[str, Any] = chosen("agent", "expert")
 
 
 @dataclass
