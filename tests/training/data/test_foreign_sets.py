@@ -101,7 +101,7 @@ def test_a_video_of_version_2_with_fewer_pictures_than_rows_is_named(tmp_path: P
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("pad", [False, True])
 def test_bridge_is_what_the_policy_reads(tmp_path: Path, version: int, pad: bool) -> None:
-    """Its roll, pitch, yaw and openness are what Vlaser's proprioception and labels are: they come through unchanged."""
+    """Its roll, pitch, yaw and openness are what Vlaser reads and answers: they come through unchanged."""
     path = foreign.bridge(tmp_path / "set", version=version, pad=pad)
     data = demonstrations(source(path, convention="bridge"))
     rows = [foreign.numbers(6 + n, foreign.BRIDGE_STATE if pad else foreign.ACTION, n) for n in range(2)]
