@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 import warnings
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from importlib import import_module
+from itertools import product
 from typing import Any, TextIO, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -38,15 +40,20 @@ from vlaser_gym.storage.interrupts import exit_status, terminable
 __all__ = ["group_config", "groups", "help_text", "load", "run", "start", "typed", "words"]
 
 HELP = {"-h", "--help"}
+#: Hydra's words for showing the config that a command line makes, and for running it for several values of its keys.
+SHOW, MULTIRUN = {"-c", "--cfg"}, {"-m", "--multirun"}
 #: Groups whose entries are handed to somebody else's constructor or command: any further key may be set below them.
 OPEN_GROUPS = ("agent", "engine", "settings", "stages")
 
 
 def start(command: str) -> None:
     """What ``python -m vlaser_gym.COMMAND`` does; ``--help`` answers without importing the command itself."""
-    if HELP & set(sys.argv[1:]):
+    words = set(sys.argv[1:])
+    if (HELP | SHOW) & words or any(word.startswith("--cfg=") for word in words):
         run(command, lambda config: None)
         return
+    if MULTIRUN & words:
+        sys.exit(multirun(command, [word for word in sys.argv[1:] if word not in MULTIRUN]))
     try:
         with _interrupts_after_imports():
             module = import_module(f"vlaser_gym.commands.{command}")
@@ -85,6 +92,9 @@ def run(command: str, main: Callable[[DictConfig], None], argv: Sequence[str] | 
         if HELP & set(arguments):
             print(help_text(command, [text for text in arguments if text not in HELP]))
             return
+        if (overrides := without_show(arguments)) is not None:
+            print(OmegaConf.to_yaml(load(command, overrides)), end="")
+            return
         with _warnings_as_sentences(), terminable():
             main(load(command, arguments))
     except GymError as error:
@@ -98,6 +108,61 @@ def run(command: str, main: Callable[[DictConfig], None], argv: Sequence[str] | 
         # The reader (head, less) has left. Closing stderr too keeps the interpreter from complaining on its way out.
         sys.stderr.close()
         sys.exit(141)
+
+
+def without_show(arguments: Sequence[str]) -> list[str] | None:
+    """The overrides beside Hydra's ``--cfg job``; ``None`` if the config is not asked for.
+
+    Raises:
+        InvalidConfigError: for another kind of config than the job's.
+    """
+    rest: list[str] = []
+    kinds: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in SHOW:
+            kinds.append(next(words, ""))
+        elif word.startswith("--cfg="):
+            kinds.append(word.removeprefix("--cfg="))
+        else:
+            rest.append(word)
+    if not kinds:
+        return None
+    if kinds != ["job"]:
+        raise InvalidConfigError(f"--cfg job shows the config of a command; got --cfg {' '.join(kinds)}.")
+    return rest
+
+
+def multirun(command: str, arguments: Sequence[str]) -> int:
+    """Run a command for every combination of values, one after another, each in a process of its own.
+
+    ``key=a,b`` is two runs here, and ``key=[a,b]`` a list. Returns the first status that is not 0, after all have run.
+    """
+    try:
+        lines = combinations([_parse(text) for text in arguments])
+    except GymError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    statuses = []
+    for number, line in enumerate(lines):
+        print(f"[{number + 1}/{len(lines)}] {' '.join(line)}", flush=True)
+        statuses.append(subprocess.run([sys.executable, "-m", f"vlaser_gym.{command}", *line], check=False).returncode)
+    return next((status for status in statuses if status), 0)
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """The command lines of a multirun, in the order in which Hydra's basic sweeper has them.
+
+    Example:
+        >>> combinations([_parse("agent=expert,random"), _parse("task=widowx_stack_cube")])
+        [['agent=expert', 'task=widowx_stack_cube'], ['agent=random', 'task=widowx_stack_cube']]
+    """
+    choices = []
+    for override in overrides:
+        key = override.get_key_element()
+        values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
+        choices.append([f"{key}={value}" for value in values])
+    return [list(line) for line in product(*choices)]
 
 
 @contextmanager

@@ -76,7 +76,10 @@ def test_another_projects_server_is_asked_in_openpis_words() -> None:
 
     def answer(message: dict) -> Any:
         heard.append(message)
-        return {"actions": array(np.full((5, 7), len(message["prompt"]), np.float32)), "policy_timing": {"infer_ms": 1}}
+        return {
+            "actions": array(np.full((5, 7), len(message["prompt"]) / 100, np.float32)),
+            "policy_timing": {"infer_ms": 1},
+        }
 
     with stranger(answer, {"robot": "somebody's"}) as url:
         agent = RemoteAgent(url, act_steps=2)
@@ -84,7 +87,7 @@ def test_another_projects_server_is_asked_in_openpis_words() -> None:
         agent.reset(LANES, PLACES)
         chunk = agent.act(SEEN, LANES)
         assert chunk.shape == (2, 2, 7)
-        np.testing.assert_array_equal(chunk[:, 0, 0], [5, 3])
+        np.testing.assert_array_equal(chunk[:, 0, 0], np.float32([0.05, 0.03]))
         agent.close()
     assert [set(message) for message in heard] == [{"observation/image", "observation/state", "prompt"}] * 2
     states = {tuple(np.frombuffer(m["observation/state"][b"data"], np.float32)) for m in heard}

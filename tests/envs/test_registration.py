@@ -63,7 +63,7 @@ def test_gymnasium_s_check_passes(
 
 def test_every_task_is_registered_and_nothing_else() -> None:
     ours = [identifier for identifier in gymnasium.registry if identifier.startswith("vlaser_gym/")]
-    assert sorted(ours) == sorted(IDS)
+    assert sorted(ours) == sorted([*IDS, *(f"{identifier}-state" for identifier in IDS)])
     assert len(ours) >= 4
 
 
@@ -75,18 +75,19 @@ def test_registering_again_changes_nothing() -> None:
     assert gymnasium.registry == before
 
 
-def test_make_gives_the_scene_without_a_step_limit_of_gymnasium() -> None:
+def test_make_gives_the_scene_under_gymnasium_s_step_limit() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gymnasium.make("vlaser_gym/widowx_stack_cube", observe=("proprio",), terminate_on_success=True)
-    assert type(env) is SceneEnv
+    assert type(env) is gymnasium.wrappers.TimeLimit
+    assert type(env.unwrapped) is SceneEnv
     assert env.unwrapped.address.task == "widowx_stack_cube"
     env.reset(seed=0, options={"layout": 3})
     assert str(env.unwrapped.address) == "widowx_stack_cube/default/grid:3/0"
     env.close()
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_make_vec_gives_the_vector_environment(mode: AutoresetMode) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

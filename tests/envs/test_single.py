@@ -5,6 +5,7 @@ from collections.abc import Callable
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 
 from vlaser_gym.envs.single import SceneEnv
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -41,12 +42,13 @@ def test_an_episode_ends_and_waits_for_its_reset(script: Callable[..., None]) ->
     env = SceneEnv(CUBE, observe=("proprio",), terminate_on_success=True)
     env.reset(options={"layout": 2})
     assert env.step(REST)[2] is False
-    observation, reward, terminated, truncated, info = env.step(REST)
+    _, reward, terminated, truncated, info = env.step(REST)
     assert (reward, terminated, truncated) == (1.0, True, False)
     assert info["success"]
-    still, reward, *_, info = env.step(REST)
-    assert np.array_equal(still["proprio"], observation["proprio"])
-    assert (reward, info["steps"], info["elapsed_steps"]) == (0.0, 0, 2)
+    with pytest.raises(ResetNeeded, match="ended after 2 control steps"):
+        env.step(REST)
+    env.reset(options={"layout": 2})
+    assert env.step(REST)[4]["elapsed_steps"] == 1
     env.close()
 
 

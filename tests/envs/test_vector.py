@@ -483,7 +483,7 @@ def test_snapshot_of_another_environment_is_refused_before_anything_changes() ->
         ({"observe": ("images",)}, "Unknown observation 'images'.*nearest: image"),
         ({"variant": "defualt"}, "Unknown variant.*'defualt'.*default"),
         ({"layouts": "girds"}, "Unknown kind of layouts 'girds'"),
-        ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "SAME_STEP.*DISABLED.*got NEXT_STEP"),
+        ({"autoreset_mode": "Sideways"}, "Unknown autoreset_mode 'Sideways'"),
         ({"task": []}, "at least one task"),
         ({"render_mode": "human"}, "Unknown render_mode 'human'.*rgb_array"),
         ({"observe": "images"}, "Unknown observation 'images'.*nearest: image"),

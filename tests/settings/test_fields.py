@@ -126,13 +126,14 @@ def test_settings_work_without_arguments(name: str) -> None:
         *(
             (other, set())
             for other in EVERY
-            if other not in ("ask", "render", "convert", "questions", "reason", "verify")
+            if other not in ("ask", "render", "convert", "data", "questions", "reason", "verify")
         ),
         ("ask", {"question"}),
         ("render", {"run"}),
         ("questions", {"output"}),
         ("reason", {"data"}),
         ("verify", {"path"}),
+        ("data", {"data"}),
         ("convert", {"source", "target"}),
     ]
     made = cls(**needed)

@@ -164,7 +164,7 @@ def test_resize_averages_areas(filmed: SceneVectorEnv, channels_first: bool) -> 
     observation, _ = env.reset(options={"layout": 0})
     assert env.observation_space.contains(observation)
     # 640x480 to 160x120 is 4x4 blocks, of which area averaging takes the mean.
-    blocks = filmed.render().reshape(1, 120, 4, 160, 4, 3).mean((2, 4))
+    blocks = np.stack(filmed.render()).reshape(1, 120, 4, 160, 4, 3).mean((2, 4))
     ours = np.moveaxis(observation["image"], 1, -1) if channels_first else observation["image"]
     assert np.abs(ours - blocks).max() <= 0.5 + 1e-9
 

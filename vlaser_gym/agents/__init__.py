@@ -59,7 +59,15 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
     _check_arguments(path, target, settings)
     with agent_code(f"Building the agent {path} with {settings}"):
         agent = target(**settings)
-    return _as_agent(path, agent)
+    return _understood(_as_agent(path, agent))
+
+
+def _understood(agent: Agent) -> Agent:
+    """The agent; one that declares another convention than the environments' is converted."""
+    from vlaser_gym.agents.converted import ConvertedAgent, declared, is_of_this_gym  # noqa: PLC0415  (needs tasks)
+
+    convention = declared(agent)
+    return agent if convention is None or is_of_this_gym(convention) else ConvertedAgent(agent, convention)
 
 
 def _import(path: str) -> Any:

@@ -34,6 +34,7 @@ class Agent(Protocol):
     # and ``subtask_done(lanes) -> bool [N]``, asked after ``act``: where it says yes, the instruction of a task of two
     # sub-tasks moves on to the second (by itself it does so after 100 steps);
     # and ``batch_sizes`` with ``set_batch_sizes(sizes)``: rows of its forward passes, which a server lets adapt;
+    # and ``convention``: what its numbers mean, where it is not what the environments speak (docs/conventions.md);
     # and ``decided(lanes) -> list of dicts``: for each lane what its last decision was made from (``store=training``).
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:

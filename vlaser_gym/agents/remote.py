@@ -20,20 +20,25 @@ from vlaser_gym.agents.admission import read_token
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.server import merged_keys
 from vlaser_gym.agents.wire import keys_of, one_line, pack, printable, unpack
+from vlaser_gym.conventions import CONVENTIONS, PRESETS, Convention
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.robots import is_image
-from vlaser_gym.errors import InvalidConfigError, RemoteError, UnknownNameError
+from vlaser_gym.envs.robots import get_setup, is_image
+from vlaser_gym.envs.tasks import get_task, task_names
+from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError, UnknownNameError
 
 _OBSERVATIONS = ("image", "proprio", "instruction", "state")
 #: Bytes of the largest answer that is read.
 _MAX_ANSWER = 64_000_000
+#: m/s. Neither arm is faster for half of its steps; the fastest percent of Fractal's and Bridge's are slower.
+FASTEST = 1.0
 
 
 class RemoteAgent:
     """Sends the observations of every lane over a connection of its own and executes the chunks that come back.
 
-    Actions must come in this gym's units, ``[H, 7]``: translation (m), axis-angle (rad), gripper, with the robot's
-    signs (:mod:`vlaser_gym.conventions`); whatever else a policy speaks is converted at the server. A server of this
+    Actions come as the server's convention says, or else in this gym's units, ``[H, 7]``: translation (m), axis-angle
+    (rad), gripper, with the robot's signs. :func:`~vlaser_gym.agents.make_agent` converts what follows another
+    convention; where nobody says anything, answers that cannot be metres are refused. A server of this
     gym is told the address of every new episode, so that its agent acts as it would here; others know of episodes only
     what they see.
 
@@ -47,9 +52,12 @@ class RemoteAgent:
         timeout: seconds to wait for a connection, for a message to be taken, or for an answer; nothing else ends a
             connection, for a policy that compiles may answer nothing for minutes.
         token_file: text file with the token that the server wants, if it wants one.
+        convention: what the server's states and actions mean: a preset's name (:mod:`vlaser_gym.conventions.presets`)
+            or a mapping; by default what the server says in its metadata, else this gym's own.
 
     Attributes:
         metadata: what the server says of itself.
+        convention: as it was given, or as the server says; ``None`` if neither says anything.
 
     Raises:
         InvalidConfigError: for settings out of range, or a URL that is none.
@@ -65,6 +73,7 @@ class RemoteAgent:
         act_steps: int | None = None,
         timeout: float = 60.0,
         token_file: str | None = None,
+        convention: str | Mapping[str, Any] | None = None,
     ) -> None:
         if not timeout > 0 or (act_steps is not None and act_steps < 1):
             raise InvalidConfigError(
@@ -77,9 +86,12 @@ class RemoteAgent:
         self._spare: list[ClientConnection] = []
         self._connections: dict[int, ClientConnection] = {}
         self._begin: dict[int, Address] = {}
+        self._addresses: dict[int, Address] = {}
         connection, self.metadata = self._connect()
         self._spare.append(connection)
         told = self.metadata.get("keys")
+        self.convention = self._convention(convention)
+        self._doubts = self.convention is None and "vlaser_gym" not in self.metadata
         self.observes = self._observes(observes)
         base = {name: key for name, key in keys_of(self.observes).items() if name in _OBSERVATIONS or is_image(name)}
         self.keys = merged_keys(merged_keys(base, told if isinstance(told, Mapping) else {}), keys or {})
@@ -87,7 +99,7 @@ class RemoteAgent:
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Open the lanes' connections; their next message begins an episode."""
         for lane, address in zip(lanes, addresses, strict=True):
-            self._begin[int(lane)] = address
+            self._begin[int(lane)] = self._addresses[int(lane)] = address
             if not _is_open(self._connections.get(int(lane))):
                 self._connections[int(lane)] = self._spare.pop() if self._spare else self._connect()[0]
 
@@ -99,7 +111,25 @@ class RemoteAgent:
         lengths = sorted({len(chunk) for chunk in chunks})
         if len(lengths) > 1:
             raise RemoteError(f"The server {self.url} must answer all lanes with equally many actions; got {lengths}.")
+        if self._doubts:
+            for lane, chunk in zip(lanes, chunks, strict=True):
+                self._doubt(chunk, self._addresses[int(lane)])
         return np.stack(chunks)
+
+    def _doubt(self, chunk: NDArray[np.float64], address: Address) -> None:
+        """Raise :class:`RemoteError` for answers that no arm here could follow, before they are executed."""
+        robot = get_setup(get_task(address.task).robot_setup).robot.name if address.task in task_names() else None
+        if robot not in CONVENTIONS:
+            return
+        median = float(np.median(np.linalg.norm(chunk[:, :3], axis=-1)))
+        most = FASTEST / CONVENTIONS[robot].control_hz
+        if median > most:
+            raise RemoteError(
+                f"The server {self.url} should answer in metres per control step, which {robot} can follow up to "
+                f"{most:.2g} m; the steps of its answer have a median of {median:.2g} m, as if they were normalised: "
+                f"say what they mean by agent.convention= ({', '.join(PRESETS)}, or a mapping), or unnormalise them "
+                "at the server."
+            )
 
     def describe(self) -> dict[str, Any]:
         """Who acts there, where a server of this gym tells it."""
@@ -112,6 +142,20 @@ class RemoteAgent:
         """Hang up."""
         self._open.close()
         self._spare, self._connections = [], {}
+
+    def _convention(self, given: str | Mapping[str, Any] | None) -> Convention | None:
+        if given is not None:
+            return Convention.parse(given)
+        told = self.metadata.get("convention")
+        if told is None:
+            return None
+        try:
+            return Convention.parse(told)
+        except GymError as error:
+            raise RemoteError(
+                f"The server {self.url} names a convention that cannot be read ({one_line(error)}); say it by "
+                "agent.convention=."
+            ) from error
 
     def _observes(self, given: Sequence[str] | None) -> tuple[str, ...]:
         told = self.metadata.get("observes") if given is None else given
@@ -176,11 +220,14 @@ class RemoteAgent:
             actions = np.asarray(value, np.float64)
         except (TypeError, ValueError):
             actions = np.empty(0)
-        if actions.ndim != 2 or len(actions) < 1 or actions.shape[1] != 7:
+        size, meaning = 7, "in m, rad and gripper"
+        if self.convention is not None:
+            size, meaning = self.convention.size, f"as {printable(self.convention.name)} has them"
+        if actions.ndim != 2 or len(actions) < 1 or actions.shape[1] != size:
             got = actions.shape if actions.size else type(value).__name__
             raise RemoteError(
-                f"The server {self.url} must answer with actions of shape (H, 7), in m, rad and gripper; got {got}: "
-                "convert them at the server."
+                f"The server {self.url} must answer with actions of shape (H, {size}), {meaning}; got {got}: "
+                "convert them at the server, or say what they mean by agent.convention=."
             )
         return actions[: self.act_steps]
 

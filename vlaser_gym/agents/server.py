@@ -19,8 +19,9 @@ from vlaser_gym import __version__
 from vlaser_gym.agents.admission import Admission, Guard, GuardedConnection, is_loopback
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.agents.batch_sizes import SERVING_SIZES
+from vlaser_gym.agents.converted import ConvertedClient, declared, is_of_this_gym, looks_like_ours
 from vlaser_gym.agents.wire import KEYS, keys_of, one_line, pack, unpack
-from vlaser_gym.conventions import CONVENTIONS
+from vlaser_gym.conventions import CONVENTIONS, Convention
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
@@ -28,6 +29,8 @@ from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
 Row = dict[str, Any]
 #: Task in the address of an episode whose client gave none; it seeds the agent's noise, no more.
 NO_TASK = "remote"
+#: Numbers of this gym's state.
+STATE_SIZE = 8
 #: How long requests wait for company: a share of the last decision's time, and seconds at most.
 _WAIT, _LONGEST_WAIT = 0.1, 0.02
 _CLOSE_ERROR, _CLOSE_FULL = 1011, 1013
@@ -66,6 +69,8 @@ class PolicyServer:
         total_bytes: size of all messages that are not answered; see :class:`~vlaser_gym.agents.admission.Guard`.
         idle_timeout: seconds without a message after which a client is hung up on.
         token: that clients must present; needed to listen at more than loopback.
+        convention: what the clients' states and actions mean, if not what this gym's do.
+        robot: whose numbers the agent's are, where a convention is given and the agent does not say.
 
     Raises:
         InvalidConfigError: for numbers out of range and keys that no observation has.
@@ -82,13 +87,19 @@ class PolicyServer:
         total_bytes: int = 128_000_000,
         idle_timeout: float = 600.0,
         token: str | None = None,
+        convention: Convention | None = None,
+        robot: str | None = None,
     ) -> None:
         if not (timeout > 0 and idle_timeout > 0 and total_bytes >= max_bytes > 0 and max_connections > 0):
             raise InvalidConfigError(
                 "time-outs, message size and number of connections must be above 0, and all messages together at least "
                 f"as large as one; got {timeout}, {idle_timeout}, {max_bytes}, {max_connections}, {total_bytes}."
             )
-        self.agent, self.name = agent, name
+        self.agent, self.name, self.convention = agent, name, convention or declared(agent)
+        if convention is not None and not is_of_this_gym(convention):
+            self.agent = ConvertedClient(agent, convention, robot)
+        #: States are looked at where they should be this gym's own.
+        self._checks_states = self.agent is agent
         self.keys = merged_keys(keys_of(agent.observes), keys or {})
         self.timeout, self.max_bytes, self.max_connections = timeout, max_bytes, max_connections
         self.token, self._guard = token, Guard(total_bytes, max_connections, idle_timeout)
@@ -112,6 +123,7 @@ class PolicyServer:
             "observes": list(self.agent.observes),
             "keys": self.keys,
             "conventions": [CONVENTIONS[robot].described() for robot in self._robots()],
+            "convention": None if self.convention is None else self.convention.described(),
         }
 
     def _batches(self) -> dict[str, Any] | None:
@@ -192,6 +204,8 @@ class PolicyServer:
             address = self._address(message, first=not began)
             began = True
             row = {name: _entry(name, self.keys[name], message) for name in self.agent.observes}
+            if self._checks_states and "proprio" in row:
+                _check_state(self.keys["proprio"], row["proprio"])
             del data, message  # as large as the row, and it may wait long
             asked = time.monotonic()
             actions = await self._decision(lane, row, address)
@@ -339,6 +353,16 @@ def _row_of_numbers(label: str, array: NDArray[Any]) -> NDArray[np.float32]:
     if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
         raise RemoteError(f"{label} must be a row of finite numbers (float32); got {array.dtype} {array.shape}.")
     return numbers
+
+
+def _check_state(key: str, state: NDArray[np.float32]) -> None:
+    """Raise :class:`RemoteError` for eight numbers that another convention means something else by."""
+    if len(state) == STATE_SIZE and not looks_like_ours(state):
+        raise RemoteError(
+            f"{key} (proprio) should hold x y z (m), a unit quaternion w x y z and the gripper's openness from 0 to 1; "
+            f"numbers 3 to 6 have the length {np.linalg.norm(state[3:7]):.3g} and the last is {state[7]:.3g}, as in "
+            "LIBERO's states: convert them at the client, or serve with convention=openpi_libero."
+        )
 
 
 def _sentence(name: str, error: Exception) -> RemoteError:

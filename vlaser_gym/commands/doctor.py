@@ -8,9 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from rich.text import Text
 
 from vlaser_gym import __version__
 from vlaser_gym.cli import run, typed
+from vlaser_gym.commands.agent_findings import examine_agent
+from vlaser_gym.commands.finding import Finding
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.assets import MANIFEST, default_directory
 from vlaser_gym.envs.assets.pack import examine as check_assets
@@ -52,30 +54,12 @@ _SEE = "See docs/simpler.md."
 _STYLES = {"works": "green", "missing": "red", "optional": "yellow"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        works: whether it does.
-        text: what was found.
-        remedy: what to do where it does not work.
-        needed: whether the default evaluation needs it, or the user asked for it.
-    """
-
-    name: str
-    works: bool
-    text: str
-    remedy: str = ""
-    needed: bool = True
-
-
 def main(config: DictConfig) -> None:
     """Examine, print, exit with the verdict."""
     settings = typed(DoctorSettings, config)
     console = make_console()
     well = True
-    for finding in examine(settings.output, settings.simpler):
+    for finding in chain(examine(settings.output, settings.simpler), examine_agent(settings.agent, settings.robot)):
         _print(console, finding)
         well &= finding.works or not finding.needed
     verdict = "The default evaluation works here: python -m vlaser_gym.eval" if well else "Something needed is missing."

@@ -10,6 +10,7 @@ from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.admission import is_loopback, new_token, read_token
 from vlaser_gym.agents.server import PolicyServer
 from vlaser_gym.cli import run, typed
+from vlaser_gym.conventions import Convention
 from vlaser_gym.settings.commands import ServeSettings
 
 
@@ -29,6 +30,8 @@ def main(config: DictConfig) -> None:
         int(settings.total_mb * 1e6),
         settings.idle_timeout,
         token,
+        None if settings.convention is None else Convention.parse(settings.convention),
+        settings.robot,
     )
 
     def started(port: int) -> None:

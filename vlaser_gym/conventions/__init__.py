@@ -1,5 +1,24 @@
-"""What numbers mean: units, frames and signs of each robot's actions and proprioception. Imports no other room."""
+"""What numbers mean: units, frames and signs of each robot's actions and proprioception; conventions of others, and
+conversions between them. Imports no other room.
+"""
 
+from vlaser_gym.conventions.convention import Convention, Gripper, State, View
+from vlaser_gym.conventions.conversion import Conversion, Start
+from vlaser_gym.conventions.presets import PRESETS, get_preset, of_robot
 from vlaser_gym.conventions.robots import CONVENTIONS, Quantity, RobotConvention, get_convention
 
-__all__ = ["CONVENTIONS", "Quantity", "RobotConvention", "get_convention"]
+__all__ = [
+    "CONVENTIONS",
+    "PRESETS",
+    "Convention",
+    "Conversion",
+    "Gripper",
+    "Quantity",
+    "RobotConvention",
+    "Start",
+    "State",
+    "View",
+    "get_convention",
+    "get_preset",
+    "of_robot",
+]

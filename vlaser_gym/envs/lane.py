@@ -31,10 +31,15 @@ _SAVED = (
 
 
 class Lane:
-    """Bookkeeping of one episode after another; no simulation happens here."""
+    """Bookkeeping of one episode after another; no simulation happens here.
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    Args:
+        task: the first episode's.
+        limit: of control steps, in place of the tasks' own.
+    """
+
+    def __init__(self, task: Task, limit: int | None = None) -> None:
+        self.task, self._limit = task, limit
         self.address = Address(task.name)
         self.rng: np.random.Generator | None = None
         self.elapsed, self.stage = 0, 0
@@ -50,6 +55,11 @@ class Lane:
     def ended(self) -> bool:
         """The episode is over."""
         return self.terminated or self.truncated
+
+    @property
+    def max_steps(self) -> int:
+        """Control steps after which the episode is truncated."""
+        return self.task.max_steps if self._limit is None else self._limit
 
     @property
     def instruction(self) -> str:
@@ -117,7 +127,7 @@ class Lane:
         self.flags, self.memory, self.stage = flags, memory, stage
         self.success_any |= flags["success"]
         self.terminated = terminate_on_success and flags["success"]
-        self.truncated = self.elapsed >= self.task.max_steps
+        self.truncated = self.elapsed >= self.max_steps
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The state by name: ``qpos``, ``object/<name>``, ``joint/<name>``, and what the robot is told in it.

@@ -1,14 +1,18 @@
 """Gymnasium ids: ``vlaser_gym/<SimplerEnv task name>`` for every task.
 
-``gymnasium.make(id)`` gives one episode at a time, ``gymnasium.make_vec(id, num_envs=N)`` many lanes at once. Neither
-adds Gymnasium's own step limit: tasks know theirs.
+``gymnasium.make(id)`` gives one episode at a time, ``gymnasium.make_vec(id, num_envs=N)`` many lanes at once with
+Gymnasium's own autoreset mode, NEXT_STEP. ``vlaser_gym/<task>-state`` is the same scene for libraries that want one
+array in and one out: the privileged state, and actions from -1 to 1 (:mod:`vlaser_gym.wrappers.state`).
 """
 
 from __future__ import annotations
 
 import gymnasium
 
-from vlaser_gym.envs.tasks import Task, add_task, task_names
+from vlaser_gym.envs.tasks import Task, add_task, get_task, task_names
+
+#: What stands behind a task's name in the id of its array-shaped environment.
+STATE_SUFFIX = "-state"
 
 
 def register_environments() -> None:
@@ -42,7 +46,17 @@ def _register(name: str) -> None:
         gymnasium.register(
             identifier,
             entry_point="vlaser_gym.envs.single:SceneEnv",
-            vector_entry_point="vlaser_gym.envs.vector:SceneVectorEnv",
+            vector_entry_point="vlaser_gym.envs.vector:make_lanes",
+            max_episode_steps=get_task(name).max_steps,
+            kwargs={"task": name},
+            order_enforce=False,
+            disable_env_checker=True,
+        )
+        gymnasium.register(
+            identifier + STATE_SUFFIX,
+            entry_point="vlaser_gym.wrappers.state:StateEnv",
+            vector_entry_point="vlaser_gym.wrappers.state:state_lanes",
+            max_episode_steps=get_task(name).max_steps,
             kwargs={"task": name},
             order_enforce=False,
             disable_env_checker=True,

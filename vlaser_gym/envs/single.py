@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,7 +17,7 @@ from vlaser_gym.envs.vector import Info, SceneVectorEnv, numbers
 from vlaser_gym.errors import InvalidActionError, InvalidConfigError
 
 
-class SingleLane(gymnasium.Env[dict[str, Any], NDArray[Any]]):
+class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
     """The only lane of a :class:`SceneVectorEnv`, bare or wrapped, without the leading dimension.
 
     This is how every wrapper of :mod:`vlaser_gym.wrappers` serves single environments too.
@@ -54,20 +56,29 @@ class SingleLane(gymnasium.Env[dict[str, Any], NDArray[Any]]):
         address: Address = self.lanes.unwrapped.addresses[0]
         return address
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, Any], Info]:
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, Info]:
         """Start an episode; ``options`` as for the vector environment, one value each."""
         # The lanes first: they say in the project's words what is wrong with a seed.
         observation, info = self.lanes.reset(seed=seed, options=options)
         super().reset(seed=seed)
         return _row(observation), _row(info)
 
-    def step(self, action: ArrayLike) -> tuple[dict[str, Any], float, bool, bool, Info]:
+    def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, Info]:
         """One action: 7 numbers, or what the wrappers below make of it."""
         array = self._checked(action)
+        self._check_running()
         observation, reward, terminated, truncated, info = self.lanes.step(array[None])
         return _row(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _row(info)
+
+    def _check_running(self) -> None:
+        """Raise :class:`gymnasium.error.ResetNeeded` for a step past an episode's end, which would do nothing."""
+        scene = self.lanes.unwrapped
+        waits = self.lanes.metadata.get("autoreset_mode") is AutoresetMode.DISABLED
+        if waits and isinstance(scene, SceneVectorEnv) and scene.lanes[0].started and scene.lanes[0].ended:
+            lane = scene.lanes[0]
+            raise ResetNeeded(
+                f"The episode {lane.address} ended after {lane.elapsed} control steps; call reset() before stepping."
+            )
 
     def _checked(self, action: ArrayLike) -> NDArray[Any]:
         array = numbers(action)
@@ -116,10 +127,19 @@ class SceneEnv(SingleLane):
         super().__init__(SceneVectorEnv(task, num_envs=1, **options))
 
 
-def _row(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The only lane's values; Gymnasium's ``_name`` masks say nothing here."""
-    return {
-        name: _row(values) if isinstance(values, Mapping) else values[0]
-        for name, values in batch.items()
-        if not name.startswith("_")
-    }
+def _row(batch: Any) -> Any:
+    """The only lane's values as plain Python and numpy types; Gymnasium's ``_name`` masks say nothing here.
+
+    Numpy's truth values would make arrays of objects of them where Gymnasium stacks infos of several environments.
+    """
+    if isinstance(batch, Mapping):
+        return {
+            name: _row(values) if isinstance(values, Mapping) else _plain(values[0])
+            for name, values in batch.items()
+            if not name.startswith("_")
+        }
+    return _plain(batch[0])
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from vlaser_gym.conventions import rotations
+from vlaser_gym.conventions import Convention, of_robot, rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import LAYOUT_KINDS, Address, canonical_layout
 from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
@@ -67,7 +67,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             privileged, see :data:`STATE_FIELDS`).
         terminate_on_success: end an episode at its first success. The benchmark does not: it runs to the step limit
             and counts the last step.
-        autoreset_mode: ``SAME_STEP`` (learners) or ``DISABLED`` (a lane that ended stands still until it is reset).
+        autoreset_mode: ``SAME_STEP`` (learners), ``NEXT_STEP`` (Gymnasium's default, and that of ``make_vec``: the step
+            or chunk after a lane's end begins its next episode and executes nothing on it), or ``DISABLED`` (a lane
+            that ended stands still until it is reset).
+        max_episode_steps: control steps after which episodes are truncated; ``None``, or the limit of one of the tasks,
+            for each task's own.
         record_states: put every control step's state into ``info["states"]``; see
             :meth:`~vlaser_gym.envs.lane.Lane.state`.
         engine_options: keyword arguments of the engine.
@@ -105,9 +109,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         engine_options: Mapping[str, Any] | None = None,
         perturbation: Perturbation | None = None,
         render_mode: str | None = "rgb_array",
+        max_episode_steps: int | None = None,
     ) -> None:
+        self._made = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.observe = (observe,) if isinstance(observe, str) else tuple(observe)
-        _check_choices(num_envs, layouts, autoreset_mode, render_mode)
+        _check_choices(num_envs, layouts, autoreset_mode, render_mode, max_episode_steps)
         tasks = [task] if isinstance(task, str | Task) else list(task)
         self.tasks = tuple(get_task(one) if isinstance(one, str) else add_task(one) for one in tasks)
         _check_tasks(self.tasks, variant, layouts)
@@ -136,7 +142,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._tcp_link = setups[0].robot.tcp_link
         queried = {name for t in self.tasks for query in t.contacts for name in (query.of, query.by)}
         self._contact_links = sorted(name.removeprefix("link:") for name in queried if name.startswith("link:"))
-        self.lanes = [Lane(self.tasks[i % len(self.tasks)]) for i in range(num_envs)]
+        limit = None if max_episode_steps in {t.max_steps for t in self.tasks} else max_episode_steps
+        self.lanes = [Lane(self.tasks[i % len(self.tasks)], limit) for i in range(num_envs)]
         self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
         # Pictures of each camera that still show the present: a lane that has not moved is not rendered again.
         self._frames: dict[str, NDArray[np.uint8]] = {}
@@ -148,6 +155,15 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def addresses(self) -> list[Address]:
         """The episode that each lane runs."""
         return [lane.address for lane in self.lanes]
+
+    @property
+    def convention(self) -> Convention:
+        """What actions, proprioception and pictures mean; for tasks of a robot of one's own nothing is declared.
+
+        Raises:
+            UnknownNameError: for such a robot.
+        """
+        return of_robot(self.robot)
 
     @property
     def ended(self) -> NDArray[np.bool_]:
@@ -304,6 +320,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         array = self._checked(actions)
         horizon = array.shape[1]
         active = ~self.ended
+        renewed = np.flatnonzero(~active) if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros(0, np.int64)
         ran = np.zeros((self.num_envs, horizon), bool)
         reward = np.zeros((self.num_envs, horizon))
         flags = {name: np.zeros((self.num_envs, horizon), bool) for name in self._flag_names}
@@ -321,10 +338,14 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                     flags[name][i, h] = value
                 if self.record_states:
                     trace[i].append({**lane.state(), "action": array[i, h].copy()})
+        if len(renewed):
+            self._renew(renewed)
         info = self._info(ran.sum(1))
         info["chunk"] = {"ran": ran, "reward": reward, "flags": flags}
         if self.record_states:
             info["states"] = [_stacked(steps) for steps in trace]
+            if len(renewed):
+                info["initial_states"] = [self.lanes[i].state() if i in renewed else None for i in range(self.num_envs)]
         terminated = np.array([lane.terminated for lane in self.lanes]) & active
         truncated = np.array([lane.truncated for lane in self.lanes]) & active
         observation = self._autoreset(terminated | truncated, info)
@@ -438,8 +459,12 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             remembered = {name: values[row : row + 1] for name, values in memory.items()}
             lane.judge(dict(zip(flags, verdict, strict=True)), remembered, stage, self.terminate_on_success)
 
+    def _renew(self, lanes: Ints) -> None:
+        """Begin the next episodes of lanes, of their own tasks in layouts that they draw."""
+        self._place(lanes, [self._chosen_address(self.lanes[i], dict.fromkeys(_COLUMNS)) for i in lanes])
+
     def _autoreset(self, done: NDArray[np.bool_], info: Info) -> dict[str, Any]:
-        if self.autoreset_mode is AutoresetMode.DISABLED or not done.any():
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP or not done.any():
             return self._observe()
         final = self._observe()
         info["final_obs"] = np.array([None] * self.num_envs, object)
@@ -449,7 +474,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         ends = {k: v for k, v in info.items() if k not in ("final_obs", "_final_obs", "states", "chunk")}
         info["final_info"], info["_final_info"] = copy.deepcopy(ends), done.copy()
         lanes = np.flatnonzero(done)
-        self._place(lanes, [self._chosen_address(self.lanes[i], dict.fromkeys(_COLUMNS)) for i in lanes])
+        self._renew(lanes)
         if self.record_states:
             info["initial_states"] = [self.lanes[i].state() if done[i] else None for i in range(self.num_envs)]
         fresh = self._observe(lanes)
@@ -522,12 +547,54 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         for name in self._flag_names:
             info[name] = np.array([lane.flags.get(name, False) for lane in self.lanes])
             info["_" + name] = np.array([name in lane.task.flags for lane in self.lanes])
+        # What Stable-Baselines3 and others look for.
+        info["is_success"], info["_is_success"] = info["success"].copy(), info["_success"].copy()
         return info
 
     def render(self) -> Any:
-        """Pictures of all lanes by the policy's camera, ``uint8 [N, H, W, 3]``."""
+        """Pictures of all lanes by the policy's camera, N times ``uint8 [H, W, 3]``."""
         self._check_started()
-        return self._images(np.arange(self.num_envs))
+        return tuple(self._images(np.arange(self.num_envs)))
+
+    # ------------------------------------------------------------------ attributes of lanes
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of every lane: ``address``, ``instruction``, ``task``, ``elapsed_steps``, ``max_episode_steps``,
+        or one that all lanes share, the environment's own.
+
+        Raises:
+            UnknownNameError: for one that there is not.
+        """
+        own: dict[str, Callable[[Lane], Any]] = {
+            "address": lambda lane: lane.address,
+            "instruction": lambda lane: lane.instruction,
+            "task": lambda lane: lane.task.name,
+            "elapsed_steps": lambda lane: lane.elapsed,
+            "max_episode_steps": lambda lane: lane.max_steps,
+        }
+        if name in own:
+            if name == "instruction":
+                self._check_started()
+            return tuple(own[name](lane) for lane in self.lanes)
+        if not hasattr(self, name):
+            raise UnknownNameError("attribute of the lanes", name, [*own, *vars(self)])
+        return (getattr(self, name),) * self.num_envs
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """An attribute of every lane, or what ``render`` gives for it.
+
+        Raises:
+            UnknownNameError: for one that there is not.
+            InvalidConfigError: for another method, as lanes have none of their own.
+        """
+        if name == "render":
+            return tuple(self.render())
+        values = self.get_attr(name)
+        if callable(values[0]):
+            raise InvalidConfigError(
+                f"Lanes share one environment and have no method {name!r} of their own: call it on the environment."
+            )
+        return values
 
     # ------------------------------------------------------------------ snapshots
 
@@ -574,6 +641,31 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         """Stop the engine."""
         self.engine.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as how it was made and where it stands; a new engine takes over there."""
+        started = not self.closed and all(lane.started for lane in self.lanes)
+        streams = [copy.deepcopy(lane.rng) for lane in self.lanes]
+        return _made_again, (type(self), self._made, self.get_state() if started else None, streams, self.spec)
+
+
+def make_lanes(task: Any, num_envs: int = 1, **options: Any) -> SceneVectorEnv:
+    """What ``gymnasium.make_vec`` makes: a :class:`SceneVectorEnv` whose autoreset mode is NEXT_STEP unless given."""
+    options.setdefault("autoreset_mode", AutoresetMode.NEXT_STEP)
+    return SceneVectorEnv(task, num_envs, **options)
+
+
+def _made_again(
+    kind: type[SceneVectorEnv], made: dict[str, Any], state: dict[str, Any] | None, streams: list[Any], spec: Any
+) -> SceneVectorEnv:
+    """An environment that was pickled."""
+    env = kind(**made)
+    env.spec = spec
+    if state is not None:
+        env.set_state(state)
+    for lane, rng in zip(env.lanes, streams, strict=True):
+        lane.rng = rng
+    return env
+
 
 _COLUMNS = ("task", "variant", "layout", "trial")
 
@@ -615,15 +707,19 @@ def _whole(name: str, value: Any) -> int:
     return int(value)
 
 
-def _check_choices(num_envs: int, layouts: str, mode: AutoresetMode, render_mode: str | None) -> None:
+def _check_choices(
+    num_envs: int, layouts: str, mode: AutoresetMode, render_mode: str | None, max_steps: int | None
+) -> None:
+    if max_steps is not None and (not isinstance(max_steps, int | np.integer) or max_steps < 1):
+        raise InvalidConfigError(f"max_episode_steps must be a whole number from 1 on or None; got {max_steps}.")
     if not isinstance(num_envs, int | np.integer) or num_envs < 1:
         raise InvalidConfigError(f"num_envs must be at least 1, a whole number; got {num_envs}.")
     if layouts not in LAYOUT_KINDS:
         raise UnknownNameError("kind of layouts", layouts, LAYOUT_KINDS)
     if render_mode not in (None, "rgb_array"):
         raise UnknownNameError("render_mode", render_mode, ("rgb_array",))
-    if AutoresetMode(mode) is AutoresetMode.NEXT_STEP:
-        raise InvalidConfigError("autoreset_mode must be SAME_STEP (learners) or DISABLED (runners); got NEXT_STEP.")
+    if not isinstance(mode, AutoresetMode) and mode not in {known.value for known in AutoresetMode}:
+        raise UnknownNameError("autoreset_mode", mode, [known.value for known in AutoresetMode])
 
 
 def _check_tasks(tasks: Sequence[Task], variant: str, layouts: str) -> None:

@@ -1,8 +1,10 @@
-"""Data sets in the layout of LeRobot's ``LeRobotDataset`` v3.0, read by the format's own index.
+"""Data sets in the layout of LeRobot's ``LeRobotDataset`` v3.0, v2.1 or v2.0, read by the format's own index.
 
-``meta/episodes`` says of every episode which rows it has, in which file they are, and when it begins in which video;
-``meta/tasks.parquet`` says which instruction a row's ``task_index`` means. Nothing is inferred from an order or from
-the name of a file, and what does not add up is refused with the file and the episode.
+v3.0: ``meta/episodes`` says of every episode which rows it has, in which file they are, and when it begins in which
+video; ``meta/tasks.parquet`` says which instruction a row's ``task_index`` means. v2: ``meta/episodes.jsonl`` says how
+long every episode is, whose rows and videos are files of its own, and ``meta/tasks.jsonl`` the instructions. Which of
+both it is, is told by these files and not by the version's name. Nothing is inferred from an order or from the name of
+a file, and what does not add up is refused with the file and the episode.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from numpy.typing import NDArray
 from vlaser_gym.errors import StorageError
 
 VERSION = "v3.0"
+VERSIONS = ("v2.0", "v2.1", VERSION)
 CAMERA = "observation.images.main"
 INFO_PATH, TASKS_PATH = "meta/info.json", "meta/tasks.parquet"
+#: The same of version 2.
+EPISODES_2_PATH, TASKS_2_PATH = "meta/episodes.jsonl", "meta/tasks.jsonl"
 #: Largest relative difference between the pictures per second of a video and of its data set.
 FPS_TOLERANCE = 0.01
 
@@ -74,6 +79,36 @@ def read_tasks(file: Path) -> dict[int, str]:
     return dict(zip(numbers, table[texts[0]].to_pylist(), strict=True))
 
 
+def read_tasks_2(file: Path) -> dict[int, str]:
+    """Instructions by ``task_index``, from a ``meta/tasks.jsonl`` of version 2.
+
+    Raises:
+        StorageError: if the file is absent or damaged, or two instructions share a number.
+    """
+    rows = read_json_lines(file)
+    if any(not isinstance(row.get("task_index"), int) or not isinstance(row.get("task"), str) for row in rows):
+        raise StorageError(f"{file} should hold a task_index and a task in every line; restore the file.")
+    tasks = {row["task_index"]: row["task"] for row in rows}
+    if len(tasks) < len(rows):
+        raise StorageError(f"{file} gives a task_index to several instructions; restore the file.")
+    return tasks
+
+
+def read_json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects in a text file, one a line.
+
+    Raises:
+        StorageError: if it is absent or damaged.
+    """
+    try:
+        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise StorageError(f"Cannot read {file}: {str(error).splitlines()[0]}; restore the file.") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise StorageError(f"{file} should hold a JSON object in every line; restore the file.")
+    return rows
+
+
 def _pandas_index(schema: pa.Schema) -> list[str]:
     """The columns that pandas takes for the index; those that it makes up itself are left out."""
     described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
@@ -113,6 +148,7 @@ class LeRobotReader:
     Args:
         path: its folder.
         groups: read only so many files of ``meta/episodes``; a data set may grow while it is read.
+        camera: column of the pictures; ``None``: this gym's, or else the only column with pictures.
 
     Attributes:
         info: ``meta/info.json``.
@@ -123,19 +159,39 @@ class LeRobotReader:
         StorageError: if there is no data set, or its episodes do not follow one another.
     """
 
-    def __init__(self, path: str | Path, groups: int | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, groups: int | None = None, camera: str | None = None) -> None:
+        self.path, self._camera = Path(path), camera
         with damage_as_sentence(self.path):
             self._open(groups)
 
     def _open(self, groups: int | None) -> None:
         self.info = self._read_info()
+        if self.is_version_2:
+            self._open_version_2()
+            return
         there = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
         self.groups = there[:groups]
         self._is_whole = len(self.groups) == len(there)
         listed = [(file, row) for file in self.groups for row in read_table(file).to_pylist()]
         self.episodes: list[dict[str, Any]] = [row for _, row in listed]
         self._lists = [file for file, _ in listed]
+        self._check_episodes()
+
+    @property
+    def is_version_2(self) -> bool:
+        """Whether its episodes are listed as in version 2 of the format, with files of their own."""
+        return (self.path / EPISODES_2_PATH).is_file() and not (self.path / "meta/episodes").is_dir()
+
+    def _open_version_2(self) -> None:
+        file, start = self.path / EPISODES_2_PATH, 0
+        self.groups, self._is_whole, self.episodes = [file], True, []
+        for row in read_json_lines(file):
+            length = row.get("length")
+            stop = start + (length if isinstance(length, int) else 0)
+            bounds = {"dataset_from_index": start, "dataset_to_index": stop}
+            self.episodes.append({**row, **bounds, "data/chunk_index": 0, "data/file_index": 0})
+            start = stop
+        self._lists = [file] * len(self.episodes)
         self._check_episodes()
 
     def _read_info(self) -> dict[str, Any]:
@@ -151,8 +207,12 @@ class LeRobotReader:
             info = None
         if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
             raise StorageError(f"{file} is damaged: expected a JSON object with features; restore the file.")
-        if info.get("codebase_version") != VERSION:
-            raise StorageError(f"{self.path} has data set version {info.get('codebase_version')}, not {VERSION}.")
+        if info.get("codebase_version") not in VERSIONS:
+            found = repr(info.get("codebase_version"))[:30]
+            raise StorageError(
+                f"{self.path} has data set version {found}; {', '.join(VERSIONS)} are read: "
+                "convert it with LeRobot's own scripts (python -m lerobot.datasets.v30.convert_dataset_v21_to_v30)."
+            )
         return info
 
     def _check_episodes(self) -> None:
@@ -190,9 +250,32 @@ class LeRobotReader:
         return int(self.episodes[-1]["dataset_to_index"]) if self.episodes else 0
 
     @property
+    def cameras(self) -> list[str]:
+        """The columns with pictures."""
+        return [name for name, feature in self.features.items() if feature.get("dtype") in ("image", "video")]
+
+    @property
+    def camera(self) -> str:
+        """The column whose pictures are read.
+
+        Raises:
+            StorageError: if there are several and none was chosen.
+        """
+        if self._camera is not None:
+            return self._camera
+        if CAMERA in self.features or not self.cameras:
+            return CAMERA
+        if len(self.cameras) > 1:
+            raise StorageError(
+                f"The data set {self.path} has pictures of {', '.join(self.cameras)}, and none of {CAMERA}: say which "
+                "by columns.camera=."
+            )
+        return self.cameras[0]
+
+    @property
     def is_video(self) -> bool:
         """Whether the pictures are in video files."""
-        return bool(self.features[CAMERA]["dtype"] == "video")
+        return bool(self.features[self.camera]["dtype"] == "video")
 
     @property
     def is_of_this_gym(self) -> bool:
@@ -208,7 +291,8 @@ class LeRobotReader:
         missing = [name for name in names if name not in self.features]
         if missing:
             raise StorageError(
-                f"The data set {self.path} lacks the columns {', '.join(missing)}; it has {', '.join(self.features)}."
+                f"The data set {self.path} lacks the columns {', '.join(missing)}; it has {', '.join(self.features)}. "
+                "Say what they are called by columns.camera=, columns.state=, columns.action=."
             )
 
     def place(self, row: int) -> str:
@@ -222,11 +306,18 @@ class LeRobotReader:
 
     def _data_file(self, episode: Episode) -> Path:
         place = {key: episode[f"data/{key}"] for key in ("chunk_index", "file_index")}
-        return self.path / str(self.info["data_path"]).format(**place)
+        return self.path / str(self.info["data_path"]).format(**place, **self._place_2(episode))
+
+    def _place_2(self, episode: Episode) -> dict[str, int]:
+        """Where version 2 puts an episode's files."""
+        number = int(episode["episode_index"])
+        return {"episode_index": number, "episode_chunk": number // int(self.info.get("chunks_size") or 1000)}
 
     def _video_file(self, episode: Episode) -> Path:
-        place = {key: episode[f"videos/{CAMERA}/{key}"] for key in ("chunk_index", "file_index")}
-        return self.path / str(self.info["video_path"]).format(video_key=CAMERA, **place)
+        if self.is_version_2:
+            return self.path / str(self.info["video_path"]).format(video_key=self.camera, **self._place_2(episode))
+        place = {key: episode[f"videos/{self.camera}/{key}"] for key in ("chunk_index", "file_index")}
+        return self.path / str(self.info["video_path"]).format(video_key=self.camera, **place)
 
     def _list_of(self, episode: Episode) -> Path:
         return self._lists[episode["episode_index"]]
@@ -317,13 +408,19 @@ class LeRobotReader:
 
     # ------------------------------------------------------------------ instructions
 
-    def instructions(self) -> list[str]:
-        """What each row was told, ``total_frames`` texts: ``meta/tasks.parquet`` at its ``task_index``.
+    def instructions(self, column: str = "task_index") -> list[str]:
+        """What each row was told, ``total_frames`` texts.
+
+        Args:
+            column: holds the texts, or their numbers in ``meta/tasks``.
 
         Raises:
             StorageError: if a row's number is not in the table, or ``meta/episodes`` says another instruction.
         """
-        numbers, tasks = self.columns(["task_index"])["task_index"], self._tasks()
+        numbers = self.columns([column])[column]
+        if numbers.dtype.kind not in "iu":
+            return [str(text) for text in numbers]
+        tasks = self._tasks()
         told: list[str] = []
         for episode in self.episodes:
             mine = [int(n) for n in numbers[episode["dataset_from_index"] : episode["dataset_to_index"]]]
@@ -334,7 +431,8 @@ class LeRobotReader:
                     f"{unknown[0]}, which is none of the {len(tasks)} in {self.path / TASKS_PATH}; restore one of both."
                 )
             told += [tasks[number] for number in mine]
-            self._check_told(episode, {tasks[number] for number in mine})
+            if column == "task_index":
+                self._check_told(episode, {tasks[number] for number in mine})
         return told
 
     def _check_told(self, episode: Episode, told: set[str]) -> None:
@@ -346,6 +444,8 @@ class LeRobotReader:
             )
 
     def _tasks(self) -> dict[int, str]:
+        if (self.path / TASKS_2_PATH).is_file() and not (self.path / TASKS_PATH).is_file():
+            return read_tasks_2(self.path / TASKS_2_PATH)
         tasks = read_tasks(self.path / TASKS_PATH)
         if "vlaser_gym" in self.info:
             # This gym used to number instructions by their first use and to write the table last: it may be behind.
@@ -369,8 +469,11 @@ class LeRobotReader:
         yield from self._from_videos(chosen) if self.is_video else self._from_rows(chosen)
 
     def _check_camera(self) -> None:
-        self.require(CAMERA)
-        names = [f"videos/{CAMERA}/{name}" for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+        self.require(self.camera)
+        if self.is_version_2:
+            return
+        keys = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        names = [f"videos/{self.camera}/{name}" for name in keys]
         for episode in self.episodes if self.is_video else ():
             missing = [name for name in names if episode.get(name) is None]
             if missing:
@@ -381,7 +484,7 @@ class LeRobotReader:
 
     def _from_rows(self, chosen: NDArray[np.bool_]) -> Iterator[NDArray[np.uint8]]:
         for file, episodes in self._by_data_file():
-            pictures = self._rows(file, episodes, [CAMERA])[CAMERA]
+            pictures = self._rows(file, episodes, [self.camera])[self.camera]
             first = episodes[0]["dataset_from_index"]
             for episode in episodes:
                 rows = np.arange(episode["dataset_from_index"], episode["dataset_to_index"])
@@ -393,7 +496,9 @@ class LeRobotReader:
         data = np.frombuffer((picture or {}).get("bytes") or b"", np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None:
-            raise StorageError(f"{self.place(row)}: {CAMERA} holds no picture that can be decoded; restore the file.")
+            raise StorageError(
+                f"{self.place(row)}: {self.camera} holds no picture that can be decoded; restore the file."
+            )
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def _from_videos(self, chosen: NDArray[np.bool_]) -> Iterator[NDArray[np.uint8]]:
@@ -435,7 +540,9 @@ class LeRobotReader:
 
     def _span(self, file: Path, episode: Episode) -> tuple[int, int]:
         """The first picture of an episode in its video and the one behind its last."""
-        begin, end = (episode[f"videos/{CAMERA}/{name}_timestamp"] for name in ("from", "to"))
+        if self.is_version_2:
+            return 0, int(episode["length"])
+        begin, end = (episode[f"videos/{self.camera}/{name}_timestamp"] for name in ("from", "to"))
         start, stop = (round(float(time) * float(self.info["fps"])) for time in (begin, end))
         if stop - start != episode["length"]:
             raise StorageError(

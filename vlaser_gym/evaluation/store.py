@@ -442,6 +442,7 @@ _UNTOLD: dict[str, Any] = {
         "agent.check_weights": True,
         "agent.chunk_noise": [0.12, 0.04],
         "agent.rotation_noise": 0.3,
+        "agent.convention": None,
     },
 }
 

@@ -281,6 +281,14 @@ class ServeSettings(Settings):
         None,
         "File with the token that clients must present. null: none on this machine alone; else a new one, printed.",
     )
+    convention: Any = option(
+        None,
+        "What the clients' states and actions mean: a preset such as openpi_libero, or a mapping "
+        "(docs/conventions.md); they are converted. null: this gym's own.",
+    )
+    robot: str | None = option(
+        None, "With convention=: whose numbers the agent's are, widowx or google_robot. null: as the agent says."
+    )
     agent: dict[str, Any] = chosen("agent", "expert")
 
 
@@ -361,6 +369,10 @@ class DoctorSettings(Settings):
         "Interpreter of engine=simpler (engine.python=) to be checked too: its versions, one episode of every kind of "
         "scene with its settings, and recorded episodes played again. null: none.",
     )
+    robot: str = option(
+        "widowx", "Robot whose convention the agent's is compared with, and that flies the probe motion."
+    )
+    agent: dict[str, Any] = chosen("agent", "expert")
 
 
 @dataclass
@@ -536,6 +548,26 @@ class AssetsSettings(Settings):
 
 
 @dataclass
+class DataSettings(Settings):
+    """Look whether data sets are fit to train on: `data check PATH` names file, column and row of every problem, and
+    draws an episode with state and action as arrows. Status 1 if there is a problem. Its keys are those of train.
+    """
+
+    data: Any = option(REQUIRED, "Data sets, as in train. May be given as the second word alone.")
+    action: str = option("check", "What to do. May be given as the first word alone.", choices=("check",))
+    columns: dict[str, Any] = option(
+        {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},
+        "Names of the data's columns, as in train.",
+    )
+    convention: Any = option(None, "What the data's states and actions mean, as in train.")
+    gripper: str | None = option(None, "What the last number of the data's actions means, as in train.")
+    fps: float | None = option(None, "Rows per second that training resamples to, as in train.", above=0)
+    robot: str = option("widowx", "Robot of the policy: widowx or google_robot.", choices=("widowx", "google_robot"))
+    episode: int = option(0, "Episode that is drawn.", least=0)
+    output: str | None = option("data_check.png", "PNG file for it. null: none.")
+
+
+@dataclass
 class VerifySettings(Settings):
     """Check a run directory, a training run, a data set, a policy or a trainer's state against its schema and its
     checksums, and say what is wrong: `verify PATH`. Status 1 if anything is.
@@ -573,6 +605,7 @@ COMMAND_SETTINGS: dict[str, type[Settings]] = {
     "collect": CollectKeys,
     "compare": CompareSettings,
     "convert": ConvertSettings,
+    "data": DataSettings,
     "doctor": DoctorSettings,
     "eval": EvalKeys,
     "parity": ParitySettings,

@@ -13,7 +13,11 @@ TRACKERS = ("wandb", "trackio")
 #: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
 SCHEMA = 2
 #: Settings that came later: a run keeps them where they say something else than what was so before them.
-_LATER = {"checkpointing": [], "weights": "float32", "optimizer": "adamw", "shard": False, "compile": False}
+_LATER = {
+    **{"checkpointing": [], "weights": "float32", "optimizer": "adamw", "shard": False, "compile": False},
+    "columns": {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},
+    **{"convention": None, "fps": None},
+}
 WEIGHTS = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "adamw_8bit", "bitsandbytes")
 #: Settings that may differ when a run is continued.
@@ -31,8 +35,25 @@ class TrainSettings(Settings):
 
     data: Any = option(
         "datasets/demonstrations",
-        "Data sets, one or several (data=a,b); for dpo, nft and rft run directories, read where algo.rounds is 0. ppo, "
-        "grpo and sb3 do not read it.",
+        "Data sets, one or several (data=a,b), also as mappings with what is their own: data=[{path: a, weight: 2}, b] "
+        "(docs/data_sets.md); for dpo, nft and rft run directories, read where algo.rounds is 0. ppo, grpo and sb3 do "
+        "not read it.",
+    )
+    columns: dict[str, Any] = option(
+        {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},
+        "Names of the data's columns, for sft: columns.camera=observation.images.image_0. null: this gym's and "
+        "LeRobot's own names; the only camera of a set need not be named.",
+    )
+    convention: Any = option(
+        None,
+        "What the data's states and actions mean, for sft: a preset such as bridge or fractal, or a mapping "
+        "(docs/conventions.md). null: what this gym's do.",
+    )
+    fps: float | None = option(
+        None,
+        "Rows per second that the data are resampled to, for sft. null: their own; other projects' sets whose rate is "
+        "not the robot's are refused.",
+        above=0,
     )
     gripper: str | None = option(
         None,
@@ -160,7 +181,8 @@ class TrainSettings(Settings):
     @property
     def data_sets(self) -> list[str]:
         """Folders of the demonstrations, or run directories."""
-        return [self.data] if isinstance(self.data, str) else [str(path) for path in self.data]
+        given = self.data if isinstance(self.data, list | tuple) else [self.data]
+        return [str(entry.get("path")) if isinstance(entry, dict) else str(entry) for entry in given]
 
     @property
     def engine_options(self) -> dict[str, Any]:

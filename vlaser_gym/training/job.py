@@ -21,7 +21,6 @@ from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.evaluation.tracker import Tracker
 from vlaser_gym.registry import import_string
 from vlaser_gym.settings.training import TrainSettings
@@ -29,7 +28,8 @@ from vlaser_gym.training.checkpoints import POLICY_FOLDER
 from vlaser_gym.training.collection import CollectRound
 from vlaser_gym.training.data.clipping import Clipped, Normalisation
 from vlaser_gym.training.data.demonstrations import Demonstrations
-from vlaser_gym.training.data.gripper_column import GripperColumn
+from vlaser_gym.training.data.rows import has_privileged
+from vlaser_gym.training.data.sources import sources
 from vlaser_gym.training.distributed import ProcessGroup, own_device
 from vlaser_gym.training.environments import LearningEnv, make_learning_env, task_slots
 from vlaser_gym.training.evaluation import run_episodes, success_rates
@@ -192,15 +192,27 @@ class Job:
 
     def demonstrations(self, agent: TrainableAgent) -> Demonstrations:
         """The first process decodes the images; the others wait, then read the same episodes."""
-        paths, group, gripper = self.settings.data_sets, self.group, GripperColumn.parse(self.settings.gripper)
-        groups = group.broadcast([len(LeRobotReader(path).groups) for path in paths])
-        readers = [LeRobotReader(path, count) for path, count in zip(paths, groups, strict=True)]
+        given, group = sources(self.settings), self.group
+        groups = group.broadcast([len(source.reader().groups) for source in given])
+        readers = [source.reader(count) for source, count in zip(given, groups, strict=True)]
         if not group.is_main_process:
             group.barrier()
-        data = Demonstrations(readers, agent.robot, agent.horizon, agent.resize, gripper, self.settings.cache, self.say)
+        data = Demonstrations(
+            readers, agent.robot, agent.horizon, agent.resize, None, self.settings.cache, self.say, given
+        )
         if group.is_main_process:
             group.barrier()
         return data
+
+    def without_unknown_places(self) -> Job:
+        """The same without the head that says where things are, if a data set does not know it."""
+        if not getattr(self.algo, "places", 0.0):
+            return self
+        foreign = [source.path for source in sources(self.settings) if not has_privileged(source.reader(), source)]
+        if not foreign:
+            return self
+        self.say(f"{', '.join(foreign)}: no simulator's state, so that algo.places is off")
+        return replace(self, algo=replace(self.algo, places=0.0))
 
     def normalisation(self, agent: TrainableAgent, data: Demonstrations, keeps: bool) -> Normalisation | None:
         """Give a Vlaser policy the statistics that it and the data go by; a run that goes on keeps those it began with.

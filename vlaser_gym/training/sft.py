@@ -267,6 +267,7 @@ def parameter_groups(agent: TrainableAgent, settings: SftSettings) -> list[dict[
 
 def build(job: Job) -> SupervisedFineTuning:
     """``algo=sft``."""
+    job = job.without_unknown_places()
     agent, keeps = job.start(job.algo.statistics)
     # Before the demonstrations, which may take minutes to read.
     choose_trained(agent, frozen_parts(agent, job.algo), 0, job.settings.seed)

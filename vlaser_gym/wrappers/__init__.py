@@ -9,9 +9,11 @@ from vlaser_gym.wrappers.base import ObservationWrapper, SceneWrapper
 from vlaser_gym.wrappers.observation import ResizeImage, SelectObservation, TokenizeInstruction, byte_tokens
 from vlaser_gym.wrappers.record import RecordStates
 from vlaser_gym.wrappers.reward import LastStepReward, ReachReward, SubgoalReward
+from vlaser_gym.wrappers.state import ArrayObservation, ScaledAction, StateEnv, state_lanes
 
 __all__ = [
     "ACTION_RANGE",
+    "ArrayObservation",
     "ChunkActions",
     "LastStepReward",
     "ObservationWrapper",
@@ -19,9 +21,12 @@ __all__ = [
     "RecordStates",
     "ResizeImage",
     "ScaleActions",
+    "ScaledAction",
     "SceneWrapper",
     "SelectObservation",
+    "StateEnv",
     "SubgoalReward",
     "TokenizeInstruction",
     "byte_tokens",
+    "state_lanes",
 ]

@@ -24,9 +24,10 @@ from vlaser_gym.cli import load
 from vlaser_gym.commands.train import main as train
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.lerobot import LeRobotReader, LeRobotWriter
-from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, chunked
+from vlaser_gym.training.data.demonstrations import Batches, Demonstrations
 from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.data.pictures import cached_pixels
+from vlaser_gym.training.data.rows import chunked
 
 
 def agent_of(data, statistics=None) -> TrainableVlaser:
@@ -292,6 +293,8 @@ def foreign_set(path, gripper, robot="widowx"):
     episode.columns["label"][:, 6] = gripper
     write_old_set(path, [episode], 1)
     info = (path / "meta/info.json").read_text().replace('"vlaser_gym"', '"elsewhere"').replace("widowx", robot)
+    if robot == "google_robot":
+        info = info.replace('"fps": 5.0', '"fps": 3.0')
     (path / "meta/info.json").write_text(info)
     return LeRobotReader(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS
+from vlaser_gym.conventions import Convention, View, of_robot
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -93,6 +95,11 @@ class VlaserAgent:
     def robot(self) -> str:
         """``"widowx"`` or ``"google_robot"``."""
         return self.processor.robot
+
+    @property
+    def convention(self) -> Convention:
+        """What its answers mean: the environments' own."""
+        return replace(of_robot(self.robot), views=(View("image"),), chunk=self.act_steps)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

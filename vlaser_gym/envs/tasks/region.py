@@ -47,6 +47,21 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A ground that is flat; a plain object, as functions without a name cannot be pickled.
+
+    Attributes:
+        height: m.
+    """
+
+    height: float = 0.0
+
+    def __call__(self, y: float) -> float:
+        """Height at world ``y``, m."""
+        return self.height
+
+
+@dataclass(frozen=True)
 class Region:
     """Draws layouts of one task.
 
@@ -64,7 +79,7 @@ class Region:
     spots: tuple[Spot, ...]
     clearance: float
     walls: Rectangle = (-np.inf, np.inf, -np.inf, np.inf)
-    floor: Callable[[float], float] = lambda _y: 0.0
+    floor: Callable[[float], float] = Level()
 
     def draw(self, rng: np.random.Generator) -> Floats:
         """One layout ``[n_objects, 7]``.

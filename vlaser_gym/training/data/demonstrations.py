@@ -8,9 +8,7 @@ memory-mapped array (:mod:`vlaser_gym.training.data.pictures`); everything else 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +21,13 @@ from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.evaluation.lerobot_reader import CAMERA, LeRobotReader, damage_as_sentence
-from vlaser_gym.training.data.gripper_column import MEANINGS, GripperColumn
+from vlaser_gym.evaluation.lerobot_reader import LeRobotReader, damage_as_sentence
+from vlaser_gym.training.data.gripper_column import GripperColumn
 from vlaser_gym.training.data.pictures import cached_pixels
+from vlaser_gym.training.data.rows import checked_rows
+from vlaser_gym.training.data.sources import Source
 
 Floats = NDArray[np.float64]
-#: What a row of a column holds, and how many numbers.
-_HOLDS = {
-    "state": (8, "pose of the TCP in the base frame (m, quaternion w, x, y, z) and the gripper's openness"),
-    "action": (7, "translation (m), axis-angle rotation (rad) and the gripper"),
-    "privileged": (26, "the simulator's state"),
-}
 
 
 class Demonstrations:
@@ -44,11 +38,14 @@ class Demonstrations:
         robot: ``"widowx"`` or ``"google_robot"``.
         horizon: actions per chunk; behind an episode's end its last action is repeated.
         resize: makes the policy's pictures, unless they are stored at that size already.
-        gripper: what the last number of the actions means.
+        gripper: what the last number of the actions means; with ``sources`` they say it.
         cache: folder of the decoded pictures; ``None``: in the user's cache.
         say: told if another process is decoding them and this one waits.
+        sources: what is known of each data set; ``None``: this gym's own names and meanings.
 
     Attributes:
+        state: ``[N, 26]``, the simulator's; ``None`` where a data set has none.
+        parts: numbers of samples of each data set, and ``weights`` how often they come.
         poses: ``[N, 8]``, proprioception as environments give it.
         proprio: ``[N, P]``, the same in the words of the robot's data set, not normalised.
         actions: ``[N, H, 7]``: translation (m), roll, pitch, yaw (rad), openness.
@@ -71,39 +68,33 @@ class Demonstrations:
         gripper: GripperColumn | None = None,
         cache: str | Path | None = None,
         say: Callable[[str], None] = lambda text: None,
+        sources: Sequence[Source] | None = None,
     ) -> None:
-        self.robot, self.horizon, self.gripper = robot, horizon, gripper or GripperColumn()
+        self.robot, self.horizon = robot, horizon
+        given = sources or [Source(str(reader.path), gripper=gripper or GripperColumn()) for reader in readers]
         self.instructions: list[str] = []
         if not any(reader.episodes for reader in readers):
             raise InvalidConfigError(f"The data sets {', '.join(str(r.path) for r in readers)} hold no episode.")
-        readers = [reader for reader in readers if reader.episodes]
+        pairs = [(reader, source) for reader, source in zip(readers, given, strict=True) if reader.episodes]
         rows, self._pixels = [], []
-        for reader in readers:
+        for reader, source in pairs:
             with damage_as_sentence(reader.path):
-                rows.append(self._rows(reader))
-                self._pixels.append(cached_pixels(reader, resize, rows[-1].chosen, cache, say))
+                rows.append(checked_rows(reader, source, robot))
+                self._pixels.append(cached_pixels(reader, resize, rows[-1].pictured, cache, say))
+        self.parts = [len(pixels) for pixels in self._pixels]
+        self.weights = [source.weight for _, source in pairs]
         self._starts = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
         self.poses = np.concatenate([part.proprio[part.chosen] for part in rows])
         self.proprio = robot_proprio(self.poses, robot)
-        self.state = np.concatenate([part.state[part.chosen] for part in rows])
-        self.actions = np.concatenate([self._data_units(part.chunks(horizon)) for part in rows])
-        self.steps = np.concatenate([self._data_units(part.ran()) for part in rows])
+        states = [part.state[part.chosen] for part in rows if part.state is not None]
+        self.state = np.concatenate(states) if len(states) == len(rows) else None
+        self.actions = np.concatenate([self._data_units(part.chunks(horizon), part.gripper) for part in rows])
+        self.steps = np.concatenate([self._data_units(part.ran(), part.gripper) for part in rows])
         self.instruction = np.concatenate([self._numbers(part.told) for part in rows])
-        self.num_episodes = sum(len(reader.episodes) for reader in readers)
+        self.num_episodes = sum(len(reader.episodes) for reader, _ in pairs)
 
     def __len__(self) -> int:
         return len(self.proprio)
-
-    def _rows(self, reader: LeRobotReader) -> _Rows:
-        """Everything of a data set but its pictures, checked."""
-        _check_robot(reader, self.robot)
-        rows = _Rows.read(reader)
-        _check_numbers(reader, rows.names["state"], "state", rows.proprio)
-        _check_numbers(reader, rows.names["action"], "action", rows.actions)
-        _check_numbers(reader, rows.names["privileged"], "privileged", rows.state)
-        _check_gripper(reader, rows, self.gripper, self.robot)
-        _check_decisions(reader, rows)
-        return rows
 
     def _numbers(self, told: Sequence[str]) -> NDArray[np.int64]:
         """Each sample's instruction by its place among those of all data sets."""
@@ -111,9 +102,9 @@ class Demonstrations:
         number = {text: n for n, text in enumerate(self.instructions)}
         return np.array([number[text] for text in told], np.int64)
 
-    def _data_units(self, actions: Floats) -> Floats:
+    def _data_units(self, actions: Floats, gripper: GripperColumn) -> Floats:
         """The environment's actions in the units that statistics are about."""
-        openness = self.gripper.openness(actions[..., 6:], self.robot)
+        openness = gripper.openness(actions[..., 6:], self.robot)
         return np.concatenate([actions[..., :3], rotations.euler_from_axis_angle(actions[..., 3:6]), openness], -1)
 
     def statistics(self) -> Statistics:
@@ -129,7 +120,12 @@ class Demonstrations:
         """Where things are: ``[N, 10]``, positions of source and target (m) and the source's heading psi.
 
         The heading comes as cosine and sine of 2 psi and 4 psi, as a gripper does not tell its fingers apart.
+
+        Raises:
+            InvalidConfigError: if a data set does not know it.
         """
+        if self.state is None:
+            raise InvalidConfigError("A data set has no simulator's state, so that nobody knows where things are.")
         source, target = (self.state[:, STATE_FIELDS[name]].astype(np.float64) for name in ("source", "target"))
         matrix = rotations.matrix_from_quaternion(source[:, 3:])
         psi = np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0])
@@ -146,121 +142,6 @@ class Demonstrations:
         return out
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of one data set, in either layout.
-
-    Attributes:
-        names: of the columns that were read.
-        proprio, state: ``[R, 8]`` and ``[R, 26]``.
-        actions: ``[R, K, 7]``, K actions from each row on, of which ``steps [R]`` ran before the next row. Today K is
-            1; data sets used to have rows at decisions only, and a block of actions in each.
-        chosen: ``[R]``, the rows that are samples.
-        told: instruction of each sample.
-        episodes: their rows.
-    """
-
-    names: dict[str, str]
-    proprio: Floats
-    state: Floats
-    actions: Floats
-    steps: NDArray[np.int64]
-    chosen: NDArray[np.bool_]
-    told: list[str]
-    episodes: list[slice]
-
-    @classmethod
-    def read(cls, reader: LeRobotReader) -> _Rows:
-        names = _column_names(reader)
-        reader.require(*names.values(), CAMERA)
-        found = reader.columns(list(names.values()))
-        columns = {key: found[name] for key, name in names.items()}
-        count = reader.total_frames
-        chosen = columns.get("decision", np.ones(count, bool)).astype(bool)
-        steps = columns.get("steps", np.ones(count, np.int64))
-        actions = columns["action"].reshape(count, -1, columns["action"].shape[-1])
-        return cls(
-            names=names,
-            proprio=columns["state"],
-            state=columns["privileged"],
-            actions=actions,
-            steps=steps,
-            chosen=chosen,
-            told=[text for text, wanted in zip(reader.instructions(), chosen, strict=True) if wanted],
-            episodes=[slice(e["dataset_from_index"], e["dataset_to_index"]) for e in reader.episodes],
-        )
-
-    def chunks(self, horizon: int) -> Floats:
-        """The actions from each sample on, ``[N, H, 7]``."""
-        parts = [chunked(self.actions[rows], self.steps[rows], horizon)[self.chosen[rows]] for rows in self.episodes]
-        return np.concatenate(parts)
-
-    def ran(self) -> Floats:
-        """The action of every control step once, ``[T, 7]``."""
-        return self.actions[np.arange(self.actions.shape[1]) < self.steps[:, None]]
-
-
-def _column_names(reader: LeRobotReader) -> dict[str, str]:
-    """What is read from a data set: by today's names, or by those of its layout of before."""
-    if "privileged.decision" in reader.features:
-        return {
-            "state": "observation.state",
-            "action": "action",
-            "privileged": "privileged.state",
-            "decision": "privileged.decision",
-        }
-    label = "action.intended" if "action.intended" in reader.features else "action"
-    names = {"state": "observation.state", "action": label, "privileged": "observation.environment_state"}
-    has_blocks = len(reader.features.get(label, {"shape": [7]})["shape"]) > 1
-    return {**names, "steps": "steps"} if has_blocks or "steps" in reader.features else names
-
-
-def _check_numbers(reader: LeRobotReader, name: str, kind: str, values: NDArray[Any]) -> None:
-    """Raise :class:`InvalidConfigError` unless each row holds so many finite numbers."""
-    count, words = _HOLDS[kind]
-    wanted = f"should hold {count} finite numbers: {words}"
-    if values.shape[-1] != count:
-        raise InvalidConfigError(f"{reader.path}: each row of {name} {wanted}; it holds {values.shape[-1]}.")
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise InvalidConfigError(
-            f"{reader.place(row)}: {name} {wanted}; it holds {_shown(values[row])}. Rows like it: {bad.sum()} of "
-            f"{len(bad)}; mend them, or take their episodes out of the data set."
-        )
-
-
-def _check_gripper(reader: LeRobotReader, rows: _Rows, gripper: GripperColumn, robot: str) -> None:
-    """Raise :class:`InvalidConfigError` where the last number of an action cannot be what it is said to be."""
-    values = rows.actions[..., 6]
-    wrong = gripper.wrong(values, robot, reader.is_of_this_gym)
-    if wrong.any():
-        row, step = (int(i) for i in np.argwhere(wrong)[0])
-        raise InvalidConfigError(
-            f"{reader.place(row)}: the gripper, the last number of {rows.names['action']}, is {values[row, step]:g} "
-            f"({values.min():g} to {values.max():g} in the whole data set), where it should be "
-            f"{gripper.expected(robot, reader.is_of_this_gym)}; say what it means by gripper= with one of "
-            f"{', '.join(MEANINGS)}."
-        )
-
-
-def _check_decisions(reader: LeRobotReader, rows: _Rows) -> None:
-    """Raise :class:`InvalidConfigError` if no row is a sample, or a row counts steps that its block does not have."""
-    if not rows.chosen.any():
-        raise InvalidConfigError(f"{reader.path}: privileged.decision marks no row, so that there is nothing to learn.")
-    wrong = (rows.steps < 1) | (rows.steps > rows.actions.shape[1])
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InvalidConfigError(
-            f"{reader.place(row)}: steps should be 1 to {rows.actions.shape[1]}, as many as a row has actions; it is "
-            f"{rows.steps[row]}."
-        )
-
-
-def _shown(values: NDArray[Any]) -> str:
-    return "[" + ", ".join(f"{value:.4g}" for value in values.ravel()) + "]"
-
-
 class Batches:
     """Samples of demonstrations as tensors, normalised; the same ones for the same seed, whatever happened before.
 
@@ -275,25 +156,32 @@ class Batches:
         self._per_row = agent.transform({"proprio": data.poses})
         self._per_instruction = agent.transform({"instruction": data.instructions})
         self._actions = agent.normalize_actions(data.actions).astype(np.float32)
-        places = data.places()
-        self._places = ((places - places.mean(0)) / (places.std(0) + 1e-6)).astype(np.float32)
+        self._places: NDArray[np.float32] | None = None
+        if data.state is not None:
+            places = data.places()
+            self._places = ((places - places.mean(0)) / (places.std(0) + 1e-6)).astype(np.float32)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._mixture = Mixture(data.parts, data.weights, seed) if len(set(data.weights)) > 1 else None
 
     def rows(self, step: int, size: int) -> NDArray[np.int64]:
         """The rows of one step ``[size]``."""
         positions = np.arange(step * size, (step + 1) * size)
+        if self._mixture is not None:
+            return self._mixture.rows(positions)
         epochs = positions // len(self.data)
         return np.array([self._permutation(int(e))[p % len(self.data)] for e, p in zip(epochs, positions, strict=True)])
 
     def batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Some samples as tensors: the policy's inputs, ``actions`` ``[B, H, A]`` and ``places`` ``[B, 10]``, fp32."""
+        """Some samples as tensors: the policy's inputs, ``actions`` ``[B, H, A]`` and, where they are known, ``places``
+        ``[B, 10]``, fp32.
+        """
         told = self.data.instruction[rows]
         arrays = {
             "pixels": self.data.pixels(rows),
             **{name: values[rows] for name, values in self._per_row.items()},
             **{name: values[told] for name, values in self._per_instruction.items()},
             "actions": self._actions[rows],
-            "places": self._places[rows],
+            **({} if self._places is None else {"places": self._places[rows]}),
         }
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
@@ -304,21 +192,52 @@ class Batches:
         return self._order
 
 
-def chunked(labels: Floats, steps: NDArray[np.int64], horizon: int) -> Floats:
-    """Chunks of one episode.
+class Mixture:
+    """Samples of several data sets by their weights; within each set every sample comes once before any comes twice.
+
+    Which set is next follows a fixed pattern of :data:`PATTERN` places, in which each set has its share, evenly spread.
 
     Args:
-        labels: ``[R, K, 7]``, K actions from each row on.
-        steps: ``[R]``, how many of them ran before the next row.
-        horizon: H.
-
-    Returns:
-        ``[R, H, 7]``: from each row on, the last action repeated behind the end.
+        parts: numbers of samples.
+        weights: of the sets.
+        seed: of the order within each.
     """
-    sequence = np.concatenate([row[:count] for row, count in zip(labels, steps, strict=True)])
-    first = np.cumsum(steps) - steps
-    index = np.minimum(first[:, None] + np.arange(horizon), len(sequence) - 1)
-    return np.asarray(sequence[index], np.float64)
+
+    def __init__(self, parts: Sequence[int], weights: Sequence[float], seed: int) -> None:
+        self.parts, self.seed = parts, seed
+        share = np.array(weights) / np.sum(weights)
+        counts = np.maximum(np.round(share * PATTERN).astype(int), 1)
+        places = [((np.arange(count) + 0.5) / count, np.full(count, part)) for part, count in enumerate(counts)]
+        times, which = (np.concatenate(columns) for columns in zip(*places, strict=True))
+        self._pattern = which[np.argsort(times, kind="stable")]
+        # The how manieth of its set each place is.
+        self._nth = np.zeros(len(self._pattern), np.int64)
+        for part in range(len(parts)):
+            mine = self._pattern == part
+            self._nth[mine] = np.arange(mine.sum())
+        self._counts, self._starts = counts, np.cumsum([0, *parts])
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at some places of the endless sequence ``[n]``."""
+        return np.array([self._row(int(position)) for position in positions])
+
+    def _row(self, position: int) -> int:
+        cycle, place = divmod(position, len(self._pattern))
+        part = int(self._pattern[place])
+        epoch, within = divmod(cycle * int(self._counts[part]) + int(self._nth[place]), self.parts[part])
+        return int(self._starts[part] + self._order(part, epoch)[within])
+
+    def _order(self, part: int, epoch: int) -> NDArray[np.int64]:
+        if (part, epoch) not in self._orders:
+            # The epoch before it is over; that of the other sets may go on.
+            self._orders = {key: order for key, order in self._orders.items() if key[0] != part}
+            self._orders[part, epoch] = np.random.default_rng([self.seed, part, epoch]).permutation(self.parts[part])
+        return self._orders[part, epoch]
+
+
+#: Places of a mixture's pattern: weights are kept to a thousandth.
+PATTERN = 1000
 
 
 def moments(values: ArrayLike) -> Moments:
@@ -333,9 +252,3 @@ def moments(values: ArrayLike) -> Moments:
         "p01": np.percentile(array, 1, axis=0),
     }
     return Moments(**{name: tuple(float(v) for v in column) for name, column in found.items()})
-
-
-def _check_robot(reader: LeRobotReader, robot: str) -> None:
-    found = str(reader.info.get("robot_type"))
-    if not found.startswith(robot):
-        raise InvalidConfigError(f"The policy is for {robot}; the data set {reader.path} is of {found}.")
