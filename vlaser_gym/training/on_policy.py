@@ -182,7 +182,7 @@ class OnPolicyTrainer(Trainer):
             for rows, batch in self.batches(rollout, rollout.rows):
                 found = self.agent.log_prob(batch.encoding, batch.inputs, batch.latent, with_value=with_value)
                 fresh = found.log_prob[: len(rows)].cpu().numpy()
-                drift = max(drift, float(np.abs(fresh - flat[rows]).max()))
+                drift = max(drift, float(np.abs(fresh - flat[rows]).max(initial=0.0)))
                 flat[rows] = fresh
                 if found.actions is not None:
                     actions[rows] = found.actions[: len(rows), : actions.shape[1]].cpu().numpy()
