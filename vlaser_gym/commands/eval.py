@@ -123,7 +123,7 @@ def robustness(config: DictConfig) -> None:
 
 def _score_arms(plain: EvalSettings, run: Path, arms: Sequence[Arm]) -> list[Evaluation]:
     """The benign arm, then the perturbed ones, as many as the time budget of all of them allows to begin."""
-    chosen = [{"run": str(arm_folder(run, None))}]
+    chosen: list[dict[str, Any]] = [{"run": str(arm_folder(run, None))}]
     for arm in arms:
         folder, label = str(arm_folder(run, arm.perturbation)), arm.perturbation.label
         chosen.append({"run": folder, "perturb": label, "task": list(arm.tasks)})
