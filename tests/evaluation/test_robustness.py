@@ -91,6 +91,8 @@ def test_settings_name_one_perturbation() -> None:
     assert settings("perturb=blur").perturb == "blur:medium"
     with pytest.raises(InvalidConfigError, match="one perturbation"):
         settings("perturb=[blur,jpeg]")
+    with pytest.raises(InvalidConfigError, match="one perturbation; got perturb=suite"):
+        settings("perturb=suite")
     with pytest.raises(InvalidConfigError, match="needs engine=mujoco"):
         settings("perturb=mass", "engine=simpler")
 
