@@ -3,7 +3,7 @@
     python examples/draw_perturbations.py docs
 
 Vision is drawn as the policy sees it, one episode of carrot on plate; execution as what the scripted expert's episodes
-become. Takes about a minute on two cores.
+become. Takes about a minute on a core.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from matplotlib import pyplot as plt
 import vlaser_gym
 from vlaser_gym.agents import make_agent
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.engines import Placement
 from vlaser_gym.envs.perturbations import LEVELS, PERTURBATIONS, get_perturbation
-from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.envs.rendering import SceneRenderer
+from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.robots.kinematics import KinematicTree
+from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.evaluation.evaluator import EvalSettings, make_scene_env
 from vlaser_gym.evaluation.runner import Runner
 
@@ -36,28 +40,34 @@ def names_of(family: str) -> list[str]:
     return [kind.name for kind in PERTURBATIONS.values() if kind.family == family]
 
 
-def picture(label: str | None) -> np.ndarray:
+def seen(renderer: SceneRenderer, label: str | None) -> np.ndarray:
     """The first picture of the shown episode."""
-    settings = EvalSettings(task=CARROT, perturb=label, agent={"name": "expert"})
-    env = make_scene_env(settings, [CARROT], 1, ("image",))
-    seen, _ = env.reset(options={"task": [CARROT], "layout": [SHOWN.layout]})
-    image = np.array(seen["image"][0])
-    env.close()
-    return image
+    task = get_task(CARROT)
+    layout, start = task.layout(SHOWN.layout), np.array(get_setup(task.robot_setup).qpos)
+    poses = {f"object/{body.name}": pose for body, pose in zip(task.objects, layout.object_pose, strict=True)}
+    state = {"qpos": start, **poses}
+    if label is None:
+        return np.asarray(renderer.frame(CARROT, "default", state))
+    perturbation = get_perturbation(label)
+    moment = perturbation.moment(SHOWN)
+    sight = perturbation.place(Placement(task, "default", layout, start), moment).sight
+    return perturbation.picture(renderer.frames(CARROT, "default", [state], sight=sight)[0], moment)
 
 
 def draw_vision(file: Path) -> None:
     """A row per perturbation: without, mild, medium, hard."""
     names = [*names_of("vision"), "blank_image"]
     figure, axes = plt.subplots(len(names), 4, figsize=(11, 2.1 * len(names)), layout="constrained")
-    plain = picture(None)
+    renderer = SceneRenderer(processes=1)
     for row, name in zip(axes, names, strict=True):
-        labels = [None, *(f"{name}:{level}" for level in LEVELS)]
-        for cell, label in zip(row, labels, strict=True):
-            levels = len(PERTURBATIONS[name].strengths) > 1 or label is None or label.endswith(LEVELS[1])
-            cell.imshow(plain if label is None else picture(label)) if levels else None
+        levels = LEVELS if len(PERTURBATIONS[name].strengths) > 1 else LEVELS[:1]
+        labels = [None, *(f"{name}:{level}" for level in levels)]
+        for cell in row:
             cell.set(xticks=[], yticks=[], frame_on=False)
+        for cell, label in zip(row, labels, strict=False):
+            cell.imshow(seen(renderer, label))
         row[0].set_ylabel(name, fontsize=10)
+    renderer.close()
     for cell, title in zip(axes[0], ("none", *LEVELS), strict=True):
         cell.set_title(title, fontsize=10)
     figure.savefig(file, dpi=70)
@@ -93,10 +103,8 @@ def episode(label: str | None, task: str = CUBE, layout: str = "grid:6") -> dict
 
 def tcp_path(states: dict[str, Any]) -> np.ndarray:
     """Positions of the tool ``[T + 1, 3]``, m."""
-    env = SceneVectorEnv(CUBE, observe=("proprio",))
-    tree, link = env._tree, env._tcp_link
-    _, position = tree.link_poses(states["qpos"], [link])[link]
-    env.close()
+    robot = get_setup(get_task(CUBE).robot_setup).robot
+    _, position = KinematicTree(robot).link_poses(states["qpos"], [robot.tcp_link])[robot.tcp_link]
     return np.asarray(position)
 
 
@@ -141,5 +149,5 @@ if __name__ == "__main__":
     folder.mkdir(exist_ok=True, parents=True)
     draw_words(folder / "perturbed_words.png")
     draw_execution(folder / "perturbed_motion.png")
-    draw_vision(folder / "perturbed_pictures.png")
+    draw_vision(folder / "perturbed_pictures.jpg")
     print(f"{vlaser_gym.__name__}: three pictures in {folder}")

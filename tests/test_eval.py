@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import signal
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlaser_gym import cli
 from vlaser_gym.commands import eval as eval_command
@@ -219,6 +222,11 @@ def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert video.parent.parent == tmp_path / "videos"
     assert video.name == "widowx_stack_cube.default.grid-0000.trial-0.failure.mp4"
     assert str(video.relative_to(tmp_path)) in capsys.readouterr().out
+    page = (tmp_path / "scored" / "report.html").read_text()
+    (tile,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["episodes"]  # type: ignore[index]
+    picture = Image.open(io.BytesIO(base64.b64decode(tile["sides"][0]["picture"])))
+    assert picture.size == (208, 156)
+    assert np.asarray(picture).std() > 20, "the scene is seen"
 
 
 @pytest.fixture

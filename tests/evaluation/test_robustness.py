@@ -11,7 +11,7 @@ from fabricate_run import addresses, fabricate_run
 
 from vlaser_gym.cli import load
 from vlaser_gym.commands.eval import main
-from vlaser_gym.envs.perturbations import get_perturbation
+from vlaser_gym.envs.perturbations import PERTURBATIONS, get_perturbation
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.comparison import compare_runs, differing_protocols, holm, load_runs, mcnemar, tango
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
@@ -91,6 +91,8 @@ def test_settings_name_one_perturbation() -> None:
     assert settings("perturb=blur").perturb == "blur:medium"
     with pytest.raises(InvalidConfigError, match="one perturbation"):
         settings("perturb=[blur,jpeg]")
+    with pytest.raises(InvalidConfigError, match="one perturbation; got perturb=suite"):
+        settings("perturb=suite")
     with pytest.raises(InvalidConfigError, match="needs engine=mujoco"):
         settings("perturb=mass", "engine=simpler")
 
@@ -191,3 +193,22 @@ def test_compare_tells_that_a_run_was_perturbed(arms: Path) -> None:
     assert "perturb differs: none in benign, blur:medium in blur-medium." in differing_protocols(benign, blurred)
     assert not any("perturb" in line for line in differing_protocols(benign, benign))
     assert arm_folder(arms, get_perturbation("blur")) == arms / "blur-medium"
+
+
+def test_all_perturbations_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(load("eval", ["perturb=?"]))
+    said = capsys.readouterr().out
+    assert all(f"  {name}: " in said for name in PERTURBATIONS)
+    assert "  blur: Gaussian blur with a standard deviation of 3 pixels" in said
+
+
+def test_arms_that_end_where_they_like_cannot_be_paired() -> None:
+    with pytest.raises(InvalidConfigError, match="with perturb= leave it out"):
+        main(load("eval", [*EXPERT, "perturb=delay", "until=decided", "baseline=0.5"]))
+
+
+def test_one_time_budget_is_of_all_arms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*EXPERT, f"run={tmp_path / 'both'}", "perturb=delay"]
+    main(load("eval", [*words, "max_minutes=0.0001"]))
+    assert "The time budget ended the run early" in capsys.readouterr().out
+    assert not (tmp_path / "both" / "robustness.html").exists()

@@ -45,6 +45,8 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
     later = {key: algo.pop(key) for key in LATER if key in algo and key not in old}
     if line.startswith("train"):
         assert stored.pop("layouts") is None
+    if line.startswith("eval"):
+        assert stored.pop("perturb") is None
     assert later == {key: LATER[key] for key in later}
     for key, (now_is, was) in CHANGED.items():
         if (algo.get(key, ...), old.get(key, ...)) == (now_is, was):

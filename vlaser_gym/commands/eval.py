@@ -244,12 +244,12 @@ def finish(evaluation: Evaluation, say: Callable[[str], None] = print) -> float:
 
 
 def _thumbnails(evaluation: Evaluation) -> dict[Address, bytes]:
-    """Pictures of how episodes ended, of the failures first where there are too many; none without OpenGL."""
+    """Pictures of how episodes ended, of the failures first where there are too many; none where none can be made."""
     records = sorted(evaluation.store.sorted_records(), key=lambda record: bool(record["success"]))
     chosen = sorted(records[:_MOST_THUMBNAILS], key=lambda record: address_of(record).sort_key)
     try:
         return render_thumbnails(evaluation.path, chosen, processes=None)
-    except RenderingUnavailableError:
+    except GymError:
         return {}
 
 

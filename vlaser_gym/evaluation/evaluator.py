@@ -21,7 +21,7 @@ from vlaser_gym.agents.batch_sizes import batch_size_for
 from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, effective_settings
-from vlaser_gym.envs.perturbations import Perturbation, check_perturbation, get_perturbation
+from vlaser_gym.envs.perturbations import Perturbation, check_perturbation, find_perturbations
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -77,9 +77,12 @@ class EvalSettings(EvalKeys):
         """
         if self.perturb is None:
             return None
-        if len(words(self.perturb)) != 1:
-            raise InvalidConfigError(f"One run has one perturbation; got perturb={self.perturb}: run them one by one.")
-        perturbation = get_perturbation(words(self.perturb)[0])
+        found = find_perturbations(words(self.perturb))
+        if len(found) != 1:
+            raise InvalidConfigError(
+                f"One run has one perturbation; got perturb={self.perturb}: run them one by one, or by the command eval."
+            )
+        (perturbation,) = found
         check_perturbation(perturbation, self.engine, str(self.look), self.tasks)
         return perturbation
 

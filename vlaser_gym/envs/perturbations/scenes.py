@@ -15,6 +15,8 @@ from vlaser_gym.envs.tasks.base import Task
 #: A photograph hides light, walls and table, and shows what one camera saw from one place.
 _BUILTIN = ("builtin",)
 _MUJOCO = ("mujoco",)
+#: What red, green and blue contribute to it (ITU-R BT.601).
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
 #: Before which share of an episode's step limit the object is displaced: a grasp is then on its way.
 _SHIFT_AT = 0.15
 
@@ -62,17 +64,18 @@ class LightDirection(Perturbation):
 
 
 class LightColour(Perturbation):
-    """Light of another colour, about as strong."""
+    """Light of another colour that is as bright."""
 
     name, family, engines, looks = "light_colour", "vision", _MUJOCO, _BUILTIN
-    sentence = "red, green and blue of the light times up to {strength} or divided by it, drawn for the episode"
-    strengths = (1.2, 1.5, 2.0)
+    sentence = "red, green and blue of the light times up to {strength} or divided by it, at the same luminance"
+    strengths = (1.1, 1.25, 1.5)
 
     def place(self, placement: Placement, moment: Moment) -> Placement:
-        """Colour it; the three factors' product is 1."""
+        """Colour it."""
         log = moment.of_episode().normal(size=3)
         log -= log.mean()
         colour = self.strength ** (log / np.abs(log).max())
+        colour /= colour @ _LUMINANCE
         return replace(placement, sight=placement.sight._replace(light_colour=tuple(colour.tolist())))
 
 
@@ -80,7 +83,7 @@ class _Surfaces(Perturbation):
     """Surfaces of other colours, each of its own: planks and grain too, so that patterns change with them."""
 
     family, engines, looks = "vision", _MUJOCO, _BUILTIN
-    strengths = (0.25, 0.5, 0.9)
+    strengths = (0.15, 0.35, 0.7)
     surfaces: str
 
     def place(self, placement: Placement, moment: Moment) -> Placement:

@@ -87,12 +87,13 @@ def bar_chart(bars: Sequence[Bar], title: str) -> Markup:
     ]
     for k in range(round((high - low) / (reach / 2)) + 1):
         at = low + k * reach / 2
+        label = f"{100 * at:+.0f}" if abs(at) > 1e-9 else "0"
         parts.append(
             Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
                 "grid" if abs(at) > 1e-9 else "zero", x(at), x(at), _TOP, height
             )
-            + Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:+.0f}</text>').format(
-                x(at), height + 20, 100 * at
+            + Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                x(at), height + 20, label
             )
         )
     parts += [_bar(bar, _TOP + _BAR_ROW * (index + 0.5), x) for index, bar in enumerate(bars)]
