@@ -30,7 +30,7 @@ def test_every_command_in_the_table_exists_and_none_is_missing() -> None:
     commands = {
         path.stem for path in (ROOT / "vlaser_gym").glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
     }
-    assert listed == commands
+    assert listed == commands - {"__main__"}
 
 
 def test_the_example_agent_acts() -> None:

@@ -109,6 +109,15 @@ def test_agents_of_this_gym_are_left_alone() -> None:
     assert type(ablated).__name__ == "AblatedAgent"
 
 
+def test_an_agent_that_is_handed_over_as_an_object_is_understood_too(tmp_path: Path) -> None:
+    import vlaser_gym
+
+    scored = vlaser_gym.evaluate(
+        Foreign(), task="widowx_stack_cube", episodes=1, num_envs=1, video=0, report=False, run=str(tmp_path / "run")
+    )
+    assert scored.rates["widowx_stack_cube"].rate == 1.0
+
+
 def test_environments_say_what_they_speak() -> None:
     env = SceneVectorEnv("widowx_stack_cube", observe=("proprio",))
     assert env.convention == of_robot("widowx")

@@ -10,7 +10,7 @@ from typing import Any
 from vlaser_gym.agents.base import Agent, agent_code
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
-__all__ = ["Agent", "make_agent"]
+__all__ = ["Agent", "make_agent", "understood"]
 
 #: What an agent is given that does not say what it observes.
 DEFAULT_OBSERVES = ("image", "proprio", "instruction")
@@ -59,11 +59,15 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
     _check_arguments(path, target, settings)
     with agent_code(f"Building the agent {path} with {settings}"):
         agent = target(**settings)
-    return _understood(_as_agent(path, agent))
+    return understood(_as_agent(path, agent))
 
 
-def _understood(agent: Agent) -> Agent:
-    """The agent; one that declares another convention than the environments' is converted."""
+def understood(agent: Agent) -> Agent:
+    """The agent itself, or converted if it declares another convention than the environments'.
+
+    Raises:
+        UnknownNameError, InvalidConfigError: for a convention that is none.
+    """
     from vlaser_gym.agents.converted import ConvertedAgent, declared, is_of_this_gym  # noqa: PLC0415  (needs tasks)
 
     convention = declared(agent)

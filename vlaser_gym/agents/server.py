@@ -99,7 +99,7 @@ class PolicyServer:
         if convention is not None and not is_of_this_gym(convention):
             self.agent = ConvertedClient(agent, convention, robot)
         #: States are looked at where they should be this gym's own.
-        self._checks_states = self.agent is agent
+        self._checks_states = self.convention is None or is_of_this_gym(self.convention)
         self.keys = merged_keys(keys_of(agent.observes), keys or {})
         self.timeout, self.max_bytes, self.max_connections = timeout, max_bytes, max_connections
         self.token, self._guard = token, Guard(total_bytes, max_connections, idle_timeout)

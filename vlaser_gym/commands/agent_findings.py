@@ -78,7 +78,9 @@ def _flown(robot: str, conversion: Conversion) -> Finding:
         if not closed < _HALF < opened:
             wrong.append(f"closing left the gripper {closed:.2f} open and opening {opened:.2f}")
     if wrong:
-        return Finding(name, False, "; ".join(wrong), "The convention does not say what the numbers mean: change it.")
+        return Finding(
+            name, False, "; ".join(wrong), "The conversion or the engine does not do what it says: please report this."
+        )
     return Finding(name, True, f"40 mm along each axis, closing and opening, on {task}: {', '.join(told)}")
 
 

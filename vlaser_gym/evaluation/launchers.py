@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlaser_gym.agents import Agent, make_agent
+from vlaser_gym.agents import Agent, make_agent, understood
 from vlaser_gym.agents.base import agent_code
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import lanes_that_fit
@@ -153,7 +153,7 @@ class LocalLauncher:
         self.settings, self.make_env = settings, make_env
         self.name = str(settings.agent.get("name"))
         given = {} if settings.checkpoint is None else {"checkpoint": settings.checkpoint}
-        self.agent = agent if agent is not None else make_agent({**settings.agent, **given})
+        self.agent = understood(agent) if agent is not None else make_agent({**settings.agent, **given})
         if settings.store == "training" and not hasattr(self.agent, "decided"):
             raise InvalidConfigError(
                 f"store=training needs an agent that learns (it has a method decided); {self.name} has none: choose "
