@@ -95,7 +95,7 @@ class FakeVectorEnv:
 
     def _observe(self) -> dict[str, Any]:
         every = {
-            "proprio": np.concatenate([self.point, np.zeros((self.num_envs, 5))], 1).astype(np.float32),
+            "proprio": np.concatenate([self.point, np.tile([1, 0, 0, 0, 0], (self.num_envs, 1))], 1).astype(np.float32),
             "state": np.concatenate([self.goal, np.zeros((self.num_envs, 23))], 1).astype(np.float32),
             "instruction": tuple("" if a is None else get_task(a.task).instruction(a.layout) for a in self.addresses),
         }

@@ -204,7 +204,7 @@ def test_a_baseline_made_otherwise_is_told(
 def test_a_report_that_fails_leaves_the_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **options: Any) -> None:
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Several commands in a row, as a file lists them: ``python -m vlaser_gym.recipe lift run=runs/lift``.
+"""Several commands in a row, as a file lists them: ``python -m vlaser_gym.recipe first_rl run=runs/first``.
 
 A recipe is a YAML file: under ``about`` a sentence, under ``stages`` the commands by names of one's own, each with its
 keys as in Python (groups are mappings with ``name``); ``${run}`` is the folder of everything. The stages run as the
@@ -27,7 +27,7 @@ from vlaser_gym.settings.commands import COMMAND_SETTINGS, RecipeSettings
 from vlaser_gym.settings.words import overrides
 
 #: Recipes of the package, by the names of their files.
-RECIPES = Path(str(files("vlaser_gym") / "configs" / "recipe"))
+RECIPES = Path(str(files("vlaser_gym") / "recipes"))
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def _finished(words: Sequence[str]) -> int:
 def arguments(argv: Sequence[str]) -> list[str]:
     """A first word without an equals sign is the recipe.
 
-    >>> arguments(["lift", "run=runs/mine"])
-    ['recipe=lift', 'run=runs/mine']
+    >>> arguments(["first_rl", "run=runs/mine"])
+    ['recipe=first_rl', 'run=runs/mine']
     """
     words = list(argv)
     if words and "=" not in words[0] and not words[0].startswith("-"):

@@ -583,14 +583,14 @@ class VerifySettings(Settings):
 
 @dataclass
 class RecipeSettings(Settings):
-    """Several commands in a row, as a YAML file lists them: `recipe lift run=runs/lift`. Each is printed, runs as if
-    typed, and goes on where it stopped.
+    """Several commands in a row, as a YAML file lists them: `recipe first_rl run=runs/mine`. Each is printed, runs as
+    if typed, and goes on where it stopped.
     """
 
     recipe: str = option(
-        "lift",
-        "lift (demonstrations, behaviour cloning, PPO, and whether it is better), or the path of a YAML file. May be "
-        "given as the first word alone.",
+        "first_rl",
+        "first_rl (demonstrations, behaviour cloning and PPO of a small policy, and whether it is better), or the path "
+        "of a YAML file. May be given as the first word alone.",
     )
     run: str | None = option(None, "Folder of everything. null: runs/ and the recipe's name.")
     stages: dict[str, Any] = option({}, "Other values of a stage's keys, such as stages.ppo.algo.iterations=10.")

@@ -14,7 +14,7 @@ from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.groups import groups
 
 #: Texts that need no quotes in Hydra's grammar, but for the words of it that look like one.
-_PLAIN = re.compile(r"[A-Za-z_/][\w./-]*")
+_PLAIN = re.compile(r"[A-Za-z_/][\w./:-]*\w")
 _NOT_TEXT = ("true", "false", "null", "nan", "inf")
 
 
