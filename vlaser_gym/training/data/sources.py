@@ -100,7 +100,7 @@ _KEYS = ("path", "weight", "columns", "convention", "gripper", "fps")
 
 
 def _source(given: Any, settings: Any) -> Source:
-    entry = {"path": given} if isinstance(given, str) else given
+    entry: Any = {"path": given} if isinstance(given, str) else given
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         raise InvalidConfigError(
             f"data is a folder, or a list of folders and of mappings such as {{path: A, weight: 2}}; got {given!r:.99}."
