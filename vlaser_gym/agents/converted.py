@@ -172,6 +172,10 @@ class ConvertedClient:
             raise AttributeError(name)
         return getattr(self.agent, name)
 
+    def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
+        """See :class:`~vlaser_gym.agents.base.Agent`."""
+        self.agent.reset(lanes, addresses)
+
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:
         """See :class:`~vlaser_gym.agents.base.Agent`; states and actions are the client's."""
         seen = dict(observations)
