@@ -80,7 +80,7 @@ class EvalSettings(EvalKeys):
         found = find_perturbations(words(self.perturb))
         if len(found) != 1:
             raise InvalidConfigError(
-                f"One run has one perturbation; got perturb={self.perturb}: run them one by one, or by the command eval."
+                f"One run has one perturbation; got perturb={self.perturb}: run them one by one, or by the command."
             )
         (perturbation,) = found
         check_perturbation(perturbation, self.engine, str(self.look), self.tasks)
