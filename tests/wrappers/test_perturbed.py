@@ -102,7 +102,7 @@ def test_the_object_is_displaced_once_and_away_from_its_neighbour() -> None:
         env = perturbed("object_moved:medium")
         env.reset(options={"layout": [layout]})
         poses = []
-        for _ in range(7):  # chunks of 2 control steps; the displacement comes before the first from step 4 on
+        for _ in range(7):  # chunks of 2 control steps; the displacement comes before the first from step 3 on
             *_, info = env.step_chunk(np.broadcast_to(rest, (1, 2, 7)))
             poses.append(info["states"][0]["object/baked_green_cube_3cm"][:, :2])
         path = np.concatenate(poses)

@@ -19,7 +19,7 @@ from vlaser_gym.wrappers.base import Bools, Info, Observation, SceneWrapper, Ste
 #: How far an object may have been lifted and is still displaced, m.
 _ON_THE_TABLE = 0.01
 #: Distance of an object from the TCP within which fingers may touch it, m.
-_GRIPPER_NEAR = 0.08
+_GRIPPER_NEAR = 0.06
 
 
 class Perturbed(SceneWrapper):

@@ -18,7 +18,7 @@ _MUJOCO = ("mujoco",)
 #: What red, green and blue contribute to it (ITU-R BT.601).
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 #: After which share of an episode's step limit the object is displaced: the arm is then on its way.
-_SHIFT_AT = 0.07
+_SHIFT_AT = 0.05
 
 
 class CameraPose(Perturbation):
@@ -154,7 +154,7 @@ class ObjectMoved(Perturbation):
 
     name, family, engines = "object_moved", "execution", _MUJOCO
     sentence = (
-        "the object on the table displaced by {strength} mm after 7 % of the step limit, away from its neighbours and "
+        "the object on the table displaced by {strength} mm after 5 % of the step limit, away from its neighbours and "
         "the gripper, unless it was lifted by then"
     )
     strengths = (15.0, 30.0, 50.0)
