@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+from vlaser_gym.envs.engines.base import Physics
 from vlaser_gym.envs.perturbations import get_perturbation
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
@@ -101,17 +102,52 @@ def test_the_object_is_displaced_once_and_away_from_its_neighbour() -> None:
         env = perturbed("object_moved:medium")
         env.reset(options={"layout": [layout]})
         poses = []
-        for _ in range(7):  # chunks of 2 control steps; the displacement comes before the first from step 9 on
+        for _ in range(7):  # chunks of 2 control steps; the displacement comes before the first from step 3 on
             *_, info = env.step_chunk(np.broadcast_to(rest, (1, 2, 7)))
             poses.append(info["states"][0]["object/baked_green_cube_3cm"][:, :2])
         path = np.concatenate(poses)
         moved = np.linalg.norm(np.diff(path, axis=0), axis=1)
-        assert np.argmax(moved) == 9  # between the states after steps 10 and 11
-        assert moved[9] == pytest.approx(0.03, abs=0.002)
-        assert np.delete(moved, 9).max() < 0.002
+        assert np.argmax(moved) == 3  # between the states after steps 4 and 5
+        assert moved[3] == pytest.approx(0.03, abs=0.002)
+        assert np.delete(moved, 3).max() < 0.002
         other = info["states"][0]["object/baked_yellow_cube_3cm"][-1, :2]
         assert np.linalg.norm(path[-1] - other) >= np.linalg.norm(path[0] - other) - 1e-3
         env.close()
+
+
+def test_an_object_between_the_fingers_is_left_alone_until_they_are_gone() -> None:
+    env = perturbed("object_moved:mild")
+    env.reset(options={"layout": [0]})
+    lane = env.env.lanes[0]
+    lane.elapsed = 20
+    place = lane.source_pose[:3]
+    for distance, moves in ((0.03, False), (0.2, True)):
+        env.env.tcp_position = lambda index, at=place + [0, 0, distance]: at
+        before = env.env.engine.read(np.array([0]))[0].object_pose[:, :2].copy()
+        env.on_action(np.zeros((1, 1, 7)))
+        moved = np.linalg.norm(env.env.engine.read(np.array([0]))[0].object_pose[:, :2] - before, axis=1)
+        assert moved[lane.task.source] == pytest.approx(0.015 if moves else 0, abs=1e-6)
+        assert np.delete(moved, lane.task.source).max() == 0
+    env.close()
+
+
+def test_the_tool_is_where_the_kinematics_say() -> None:
+    env = perturbed("delay")
+    env.reset(options={"layout": [0]})
+    local = env.env._proprio(env.env.lanes)[0, :3].astype(float)
+    # The WidowX stands at (0.147, 0.028, 0.870), turned by half a turn.
+    np.testing.assert_allclose(
+        env.env.tcp_position(0), [0.147 - local[0], 0.028 - local[1], 0.87 + local[2]], atol=1e-6
+    )
+    env.close()
+
+
+@pytest.mark.parametrize(("text", "physics"), [("friction:hard", Physics(0.25, 1.0)), ("mass:mild", Physics(1.0, 2.0))])
+def test_physics_reaches_the_engine(text: str, physics: Physics) -> None:
+    env = perturbed(text)
+    env.reset(options={"layout": [0]})
+    assert [key.physics for key in env.env.engine._keys] == [physics]
+    env.close()
 
 
 def test_a_lifted_object_is_left_alone() -> None:

@@ -363,6 +363,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             for i, reading in zip(lanes, self.engine.read(lanes), strict=True):
                 self.lanes[i].reading = reading
 
+    def tcp_position(self, lane: int) -> NDArray[np.float64]:
+        """Where a lane's tool centre point is, world frame, m, ``[3]``."""
+        local = np.asarray(self._proprio([self.lanes[lane]])[0, :7], np.float64)
+        return np.asarray(transforms.compose(self.lanes[lane].base_pose, local)[:3])
+
     def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:
         """Move an object of a lane, by its number among the task's objects, along world x and y (m), in mid-episode.
 

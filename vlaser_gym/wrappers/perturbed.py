@@ -18,6 +18,8 @@ from vlaser_gym.wrappers.base import Bools, Info, Observation, SceneWrapper, Ste
 
 #: How far an object may have been lifted and is still displaced, m.
 _ON_THE_TABLE = 0.01
+#: Distance of an object from the TCP within which fingers may touch it, m.
+_GRIPPER_NEAR = 0.06
 
 
 class Perturbed(SceneWrapper):
@@ -122,16 +124,26 @@ class Perturbed(SceneWrapper):
             shift = self.perturbation.shift(self.perturbation.moment(lane.address))
             if shift is None or lane.ended or self._shifted[i] or lane.elapsed < shift.step:
                 continue
-            self._shifted[i] = True
-            if lane.source_pose[2] < self._heights[i] + _ON_THE_TABLE:
+            if lane.source_pose[2] > self._heights[i] + _ON_THE_TABLE:
+                self._shifted[i] = True  # it was lifted
+            else:
                 self._displace(i, np.array(shift.offset))
 
     def _displace(self, index: int, offset: NDArray[np.float64]) -> None:
-        """Displace a lane's object; an offset towards its nearest neighbour is turned round."""
+        """Displace a lane's object, if need be in another direction; where none is free wait for the next decision.
+
+        A place is free if the way there does not lead towards the nearest neighbour and the gripper is not near.
+        """
         lane = self.env.lanes[index]
         source = lane.task.source if lane.layout.source is None else lane.layout.source
-        places = lane.reading.object_pose[:, :2]
-        away = places[source] - np.delete(places, source, 0)
-        if len(away) and offset @ away[np.argmin((away**2).sum(1))] < 0:
-            offset = -offset
-        self.env.displace(index, source, (float(offset[0]), float(offset[1])))
+        places, gripper = lane.reading.object_pose[:, :3], self.env.tcp_position(index)
+        away = places[source, :2] - np.delete(places[:, :2], source, 0)
+        nearest = away[np.argmin((away**2).sum(1))] if len(away) else np.zeros(2)
+        if np.linalg.norm(places[source] - gripper) < _GRIPPER_NEAR:
+            return
+        for way in (offset, -offset, offset[::-1] * [-1, 1], offset[::-1] * [1, -1]):
+            there = places[source] + [*way, 0.0]
+            if way @ nearest >= 0 and np.linalg.norm(there - gripper) >= _GRIPPER_NEAR:
+                self._shifted[index] = True
+                self.env.displace(index, source, (float(way[0]), float(way[1])))
+                return

@@ -229,7 +229,7 @@ def test_objects_move_in_all_directions_by_what_is_said() -> None:
     offsets = np.array([shift.offset for shift in shifts if shift is not None])
     np.testing.assert_allclose(np.linalg.norm(offsets, axis=1), 0.03)
     assert (np.ptp(offsets, axis=0) > 0.04).all()
-    assert {shift.step for shift in shifts if shift is not None} == {9}  # 15 % of 60
+    assert {shift.step for shift in shifts if shift is not None} == {3}  # 5 % of 60
 
 
 # ---------------------------------------------------------------------- words

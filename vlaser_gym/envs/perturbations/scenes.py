@@ -17,8 +17,8 @@ _BUILTIN = ("builtin",)
 _MUJOCO = ("mujoco",)
 #: What red, green and blue contribute to it (ITU-R BT.601).
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
-#: Before which share of an episode's step limit the object is displaced: a grasp is then on its way.
-_SHIFT_AT = 0.15
+#: After which share of an episode's step limit the object is displaced: the arm is then on its way.
+_SHIFT_AT = 0.05
 
 
 class CameraPose(Perturbation):
@@ -154,8 +154,8 @@ class ObjectMoved(Perturbation):
 
     name, family, engines = "object_moved", "execution", _MUJOCO
     sentence = (
-        "the object on the table displaced by {strength} mm away from its neighbours after 15 % of the step limit, "
-        "unless it was lifted by then"
+        "the object on the table displaced by {strength} mm after 5 % of the step limit, away from its neighbours and "
+        "the gripper, unless it was lifted by then"
     )
     strengths = (15.0, 30.0, 50.0)
 
