@@ -242,10 +242,12 @@ def episodes_in(run: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "overrides"),
-    [("expert", ("episodes=30",)), ("vlaser_nano", ("task=widowx_stack_cube", "episodes=32"))],
+    [
+        pytest.param("expert", ("episodes=30",), marks=pytest.mark.slow),
+        pytest.param("vlaser_nano", ("task=widowx_stack_cube", "episodes=32"), marks=pytest.mark.long),
+    ],
 )
 def test_killed_twenty_times_it_ends_with_the_same_records(
     tmp_path: Path, eval_processes: BaseContext, agent: str, overrides: tuple[str, ...]

@@ -47,11 +47,11 @@ def test_a_disturbance_moves_the_executed_actions_only() -> None:
     assert (offsets[0][[3, 4, 6]] == 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cans_of_the_whole_grid() -> None:
     assert successes("google_robot_pick_coke_can", list(range(75))) >= 72
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_things_of_the_whole_grid() -> None:
     assert successes("google_robot_move_near", list(range(60))) >= 52

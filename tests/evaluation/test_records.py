@@ -291,7 +291,7 @@ def numbers_of(baseline: Path, run: Path, folder: Path, all_of_it: bool) -> Any:
     return found
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("damage", [damage_bytes, damage_lines, damage_values])
 def test_damage_changes_no_number(stored: Path, tmp_path: Path, damage: Callable[..., None], count: int) -> None:
     """Each gives the same numbers or one sentence, and never a traceback."""

@@ -91,7 +91,7 @@ def test_without_fcntl_a_byte_is_locked(tmp_path: Path, monkeypatch: pytest.Monk
 
 #: Windows has no fcntl; its own module is stood in for.
 WITHOUT_FCNTL = """
-import os, sys, types
+import os, subprocess, sys, types  # subprocess first: by msvcrt it would know Windows
 sys.modules["fcntl"] = None
 sys.modules["msvcrt"] = types.SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2)
 """

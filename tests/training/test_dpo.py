@@ -487,7 +487,7 @@ COMMAND = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_goes_on_exactly(tmp_path):
     """SIGKILL in the middle of a round's training and of a round's collection, on real environments."""
 

@@ -8,6 +8,7 @@ same of an evaluation, and a disk that is really full.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import traceback
@@ -77,7 +78,7 @@ def check_sentences(sentences: list[str], place: str, remedy: str) -> None:
         assert "\n" not in said
         assert place in said
         assert "File too large" in said or "space" in said, said
-        assert remedy in said, said
+        assert re.search(remedy, said), said
 
 
 @pytest.mark.slow
@@ -91,4 +92,5 @@ def test_a_trainer_on_a_full_disk(tmp_path, algo):
     make, prepare = trainer_of(algo, tmp_path)
     (tmp_path / "runs").mkdir()
     sentences = every_file_too_large(train(make), tmp_path / "runs", end_of, prepare)
-    check_sentences(sentences, str(tmp_path / "runs"), "make space there")
+    remedy = "make space there|choose a writable place with enough space"
+    check_sentences(sentences, str(tmp_path / "runs"), remedy)

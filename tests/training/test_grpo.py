@@ -315,7 +315,7 @@ def train(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_goes_on_exactly(tmp_path):
     """SIGKILL in the middle of an iteration, on real environments, from the shipped policy: it fails and succeeds."""
     options = ("algo.iterations=8",)

@@ -87,9 +87,13 @@ def test_an_evaluation_is_left_at_once_and_made_up_for(tmp_path):
     assert scored == [1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algo", "signals", "total", "seconds"), [("sft", 5, 600, 9), ("ppo", 4, 12, 14), ("dpo", 4, 2, 12)]
+    ("algo", "signals", "total", "seconds"),
+    [
+        pytest.param("sft", 5, 600, 9, marks=pytest.mark.long),
+        pytest.param("ppo", 4, 12, 14, marks=pytest.mark.long),
+        pytest.param("dpo", 4, 2, 12, marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_commands_end_with_the_same_parameters(tmp_path, algo, signals, total, seconds):
     more = ()
@@ -162,6 +166,7 @@ def signalled(work: Callable[[Path], Any], folder: Path, number: int, seconds: f
     child = os.fork()
     if not child:
         status = 1
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray leaves a handler of its own in processes that used it
         try:
             with terminable():
                 work(folder)

@@ -56,7 +56,7 @@ def write_data_set(folder: Path) -> None:
                 writer.add(fake_episode(number, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_data_set_survives_death_at_every_point(tmp_path):
     assert every_point(write_data_set, tmp_path, contents) > 80
 

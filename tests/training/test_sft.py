@@ -401,7 +401,7 @@ def test_two_processes_match_one(path, tmp_path):
         torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3, msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_initialisations_are_tabulated(path, tmp_path):
     first = command(path, tmp_path / "first", "algo.steps=5")
     subprocess.run([sys.executable, *first], check=True, timeout=280)

@@ -221,9 +221,13 @@ def storage_errors(what: str, remedy: str) -> Iterator[None]:
     """Turn what the file system dislikes into one sentence.
 
     Raises:
-        StorageError: in place of an :class:`OSError`.
+        StorageError: in place of an :class:`OSError`, also where torch's archive writer, which cannot close what it
+            could not write, raises another error in its place.
     """
     try:
         yield
-    except OSError as error:
-        raise StorageError(f"{what}: {error.strerror or error}; {remedy}.") from error
+    except (OSError, RuntimeError) as error:
+        refused = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(refused, OSError):
+            raise
+        raise StorageError(f"{what}: {refused.strerror or refused}; {remedy}.") from error

@@ -555,7 +555,7 @@ def test_nothing_of_full_size_is_allocated_for_a_wrong_checkpoint(tmp_path: Path
     assert int(megabytes) < 100
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_loading_full_size_needs_little_more_memory_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "step1.pt"
     script = (

@@ -267,7 +267,7 @@ def test_pixel_shuffle_puts_squares_together() -> None:
     assert torch.equal(tokens[0, :, 1::2], 100 * tokens[0, :, ::2])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_full_size_policy_decides_on_a_cpu() -> None:
     """Random weights, bf16 (5 GB); needs minutes at worst."""
     config = VlaserConfig.preset("vlaser_2b")

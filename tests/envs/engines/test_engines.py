@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vlaser_gym.envs import engines
 from vlaser_gym.envs.engines import check_counts
 from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.storage.interrupts import terminable
 
 
 @pytest.mark.parametrize(
@@ -32,3 +37,17 @@ def test_numbers_and_what_the_engine_chooses_itself_pass() -> None:
     check_counts({"name": "mujoco"})
     check_counts({"threads": 0, "render_processes": None, "processes": None})
     check_counts({"threads": 4, "render_processes": 1, "processes": 2})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_engine_s_import(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside a compiled module's import it became an ImportError with a traceback."""
+    name = f"interrupting_{number}"
+    body = f"import os\nos.kill(os.getpid(), {int(number)})\nfor _ in range(1000): pass\nEngine = int\n"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with terminable(), pytest.raises(KeyboardInterrupt):
+        engines._find(f"{name}:Engine")
+    assert sys.modules[name].Engine is int

@@ -130,7 +130,7 @@ def test_draws(name):
     check_all(name, 1000)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_ten_thousand_draws(name):
     check_all(name, 10_000)

@@ -318,4 +318,4 @@ def test_a_policy_trains_on_a_foreign_set(tmp_path: Path, version: int, capsys: 
             ],
         )
     )
-    assert (tmp_path / "run/policy/model.safetensors").is_file()
+    assert (tmp_path / "run/checkpoint/model.safetensors").is_file()

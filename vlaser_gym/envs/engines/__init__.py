@@ -21,6 +21,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, get_task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.registry import ENGINES
+from vlaser_gym.storage.interrupts import uninterrupted
 
 #: The package's own: name -> (class, looks); the first look is the one that is meant where none is named.
 _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -153,7 +154,8 @@ def published_settings(task: Task) -> dict[str, Any]:
 
 def _find(place: str) -> Any:
     module, attribute = place.split(":")
-    return getattr(import_module(module), attribute)
+    with uninterrupted():  # inside a compiled module's import an interrupt would become an ImportError
+        return getattr(import_module(module), attribute)
 
 
 def make_engine(
