@@ -1,8 +1,9 @@
 # vlaser-gym with pictures on a CPU:
 #   docker build -t vlaser-gym .
-#   docker run --rm -v "$PWD/runs:/work/runs" vlaser-gym eval task=widowx_stack_cube agent=expert episodes=4
-# with NVIDIA's driver for EGL and Vulkan (the image's PyTorch then has CUDA):
-#   docker build -t vlaser-gym:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 --build-arg EXTRAS=gpu,maniskill .
+#   docker run --rm -v "$PWD/runs:/gym/runs" vlaser-gym eval task=widowx_stack_cube agent=expert episodes=4
+# PyTorch comes from pip's own index; TORCH_INDEX=URL names another, such as that of its CPU builds (PyTorch's installation
+# page lists them). With NVIDIA's driver for EGL and Vulkan:
+#   docker build -t vlaser-gym:gpu --build-arg EXTRAS=gpu,maniskill .
 #   docker run --rm --gpus all vlaser-gym:gpu doctor
 FROM python:3.11-slim-bookworm
 
@@ -11,16 +12,16 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
         libegl1 libgl1-mesa-dri libgles2 libvulkan1 mesa-vulkan-drivers \
     && rm -rf /var/lib/apt/lists/*
 
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 ARG EXTRAS=gymnasium
 WORKDIR /opt/vlaser-gym
-RUN pip install --no-cache-dir torch==2.13.0 --index-url "${TORCH_INDEX}"
+RUN pip install --no-cache-dir torch==2.13.0 ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"}
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY vlaser_gym ./vlaser_gym
 RUN pip install --no-cache-dir ".[${EXTRAS}]" -c constraints.txt
 
 # What NVIDIA's container runtime must bring for EGL and Vulkan, besides CUDA.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics
-WORKDIR /work
+WORKDIR /gym
 ENTRYPOINT ["vlaser-gym"]
 CMD ["doctor"]
