@@ -15,7 +15,6 @@ from vlaser_gym.errors import GymError
 from vlaser_gym.settings.commands import COMMAND_SETTINGS
 
 TWO = """
-about: One episode, twice.
 stages:
   first: {command: eval, agent: random, task: widowx_stack_cube, episodes: 1, video: 0, report: false, run: "${run}/a"}
   second: {command: compare, runs: ["${run}/a", "${run}/b"]}
@@ -78,7 +77,7 @@ def test_a_stage_that_fails_ends_it_with_its_status(
     run: list[str] = []
     monkeypatch.setattr(recipe, "_finished", lambda words: run.append(words[2]) or 3)
     with pytest.raises(SystemExit) as stopped:
-        cli.run("recipe", recipe.main, recipe.arguments([str(file), "run=x"]))
+        cli.run("recipe", recipe.main, cli.named([str(file), "run=x"], "recipe"))
     assert stopped.value.code == 3
     assert run == ["vlaser_gym.eval"]
     said = capfd.readouterr()

@@ -8,7 +8,7 @@ import pytest
 from vlaser_gym import cli
 from vlaser_gym.agents.vlaser.agent import SHIPPED
 from vlaser_gym.agents.vlaser.checkpoint import load_pretrained, save_pretrained
-from vlaser_gym.commands.verify import arguments, main
+from vlaser_gym.commands.verify import main
 from vlaser_gym.evaluation.store import RunStore, read_records, read_summary
 from vlaser_gym.training.trainer_state import write_state
 
@@ -17,7 +17,7 @@ CONFIG = {"task": "widowx_stack_cube", "episodes": 2, "engine": {"name": "mujoco
 
 def verify(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as ended:
-        cli.run("verify", main, arguments(words))
+        cli.run("verify", main, cli.named(words, "path"))
     captured = capsys.readouterr()
     return int(str(ended.value.code)), captured.out + captured.err
 

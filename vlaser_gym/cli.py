@@ -37,7 +37,7 @@ from vlaser_gym.settings.reading import typed
 from vlaser_gym.settings.synonyms import likely_keys
 from vlaser_gym.storage.interrupts import exit_status, terminable
 
-__all__ = ["group_config", "groups", "help_text", "load", "run", "start", "typed", "words"]
+__all__ = ["group_config", "groups", "help_text", "load", "named", "run", "start", "typed", "words"]
 
 HELP = {"-h", "--help"}
 #: Hydra's words for showing the config that a command line makes, and for running it for several values of its keys.
@@ -219,6 +219,19 @@ def words(value: Any) -> list[str]:
     """The names in a value that may be one, several with commas between them, or a list; ``[""]`` if there is none."""
     values = list(value) if isinstance(value, list | tuple) else str("" if value is None else value).split(",")
     return [str(name).strip() for name in values] or [""]
+
+
+def named(argv: Sequence[str], *keys: str) -> list[str]:
+    """A command line whose first words may be given without their keys.
+
+    >>> named(["runs/a", "rebuild=true"], "path")
+    ['path=runs/a', 'rebuild=true']
+    """
+    words = list(argv)
+    for place, key in enumerate(keys[: len(words)]):
+        if "=" not in words[place] and not words[place].startswith("-"):
+            words[place] = f"{key}={words[place]}"
+    return words
 
 
 def group_config(group: str, option: str) -> DictConfig:

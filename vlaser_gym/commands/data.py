@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vlaser_gym.cli import run, typed
+from vlaser_gym.cli import named, run, typed
 from vlaser_gym.errors import StorageError
 from vlaser_gym.settings.commands import DataSettings
 from vlaser_gym.training.data.checking import drawn, problems, save
@@ -51,19 +50,6 @@ def _draw(source: Source, settings: DataSettings) -> None:
     print(f"  episode {settings.episode}: {file}")
 
 
-def arguments(argv: Sequence[str]) -> list[str]:
-    """The first word is what to do, the second the folder.
-
-    >>> arguments(["check", "datasets/a", "robot=widowx"])
-    ['action=check', 'data=datasets/a', 'robot=widowx']
-    """
-    words, names = list(argv), ["action", "data"]
-    for place, name in enumerate(names):
-        if place < len(words) and "=" not in words[place] and not words[place].startswith("-"):
-            words[place] = f"{name}={words[place]}"
-    return words
-
-
 def command() -> None:
     """``python -m vlaser_gym.data``."""
-    run("data", main, arguments(sys.argv[1:]))
+    run("data", main, named(sys.argv[1:], "action", "data"))

@@ -1,9 +1,9 @@
 """Several commands in a row, as a file lists them: ``python -m vlaser_gym.recipe first_rl run=runs/first``.
 
-A recipe is a YAML file: under ``about`` a sentence, under ``stages`` the commands by names of one's own, each with its
-keys as in Python (groups are mappings with ``name``); ``${run}`` is the folder of everything. The stages run as the
-commands do, in processes of their own, and are printed first, so that each can be typed alone. All commands go on
-where they stopped, and so does a recipe: what is finished is found and not done again.
+A recipe is a YAML file: under ``stages`` the commands by names of one's own, each with its keys as in Python (groups
+are mappings with ``name``); ``${run}`` is the folder of everything, and other keys at the top can be referred to alike.
+The stages run as the commands do, in processes of their own, and are printed first, so that each can be typed alone.
+All commands go on where they stopped, and so does a recipe: what is finished is found and not done again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vlaser_gym.cli import load, run, typed
+from vlaser_gym.cli import load, named, run, typed
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.settings.commands import COMMAND_SETTINGS, RecipeSettings
 from vlaser_gym.settings.words import overrides
@@ -125,18 +125,6 @@ def _finished(words: Sequence[str]) -> int:
                 continue
 
 
-def arguments(argv: Sequence[str]) -> list[str]:
-    """A first word without an equals sign is the recipe.
-
-    >>> arguments(["first_rl", "run=runs/mine"])
-    ['recipe=first_rl', 'run=runs/mine']
-    """
-    words = list(argv)
-    if words and "=" not in words[0] and not words[0].startswith("-"):
-        words[0] = f"recipe={words[0]}"
-    return words
-
-
 def command() -> None:
     """``python -m vlaser_gym.recipe``."""
-    run("recipe", main, arguments(sys.argv[1:]))
+    run("recipe", main, named(sys.argv[1:], "recipe"))

@@ -8,7 +8,7 @@ statistics, a run's summary and report.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.processor import Processor
-from vlaser_gym.cli import run, typed
+from vlaser_gym.cli import named, run, typed
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.evaluator import EvalSettings
 from vlaser_gym.evaluation.lerobot import COLLECTION_PATH, LeRobotReader, LeRobotWriter
@@ -225,18 +225,6 @@ def training_run(path: Path) -> Iterator[Step]:
     yield lambda: leftovers(path)
 
 
-def arguments(argv: Sequence[str]) -> list[str]:
-    """A first word without an equals sign is the path.
-
-    >>> arguments(["runs/a", "rebuild=true"])
-    ['path=runs/a', 'rebuild=true']
-    """
-    words = list(argv)
-    if words and "=" not in words[0] and not words[0].startswith("-"):
-        words[0] = f"path={words[0]}"
-    return words
-
-
 def command() -> None:
     """``python -m vlaser_gym.verify``."""
-    run("verify", main, arguments(sys.argv[1:]))
+    run("verify", main, named(sys.argv[1:], "path"))

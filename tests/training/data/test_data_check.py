@@ -11,12 +11,12 @@ from demonstrations import write_set
 from PIL import Image
 
 from vlaser_gym import cli
-from vlaser_gym.commands.data import arguments, main
+from vlaser_gym.commands.data import main
 
 
 def check(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as ended:
-        cli.run("data", main, arguments(["check", *words]))
+        cli.run("data", main, cli.named(["check", *words], "action", "data"))
     captured = capsys.readouterr()
     return int(str(ended.value.code)), captured.out + captured.err
 
