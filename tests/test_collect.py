@@ -169,6 +169,22 @@ def test_a_policy_that_decides_every_fourth_step_changes_no_row_but_marks_its_ow
     np.testing.assert_array_equal(np.concatenate(list(LeRobotReader(tmp_path / "sparse").frames())), frames)
 
 
+def test_pictures_of_decisions_alone_are_those_of_every_step_at_their_rows(recorded, tmp_path):
+    collect(tmp_path / "sparse", "episodes=1", "every=4", "render=decisions")
+    _, episodes, columns = read(tmp_path / "sparse")
+    _, _, every_step = read(recorded)
+    assert len(episodes) == 2
+    whole, kept = ([row["bytes"] for row in c["observation.images.main"]] for c in (every_step, columns))
+    for episode in episodes:
+        begin, end = episode["dataset_from_index"], episode["dataset_to_index"]
+        assert kept[begin:end] == [whole[begin + row // 4 * 4] for row in range(end - begin)]
+        assert kept[begin:end] != whole[begin:end]
+    for name in ("action", "observation.state", "privileged.state"):
+        np.testing.assert_array_equal(columns[name], every_step[name])
+    with pytest.raises(StorageError, match=r"render was 'decisions', now 'every_step'"):
+        collect(tmp_path / "sparse", "episodes=2", "every=4")
+
+
 def test_more_episodes_are_appended(recorded, tmp_path, monkeypatch):
     path = tmp_path / "set"
     collect(path, "episodes=1", "every=4")
@@ -287,7 +303,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         collect(tmp_path / "other", "episodes=1")
 
 
-@pytest.mark.parametrize("given", ["every=4", "tail=null", "only_successful=false", "image_size=120", "images=mp4"])
+@pytest.mark.parametrize("given", ["every=4", "render=decisions", "tail=null", "only_successful=false", "image_size=120", "images=mp4"])
 def test_what_a_training_store_does_not_read_is_refused(tmp_path, given):
     with pytest.raises(GymError, match=r"^\w+=\w+ is not read with store=training; leave it out\.$"):
         main(load("collect", [f"output={tmp_path}/run", "store=training", given]))

@@ -37,7 +37,7 @@ from vlaser_gym.settings.fields import check_unread
 _FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
 _TIME_UP = "; the time is up, the same command goes on"
 #: Settings of demonstrations alone.
-_OF_DEMONSTRATIONS = ("only_successful", "every", "tail", "image_size", "resize", "images", "group")
+_OF_DEMONSTRATIONS = ("only_successful", "every", "render", "tail", "image_size", "resize", "images", "group")
 
 
 @dataclass
@@ -163,7 +163,8 @@ def _record(
         return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
 
     env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))
-    camera = EpisodeCamera(env, env.engine, _make_resize(settings), settings.tail)
+    rendered = settings.every if settings.render == "decisions" else 1
+    camera = EpisodeCamera(env, env.engine, _make_resize(settings), settings.tail, rendered)
     tap = LabelTap(agent)
     recorder = Recorder(camera, tap, settings.every)
     units = UnitsWatch(str(settings.agent.get("name")))

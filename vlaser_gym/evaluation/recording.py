@@ -65,10 +65,18 @@ class EpisodeCamera:
         engine: who makes the pictures of ``env``.
         resize: makes the pictures that are kept; ``None`` keeps them as they are.
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
+        every: control steps between two pictures; the steps between repeat the last one.
     """
 
-    def __init__(self, env: VectorEnv, engine: Engine, resize: Resize | None = None, tail: int | None = None) -> None:
-        self.env, self.engine, self.resize, self.tail = env, engine, resize, tail
+    def __init__(
+        self,
+        env: VectorEnv,
+        engine: Engine,
+        resize: Resize | None = None,
+        tail: int | None = None,
+        every: int = 1,
+    ) -> None:
+        self.env, self.engine, self.resize, self.tail, self.every = env, engine, resize, tail, every
         self.num_envs = env.num_envs
         self.frames: list[list[NDArray[np.uint8]]] = [[] for _ in range(env.num_envs)]
         self.instructions: list[list[str]] = [[] for _ in range(env.num_envs)]
@@ -120,14 +128,16 @@ class EpisodeCamera:
         return self._streak >= self.tail if self.tail is not None else np.zeros(self.num_envs, bool)
 
     def _shoot(self, lanes: Lanes, observation: Mapping[str, Any]) -> None:
-        if not len(lanes):
-            return
-        images = observation["image"][lanes] if "image" in observation else self.engine.images(lanes)
-        if self.resize is not None:
-            images = self.resize(images)
-        for lane, image in zip(lanes, images, strict=True):
-            self.frames[lane].append(np.array(image))
+        due = np.array([lane for lane in lanes if len(self.frames[lane]) % self.every == 0], np.int64)
+        pictures = dict(zip(due.tolist(), self._pictures(due, observation), strict=True)) if len(due) else {}
+        for lane in lanes.tolist():
+            self.frames[lane].append(pictures[lane] if lane in pictures else self.frames[lane][-1])
             self.instructions[lane].append(observation["instruction"][lane])
+
+    def _pictures(self, lanes: Lanes, observation: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """Pictures ``[L, h, w, 3]`` of ``lanes`` as they are kept."""
+        images = observation["image"][lanes] if "image" in observation else self.engine.images(lanes)
+        return np.array(images if self.resize is None else self.resize(images))
 
 
 class LabelTap:

@@ -13,6 +13,7 @@ from vlaser_gym.settings.training import TrainSettings
 RUN_STORES = ("states", "training")
 #: What ``collect`` makes: a data set in LeRobot's layout, or a run directory with what learners need.
 COLLECT_STORES = ("demonstrations", "training")
+COLLECT_RENDERS = ("every_step", "decisions")
 ASSET_ACTIONS = ("fetch", "import", "check")
 
 # Keys that several commands have, and mean the same by.
@@ -145,6 +146,13 @@ class CollectKeys(Settings):
         "(privileged.decision), and algo=sft takes its samples from them. Every control step has a row with its "
         "picture all the same, for other trainers.",
         least=1,
+    )
+    render: str = option(
+        "every_step",
+        "every_step: each row has its own picture. decisions: only the rows that every= marks have, the rows between "
+        "repeat it; algo=sft takes the same samples, recording is faster, other trainers would learn from stale "
+        "pictures.",
+        choices=COLLECT_RENDERS,
     )
     tail: int | None = option(
         8,
