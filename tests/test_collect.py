@@ -303,7 +303,9 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         collect(tmp_path / "other", "episodes=1")
 
 
-@pytest.mark.parametrize("given", ["every=4", "render=decisions", "tail=null", "only_successful=false", "image_size=120", "images=mp4"])
+@pytest.mark.parametrize(
+    "given", ["every=4", "render=decisions", "tail=null", "only_successful=false", "image_size=120", "images=mp4"]
+)
 def test_what_a_training_store_does_not_read_is_refused(tmp_path, given):
     with pytest.raises(GymError, match=r"^\w+=\w+ is not read with store=training; leave it out\.$"):
         main(load("collect", [f"output={tmp_path}/run", "store=training", given]))
