@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_layers import FLOORS
 
 from vlaser_gym.conventions import get_convention
 
@@ -20,9 +21,26 @@ def test_ci_runs_readmes_test_command() -> None:
     assert command[1] in (ROOT / ".ci" / "run").read_text()
 
 
-def test_every_linked_file_exists() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_linked_file_exists(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http|#)([^)#\s]+)[^)]*\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = re.findall(r"`([\w/]+(?:/|\.py))`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 40
+    for name in named:
+        assert (ROOT / "vlaser_gym" / name).exists() or (ROOT / name).exists(), name
+
+
+def test_the_architecture_lists_the_floors_that_the_import_test_checks() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    listed = {int(number): set(re.findall(r"`(\w+?)(?:/|\.py)`", names)) - {"__init__"} for number, names in rows}
+    assert listed == {number: set(rooms) for number, rooms in enumerate(FLOORS)}
 
 
 def test_every_command_in_the_table_exists_and_none_is_missing() -> None:
