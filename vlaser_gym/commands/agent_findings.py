@@ -1,4 +1,4 @@
-"""What the doctor says of an agent: both sides' conventions, the conversion between them, and a probe motion."""
+"""The doctor's findings on an agent: both conventions, the conversion between them, and a probe motion."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _flown(robot: str, conversion: Conversion) -> Finding:
 
 
 def _moved(env: SceneVectorEnv, conversion: Conversion, axis: int) -> NDArray[np.float64]:
-    """How a probe along an axis moves the TCP, ``[3]`` m in the base frame."""
+    """The TCP motion of a probe along an axis, ``[3]`` m in the base frame."""
     before = _reset(env)
     wish = np.zeros((1, _STEPS, 7))
     wish[..., axis] = _LENGTH
@@ -94,7 +94,7 @@ def _moved(env: SceneVectorEnv, conversion: Conversion, axis: int) -> NDArray[np
 
 
 def _openness(env: SceneVectorEnv, conversion: Conversion, openness: float) -> float:
-    """How far open the gripper is after it was told to open or close."""
+    """The openness of the gripper after a command to open or close."""
     before = _reset(env)
     gripper = conversion.target.gripper
     goal = openness if gripper.mode == "absolute" else (1.0 if openness else -1.0)

@@ -108,7 +108,7 @@ def main(config: DictConfig) -> None:
 
 
 def batches(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which tasks are measured together: each by itself, then all of a robot, as a batch has one robot only.
+    """The task sets to measure: each task by itself, then all of a robot, as a batch has one robot only.
 
     Example:
         >>> batches(["widowx_stack_cube", "widowx_carrot_on_plate", "google_robot_move_near"])[3:]
@@ -209,7 +209,7 @@ def _actions(rng: np.random.Generator, num_envs: int, horizon: int) -> Any:
 
 
 def _policies(settings: BenchSettings, console: Console) -> dict[str, Any]:
-    """What training policies takes, in memory and in time."""
+    """Memory and time of training policies."""
     if not (settings.memory or settings.training):
         return {}
     # torch takes seconds to import.

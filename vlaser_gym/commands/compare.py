@@ -172,7 +172,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 
 
 def print_changes(runs: Sequence[StoredRun], console: Console | None = None) -> None:
-    """What each run mended and broke of the first, by failure class and by layout; nothing where neither failed."""
+    """Print the changes of each run against the first, by failure class and layout; nothing without failures."""
     console = console or make_console()
     first, *others = ((run, diagnose_run(run.path, run.records)) for run in runs)
     for other, found in others:

@@ -1,4 +1,4 @@
-"""What works on this machine: ``python -m vlaser_gym.doctor``; ``--help`` lists the keys."""
+"""Diagnosis of this machine: ``python -m vlaser_gym.doctor``; ``--help`` lists the keys."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def examine(output: str | None = None, simpler: str | None = None) -> Iterator[F
 
 
 def examine_simpler(python: str | None) -> Iterator[Finding]:
-    """Whether an interpreter holds the original as it was recorded.
+    """Check that an interpreter holds the original simulator as it was recorded.
 
     Its versions are those of the recordings; an episode of every scene family begins as it should, under the settings
     that were asked for, and with a picture; and recorded episodes that are played again go as they went. Pictures are
@@ -248,7 +248,7 @@ def _probe() -> tuple[NDArray[np.uint8], float]:
 
 
 def _sapien_pictures() -> Finding:
-    """Whether SAPIEN finds a Vulkan driver."""
+    """Check that SAPIEN finds a Vulkan driver."""
     try:
         text = f"drawn by {probe()}, for the engine maniskill"
         return Finding("SAPIEN pictures", True, text, needed=False)
@@ -275,7 +275,7 @@ def _videos() -> str:
 
 
 def _assets() -> Finding:
-    """What the user's cache holds of the original's assets."""
+    """The state of the original's assets in the user's cache."""
     directory, count = default_directory(), len(MANIFEST.files)
     if not directory.is_dir():
         text = "not fetched; only for look=original and for engines that show the original's scenes"

@@ -148,7 +148,7 @@ def _score_arm(settings: EvalSettings) -> Evaluation:
 
 
 def print_drops(found: Robustness, console: Console | None = None) -> None:
-    """What each perturbation costs, family after family; to standard output if no console is given."""
+    """Print the table of perturbations, family by family; to standard output if no console is given."""
     console = console or make_console()
     console.print(
         "\nChange of success at the last step, points, with 95 % intervals; p corrected by Holm's method",
@@ -185,7 +185,7 @@ def score_line(protocol: str, score: Mapping[str, Any]) -> str:
 
 
 def retry_line(retried: Mapping[str, int], errors: int) -> str:
-    """How many episodes of each task were tried again, and how many of the run's ended as errors all the same."""
+    """A line about repeated episodes of each task and those that ended as errors all the same."""
     count = sum(retried.values())
     per_task = ", ".join(f"{task} {number}" for task, number in retried.items())
     tried = "1 episode was" if count == 1 else f"{count} episodes were"
@@ -193,7 +193,7 @@ def retry_line(retried: Mapping[str, int], errors: int) -> str:
 
 
 def pace_line(episodes: int, scoring: float, storing: float, telling: float) -> str:
-    """How fast an evaluation was, and how much of it was not the evaluation itself.
+    """A line about the speed of an evaluation and its overhead.
 
     Args:
         episodes: that were run.
@@ -260,7 +260,7 @@ def _seconds_of(tell: Callable[..., None], *arguments: Any) -> float:
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Who acted where, the rates, and what is to be known about them; to standard output if no console is given."""
+    """Print agent, engine, rates and remarks; to standard output if no console is given."""
     console = console or make_console()
 
     def say(text: str) -> None:
@@ -294,14 +294,14 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
 
 
 def _pattern_lines(evaluation: Evaluation) -> list[str]:
-    """What the failures have in common: the three strongest patterns, each with its test."""
+    """The three strongest failure patterns, each with its test."""
     records = evaluation.store.records
     found = diagnose_run(evaluation.path, records)
     return strongest([(records[address], diagnosis) for address, diagnosis in found.items()])
 
 
 def _verdict_lines(evaluation: Evaluation) -> Iterator[str]:
-    """What the sequential test says. The table's intervals do not hold where an evaluation chose its own end."""
+    """The result of the sequential test. The table's intervals do not hold for a run that chose its own end."""
     test = evaluation.verdict.get("sequential")
     if test is None or not evaluation.complete:
         return

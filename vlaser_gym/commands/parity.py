@@ -77,7 +77,7 @@ def main(config: DictConfig) -> None:
 
 
 def _figures(settings: ParitySettings, look: str) -> list[str]:
-    """Which figures are wanted: what is said, else the replays, and the pictures where the look has photographs."""
+    """The requested figures; by default the replays, and the images if the look has photographs."""
     photographs = settings.engine["name"] in PICTURE_ENGINES and look == "original"
     if settings.figures is None:
         # The original's ray tracer takes minutes for a picture where there is no GPU.

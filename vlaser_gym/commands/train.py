@@ -50,7 +50,7 @@ _MAY_DIFFER = ("algo", "data", "agent_version", "rollout_batch", "schema", "chec
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run came to its end.
+    """The way in which a run ended.
 
     Attributes:
         path: run directory.
@@ -215,7 +215,7 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
 
 
 def _agent_version(path: Path, robot: str) -> dict[str, int]:
-    """What a run that learns from what the policy did keeps of the agent: not two versions of it in one run."""
+    """The agent version that a run stores; a run of another version is refused."""
     file = path / SETTINGS_FILE
     stored = parse_object(file.read_bytes()) if file.is_file() else {"agent_version": AGENT_VERSIONS[robot]}
     version = (stored or {}).get("agent_version", 1)

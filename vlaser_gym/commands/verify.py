@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
 
 
 def complaints(steps: Iterator[Step]) -> Iterator[str]:
-    """What goes wrong at each step; what goes right is said."""
+    """The errors of the checks, in order; successful checks are printed as they finish."""
     for step in steps:
         try:
             if said := step():
@@ -72,7 +72,7 @@ def complaints(steps: Iterator[Step]) -> Iterator[str]:
 
 
 def kind_of(path: Path) -> tuple[str, Callable[[Path], Iterator[Step]], Callable[[Path], str] | None]:
-    """What lies at a path, how it is checked, and how what is derived in it is made again.
+    """The kind of object at a path: how it is checked, and how its derived files are made again.
 
     Raises:
         StorageError: if it is nothing that this gym writes.

@@ -1,4 +1,4 @@
-"""What numbers mean: units, frames and signs of each robot's actions and proprioception; conventions of others, and
+"""The meaning of numbers: units, frames and signs of each robot's actions and proprioception; other conventions, and
 conversions between them. Imports no other room.
 """
 

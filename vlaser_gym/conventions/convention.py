@@ -1,4 +1,4 @@
-"""What somebody's numbers mean, as data: of an agent, an environment, a data set or a server.
+"""Conventions as data: the meaning of the numbers of an agent, environment, data set or server.
 
 :class:`RobotConvention` tells people about the two robots of this gym; a :class:`Convention` is what programs compare
 and convert (:mod:`vlaser_gym.conventions.conversion`). Those of published policies and data sets are in
@@ -46,7 +46,7 @@ PAD = "pad"
 
 
 def rotation_size(kind: str) -> int:
-    """How many numbers a rotation of this kind takes.
+    """The number of values of a rotation of this kind.
 
     Raises:
         UnknownNameError: for a kind that is none.
@@ -62,7 +62,7 @@ def rotation_size(kind: str) -> int:
 
 
 def rotation_names(kind: str) -> tuple[str, ...]:
-    """What the numbers of a rotation are called in a state."""
+    """The names of a rotation's values in a state."""
     if kind.startswith("euler:"):
         return tuple({"x": "roll", "y": "pitch", "z": "yaw"}[axis] for axis in kind.removeprefix("euler:").lower())
     return ROTATION_NAMES[kind]
@@ -75,7 +75,7 @@ def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Gripper:
-    """What the number of a gripper means.
+    """The meaning of a gripper value.
 
     Attributes:
         open, closed: the numbers of a gripper fully open and fully closed; of a relative one, those that take it all
@@ -142,7 +142,7 @@ class View:
 
 @dataclass(frozen=True)
 class State:
-    """What the numbers of a state mean, by their names.
+    """The meaning of a state's values, by name.
 
     Attributes:
         names: one per number: ``x y z`` (m), the names of the rotation's numbers, ``gripper`` (twice for the two
@@ -165,13 +165,13 @@ class State:
         return tuple(name for name in self.names if name not in known)
 
     def columns(self, *names: str) -> list[int]:
-        """Where these numbers stand; of a name that comes twice, both."""
+        """The columns of these values; both of a name that occurs twice."""
         return [index for name in names for index, other in enumerate(self.names) if other == name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """What somebody's actions, states and pictures mean.
+    """The meaning of actions, states and images.
 
     An action is translation, rotation and gripper, or the joints and the gripper, in this order, and zeros up to
     ``width``.

@@ -34,7 +34,7 @@ ORIGIN = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Start:
-    """Where the arm is when a chunk begins.
+    """The pose of the arm at the start of a chunk.
 
     Attributes:
         pose: ``[N, 7]``, of the TCP in the base frame (m, quaternion w, x, y, z): what was measured, or of a chained
@@ -104,7 +104,7 @@ class Conversion:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """What is changed between reading and writing, in order."""
+        """The steps of the conversion, in order."""
         steps: list[Step] = []
         if not _same_poses(self.source, self.target):
             steps += [PosesOf(self.source), MotionsOf(self.target)]
@@ -114,7 +114,7 @@ class Conversion:
 
     @property
     def is_identity(self) -> bool:
-        """Whether actions stay as they are."""
+        """True if actions stay unchanged."""
         return not self.steps and _written_alike(self.source, self.target)
 
     def actions(self, actions: ArrayLike, start: Start) -> Floats:
@@ -142,7 +142,7 @@ class Conversion:
         return write_state(pose, openness, self.source, base)
 
     def lines(self) -> list[str]:
-        """What is done, a line each; empty where nothing has to be."""
+        """The steps in words, a line each; empty for the identity."""
         source, target = self.source, self.target
         told = []
         if source.low:
@@ -175,7 +175,7 @@ def _resized(name: str, conversion: Conversion) -> bool:
 
 
 def space_problem(source: Convention, target: Convention) -> str:
-    """Why actions of one convention cannot become those of the other; empty if they can."""
+    """The reason why actions cannot be converted between two conventions; empty if they can."""
     if source.space == target.space == "pose":
         return ""
     if (source.space, source.joints) == (target.space, target.joints) and source.joint_unit == target.joint_unit:
@@ -196,7 +196,7 @@ def _actions_of(convention: Convention) -> str:
 
 
 def problems(agent: Convention, environment: Convention) -> list[str]:
-    """Why an agent cannot act in an environment, a sentence each: what is expected, what it says, what to do."""
+    """The obstacles between an agent and an environment, a sentence each: expected, declared, remedy."""
     found = [space_problem(agent, environment)]
     if agent.state.unknown:
         found.append(
@@ -426,7 +426,7 @@ def _tool(convention: Convention) -> Floats:
 
 
 def _same_poses(source: Convention, target: Convention) -> bool:
-    """Whether motions mean the same; a chained motion and a delta differ in what a step that falls short leaves."""
+    """True if motions mean the same; chained and delta motions differ after a step that falls short."""
     if source.space != "pose" or target.space != "pose":
         return True
     absolute = [side.motion == "absolute" for side in (source, target)]

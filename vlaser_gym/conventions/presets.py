@@ -189,7 +189,7 @@ def get_preset(name: str) -> Convention:
 
 
 def of_robot(robot: str) -> Convention:
-    """What this gym's environments speak for a robot, and its agents answer in.
+    """The convention of this gym's environments and agents for a robot.
 
     Raises:
         UnknownNameError: for a robot of which nothing is declared.

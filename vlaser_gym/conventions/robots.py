@@ -48,7 +48,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class RobotConvention:
-    """What a robot's numbers mean.
+    """The convention of a robot's numbers.
 
     Attributes:
         robot: its name.
@@ -80,7 +80,7 @@ class RobotConvention:
         return self.action[self._index(name)]
 
     def columns(self, name: str) -> slice:
-        """Where a part of the action stands in the 7 numbers.
+        """The columns of a part of the action among the 7 numbers.
 
         Raises:
             UnknownNameError: if there is none of that name.
@@ -178,7 +178,7 @@ CONVENTIONS: dict[str, RobotConvention] = {convention.robot: convention for conv
 
 
 def get_convention(robot: str) -> RobotConvention:
-    """What the numbers of a robot mean.
+    """The convention of a robot's numbers.
 
     Raises:
         UnknownNameError: for a robot of which nothing is declared.

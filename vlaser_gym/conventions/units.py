@@ -12,7 +12,7 @@ LARGEST_TURN = np.pi
 
 
 def doubted_units(convention: RobotConvention, actions: NDArray[np.float64]) -> str:
-    """Why actions cannot be metres and radians per control step, in words; empty if they can be.
+    """The reason why actions cannot be metres and radians per control step, in words; empty if they can be.
 
     They cannot if steps are longer than the arm, or turns above 180 degrees. Policies that work, and scripts that aim
     at their goal in one step, stay below both; a single such step may be a stray one (an angle that wraps around, as
@@ -42,7 +42,7 @@ def doubted_units(convention: RobotConvention, actions: NDArray[np.float64]) -> 
 
 
 def _guess(too_far: bool, too_much: bool) -> str:
-    """What the numbers may be. Normalised to +-1, no turn is longer than 1.73, the root of 3."""
+    """A guess at the units. Normalised to +-1, no turn is longer than 1.73, the root of 3."""
     if not too_far:
         return "degrees"
     return "normalised numbers, millimetres or degrees" if too_much else "normalised numbers or millimetres"

@@ -17,7 +17,7 @@ _LAYOUT = re.compile(rf"({'|'.join(LAYOUT_KINDS)}):(\d+)")
 
 @dataclass(frozen=True)
 class Address:
-    """Where an episode stands in the benchmark.
+    """The coordinates of an episode in the benchmark.
 
     Attributes:
         task: SimplerEnv's task name, e.g. ``"widowx_carrot_on_plate"``.

@@ -35,7 +35,7 @@ _EGGPLANT_POSES = (1, 2, 0)
 
 
 class Begin(NamedTuple):
-    """Where ManiSkill's environment begins.
+    """The initial state of ManiSkill's environment.
 
     Attributes:
         episode: its ``episode_id``.
@@ -48,7 +48,7 @@ class Begin(NamedTuple):
 
 
 class Course(NamedTuple):
-    """What happened, row 0 before the first action.
+    """The recorded course of an episode; row 0 is the state before the first action.
 
     Attributes:
         qpos: ``[T + 1, 8]``, order of ``Robot.moving_joints``.

@@ -20,7 +20,7 @@ from vlaser_gym.registry import ENGINES
 
 
 class Extensions(NamedTuple):
-    """What has been added."""
+    """Tasks, robots and objects that users have registered."""
 
     setups: tuple[RobotSetup, ...] = ()
     tasks: tuple[Task, ...] = ()
@@ -32,7 +32,7 @@ class Extensions(NamedTuple):
         return cls(added_setups(), added_tasks(), tuple(ENGINES.added.items()))
 
     def are(self, others: Extensions) -> bool:
-        """Whether they are the very objects that ``others`` are."""
+        """True if these are the same objects as those of ``others``."""
         mine, theirs = self._named(), others._named()
         return len(mine) == len(theirs) and all(a == b and x is y for (a, x), (b, y) in zip(mine, theirs, strict=True))
 

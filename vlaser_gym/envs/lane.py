@@ -63,7 +63,7 @@ class Lane:
 
     @property
     def instruction(self) -> str:
-        """What the robot is told now."""
+        """The current instruction."""
         if self.reading.verdict is not None:
             return self.reading.verdict.instruction
         return self.task.instruction(self.address.layout, self.address.variant, self.stage)

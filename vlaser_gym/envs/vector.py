@@ -158,7 +158,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     @property
     def convention(self) -> Convention:
-        """What actions, proprioception and pictures mean; for tasks of a robot of one's own nothing is declared.
+        """The convention of actions, proprioception and images; None for the tasks of a robot from outside.
 
         Raises:
             UnknownNameError: for such a robot.
@@ -167,7 +167,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     @property
     def ended(self) -> NDArray[np.bool_]:
-        """Which lanes stand at the end of their episode (or were never reset), ``[N]``."""
+        """The environments whose episode has ended (or that were never reset), ``[N]``."""
         return np.array([lane.ended for lane in self.lanes])
 
     # ------------------------------------------------------------------ reset
@@ -364,7 +364,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                 self.lanes[i].reading = reading
 
     def tcp_position(self, lane: int) -> NDArray[np.float64]:
-        """Where a lane's tool centre point is, world frame, m, ``[3]``."""
+        """The tool centre point of an environment, world frame, m, ``[3]``."""
         local = np.asarray(self._proprio([self.lanes[lane]])[0, :7], np.float64)
         return np.asarray(transforms.compose(self.lanes[lane].base_pose, local)[:3])
 
@@ -654,7 +654,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
 
 def make_lanes(task: Any, num_envs: int = 1, **options: Any) -> SceneVectorEnv:
-    """What ``gymnasium.make_vec`` makes: a :class:`SceneVectorEnv` whose autoreset mode is NEXT_STEP unless given."""
+    """Entry point of ``gymnasium.make_vec``: a :class:`SceneVectorEnv`, by default with autoreset mode NEXT_STEP."""
     options.setdefault("autoreset_mode", AutoresetMode.NEXT_STEP)
     return SceneVectorEnv(task, num_envs, **options)
 
@@ -676,7 +676,7 @@ _COLUMNS = ("task", "variant", "layout", "trial")
 
 
 def _is_column(value: Any) -> bool:
-    """Whether this is one value per lane and not one for all."""
+    """True if ``value`` has one entry per environment instead of one for all."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Iterable) and not isinstance(value, str)

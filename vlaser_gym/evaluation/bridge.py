@@ -81,7 +81,7 @@ def _outcome(task: str, episode: Episode, environments: BridgeEnvironments, reco
 
 
 def _departure(course: Course, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> float:
-    """How far (mm) the source gets from where it was recorded, after any action."""
+    """The largest distance (mm) between the source and its recorded position, over all actions."""
     source = meta["source_object"]
     recorded = arrays["obj_pose"][1:, meta["object_names"].index(source), :3]
     return float(np.linalg.norm(course.object_pose[source][1:, :3] - recorded, axis=1).max()) * 1000

@@ -34,7 +34,7 @@ TCP_REACH, THING_REACH = 0.005, 0.02
 
 @dataclass(frozen=True)
 class RecordedEpisode:
-    """What the original did.
+    """An episode recorded from the original.
 
     Attributes:
         task, layout: where it began.
@@ -60,7 +60,7 @@ class RecordedEpisode:
 
 @dataclass(frozen=True)
 class Departure:
-    """How an installation's episode differs from the recorded one.
+    """The deviations of an installation's episode from the recorded one.
 
     Attributes:
         tcp, thing: greatest distances (m).
@@ -73,7 +73,7 @@ class Departure:
 
     @property
     def phrases(self) -> list[str]:
-        """What is more than it may be."""
+        """The deviations beyond tolerance, a phrase each."""
         distances = (("the TCP", self.tcp, TCP_REACH), ("the manipulated thing", self.thing, THING_REACH))
         # Written so that numbers that are not finite are too far.
         far = [f"{what} is {1000 * d:.3g} mm off its path" for what, d, most in distances if not d <= most]

@@ -18,7 +18,7 @@ from vlaser_gym.storage.files import appearing
 
 @dataclass(frozen=True)
 class CheckpointScore:
-    """What one checkpoint achieved.
+    """The score of one checkpoint.
 
     Attributes:
         name: short, and of no other checkpoint of the table.

@@ -216,7 +216,7 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
 
 
 def _environment_values(a: StoredRun, b: StoredRun) -> dict[str, list[str]]:
-    """What two runs tell of the environments of tasks that both have, by name of the value and of the task."""
+    """The reported environment settings of two runs for their common tasks, by setting and task."""
     stored = [run.config.get("environment_settings") or {} for run in (a, b)]
     return {
         f"{name.replace('_', ' ')} of {task}": [str(settings[task][name]) for settings in stored]
@@ -374,12 +374,12 @@ class _Pairs:
 
     @property
     def clustered(self) -> bool:
-        """Whether some layout has several trials: its pairs are then not independent."""
+        """True if a layout has several trials: its pairs are then not independent."""
         return self.num_layouts < self.tested
 
     @property
     def can_bootstrap(self) -> bool:
-        """Whether layouts differ in their mean difference: resampling equal ones would show no spread."""
+        """True if the mean differences of layouts vary: resampling equal ones would show no spread."""
         return self.layouts is not None and not self.layouts.constant
 
     def interval(self, level: float) -> tuple[Interval | None, str]:
@@ -418,7 +418,7 @@ def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunCompa
 
 
 def _of_errors(overall: TaskDifference, everything: Sequence[_Pairs], a: str, b: str) -> str:
-    """What the episodes that the simulator did not finish do to a comparison, in words.
+    """The effect of episodes that the simulator did not finish on a comparison, in words.
 
     Args:
         overall: without the pairs that hold one.
@@ -514,7 +514,7 @@ def _combined(parts: Sequence[tuple[float, Interval]], mean: float) -> Interval:
 
 
 def _decides(groups: Sequence[_Pairs]) -> bool:
-    """Whether few enough pairs are left out: in the mean over tasks, from which a task without any is missing whole."""
+    """True if few enough pairs are missing: in the mean over tasks, from which a task without pairs is left out."""
     return float(np.mean([pairs.left_out for pairs in groups])) <= MOST_LEFT_OUT + 1e-9
 
 

@@ -1,4 +1,4 @@
-"""What counts as success: the three conventions of the field, all from one run, and how far failures got."""
+"""The three success conventions of the field, all from one run, and the sub-goals that failures reached."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class FunnelStage:
 
 
 def subgoal_funnel(records: Sequence[Mapping[str, Any]], subgoals: Sequence[str]) -> tuple[FunnelStage, ...]:
-    """How many episodes of a task came how far.
+    """The number of episodes of a task that reached each sub-goal.
 
     Args:
         records: of one task.

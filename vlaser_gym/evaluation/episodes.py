@@ -50,11 +50,11 @@ class StoredEpisode:
 
     @property
     def has_training(self) -> bool:
-        """Whether it was stored with what learners need."""
+        """True if the episode holds the decisions that learners need."""
         return self.record.get("training") is not None
 
     def training(self) -> dict[str, NDArray[Any]]:
-        """What learners need; see :func:`~vlaser_gym.evaluation.store.read_training`."""
+        """The decisions that learners need; see :func:`~vlaser_gym.evaluation.store.read_training`."""
         return read_training(self.run, self.record)
 
 

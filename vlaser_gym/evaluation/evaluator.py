@@ -69,7 +69,7 @@ class EvalSettings(EvalKeys):
 
     @property
     def perturbation(self) -> Perturbation | None:
-        """What all episodes are perturbed by; ``None`` where they are not. Several make several evaluations.
+        """The perturbation of all episodes, or ``None``. Several perturbations make several evaluations.
 
         Raises:
             UnknownNameError: if there is no such perturbation.
@@ -148,7 +148,7 @@ class EvalSettings(EvalKeys):
         return UntilDecided(plan, read_baseline(self.baseline), self.level)
 
     def stored(self) -> dict[str, Any]:
-        """What a run directory keeps of the settings: all but where it is."""
+        """The settings that a run directory keeps: all but its own path."""
         return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}}
 
 
@@ -264,7 +264,7 @@ def _check_planned(store: RunStore, plan: Sequence[Address]) -> None:
 
 
 def _kept(store: RunStore) -> str:
-    """What is left of an evaluation that its agent has ended."""
+    """A sentence on the stored episodes of an evaluation that the agent's failure has ended."""
     count = len(store.records)
     if not count:
         return f"No episode had ended: nothing is stored in {store.path}, and the same command begins again."
@@ -320,7 +320,7 @@ class Evaluation:
 
     @property
     def verdict(self) -> dict[str, Any]:
-        """What the summary says of the sequential test: nothing without one."""
+        """The sequential test's result for the summary; empty without such a test."""
         if self.until is None:
             return {}
         test = self.until
@@ -387,7 +387,7 @@ class Evaluation:
         self.store.add_timing({**timing, "time": _now()})
 
     def _keep_told(self, result: EpisodeResult) -> None:
-        """What the simulator says to have run a task with takes the place of what it was asked for."""
+        """Replace the requested settings of a task by those that the simulator reports."""
         task = result.address.task
         kept = self._environments.get(task)
         if kept is None or not result.environment:
@@ -416,7 +416,7 @@ class Evaluation:
         self._store(record, None)
 
     def _told(self, address: Address) -> dict[str, Any]:
-        """Which episode it was, and what the robot was told at its start."""
+        """The address of an episode and the instruction at its start."""
         instruction = get_task(address.task).instruction(address.layout, address.variant)
         perturbation = self._perturbation
         if perturbation is None:

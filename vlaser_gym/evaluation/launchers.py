@@ -1,4 +1,4 @@
-"""Where episodes run: in this process, or on the workers of a Ray cluster.
+"""Launchers: episodes run in this process, or on the workers of a Ray cluster.
 
 A launcher runs episodes and hands back their results; the caller alone knows of run directories. So a run on many
 machines leaves the same records as one here, and an episode that was lost on its way is simply run again.
@@ -53,7 +53,7 @@ class ClosableEnv(VectorEnv, Protocol):
 
 @dataclass(frozen=True)
 class Introduction:
-    """Who acts and who simulates.
+    """The description of the agent and of the engine.
 
     Attributes:
         origin: fields of every record that name agent, engine and look.
@@ -89,7 +89,7 @@ class Launcher(Protocol):
 
     @property
     def sharing(self) -> int:
-        """How many workers run at the same time."""
+        """The number of workers that run at the same time."""
 
     def introduce(self, tasks: Sequence[str]) -> Introduction:
         """Build agent and engine and ask who they are."""
@@ -236,7 +236,7 @@ class LocalLauncher:
 
 
 def described(agent: Any) -> dict[str, Any]:
-    """What an agent tells of itself in an optional method ``describe()``: settings that decide how it acts."""
+    """The settings that an agent reports by its optional method ``describe()`` because they decide its actions."""
     describe = getattr(agent, "describe", None)
     return {} if describe is None else dict(describe())
 
@@ -250,7 +250,7 @@ class _Refusal:
 
     @classmethod
     def of(cls, error: GymError) -> _Refusal:
-        """What an error says, and where an agent's own code raised it."""
+        """The message of an error, and the line of the agent's own code that raised it."""
         return cls(str(error), error.trace if isinstance(error, AgentError) else "")
 
     @property
@@ -260,7 +260,7 @@ class _Refusal:
 
 
 class _Worker:
-    """What runs in a Ray actor."""
+    """The Ray actor that runs episodes."""
 
     def __init__(self, folders: Sequence[str], extensions: bytes, pickled: bytes) -> None:
         # Before unpickling: what is in there may come from the folder that the command was called in.
@@ -384,7 +384,7 @@ class RayLauncher:
             warnings.warn(GymWarning(_EXPOSED.format(address=address)), stacklevel=2)
 
     def _number(self) -> int:
-        """How many workers to start."""
+        """The number of workers to start."""
         if self.options["workers"] is not None:
             return int(self.options["workers"])
         available = self.ray.cluster_resources()
@@ -411,7 +411,7 @@ class RayLauncher:
         member.pending = member.actor.run.options(num_returns="streaming").remote(shard, list(tasks), lanes)
 
     def _answers(self) -> Iterator[tuple[_Member, Event | Introduction | None]]:
-        """What workers have to say next; ``None`` from one that was lost, which is then replaced."""
+        """The workers' next results; ``None`` from a lost one, which is then replaced."""
         by_reference = {member.pending: member for member in self._members if member.pending is not None}
         if not by_reference:
             return

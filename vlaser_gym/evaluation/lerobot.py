@@ -209,7 +209,7 @@ class LeRobotWriter:
         return {"layout": LAYOUT, "fps": self.fps, "robot_type": self.robot, **self.settings}
 
     def _made_by(self) -> dict[str, Any] | None:
-        """What made the data set that is there; ``None`` in an empty folder."""
+        """The collection settings of the existing data set; ``None`` in an empty folder."""
         if (self.path / COLLECTION_PATH).is_file():
             return _read_json(self.path / COLLECTION_PATH)
         if (self.path / INFO_PATH).is_file():
@@ -222,7 +222,7 @@ class LeRobotWriter:
         return None
 
     def _is_beginning(self, entry: Path) -> bool:
-        """Whether an entry may be there before anything says that the folder is ours."""
+        """True if an entry may exist before the folder is marked as a data set of this gym."""
         if entry.is_dir() and not entry.is_symlink():
             return True
         own = entry.name.startswith(Path(COLLECTION_PATH).name) and is_temporary(entry)
@@ -337,7 +337,7 @@ class LeRobotWriter:
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)).shape
 
     def _meta_is_whole(self) -> bool:
-        """Whether what follows from the stored rows counts them all; a writer may have died before it was written."""
+        """True if the derived metadata count all stored rows; a writer may have died before updating them."""
         if not all((self.path / place).is_file() for place in (INFO_PATH, "meta/stats.json", CARD_PATH)):
             return False
         counts = ("total_episodes", self.total_episodes), ("total_frames", self.total_frames)

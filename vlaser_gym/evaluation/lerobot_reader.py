@@ -179,7 +179,7 @@ class LeRobotReader:
 
     @property
     def is_version_2(self) -> bool:
-        """Whether its episodes are listed as in version 2 of the format, with files of their own."""
+        """True for version 2 of the format, where each episode has files of its own."""
         return (self.path / EPISODES_2_PATH).is_file() and not (self.path / "meta/episodes").is_dir()
 
     def _open_version_2(self) -> None:
@@ -241,7 +241,7 @@ class LeRobotReader:
 
     @property
     def features(self) -> dict[str, Any]:
-        """What ``meta/info.json`` says of each column."""
+        """The columns as ``meta/info.json`` describes them."""
         return dict(self.info["features"])
 
     @property
@@ -274,12 +274,12 @@ class LeRobotReader:
 
     @property
     def is_video(self) -> bool:
-        """Whether the pictures are in video files."""
+        """True if the images are stored in video files."""
         return bool(self.features[self.camera]["dtype"] == "video")
 
     @property
     def is_of_this_gym(self) -> bool:
-        """Whether this gym recorded it, so that its actions are this gym's commands."""
+        """True if this gym recorded the set, so that its actions are this gym's commands."""
         return "privileged.decision" in self.features or "vlaser_gym" in self.info
 
     def require(self, *names: str) -> None:
@@ -296,7 +296,7 @@ class LeRobotReader:
             )
 
     def place(self, row: int) -> str:
-        """Where a row is: its file, and the episode and step that it belongs to."""
+        """The location of a row: its file, episode and step."""
         starts = [episode["dataset_from_index"] for episode in self.episodes]
         episode = self.episodes[int(np.searchsorted(starts, row, side="right")) - 1]
         return (
@@ -309,7 +309,7 @@ class LeRobotReader:
         return self.path / str(self.info["data_path"]).format(**place, **self._place_2(episode))
 
     def _place_2(self, episode: Episode) -> dict[str, int]:
-        """Where version 2 puts an episode's files."""
+        """The files of an episode in version 2."""
         number = int(episode["episode_index"])
         return {"episode_index": number, "episode_chunk": number // int(self.info.get("chunks_size") or 1000)}
 
@@ -409,7 +409,7 @@ class LeRobotReader:
     # ------------------------------------------------------------------ instructions
 
     def instructions(self, column: str = "task_index") -> list[str]:
-        """What each row was told, ``total_frames`` texts.
+        """The instruction of each row, ``total_frames`` texts.
 
         Args:
             column: holds the texts, or their numbers in ``meta/tasks``.

@@ -1,4 +1,4 @@
-"""When a sequential test looks at what there is, and what it takes there to decide.
+"""The interim analyses of a sequential test: when they happen, and the limits that decide.
 
 Layouts count as a sample: trials of one layout resemble each other, so nothing here takes episodes as independent. All
 functions work on a batch of R evaluations at once, on what each of L layouts has summed up to at each look. The same
@@ -194,7 +194,7 @@ def layout_rates(rate: float, correlation: float, size: tuple[int, ...], rng: np
 
 @lru_cache(maxsize=256)
 def limits(schedule: Schedule, rate: float, looks: int | None = None, runs: int = _MOST_RUNS) -> Floats:
-    """What scores have to exceed for "better", and their negatives for "worse", at each look.
+    """The limits that scores must exceed for "better", and their negatives for "worse", at each interim analysis.
 
     Calibrated by simulation, with a fixed seed, of agents that are exactly as good as ``rate``. If their layouts are
     alike, either verdict is given up to each look with at most half of what is spent there. In the first pass that is

@@ -1,4 +1,4 @@
-"""How closely an engine reproduces recordings of the original simulator.
+"""Measures of how closely an engine reproduces recordings of the original simulator.
 
 Recordings are folders ``reset/<task>``, ``replay_free/<robot>`` and ``replay_task/<task>``, each with an ``index.json``
 and one ``.npz`` per episode: what SimplerEnv (SAPIEN 2.2.2) did, as arrays. A task without resets may have a file
@@ -108,7 +108,7 @@ class Recordings:
 
 @dataclass(frozen=True)
 class Simulator:
-    """Who is measured: an engine, a look (None: the engine's own), the engine's options, and how many lanes at once."""
+    """The simulator under test: engine, look (None: the engine's own), options, and number of environments."""
 
     engine: str
     look: str | None = None
@@ -184,7 +184,7 @@ def response_error(response: Response, start: Floats, path: Floats) -> float:
 def motion_figures(
     key: str, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], path: Floats
 ) -> dict[str, Any]:
-    """How far TCP poses ``[T, 7]`` (base frame, after each action) are from a recorded free motion."""
+    """The deviation of TCP poses ``[T, 7]`` (base frame, after each action) from a recorded free motion."""
     distance, angle = pose_errors(path, arrays["tcp_base"][1 : len(path) + 1])
     return {
         "sequence": key,
@@ -219,7 +219,7 @@ def _initial_figures(recordings: Recordings, task_name: str, simulator: Simulato
 
 
 def _settled_figures(settled: Mapping[int, Floats], task_name: str, simulator: Simulator) -> dict[str, float | None]:
-    """How far objects start from where they were recorded, where nothing else was."""
+    """The deviation of the objects' initial poses from recorded ones, for recordings without motion."""
     figures: dict[str, float | None] = dict.fromkeys(INITIAL)
     if not settled:
         return figures
@@ -262,13 +262,13 @@ def _with_robot_of(task: Task, meta: Mapping[str, Any]) -> Layout:
 
 
 def _base_offset(task: Task, layout: Layout, meta: Mapping[str, Any]) -> float:
-    """How far apart (m) the robot stands in a layout and in a recording."""
+    """The distance (m) between the robot's base in a layout and in a recording."""
     base = layout.base_pose or get_setup(task.robot_setup).base_pose
     return float(np.linalg.norm(np.array(base[:2]) - meta["robot_init_options"]["init_xy"]))
 
 
 def _grid_index(task: Task, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> int | None:
-    """Which grid layout was recorded; None where the original drew a state off the grid.
+    """The index of the recorded grid layout; None if the original drew a state off the grid.
 
     Recordings without an episode number are recognised by the robot's base and the object's place.
     """
@@ -351,7 +351,7 @@ def _replay_figures(recordings: Recordings, task_name: str, simulator: Simulator
 
 
 def outcome_figures(episodes: Sequence[Episode], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How often replays end like the recorded ones; each outcome says ``ours``: success at the last step."""
+    """The agreement of replayed and recorded outcomes; ``ours`` is success at the last step."""
     rows = [
         {"episode": key, "original": bool(arrays["flag_success"][-1]), **outcome}
         for (key, _, arrays), outcome in zip(episodes, outcomes, strict=True)
@@ -392,7 +392,7 @@ def _departure(
     arrays: Mapping[str, NDArray[Any]],
     row: int,
 ) -> float:
-    """How far (m) the manipulated object or drawer is from where it was recorded."""
+    """The deviation (m) of the manipulated object or drawer from its recorded position."""
     if f"joint/{source}" in states:
         recorded = arrays["drawer_qpos"][row, meta["drawer_joint_names"].index(source)]
         return float(abs(states[f"joint/{source}"][0] - recorded))

@@ -1,4 +1,4 @@
-"""How closely pictures resemble recorded ones of the original simulator: outlines of the foreground, and its look."""
+"""Measures of image similarity with the original simulator: outlines of the foreground, and its appearance."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _recorded(recordings: Recordings, task_name: str) -> Iterator[Recorded]:
 
 
 def _objects(meta: Mapping[str, Any], file: Path, foreground: Mask) -> dict[str, Mask]:
-    """Where each object is seen, of those that are seen before the photograph; none without a file."""
+    """The mask of each object that stands before the photograph; empty without a file."""
     if not file.is_file():
         return {}
     seen = np.asarray(Image.open(file))

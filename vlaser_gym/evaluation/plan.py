@@ -1,4 +1,4 @@
-"""Which episodes an evaluation consists of."""
+"""The episode plan of an evaluation."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _layout(kind: str, k: int, size: int) -> tuple[str, int]:
 
 
 def double_counts(addresses: Iterable[Address]) -> str | None:
-    """What to say where two tasks of an evaluation hold the same initial states; ``None`` where none do.
+    """The warning for an evaluation whose tasks share initial states; ``None`` if they do not.
 
     The benchmark has several names for one thing: ``google_robot_open_top_drawer`` is a third of
     ``google_robot_open_drawer``. A mean over both counts these episodes twice.
@@ -89,7 +89,7 @@ def double_counts(addresses: Iterable[Address]) -> str | None:
 
 
 def _is_known(address: Address) -> bool:
-    """Whether this version has the grid layout: stored runs may hold others. Region layouts are each task's own."""
+    """True if this version has the grid layout: stored runs may hold others. Region layouts are each task's own."""
     if address.layout_kind != "grid" or address.task not in task_names():
         return False
     task = get_task(address.task)

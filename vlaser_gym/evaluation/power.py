@@ -1,4 +1,4 @@
-"""How many episodes it takes to tell two success rates apart.
+"""Power analysis: the number of episodes that it takes to tell two success rates apart.
 
 Two designs. Unpaired: each run has its own episodes; the test is the two-proportion z test. Paired: both runs play the
 same addresses; the test is McNemar's exact one, and what counts is how often the two disagree. The more alike the two

@@ -212,13 +212,13 @@ def _of_environments(
 
 
 def _environment(config: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    """What a task was run with; runs of before did not store it, but it follows from their engine's settings."""
+    """The environment settings of a task; for older runs they follow from the engine's settings."""
     stored: Mapping[str, Any] = (config.get("environment_settings") or {}).get(task) or {}
     return stored or effective_settings(_engine(config), get_task(task))
 
 
 def _of_counts(counts: Mapping[str, int], table: PublishedTable) -> Iterator[Departure]:
-    """Where other numbers of episodes (by column) were run."""
+    """The differences in the number of episodes, by column."""
     each = sorted(set(counts.values()))
     wanted = table.protocol.get("episodes")
     if wanted is not None and each != [wanted]:
@@ -240,7 +240,7 @@ def _counts(table: PublishedTable, summary: Mapping[str, Any], config: Mapping[s
 def _comparable(
     table: PublishedTable, summary: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str | None]]:
-    """What of a run a table has numbers for: ``(what, the run's rate in words, column or None for the average)``.
+    """The rates of a run that a table covers: ``(name, rate in words, column or None for the average)``.
 
     A protocol says itself which of its scores stands for which column; without one, the column's tasks are pooled.
     """

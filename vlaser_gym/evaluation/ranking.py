@@ -59,7 +59,7 @@ def pearson(sim: ArrayLike, real: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well runs order the policies of one task."""
+    """The agreement of two sides on the order of policies in one task."""
 
     task: str
     policies: int

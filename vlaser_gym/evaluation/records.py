@@ -1,4 +1,4 @@
-"""What the lines and files of a run directory must hold: the types, and what can be true at the same time.
+"""Validation of the entries in a run directory: types and consistency.
 
 Every reader of the package gets its records, settings, summaries and timings through
 :mod:`vlaser_gym.evaluation.store`, which checks them here. The checks raise :class:`ValueError` with a phrase; the
@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value may be.
+    """The allowed types of a value.
 
     Attributes:
         words: for people.
@@ -130,7 +130,7 @@ def _name_of(value: Any) -> Any:
 
 
 def check_fields(entry: Mapping[str, Any], needed: Mapping[str, Kind], more: Mapping[str, Kind] | None = None) -> None:
-    """Whether the fields of an entry are there and of their kinds; fields that nobody knows are left alone.
+    """Check that the fields of an entry are present and of their types; unknown fields are ignored.
 
     Args:
         entry: names with values.
@@ -149,7 +149,7 @@ def check_fields(entry: Mapping[str, Any], needed: Mapping[str, Kind], more: Map
 
 
 def check_where(entry: Mapping[str, Any]) -> None:
-    """Whether an entry names an episode.
+    """Check that an entry names an episode.
 
     Raises:
         ValueError: with a phrase, if not.
@@ -164,7 +164,7 @@ def check_where(entry: Mapping[str, Any]) -> None:
 
 
 def check_record(entry: Mapping[str, Any]) -> None:
-    """Whether an entry is the record of an episode, as it was written.
+    """Check that an entry is a valid record of an episode and matches its checksum.
 
     Raises:
         ValueError: with a phrase about the first thing that is not as it must be.
@@ -185,7 +185,7 @@ def check_record(entry: Mapping[str, Any]) -> None:
 
 
 def _contradictions(entry: Mapping[str, Any]) -> Sequence[tuple[bool, str]]:
-    """What cannot be true of an episode: whether it is, and in words."""
+    """The possible contradictions of a record: whether each holds, and its description."""
     first = entry["first_success_step"]
     return (
         (entry["success"] and not entry["success_any"], "success at the last step, but at no step"),
@@ -219,7 +219,7 @@ def _checksum(entry: Mapping[str, Any]) -> str:
 
 
 def check_config(entry: Mapping[str, Any]) -> None:
-    """Whether an entry is the settings of a run.
+    """Check that an entry holds the settings of a run.
 
     Raises:
         ValueError: with a phrase, if not.
@@ -228,7 +228,7 @@ def check_config(entry: Mapping[str, Any]) -> None:
 
 
 def check_summary(entry: Mapping[str, Any]) -> None:
-    """Whether an entry is the summary of a run.
+    """Check that an entry is the summary of a run.
 
     Raises:
         ValueError: with a phrase, if not.
@@ -243,7 +243,7 @@ def check_summary(entry: Mapping[str, Any]) -> None:
 
 
 def check_timing(entry: Mapping[str, Any]) -> None:
-    """Whether an entry says what a line about time must.
+    """Check that an entry is a timing line.
 
     Raises:
         ValueError: with a phrase, if not.
@@ -253,7 +253,7 @@ def check_timing(entry: Mapping[str, Any]) -> None:
 
 
 def check_complete(records: Collection[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
-    """Whether the records of a run are those that its summary counted.
+    """Check that the records of a run are those that its summary counted.
 
     Raises:
         ValueError: with a phrase about the first number that differs.

@@ -26,7 +26,7 @@ Step = tuple[dict[str, Any], NDArray[Any], Bools, Bools, dict[str, Any]]
 
 
 class VectorEnv(Protocol):
-    """What the runner needs of :class:`~vlaser_gym.envs.vector.SceneVectorEnv` (autoreset mode DISABLED)."""
+    """The part of :class:`~vlaser_gym.envs.vector.SceneVectorEnv` (autoreset mode DISABLED) that the runner uses."""
 
     num_envs: int
 
@@ -175,7 +175,7 @@ class Runner:
         return actions
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        """What a method of the agent answers."""
+        """Call a method of the agent; its errors are reported as the agent's."""
         with agent_code(f"{self.name}.{method}"):
             return self.call(getattr(self.agent, method), *arguments)
 
@@ -272,7 +272,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _of_lane(info: Mapping[str, Any], name: str, lane: int) -> Mapping[str, Any]:
-    """What the environment recorded for a lane; empty where it records nothing."""
+    """The recorded states of one environment; empty if none are recorded."""
     recorded = info.get(name)
     return {} if recorded is None or recorded[lane] is None else recorded[lane]
 

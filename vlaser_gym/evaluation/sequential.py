@@ -36,7 +36,7 @@ _REACH, _TRIES = 6.0, 5
 
 @dataclass(frozen=True)
 class _Seen:
-    """What there was at a look: per layout ``sums [L]`` of outcomes or differences, and ``counts [L]`` of them.
+    """The data at an interim analysis: per layout ``sums [L]`` of outcomes or differences, and ``counts [L]``.
 
     ``squares`` is the sum of all squared outcomes or differences: the number of those that are not 0.
     """
@@ -53,7 +53,7 @@ class _Seen:
 
     @property
     def repetition(self) -> float:
-        """How many episodes say as much as a single one with a layout of its own (the design effect)."""
+        """The design effect: the number of episodes that are worth one with a layout of its own."""
         return float(spread(self.sums[None], self.counts, np.array([self.squares]))[0] / self.counts.sum())
 
 
@@ -118,7 +118,7 @@ class UntilDecided:
         self.verdict: str | None = None
 
     def __call__(self, results: Mapping[Address, Outcome]) -> str | None:
-        """Why to stop now, or ``None`` to go on.
+        """The reason to stop now, or ``None`` to go on.
 
         Args:
             results: outcomes of all episodes that have ended, by address.
@@ -149,7 +149,7 @@ class UntilDecided:
 
     @property
     def quantity(self) -> str:
-        """What :meth:`interval` is about: ``"rate"``, or ``"difference"`` against a run."""
+        """The quantity of :meth:`interval`: ``"rate"``, or ``"difference"`` against a run."""
         return "difference" if isinstance(self.baseline, Mapping) else "rate"
 
     def interval(self) -> Interval:
@@ -258,7 +258,7 @@ class _AgainstRun:
         return _without(0.0, self.verdict(seen), low, high)
 
     def _last(self, seen: Sequence[_Seen], difference: float) -> int:
-        """What the last look says of "agent minus baseline is just so large"."""
+        """The last interim analysis's test of a given difference between agent and baseline."""
         test = FlipTest(self.signs)
         said = [test.look((s.sums - difference * s.counts)[None], self.schedule.spent[s.look]) for s in seen]
         return int(said[-1][0])
@@ -277,7 +277,7 @@ def _reach(now: _Seen) -> Interval:
 
 
 def _edge(inside: float, outside: float, end: float, is_open: Callable[[float], bool], tries: int = _TRIES) -> float:
-    """Where values stop to be possible, a little beyond.
+    """The edge of the possible values, slightly outside.
 
     Args:
         inside: a value that is possible.
@@ -352,5 +352,5 @@ def _check_baseline(baseline: Baseline, plan: Sequence[Address]) -> None:
 
 
 def _layout(address: Address) -> tuple[str, str, str]:
-    """What trials have in common."""
+    """The layout key that the trials of an episode share."""
     return address.task, address.variant, address.layout

@@ -1,4 +1,4 @@
-"""What ``until=decided`` will do: thousands of evaluations without a simulator, for plans and for tests.
+"""Simulated evaluations under ``until=decided``, thousands of them without a simulator, for plans and tests.
 
 The evaluations are judged by the same functions as real ones (``looks.py``).
 """
@@ -30,7 +30,7 @@ _RUNS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Forecast:
-    """How evaluations go.
+    """The predicted distribution of evaluations.
 
     Attributes:
         mean: episodes until the verdict on average, where an open test counts with all episodes.

@@ -1,4 +1,4 @@
-"""How sure a success rate is.
+"""Confidence intervals of success rates.
 
 All intervals are two-sided with equal tails. Episodes count as independent draws: with several trials per layout the
 trials of one layout resemble each other, and the intervals are then a little too narrow.

@@ -214,7 +214,7 @@ class RunStore:
 
     @property
     def seconds(self) -> float:
-        """What storing has cost: wall time of the methods, and processor time of the thread that serves them."""
+        """The cost of storing: wall time of the methods, and processor time of the thread that serves them."""
         return self._seconds + self._syncer.cpu_seconds
 
     @contextmanager
@@ -325,7 +325,7 @@ def _read_episodes(path: Path) -> dict[Address, Record]:
 
 
 def read_timing(path: str | Path) -> list[dict[str, Any]]:
-    """What the run noted about time; in the order in which it happened.
+    """The timing lines of a run, in order.
 
     Raises:
         StorageError: if a line is damaged.
@@ -335,7 +335,7 @@ def read_timing(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _of_this_version(file: Path, found: Any, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """What a file holds, if it has a version and fields that this package reads."""
+    """The content of a file whose version and fields this package reads."""
     try:
         if not isinstance(found, dict):
             raise ValueError("expected names with values")
@@ -371,7 +371,7 @@ def read_states(
 
 
 def read_training(path: str | Path, record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """What learners need of a stored episode, one row per decision, by name.
+    """The decisions of a stored episode for learners: arrays by name, one row per decision.
 
     Raises:
         StorageError: if it was not stored, or the file is damaged.
@@ -482,7 +482,7 @@ def _sort_key(address: Address) -> tuple[Any, ...]:
 
 
 def _is_intact(file: Path) -> bool:
-    """Whether an archive is there whole: a power failure can leave it empty or with holes."""
+    """True if an archive is complete: a power failure can leave it empty or with holes."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip() is None

@@ -91,7 +91,7 @@ def episodes_per_minute(timing: Iterable[Mapping[str, Any]]) -> dict[str, float]
 
 
 def retried_episodes(timing: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """How many episodes of each task were tried again because the simulator had failed at them; tasks with none lack.
+    """The number of episodes of each task that were repeated after a failure of the simulator; absent for none.
 
     Records do not hold it: what a second try gives is the same as a first one would have given.
     """

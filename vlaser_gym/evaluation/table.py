@@ -35,7 +35,7 @@ def _gap(narrow: bool) -> str:
 
 
 def is_narrow(console: Console) -> bool:
-    """Whether tables must be squeezed."""
+    """True if the console is so narrow that tables must be shortened."""
     return console.width < _WIDE
 
 
@@ -95,7 +95,7 @@ def _subgoal_list(summary: Mapping[str, Any], plain: bool) -> Table:
 
 
 def drop_table(found: Robustness, plain: bool = False, narrow: bool = False) -> Table:
-    """What perturbations cost: for each its success and the change with its interval; a family's mean comes first.
+    """The table of perturbations: success and paired change with interval of each; a family's mean comes first.
 
     Args:
         found: by :func:`~vlaser_gym.evaluation.robustness.measure_drops`.

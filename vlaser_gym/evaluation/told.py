@@ -1,4 +1,4 @@
-"""What the robot was told in every state of a stored episode: it changes where a task has stages."""
+"""The instruction in every state of a stored episode: it changes where a task has stages."""
 
 from __future__ import annotations
 

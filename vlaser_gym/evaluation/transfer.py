@@ -47,7 +47,7 @@ class Trial:
 
     @property
     def key(self) -> tuple[float, Address]:
-        """What names it on every side."""
+        """The name that identifies the policy on every side."""
         return self.belief, self.address
 
 
@@ -57,7 +57,7 @@ Outcomes = Mapping[tuple[float, Address], bool]
 
 @dataclass(frozen=True)
 class Transfer:
-    """How side B follows side A, its reference.
+    """The agreement of side B with side A, its reference.
 
     Attributes:
         n: episodes that both hold.

@@ -274,7 +274,7 @@ class GrpoSettings(PpoSettings):
 
 @dataclass(kw_only=True)
 class RoundSettings(AlgorithmSettings):
-    """What the settings of ``dpo``, ``nft`` and ``rft`` have in common."""
+    """The common settings of ``dpo``, ``nft`` and ``rft``."""
 
     rounds: int = option(
         0, "Rounds of collecting and training; 0: one round on the stored runs named by data.", least=0
@@ -400,7 +400,7 @@ class RftSettings(RoundSettings):
 
 @dataclass(kw_only=True)
 class Sb3Settings(AlgorithmSettings):
-    """What the settings of Stable-Baselines3's own algorithms have in common."""
+    """The common settings of Stable-Baselines3's own algorithms."""
 
     timesteps: int
     reward: str = option(

@@ -34,7 +34,7 @@ _OPTION, _GROUP = "option", "group"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What a field says of itself besides its name, type and default.
+    """The metadata of a field besides its name, type and default.
 
     Attributes:
         sentence: what it means, complete in itself.
@@ -59,7 +59,7 @@ class Option:
         return " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is within the range; what is no number is not."""
+        """True if a value is a number within the range."""
         try:
             return (
                 (self.least is None or value >= self.least)

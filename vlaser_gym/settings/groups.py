@@ -1,4 +1,4 @@
-"""What people choose between: agents, engines and launchers by files in ``configs/``, and algorithms by classes."""
+"""Configuration groups: agents, engines and launchers by files in ``configs/``, algorithms by classes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _written(value: Any) -> Any:
 
 
 def described(group: str, option: str) -> tuple[str, dict[str, Option]]:
-    """What one option of a group is, and what its keys say of themselves."""
+    """The description of one option of a group and of its keys."""
     if group == ALGORITHMS:
         cls = ALGORITHM_SETTINGS[option]
         return first_paragraph(cls), {key: known for key, known in options_of(cls).items() if key != "name"}

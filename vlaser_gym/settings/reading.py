@@ -49,7 +49,7 @@ def typed(cls: type[T], config: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def read_yaml(text: str) -> Any:
-    """What YAML of unknown origin holds, as plain values; interpolations stay text.
+    """Read YAML of unknown origin as plain values; interpolations stay text.
 
     Raises:
         ValueError: for aliases, a few lines of which unfold into gigabytes, and for texts too long or nested too deep.

@@ -1,4 +1,4 @@
-"""What the field calls the keys that are called otherwise here."""
+"""Common names of settings that have another name here."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class TrainSettings(Settings):
 
     @property
     def inits(self) -> list[str]:
-        """What to start from, one run each."""
+        """The initial policies, one run each."""
         return [self.init] if isinstance(self.init, str) else [str(name) for name in self.init]
 
     @property
@@ -186,11 +186,11 @@ class TrainSettings(Settings):
 
     @property
     def engine_options(self) -> dict[str, Any]:
-        """What the engine is given besides its name."""
+        """The engine's settings without its name."""
         return {key: value for key, value in self.engine.items() if key != "name"}
 
     def stored(self, init: str) -> dict[str, Any]:
-        """What a run keeps of its settings, and what must agree to continue it."""
+        """The settings that a run stores, which must agree to continue it."""
         told = {name: value for name, value in asdict(self).items() if name not in _FREE}
         kept = {name: value for name, value in told.items() if name not in _LATER or value != _LATER[name]}
         return {**kept, "robot": self.robot or "widowx", "schema": SCHEMA, "init": init}

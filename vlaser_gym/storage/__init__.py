@@ -1,4 +1,4 @@
-"""How everything is written that is to last: one way, for every room above this one.
+"""Persistent storage: atomic writes, locks and checksums for all packages above this one.
 
 :mod:`~vlaser_gym.storage.locks`: one writer at a time, and the second is told who. :mod:`~vlaser_gym.storage.files`:
 files that are whole or not there, by way of temporaries that a later start removes. :mod:`~vlaser_gym.storage.lines`:

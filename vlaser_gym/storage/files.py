@@ -22,7 +22,7 @@ _ON_THEIR_WAY = ".together"
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a name is one of those that files and folders have until they are whole."""
+    """True if a name is that of a temporary file or folder."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
@@ -108,7 +108,7 @@ def storing_together(folder: Path) -> Iterator[Path]:
 
 
 def committed(file: Path) -> Path:
-    """Where the content of a file lies that was stored with others by :func:`storing_together`."""
+    """The path of a file's content that :func:`storing_together` stored with others."""
     on_its_way = file.parent / _ON_THEIR_WAY / file.name
     return on_its_way if on_its_way.is_file() else file
 

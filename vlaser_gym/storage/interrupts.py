@@ -22,7 +22,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_status(interrupt: KeyboardInterrupt) -> int:
-    """What a shell expects of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
+    """The exit status of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 

@@ -35,7 +35,7 @@ _LOCKED_BYTE = 1 << 30
 
 
 class Claim:
-    """What a process has claimed. Use as a context manager, or release it.
+    """A lock that a process holds. Use as a context manager, or release it.
 
     Args:
         path: of the lock's file.
@@ -68,7 +68,7 @@ class Claim:
 
 
 def lock_file(path: Path) -> Path:
-    """Where the claim of a folder or a file lies."""
+    """The path of the lock file of a folder or a file."""
     return path / LOCK_NAME if path.is_dir() else path.with_name(f".{path.name}{LOCK_NAME}")
 
 
@@ -127,7 +127,7 @@ def held(folder: Path, remedy: str) -> Iterator[None]:
 
 
 def _locked(descriptor: int) -> bool:
-    """Whether the lock is this process's now."""
+    """Try to take the lock; True on success."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,7 +162,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _holder(place: Path) -> str:
-    """Who has the lock, as a sentence behind another; nothing where the file does not say."""
+    """The holder of the lock, as a sentence to append; empty if the file does not say."""
     try:
         who = json.loads(place.read_bytes())
         named = f" It is process {int(who['pid'])} on {who['host']}, begun {who['since']}: {who['command']}."

@@ -1,4 +1,4 @@
-"""Where files go that nobody has chosen a place for."""
+"""Default locations of files."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who learns."""
+"""Learning algorithms and what they share."""

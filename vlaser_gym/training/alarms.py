@@ -1,4 +1,4 @@
-"""What in a run's numbers should worry somebody, in plain words."""
+"""Alarms: warnings in plain words about a run's metrics."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Learner(Protocol):
-    """What the command runs; :class:`~vlaser_gym.training.trainer.Trainer` is one."""
+    """The interface that the command runs; :class:`~vlaser_gym.training.trainer.Trainer` implements it."""
 
     def describe(self) -> str:
         """One sentence about what is trained."""
@@ -34,10 +34,10 @@ class Learner(Protocol):
         """Train until all is done, or ``stop`` says yes; returns whether all is done."""
 
     def summary(self) -> str:
-        """How far it came, and where the result lies."""
+        """The progress of the run and the path of its result, as a sentence."""
 
     def record(self) -> dict[str, Any]:
-        """What a start keeps besides the settings."""
+        """The values that a start of the run keeps besides the settings."""
 
     def close(self) -> None:
         """Free what it holds."""
@@ -45,7 +45,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Algorithm:
-    """How to train.
+    """A training algorithm as the registry holds it.
 
     Attributes:
         settings: dataclass of its keys below ``algo``.

@@ -1,4 +1,4 @@
-"""How long an iteration of PPO takes: ``python -m vlaser_gym.training.benchmark [device=cpu ...]``.
+"""Benchmark of a PPO iteration: ``python -m vlaser_gym.training.benchmark [device=cpu ...]``.
 
 Random weights of the 2B's shapes act and learn in the real environments: decisions per second of the rollout, seconds
 per epoch of the update, most memory in use; once with the action expert trained, once with adapters (LoRA) on language
@@ -211,7 +211,7 @@ def measure(options: Options, config: VlaserConfig, trained: str, way: str) -> T
 
 @dataclass(frozen=True)
 class Movement:
-    """How far some steps of Adam moved a policy.
+    """The distance that some steps of Adam moved a policy.
 
     Attributes:
         density, level: of the likelihood.

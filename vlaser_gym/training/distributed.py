@@ -31,7 +31,7 @@ class ProcessGroup:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process prints, evaluates and writes files."""
+        """True on the process that prints, evaluates and writes files."""
         return self.rank == 0
 
     def barrier(self) -> None:
@@ -40,14 +40,14 @@ class ProcessGroup:
             distributed.barrier()
 
     def broadcast(self, value: Any) -> Any:
-        """What the first process gives, on all of them."""
+        """Broadcast a value of the first process to all processes."""
         values = [value]
         if self.size > 1:
             distributed.broadcast_object_list(values)
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """What every process gives, on all of them."""
+        """Gather the values of all processes on each of them."""
         values: list[Any] = [value]
         if self.size > 1:
             values = [None] * self.size

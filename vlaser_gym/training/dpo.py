@@ -158,7 +158,7 @@ class PreferenceTrainer(RoundTrainer):
         return self.agent.imitation_draws(count, self.settings.flow_samples, generator)
 
     def measure(self, agent: TrainableAgent, encoding: Any, rows: Tensor, draws: Draws) -> Measure:
-        """What a policy thinks of stored decisions."""
+        """The policy's measure of stored decisions: a log-probability or an imitation error."""
         assert self.memory is not None
         inputs, decisions = self.memory.inputs(rows), self.memory.decisions
         if self.settings.loss == "tpo":
@@ -196,7 +196,7 @@ class PreferenceTrainer(RoundTrainer):
 
 
 def preference_objective(sides: Sides, settings: DpoSettings) -> tuple[Tensor, Tensor]:
-    """What is minimised, mean over P pairs, and the means of :attr:`PreferenceTrainer.statistics`.
+    """The preference loss, mean over P pairs, and the means of :attr:`PreferenceTrainer.statistics`.
 
     ``-log sigmoid(beta (win - lose))`` of the episodes' ratios; ``proximal`` times the squared ratios, which keeps
     either from running away while their difference grows; ``supervised`` times the better episode's error.
@@ -219,7 +219,7 @@ def likelihood_measure(found: Likelihood) -> Measure:
 
 
 def imitation_measure(errors: Tensor) -> Measure:
-    """How badly decisions are imitated ``[B, ...]``: for a flow as in Diffusion-DPO (arXiv 2311.12908)."""
+    """The imitation error of decisions ``[B, ...]``: for a flow as in Diffusion-DPO (arXiv 2311.12908)."""
     error = errors.double().flatten(1).mean(1)
     return Measure(-error, error)
 

@@ -26,7 +26,7 @@ Inputs = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the decisions of N environments led to.
+    """The outcome of one decision in each of N environments.
 
     Attributes:
         rewards: discounted sum over a decision's control steps, fp32 ``[N]``.

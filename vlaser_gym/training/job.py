@@ -1,4 +1,4 @@
-"""What an algorithm can ask for when a run begins: the policy, environments, demonstrations, stored episodes."""
+"""The inputs of an algorithm at the start of a run: policy, environments, demonstrations, stored episodes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def options(self) -> RunOptions:
-        """How the run is kept."""
+        """The options of how the run is stored."""
         settings = self.settings
         return RunOptions(
             seed=settings.seed,
@@ -91,7 +91,7 @@ class Job:
 
     @property
     def tracker(self) -> Tracker | None:
-        """Who else is told the numbers, if anybody."""
+        """The experiment tracker of the run, if any."""
         settings = self.settings
         if settings.tracker is None:
             return None
@@ -104,7 +104,7 @@ class Job:
         return self.start("keep")[0]
 
     def start(self, statistics: str | None) -> tuple[TrainableAgent, bool]:
-        """What a run starts from, and whether its statistics stay; see :func:`initial_policy`."""
+        """The initial policy of the run, and whether its statistics stay; see :func:`initial_policy`."""
         settings = self.settings
         if settings.policy is None:
             policy, processor, keeps = initial_policy(settings, self.init, statistics, self.say)

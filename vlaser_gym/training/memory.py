@@ -1,4 +1,4 @@
-"""How much memory training takes, without training: ``python -m vlaser_gym.bench memory=[vlaser_2b]``.
+"""Memory of training by arithmetic, without training: ``python -m vlaser_gym.bench memory=[vlaser_2b]``.
 
 Weights, gradients and what the optimizer keeps follow from shapes alone. What a forward and a backward pass hold at
 most is found by running both with tensors that have shapes and no content (torch's ``FakeTensorMode``), and counting
@@ -198,7 +198,7 @@ def accounts(
 
 
 def passes(agent: TrainableVlaser, case: Case) -> int:
-    """What forward and backward pass hold at most, beyond weights and gradients (bytes)."""
+    """The peak memory of forward and backward pass beyond weights and gradients (bytes)."""
     given = make_batch(agent, case)
     # A gradient is added to what an earlier part of the step left, and gone.
     for weight in trained(agent):
@@ -261,7 +261,7 @@ def policy_config(name: str) -> VlaserConfig:
 
 
 def tabulate(name: str, rows: Sequence[tuple[Case, Sequence[Memory]]], processes: Sequence[int]) -> Table:
-    """What one process holds alone, and the totals for several processes that share."""
+    """The table of one process's memory, and the totals for several processes that shard."""
     parts = ("weights", "gradients", "optimizer", "copies", "passes")
     totals = [f"{count} GPU{'s' * (count > 1)}" for count in processes]
     table = Table("training", "recomputed", *parts, *totals, title=f"{name}, GB per GPU", box=box.ASCII)

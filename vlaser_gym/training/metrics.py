@@ -1,4 +1,4 @@
-"""What a training run reports: lines of numbers, TensorBoard events, a picture of the curves, and to a tracker."""
+"""Metric logging of a training run: JSON lines, TensorBoard events, a plot of the curves, and a tracker."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class MetricLogger:
             self.tracker.send([row for row in self.rows if row["step"] <= step])
 
     def scored(self, step: int, group: str = "success/") -> bool:
-        """Whether an evaluation's numbers, whose names begin with ``group``, are there for a step."""
+        """True if an evaluation's metrics, whose names begin with ``group``, exist for a step."""
         return any(row["step"] == step and any(name.startswith(group) for name in row) for row in self.rows)
 
     def draw(self, every: float = 0.0) -> None:

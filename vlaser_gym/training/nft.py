@@ -98,7 +98,7 @@ class NegativeAwareTrainer(RoundTrainer):
 def negative_aware_objective(
     velocity: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What is minimised, mean over B decisions, and the means of :attr:`NegativeAwareTrainer.statistics`.
+    """The loss, mean over B decisions, and the means of :attr:`NegativeAwareTrainer.statistics`.
 
     Args:
         velocity, old, target: of the policy, of the policy that acted, and of the paths; ``[B, K, H, A]``.
@@ -124,7 +124,7 @@ def negative_aware_objective(
 
 
 def episode_optimality(episodes: Sequence[StoredEpisode]) -> NDArray[np.float64]:
-    """How well each episode did among those of the same initial state: ``[E]``, 0.5 for as well as usual.
+    """The optimality of each episode among those of its initial state: ``[E]``, 0.5 for the average.
 
     Success minus the success rate of its initial state, scaled so that the episode furthest from 0 stands at 0 or 1.
     Within an initial state good and bad add up to nothing: more failures than successes do not push the policy away
@@ -140,7 +140,7 @@ def episode_optimality(episodes: Sequence[StoredEpisode]) -> NDArray[np.float64]
 
 
 def nothing_to_learn(episodes: Sequence[StoredEpisode], runs: Sequence[Path]) -> InvalidConfigError:
-    """Why no episode teaches anything, and what to do, as an error."""
+    """The error for episodes that teach nothing: the reason and the remedy."""
     where = ", ".join(str(run) for run in runs)
     repeated = len(episodes) - len({episode.start for episode in episodes})
     if not episodes:

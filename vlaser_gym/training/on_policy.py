@@ -1,4 +1,4 @@
-"""What learners have in common that act, learn from what they did, and forget it: PPO, GRPO and kin.
+"""The common part of on-policy algorithms: PPO, GRPO and kin.
 
 Subclasses say how advantages are estimated and what is minimised; see :mod:`vlaser_gym.training.ppo`.
 """
@@ -109,7 +109,7 @@ class OnPolicyTrainer(Trainer):
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Means]:
-        """What is minimised, summed over a batch's decisions, and sums of :attr:`reported` (float64, on the CPU)."""
+        """The loss, summed over a batch's decisions, and the sums of :attr:`reported` (float64, on the CPU)."""
 
     @property
     def usual_rollout_batch(self) -> int:
@@ -255,7 +255,7 @@ class OnPolicyTrainer(Trainer):
     # ------------------------------------------------------------------ reports and files
 
     def outcomes(self, rollout: Rollout) -> dict[str, float]:
-        """How the rollouts of all processes went."""
+        """Statistics of the rollouts of all processes."""
         mine = tuple(a.ravel() for a in (rollout.values, rollout.returns, rollout.rewards, rollout.dones))
         gathered = self.group.gather((mine, list(self.successes)))
         columns = zip(*(arrays for arrays, _ in gathered), strict=True)

@@ -133,7 +133,7 @@ def _missing(key: str, package: str) -> InvalidConfigError:
 
 
 def state_bytes(name: str, weight: Tensor) -> float:
-    """What an optimizer keeps of one tensor of weights (bytes), by definition of its formats."""
+    """The optimizer state of one tensor of weights (bytes), by definition of its formats."""
     if name == "adamw":
         return weight.numel() * (8 if weight.dtype == torch.float32 else 12)
     # Two averages of one byte, and an fp32 scale for every 256 numbers; small tensors keep theirs as they are.

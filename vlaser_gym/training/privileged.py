@@ -1,4 +1,4 @@
-"""What a critic may read of the simulator. It exists in training only, and no policy ever sees it."""
+"""The privileged observation of a critic. It exists in training only; no policy reads it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PrivilegedState:
         self.width = STATE_WIDTH + len(self.subgoals) + 1 + len(self.limits)
 
     def progress(self, info: Mapping[str, Any]) -> NDArray[np.float64]:
-        """How far the episodes of a step's ``info`` had come at its end: sub-goals and steps, ``[N, G + 1]``."""
+        """The progress of the episodes at the end of a step, from its ``info``: sub-goals and steps, ``[N, G + 1]``."""
         elapsed = info["elapsed_steps"]
         reached = [info.get(name, np.zeros_like(elapsed)) for name in self.subgoals]
         return np.stack([*reached, elapsed], 1).astype(np.float64)

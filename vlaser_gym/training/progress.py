@@ -1,4 +1,4 @@
-"""How far training is: a bar in a terminal, a line a minute elsewhere, success first."""
+"""Progress of training: a bar in a terminal, a line a minute elsewhere, success first."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class Decided:
 
 
 class Actor:
-    """What acts in a rollout: a policy and its critic, through the inference engine in batches of one size.
+    """The actor of a rollout: a policy and its critic, through the inference engine in batches of one size.
 
     Args:
         agent: decides.

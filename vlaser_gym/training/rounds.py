@@ -99,7 +99,7 @@ class RoundTrainer(Trainer):
     @property
     @abstractmethod
     def items(self) -> int:
-        """How many things a minibatch is drawn from: pairs, or decisions."""
+        """The number of items that minibatches are drawn from: pairs, or decisions."""
 
     @abstractmethod
     def draw(self, items: Ints, generator: torch.Generator) -> Any:
@@ -107,7 +107,7 @@ class RoundTrainer(Trainer):
 
     @abstractmethod
     def losses_of(self, items: Ints, drawn: Any) -> tuple[Tensor, Tensor]:
-        """What is minimised, mean over some items, and the means of :attr:`statistics` (float64, on the CPU).
+        """The loss, mean over some items, and the means of :attr:`statistics` (float64, on the CPU).
 
         Args:
             items: of :attr:`items`.
@@ -119,14 +119,14 @@ class RoundTrainer(Trainer):
         return self.losses_of(items, self.draw(items, generator))
 
     def summarise(self, means: Numbers) -> Numbers:
-        """What is logged of the means of several steps."""
+        """The metrics to log from the means of several steps."""
         return means
 
     def after_step(self, means: Tensor) -> None:
         """Look at a step's means; may end the round by setting :attr:`ended`."""
 
     def extra_state(self) -> dict[str, Any]:
-        """What else the next step depends on; plain values and tensors."""
+        """Further state on which the next step depends; plain values and tensors."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How a policy of billions of weights fits: narrower weights, smaller optimizers, recomputed layers, shared weights.
+"""Means to fit a policy of billions of weights: bf16, 8-bit optimizers, activation checkpointing, sharding.
 
 Sharing is torch's own FSDP2: every layer in which something is trained is gathered for its own pass only. Layers in
 which nothing is trained stay whole on every process: what a learner keeps of them is read without passing them, so that
@@ -26,7 +26,7 @@ from vlaser_gym.training.distributed import ProcessGroup
 
 @dataclass(frozen=True)
 class Scaling:
-    """What of a run decides how much memory it takes; see the keys of the same names.
+    """The settings that decide the memory of a run; see the keys of the same names.
 
     Attributes:
         checkpointing: parts whose layers are computed again in the backward pass.

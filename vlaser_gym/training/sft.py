@@ -47,7 +47,7 @@ class ImitationLoss(nn.Module):
         self.agent = agent
 
     def forward(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """What to minimise, and its terms: ``imitation``, then the agent's auxiliary ones."""
+        """The loss and its terms: ``imitation``, then the agent's auxiliary ones."""
         encoding = self.agent.encode(batch)
         error = self.agent.imitation_error(encoding, batch, batch["actions"], draws).mean()
         terms = {"imitation": error, **self.agent.auxiliary_losses(batch)}

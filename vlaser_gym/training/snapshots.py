@@ -49,7 +49,7 @@ def _record(value: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpack(value: Any) -> Any:
-    """What :func:`pack` was given.
+    """The inverse of :func:`pack`.
 
     Raises:
         StorageError: for a record that is not of this package.

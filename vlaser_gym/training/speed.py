@@ -1,4 +1,4 @@
-"""How fast a policy learns and decides: ``python -m vlaser_gym.bench training=[vlaser_2b] environments=false``.
+"""Speed of training and inference: ``python -m vlaser_gym.bench training=[vlaser_2b] environments=false``.
 
 Random weights of the policy's shapes: steps of fine-tuning by a batch that is made once, an iteration of PPO in the
 real environments, decisions. On a GPU the most memory in use stands beside what :mod:`vlaser_gym.training.memory`

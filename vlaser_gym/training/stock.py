@@ -169,11 +169,11 @@ class StockTraining:
         return int(self.model.num_timesteps)
 
     def describe(self) -> str:
-        """How far it is."""
+        """The progress of the run, as a sentence."""
         return f"{self.settings.name} at {self.timesteps:,} of {self.settings.timesteps:,} actions"
 
     def summary(self) -> str:
-        """How far it came, and where the model lies."""
+        """The progress of the run and the path of its model, as a sentence."""
         return f"{self.timesteps:,} of {self.settings.timesteps:,} actions. Model: {self.path / MODEL_FILE}"
 
     def record(self) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def _plain_only(file: Path) -> Iterator[None]:
 
 
 def _counters(file: Path) -> dict[str, int]:
-    """What a model counts, by the names of its attributes."""
+    """The counters of a model, by the names of its attributes."""
     with zipfile.ZipFile(file) as archive:
         data = json.loads(archive.read("data"))
     return {name: int(data[name]) for name in ("num_timesteps", "_n_updates", "_episode_num") if name in data}

@@ -1,4 +1,4 @@
-"""What all trainers share: the loop, checkpoints, evaluation, metrics, and what of the policy is trained.
+"""The common trainer: the loop, checkpoints, evaluation, metrics, and the choice of trained parts.
 
 A trainer's :meth:`~Trainer.step` is the smallest piece of work that can be repeated: everything random in it is a
 function of the run's seed and of where the run stands, so that a checkpoint is enough to go on as if nothing had
@@ -40,7 +40,7 @@ STATE_FILE = "trainer.pt"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is kept, whatever the algorithm.
+    """The options of how a run is stored, independent of the algorithm.
 
     Attributes:
         seed: of everything random.
@@ -112,7 +112,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What the next step depends on; plain values and tensors. Called on all processes."""
+        """The state on which the next step depends; plain values and tensors. Called on all processes."""
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:
@@ -125,12 +125,12 @@ class Trainer(ABC):
 
     @property
     def save_is_due(self) -> bool:
-        """Whether a checkpoint follows the last step."""
+        """True if a checkpoint is due after the last step."""
         return self.done % self.options.save_every == 0 or self.done == self.total or self.evaluation_is_due
 
     @property
     def evaluation_is_due(self) -> bool:
-        """Whether the policy is to be scored as it stands now."""
+        """True if an evaluation is due after the last step."""
         every = self.options.evaluate_every
         return self.done > 0 and (self.done == self.total or (every > 0 and self.done % every == 0))
 
@@ -260,20 +260,20 @@ class Trainer(ABC):
             self.load_state(state)
 
     def _kinds(self) -> dict[str, str]:
-        """What the numbers in a state are."""
+        """The types of the numbers in a state."""
         return {"weights": self.scaling.weights, "optimizer": self.scaling.optimizer}
 
     def summary(self) -> str:
-        """How far the run came, and where its policy lies."""
+        """The progress of the run and the path of its policy, as a sentence."""
         worry = " Warning: the last update ran away; take an earlier policy." if self.alarms.ran_away else ""
         return f"{self.unit.capitalize()} {self.done} of {self.total}. Policy: {self.checkpoints.last}.{worry}"
 
     def record(self) -> dict[str, Any]:
-        """What a start keeps in ``starts.jsonl`` besides the settings."""
+        """The values that a start keeps in ``starts.jsonl`` besides the settings."""
         return {}
 
     def settled(self) -> dict[str, Any]:
-        """What the settings left open, as the run keeps it from its first start on."""
+        """The values that the settings left open, fixed by the run's first start."""
         return {}
 
     def close(self) -> None:  # noqa: B027  (most hold nothing)
@@ -396,7 +396,7 @@ def choose_trained(
 
 
 def cache_device(name: str | None, agent: TrainableAgent) -> torch.device:
-    """Where encodings are kept: where the policy is, or on the device that ``algo.cache_device`` names."""
+    """The device of cached encodings: the policy's, or the one that ``algo.cache_device`` names."""
     return agent.device if name is None else torch.device(choose_device(name, "algo.cache_device"))
 
 

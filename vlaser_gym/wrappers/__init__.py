@@ -1,4 +1,4 @@
-"""What stands between the world and an agent.
+"""Wrappers between a vector environment and an agent.
 
 All wrap the vector environment; for one episode at a time put :class:`~vlaser_gym.envs.single.SingleLane` on top. The
 adapter for Stable-Baselines3 is in :mod:`vlaser_gym.wrappers.sb3`, apart, because it imports torch.

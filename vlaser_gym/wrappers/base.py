@@ -1,4 +1,4 @@
-"""What all wrappers share: chunks, addresses and snapshots pass through them."""
+"""The common base of wrappers: chunks, addresses and snapshots pass through them."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class SceneWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         return actions
 
     def on_reset(self, observation: Observation, info: Info, mask: Bools) -> tuple[Observation, Info]:
-        """What a reset of the lanes in ``mask [N]`` returned."""
+        """Hook: transform the result of a reset of the environments in ``mask [N]``."""
         return observation, info
 
     def on_step(
         self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
     ) -> Step:
-        """What a step or a chunk returned; ``info["chunk"]`` tells the control steps apart."""
+        """Hook: transform the result of a step or chunk; ``info["chunk"]`` holds the single control steps."""
         return observation, reward, terminated, truncated, info
 
     def reset(

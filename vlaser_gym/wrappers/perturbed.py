@@ -1,4 +1,4 @@
-"""What an agent sees, reads and does in perturbed episodes."""
+"""The wrapper that perturbs images, instructions and actions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Perturbed(SceneWrapper):
 
     @property
     def engine(self) -> Any:
-        """Who simulates."""
+        """The engine."""
         return self.env.engine
 
     def advance_to_next_subtask(self, lanes: NDArray[np.int64]) -> None:
@@ -87,7 +87,7 @@ class Perturbed(SceneWrapper):
     def on_step(
         self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
     ) -> Step:
-        """What the agent sees of it."""
+        """Perturb the observation of a step."""
         if "states" in info:
             info = {**info, "states": [self._recorded(i, of) for i, of in enumerate(info["states"])]}
         return self._observed(observation), reward, terminated, truncated, info

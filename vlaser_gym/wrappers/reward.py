@@ -227,7 +227,7 @@ _OWN: dict[str, Callable[..., Any]] = {
 
 
 class Reward:
-    """What ``algo.reward`` names: one of the package's, one that was registered, or ``module:Class``.
+    """The reward that ``algo.reward`` names: built in, registered, or ``module:Class``.
 
     Args:
         name: of it.

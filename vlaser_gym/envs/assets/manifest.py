@@ -1,4 +1,4 @@
-"""Which files the original has: path, size, SHA-256, as numbers of this project."""
+"""The original's files: path, size and SHA-256 of each, measured by this project."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _BEGINNINGS = {".glb": (b"glTF",), ".dae": (b"<?xml", b"\xef\xbb\xbf<?xml", b"<C
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file must be: its size in bytes and its SHA-256 in hexadecimal."""
+    """The expected content of a file: its size in bytes and its SHA-256 in hexadecimal."""
 
     size: int
     sha256: str
 
     def matches(self, data: bytes) -> bool:
-        """Whether these are the file's bytes."""
+        """True if ``data`` has the expected size and hash."""
         return len(data) == self.size and hashlib.sha256(data).hexdigest() == self.sha256
 
 
@@ -73,7 +73,7 @@ class Manifest:
         return path in self.files or path in self.stand_ins or path in self._unknown
 
     def is_intact(self, path: str, file: Path) -> bool:
-        """Whether ``file`` holds what ``path`` must be; of unknown files, whether it is of the right kind."""
+        """True if ``file`` has the content expected at ``path``; of an unlisted file, if its format is right."""
         entry = self.files.get(path) or self.stand_ins.get(path)
         if entry is not None:
             return file.stat().st_size == entry.size and entry.matches(file.read_bytes())

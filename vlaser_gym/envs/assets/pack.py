@@ -17,13 +17,13 @@ _REMEDY = "get it with `python -m vlaser_gym.assets fetch` (or `import DIR`), or
 
 
 def default_directory(manifest: Manifest = MANIFEST) -> Path:
-    """Where fetched files go: the user's cache (``~/.cache``, or where the system says), by the source's commit."""
+    """The directory of fetched files: in the user's cache, named after the source's commit."""
     return user_cache() / f"simplerenv-{manifest.commit[:12]}"
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a directory holds of a manifest.
+    """The state of a directory compared with a manifest.
 
     Attributes:
         intact: paths that are there and right.
@@ -38,7 +38,7 @@ class Status:
 
     @property
     def complete(self) -> bool:
-        """Whether every known file is there and right."""
+        """True if every listed file is present and intact."""
         return not self.missing and not self.damaged
 
 
@@ -63,7 +63,7 @@ class AssetPack:
             )
 
     def has(self, path: str) -> bool:
-        """Whether a file is there, right or not."""
+        """True if a file is present, intact or not."""
         return (self.directory / path).is_file()
 
     def file(self, path: str) -> Path:
@@ -120,7 +120,7 @@ class AssetPack:
 
 
 def examine(directory: Path, manifest: Manifest = MANIFEST) -> Status:
-    """What a directory holds, every file read and checked; the directory need not exist."""
+    """Compare a directory with the manifest, reading every file; the directory need not exist."""
     intact: list[str] = []
     missing: list[str] = []
     damaged: list[str] = []

@@ -26,7 +26,7 @@ Source = Callable[[str, Path], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: ``"kept"`` (was there and right), ``"new"``, or ``"failed"`` with the reason."""
+    """The result for one file: ``"kept"`` (present and intact before), ``"new"``, or ``"failed"`` with the reason."""
 
     path: str
     state: str

@@ -119,7 +119,7 @@ def check_episodes(engine: Mapping[str, Any], addresses: Iterable[Address]) -> N
 
 
 def lanes_that_fit(engine: str, wanted: int, pictures: bool) -> int:
-    """How many of ``wanted`` lanes this machine's free memory has room for; at least one.
+    """The number of environments, at most ``wanted`` and at least one, that fit into this machine's free memory.
 
     Args:
         engine: its name.

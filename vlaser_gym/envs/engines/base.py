@@ -1,4 +1,4 @@
-"""What the vector environment asks of an engine: place lanes, run a control step, report, make pictures.
+"""The engine protocols: place an episode in an environment, run a control step, report states, make images.
 
 An engine holds ``num_lanes`` independent simulations of one robot. A lane shows one scene at a time (a task in a
 variant); placing it again may change the scene. What happens on a lane never depends on the other lanes or on the
@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 
 class Sight(NamedTuple):
-    """How an episode's pictures differ from those of its scene; nothing else depends on it.
+    """The visual changes of one episode against its scene; physics does not depend on them.
 
     Attributes:
         shift: of every camera, m, in its own axes (x right, y up, z backward).
@@ -45,7 +45,7 @@ class Sight(NamedTuple):
 
 
 class Physics(NamedTuple):
-    """How an episode's physics differs from that of its scene.
+    """The physical changes of one episode against its scene.
 
     Attributes:
         friction: factor of all sliding friction.
@@ -61,7 +61,7 @@ NOMINAL_SIGHT, NOMINAL_PHYSICS = Sight(), Physics()
 
 @dataclass(frozen=True)
 class Placement:
-    """What a lane is to show: a task in a variant, at a layout, the robot at joint positions ``qpos [J]``.
+    """The initial state of one environment: a task in a variant, a layout, the robot's joint positions ``qpos [J]``.
 
     ``name`` is the layout's name, ``"grid:5"``; empty for states of other origin, such as recordings. ``sight`` and
     ``physics`` belong to perturbed episodes, which the built-in engine alone has.
@@ -78,7 +78,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a simulator that has rules of its own says of an episode.
+    """The outcome of an episode by the rules of a simulator that has its own.
 
     Attributes:
         flags: all of the task's flags after the last control step.

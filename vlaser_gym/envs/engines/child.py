@@ -78,7 +78,7 @@ class Child:
         return self.receive()
 
     def gone(self, last_words: str) -> GymError:
-        """What to raise when the process has ended."""
+        """The exception for a process that has ended."""
         return SimulationError(f"A worker process ended unexpectedly. Its last words: {last_words}")
 
     def last_words(self) -> str:

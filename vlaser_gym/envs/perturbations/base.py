@@ -1,4 +1,4 @@
-"""What a perturbation may change of an episode, and where its random numbers come from.
+"""The interface of perturbations and the source of their random numbers.
 
 A perturbation is chosen beside an episode's address and changes none of it: layout and the agent's noise stay what they
 are without it. Its own random numbers depend on the address, on the perturbation's name and, where they are drawn anew
@@ -104,7 +104,7 @@ class Perturbation:
 
     @property
     def meaning(self) -> str:
-        """What is done at this level."""
+        """A description of the perturbation at this level."""
         return self.sentence.format(strength=f"{self.strength:g}")
 
     def applies(self, task: Task) -> bool:
@@ -128,11 +128,11 @@ class Perturbation:
         return proprio
 
     def instruction(self, text: str, moment: Moment) -> str:
-        """What the robot is told."""
+        """The instruction of the episode."""
         return text
 
     def actions(self, chunk: Floats, previous: Floats, moment: Moment) -> Floats:
-        """What is executed from a control step on, ``[H, 7]``.
+        """The executed actions ``[H, 7]`` from a control step on.
 
         Args:
             chunk: what the agent has decided, ``[H, 7]``.
@@ -143,10 +143,10 @@ class Perturbation:
         return chunk
 
     def shift(self, moment: Moment) -> Shift | None:
-        """How the manipulated object is displaced in the middle of an episode; ``None`` where it is not."""
+        """The displacement of the manipulated object during the episode; ``None`` without one."""
         return None
 
     @classmethod
     def changes(cls, method: str) -> bool:
-        """Whether a subclass has written a method anew: what nobody changes need not be asked for."""
+        """True if a subclass overrides a method; a method that no subclass overrides is not called."""
         return getattr(cls, method) is not getattr(Perturbation, method)

@@ -93,14 +93,14 @@ class _Surfaces(Perturbation):
 
 
 class TableTexture(_Surfaces):
-    """What objects lie on looks different; for tasks with a cabinet, the cabinet."""
+    """Another texture of the surface on which the objects lie; with a cabinet, of the cabinet."""
 
     name, surfaces = "table_texture", "table"
     sentence = "table or cabinet mixed with a drawn colour and pattern, of which {strength} are taken"
 
 
 class Background(_Surfaces):
-    """What stands around the table looks different."""
+    """Another texture of the surroundings of the table."""
 
     name, surfaces = "background", "background"
     sentence = "walls, floor and furniture mixed with drawn colours, of which {strength} are taken"

@@ -91,7 +91,7 @@ class Paraphrase(Perturbation):
 
 
 def paraphrases(text: str, level: str) -> tuple[str, ...]:
-    """What may be said in place of an instruction; nothing where its form is unknown.
+    """The paraphrases of an instruction; empty for an instruction of unknown form.
 
     Example:
         >>> paraphrases("put carrot on plate", "mild")
@@ -175,7 +175,7 @@ class WrongInstruction(Perturbation):
 
 
 def other_instruction(told: str, task: str) -> str:
-    """What the next task of the same robot that says something else says in its first layout; after the last the first.
+    """The first layout's instruction of the robot's next task with another instruction, in cyclic order.
 
     Args:
         told: the true instruction.

@@ -1,4 +1,4 @@
-"""What a robot is, said without any engine: joints, limits, gains, camera, start pose, its controller's contract."""
+"""Robot descriptions independent of engines: joints, limits, gains, cameras, start pose, controller contract."""
 
 from __future__ import annotations
 
@@ -193,5 +193,5 @@ class RobotSetup:
 
 
 def is_image(observation: str) -> bool:
-    """Whether an observation of that name is a picture; see :attr:`RobotSetup.image_cameras`."""
+    """True if an observation of that name is an image; see :attr:`RobotSetup.image_cameras`."""
     return observation == "image" or observation.endswith("_image")

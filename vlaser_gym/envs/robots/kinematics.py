@@ -92,7 +92,7 @@ def _split(path: Sequence[Joint]) -> list[list[Joint]]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How to get at some links: the moving joints on the way, each one's predecessor (-1: the root), and the links.
+    """The kinematic chain to some links: its moving joints, the predecessor of each (-1: the root), and the links.
 
     ``links`` holds the number of the joint that carries the link (-1: none does) and the link's frame in the joint's.
     """

@@ -1,4 +1,4 @@
-"""What single engines must know of a robot beyond what it is: plain data. No engine is imported here."""
+"""Plain data that single engines need of a robot beyond its description. No engine is imported here."""
 
 from __future__ import annotations
 

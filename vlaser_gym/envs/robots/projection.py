@@ -1,4 +1,4 @@
-"""Where points of the world are in a robot's picture: kinematics and a pinhole, no engine."""
+"""Projection of world points into a robot's image by kinematics and a pinhole camera, without an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scenes are: layouts, instructions, success; without any engine."""
+"""Scene descriptions independent of engines: layouts, instructions, success."""
 
 from __future__ import annotations
 

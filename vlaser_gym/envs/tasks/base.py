@@ -1,4 +1,4 @@
-"""What a scene is, said without any engine: objects, layouts, instruction, success.
+"""The task interface: objects, layouts, instruction and success, independent of engines.
 
 A :class:`Task` is data plus pure functions of poses and contacts. Engines read its objects, cameras' scenery name and
 contact queries to build a scene; the vector environment calls :meth:`Task.evaluate` after every control step. All
@@ -68,7 +68,7 @@ class ContactQuery:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an engine reports of ``B`` lanes of one task after a control step.
+    """The state of ``B`` environments of one task after a control step, as an engine reports it.
 
     Attributes:
         object_pose: ``[B, n_objects, 7]``, world, actor frames, order of :attr:`Task.objects`.
@@ -151,7 +151,7 @@ class Task(ABC):
         return self.contacts
 
     def look(self, variant: str) -> Variant:
-        """What the scene looks like in a variant.
+        """The appearance of the scene in a variant.
 
         Raises:
             UnknownNameError: if the task has no such variant.
@@ -202,7 +202,7 @@ class Task(ABC):
 
     @abstractmethod
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
-        """What the robot is told. ``stage`` counts the sub-tasks of long tasks.
+        """The instruction of the episode. ``stage`` counts the sub-tasks of long tasks.
 
         Raises:
             InvalidConfigError: if K is outside the grid.

@@ -1,4 +1,4 @@
-"""What the Google Robot tasks share: variants, dispatch of layouts, the grasp test.
+"""The common part of the Google Robot tasks: variants, choice of layouts, the grasp test.
 
 Layouts. ``"grid:K"`` is the K-th initial state of the benchmark's lists; which they are depends on the task, and for
 robot poses on the variant's kind. ``"region:K"`` depends on the task's name and K alone and keeps 1 cm (and, for
@@ -53,7 +53,7 @@ class GoogleTask(Task):
         self.variants = tuple(self._looks)
 
     def look(self, variant: str) -> Variant:
-        """What the scene looks like in a variant.
+        """The appearance of the scene in a variant.
 
         Raises:
             UnknownNameError: if the task has no such variant.
@@ -98,12 +98,12 @@ def start_qpos(look: Variant) -> tuple[float, ...] | None:
 
 
 def grasp_queries(source: str) -> tuple[ContactQuery, ...]:
-    """What :func:`grasped` needs to know: four queries, fingers and tips, right then left."""
+    """The four contact queries of :func:`grasped`: fingers and tips, right before left."""
     return tuple(ContactQuery(of=f"link:{link}", by=f"object:{source}") for link in _FINGER_LINKS)
 
 
 def grasped(scene: Snapshot) -> Bools:
-    """Whether both fingers are pressed outwards by the source, ``[B]``. The grasp queries come first in the scene.
+    """True where the source presses both fingers outwards, ``[B]``. The grasp queries come first in the scene.
 
     Per side the larger of the impulses on finger and tip counts, and the smaller of their angles to the +y axes, which
     may be the other link's. An impulse of nothing counts as square to the axis.

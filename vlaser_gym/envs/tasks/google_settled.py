@@ -1,4 +1,4 @@
-"""How the objects of the Google Robot scenes lie and stand.
+"""Resting poses of the objects in the Google Robot scenes.
 
 The original drops its objects and lets them settle inside ``reset``; here they are placed where they come to rest. An
 object lies *flat* (the model unturned) or stands *upright* (turned by +90 degrees about x), and is then turned about
@@ -147,7 +147,7 @@ RESTS: dict[tuple[str, str], Rest] = {
 
 
 def rest_of(model: str, posture: str) -> Rest:
-    """How a model rests ``"flat"`` or ``"upright"``.
+    """The resting pose of a model, ``"flat"`` or ``"upright"``.
 
     Raises:
         KeyError: if that posture of the model is not known.

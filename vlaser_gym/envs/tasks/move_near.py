@@ -183,7 +183,7 @@ class MoveNearTask(GoogleTask):
         return np.array(poses), outlines
 
     def _solved(self, triplet: int, pair: tuple[int, int], poses: Floats, look: Variant) -> bool:
-        """Whether the source is near its target already."""
+        """True if the source begins near its target."""
         layout = self._state(triplet, pair, poses, look)
         scene = Snapshot(layout.object_pose[None], {}, np.zeros((1, 0, 3)))
         return bool(self.evaluate(scene, self.begin([layout]))[0]["near_tgt_obj"][0])
@@ -252,7 +252,7 @@ def _others(count: int, index: NDArray[np.int64]) -> Bools:
 
 
 def _keeps_height(com: Floats, poses: Floats, rest: Floats, pair: NDArray[np.int64]) -> Bools:
-    """Whether nobody fell: bystanders by their origins, source and target by their centres of mass, ``[B]``."""
+    """True where no object fell, ``[B]``: bystanders by their origins, source and target by their centres of mass."""
     bystander = _others(rest.shape[1], pair[:, 0]) & _others(rest.shape[1], pair[:, 1])
     fallen = np.where(
         bystander, poses[..., 2] < rest[..., 2] - _BYSTANDER_DROP, com[..., 2] < rest[..., 2] - _PAIR_DROP
@@ -261,7 +261,7 @@ def _keeps_height(com: Floats, poses: Floats, rest: Floats, pair: NDArray[np.int
 
 
 def _moved(poses: Floats, rest: Floats, index: NDArray[np.int64]) -> tuple[Bools, Bools]:
-    """Whether the source moved most, whether something else did, by their origins; each ``[B]``."""
+    """True where the source moved most, and where another object did, by their origins; each ``[B]``."""
     shift = np.linalg.norm((poses[..., :3] - rest)[..., :2], axis=-1)
     own = shift[np.arange(len(shift)), index]
     most = np.where(_others(rest.shape[1], index), shift, 0.0).max(1)
@@ -269,7 +269,7 @@ def _moved(poses: Floats, rest: Floats, index: NDArray[np.int64]) -> tuple[Bools
 
 
 def _is_closest(source: Floats, target: Floats, poses: Floats, index: NDArray[np.int64]) -> Bools:
-    """Whether in the plane no other object is nearer to the source than the target is, with some slack, ``[B]``."""
+    """True where the target is the object nearest to the source in the plane, with some slack, ``[B]``."""
     distance = np.linalg.norm((source - target)[:, :2], axis=-1)
     others = np.linalg.norm(poses[..., :2] - source[:, None, :2], axis=-1)
     others = np.where(_others(poses.shape[1], index), others, np.inf)

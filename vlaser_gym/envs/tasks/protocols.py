@@ -104,7 +104,7 @@ class Protocol:
 
     @property
     def episodes(self) -> Episodes:
-        """What to run, in order, each once."""
+        """The episodes of the protocol in order, each once."""
         return tuple(dict.fromkeys(address for score in self.scores for address in score.episodes))
 
 

@@ -123,7 +123,7 @@ class PutOnTask(Task):
         return fingers + tuple(ContactQuery(of=source, by=stranger) for stranger in ("scene", *strangers))
 
     def region(self, kind: str = "region") -> Region:
-        """What layouts of a kind are drawn from, for tasks of one's own on the same table.
+        """The region from which layouts of a kind are drawn, for further tasks on the same table.
 
         Raises:
             UnknownNameError: if the task has no such layouts.
@@ -207,7 +207,7 @@ class PutOnTask(Task):
         return dict(zip(self.flags, values, strict=True)), {**memory, **latches}
 
     def _moved(self, source_com: Floats, poses: Floats, rest: Floats) -> tuple[Bools, Bools]:
-        """Whether the source moved most, whether something else did; each ``[B]``."""
+        """True where the source moved most, and where another object did; each ``[B]``."""
         own = np.hypot(source_com[:, 0] - rest[:, self.source, 0], source_com[:, 1] - rest[:, self.source, 1])
         shift = poses[:, self._others][..., :2] - rest[:, self._others, :2]
         others: Floats = np.hypot(shift[..., 0], shift[..., 1])
@@ -216,7 +216,7 @@ class PutOnTask(Task):
         return np.asarray(correct), np.asarray(wrong)
 
     def _on_target(self, com: Floats, box: Floats) -> Bools:
-        """Whether the source's centre is over the target and low enough, ``[B]``."""
+        """True where the source's centre is over the target and low enough, ``[B]``."""
         offset = com[:, 0] - com[:, 1]
         half = box / 2
         over = np.hypot(offset[:, 0], offset[:, 1]) <= np.hypot(half[:, 1, 0], half[:, 1, 1]) + XY_MARGIN
@@ -224,13 +224,13 @@ class PutOnTask(Task):
         return np.asarray(over & (height > 0) & (height - half[:, 1, 2] - half[:, 0, 2] <= self.z_margin))
 
     def _touches_nothing_else(self, scene: Snapshot) -> Bools:
-        """Whether every impulse from things that are neither target nor robot is negligible, ``[B]``."""
+        """True where all contact impulses but those with target and robot are negligible, ``[B]``."""
         impulse = scene.impulse[:, len(FINGERS) :]
         return np.asarray((np.linalg.norm(impulse, axis=-1) <= TOUCH_IMPULSE).all(1))
 
 
 def _grasped(scene: Snapshot) -> Bools:
-    """Whether both fingers are pressed outwards by the source, within 60 degrees of their closing axis, ``[B]``."""
+    """True where the source presses both fingers outwards, within 60 degrees of their closing axis, ``[B]``."""
     impulse = scene.impulse[:, : len(FINGERS)]
     orientation = np.stack([scene.link_pose[link][:, 3:] for link, _ in FINGERS], axis=1)
     outwards = matrix_from_quaternion(orientation)[..., 1] * np.array([[sign] for _, sign in FINGERS])

@@ -32,7 +32,7 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Spot:
-    """How one object may be placed.
+    """The allowed positions and yaws of one object.
 
     Attributes:
         area: where its actor origin may be, world.
@@ -113,7 +113,7 @@ class Region:
 
 
 def near_grid(pose: Floats, grid: Floats) -> bool:
-    """Whether ``pose [7]`` is within 1 cm and 10 degrees of one of ``grid [n, 7]``."""
+    """True if ``pose [7]`` is within 1 cm and 10 degrees of one of ``grid [n, 7]``."""
     distance = np.hypot(*(grid[:, :2] - pose[:2]).T)
     turn = angle_difference(heading(grid[:, 3:]), heading(pose[3:]))
     angle = np.minimum(turn, rotation_angle(grid[:, 3:], pose[3:]))

@@ -1,4 +1,4 @@
-"""Where the objects of the WidowX tasks lie when an episode begins.
+"""Initial resting poses of the objects in the WidowX tasks.
 
 The original drops its objects and lets them settle inside ``reset``. Here they are placed where they came to rest, so
 that no drop has to be simulated and every engine begins alike. Each row is the pose ``x y z qw qx qy qz`` of an actor

@@ -23,7 +23,7 @@ ROBOT_COLOURS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """How a scene looks, and what it holds beside the task's own objects.
+    """The appearance of a scene and its further objects.
 
     Attributes:
         name: as in an address.

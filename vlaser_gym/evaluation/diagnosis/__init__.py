@@ -1,4 +1,4 @@
-"""Why episodes fail: one class and one sentence for each, patterns over many, changes between two runs."""
+"""Failure diagnosis: a class and a sentence for each episode, patterns over many, changes between two runs."""
 
 from vlaser_gym.evaluation.diagnosis.classes import FAILURE_CLASSES, FailureClass
 from vlaser_gym.evaluation.diagnosis.events import Event

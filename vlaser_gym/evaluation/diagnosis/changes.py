@@ -1,4 +1,4 @@
-"""What one run mended of another, what it broke, and which failures became others."""
+"""Changes between two runs: episodes mended, episodes broken, failures of another class."""
 
 from __future__ import annotations
 

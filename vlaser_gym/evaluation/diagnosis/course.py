@@ -1,4 +1,4 @@
-"""What happened in a stored episode, as numbers: the one place that reads states for the rules.
+"""The course of a stored episode as arrays; the rules read states only through it.
 
 Places are in the robot's frame: x away from the robot, y to its left, z up (m). Row 0 is the initial state, row ``t``
 the state after control step ``t``.
@@ -91,17 +91,17 @@ class Course:
 
     @property
     def source_name(self) -> str:
-        """What is manipulated, in words."""
+        """The name of the manipulated object."""
         return self.names[self.source] if self.source >= 0 else f"{self.goal_drawer} drawer"
 
     @property
     def place(self) -> Floats:
-        """Where what is manipulated (an object, or a handle) is, ``[T + 1, 3]``."""
+        """The position of the manipulated object or handle, ``[T + 1, 3]``."""
         return self.objects[:, self.source] if self.source >= 0 else self.handles[self.goal_drawer]
 
     @property
     def goal(self) -> Floats | None:
-        """Where the source belongs, ``[T + 1, 3]``: on its target, or into the open part of its drawer."""
+        """The goal position of the source, ``[T + 1, 3]``: on its target, or in the open part of its drawer."""
         if self.target >= 0:
             return self.objects[:, self.target]
         if self.source >= 0 and self.goal_drawer:
@@ -110,11 +110,11 @@ class Course:
         return None
 
     def shift(self, index: int) -> Floats:
-        """How far an object is from where it began, in the plane, ``[T + 1]``."""
+        """The horizontal distance of an object from its initial position, ``[T + 1]``."""
         return np.asarray(np.linalg.norm(self.objects[:, index, :2] - self.objects[0, index, :2], axis=-1))
 
     def height(self, index: int) -> Floats:
-        """How far an object is above where it began, ``[T + 1]``."""
+        """The height of an object above its initial position, ``[T + 1]``."""
         return np.asarray(self.objects[:, index, 2] - self.objects[0, index, 2])
 
     def holds(self, index: int) -> list[tuple[int, int]]:
@@ -207,7 +207,7 @@ def _nothing(rows: int, count: int) -> tuple[Bools, Bools]:
 def _pinches(
     robot: Robot, bodies: Sequence[ObjectSpec], states: Mapping[str, NDArray[Any]], rows: int
 ) -> tuple[Bools, Bools]:
-    """Whether both sides of the gripper press on an object from opposite sides, and whether any finger touches it."""
+    """True where both fingers press on an object from opposite sides, and where any finger touches it."""
     held, touched = _nothing(rows, len(bodies))
     carried = [robot.carried_by(joint) for joint in robot.gripper_joints]
     sides = [[i for i, link in enumerate(robot.finger_links) if link in of] for of in carried]

@@ -1,4 +1,4 @@
-"""What happened when: the events of an episode, found one kind at a time in its course."""
+"""The events of an episode, detected in its course one kind at a time."""
 
 from __future__ import annotations
 

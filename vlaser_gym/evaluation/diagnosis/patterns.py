@@ -188,7 +188,7 @@ class _Stratum:
 
 
 def _halves(layouts: Sequence[_Layout], value: Callable[[_Layout, Floats], float]) -> NDArray[np.bool_] | None:
-    """Which layouts lie above the gap that is nearest to the half of them; ``None`` where nothing can be asked."""
+    """The layouts above the gap in a value that splits them most evenly; ``None`` without such a gap."""
     if not 0 < sum(layout.rate for layout in layouts) < len(layouts):
         return None
     middle = np.mean([layout.place for layout in layouts], axis=0)
@@ -231,7 +231,7 @@ def _p_by_permutation(strata: Sequence[_Stratum]) -> float:
 
 
 def _directions(tasks: Mapping[str, Sequence[_Layout]], diagnosed: Diagnosed) -> Iterator[Pattern]:
-    """Which way the misses of all tasks go; a layout is one draw, however many trials it has."""
+    """The common direction of the misses of all tasks; a layout counts once, however many trials it has."""
     from scipy.stats import binomtest  # noqa: PLC0415
 
     missing = sum(diagnosis.failure == "closed_on_nothing" for _, diagnosis in diagnosed)

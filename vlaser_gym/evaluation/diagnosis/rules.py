@@ -31,7 +31,7 @@ _OPEN, _CLOSED = 0.15, 0.05
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why an episode failed.
+    """The failure class of an episode and its explanation.
 
     Attributes:
         failure: key of :data:`~vlaser_gym.evaluation.diagnosis.classes.FAILURE_CLASSES`; empty after a success.
@@ -65,7 +65,7 @@ class _Cause:
 
 
 def diagnose(record: Mapping[str, Any], states: Mapping[str, NDArray[Any]] | None) -> Diagnosis:
-    """Why a stored episode failed.
+    """Find the failure class of a stored episode.
 
     Args:
         record: of the episode.
@@ -83,7 +83,7 @@ def diagnose(record: Mapping[str, Any], states: Mapping[str, NDArray[Any]] | Non
 
 
 def _by_record(record: Mapping[str, Any]) -> Diagnosis:
-    """What is known of an episode without states."""
+    """The diagnosis of an episode without states, from its record alone."""
     if record["success"]:
         return Diagnosis("", "")
     if record["success_any"]:
@@ -122,7 +122,7 @@ def _lost_again(course: Course, events: tuple[Event, ...]) -> _Cause | None:
 
 
 def _progress(course: Course) -> Floats:
-    """How far the right drawer has come from where it began towards where it belongs, ``[T + 1]`` (m)."""
+    """The progress of the right drawer from its initial towards its required opening, ``[T + 1]`` (m)."""
     opening = course.drawers[course.goal_drawer]
     return np.asarray(opening - opening[0] if opening[0] <= _CLOSED else opening[0] - opening)
 
@@ -133,7 +133,7 @@ def _needed(course: Course) -> float:
 
 
 def _drawer_done(course: Course) -> bool:
-    """Whether the drawer is not what failed: it was open at some step, and another thing was to be done then."""
+    """True if the drawer did not cause the failure: it was open at some step, and a later sub-task remained."""
     return course.source >= 0 and bool((course.drawers[course.goal_drawer] >= _OPEN).any())
 
 
@@ -261,7 +261,7 @@ def _wrong_object(course: Course, events: tuple[Event, ...]) -> _Cause | None:
 
 
 def _moved_or_missed(course: Course, events: tuple[Event, ...]) -> _Cause | None:
-    """What came first: a closing that caught nothing, or a push."""
+    """The earlier of two causes: a closing on nothing, or a push."""
     for event in events:
         if event.kind == "pushed" and event.what == course.source_name:
             sentence = f"pushed the {event.what} {millimetres(event.amount)} without grasping it"

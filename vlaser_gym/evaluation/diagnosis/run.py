@@ -12,7 +12,7 @@ from vlaser_gym.evaluation.store import Record, read_states
 
 
 def diagnose_run(path: str | Path, records: Mapping[Address, Record]) -> dict[Address, Diagnosis]:
-    """Why each episode of a run failed; of damaged states, nobody knows.
+    """The diagnosis of every episode of a run; "unknown" for those with damaged states.
 
     Args:
         path: the run directory.

@@ -19,7 +19,7 @@ def millimetres(length: float) -> str:
 
 
 def beside(offset: tuple[float, float, float], what: str) -> str:
-    """Where something is, as seen from the robot.
+    """The direction of an offset, in words, as seen from the robot.
 
     Args:
         offset: from ``what`` (m): x away from the robot, y to its left, z up.

@@ -1,1 +1,1 @@
-"""What learners read: demonstrations, decisions, pairs."""
+"""Training data: demonstrations, decisions, pairs."""

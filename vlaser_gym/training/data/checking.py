@@ -69,7 +69,7 @@ def _decode(reader: LeRobotReader) -> None:
 
 
 def _doubts(reader: LeRobotReader, rows: Rows, robot: str) -> Iterator[str]:
-    """What can be trained on, and is hardly meant."""
+    """Suspicious properties of a data set that can be trained on all the same."""
     state, action = rows.names["state"], rows.names["action"]
     lengths = np.linalg.norm(rows.proprio[:, 3:7], axis=1)
     yield from _first(
@@ -185,7 +185,7 @@ def _camera_size(robot: str) -> tuple[int, int]:
 
 
 def _pixels(rows: Rows, picked: NDArray[np.int64], robot: str) -> Floats:
-    """Where tool and arrow's end are in the policy's picture ``[n, 2, 2]``, of a camera that the base carries."""
+    """The pixels ``[n, 2, 2]`` of the tool and of the arrow's end in the image of a camera on the robot's base."""
     setup = get_setup(get_task(_task_of(robot)).robot_setup)
     projector, count = Projector(setup), len(picked)
     base = np.repeat([setup.base_pose], count, 0)

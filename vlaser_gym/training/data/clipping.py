@@ -1,4 +1,4 @@
-"""How much of the data a policy's statistics clip: what lies outside their bounds looks like the bound to the policy.
+"""The share of the data that a policy's statistics clip: the policy sees values outside their bounds as the bound.
 
 Labels beyond the bounds cannot be taught, and the policy cannot tell proprioception beyond them apart.
 """
@@ -30,7 +30,7 @@ class Clipped:
 
     @classmethod
     def of(cls, data: Demonstrations, statistics: Statistics) -> Clipped:
-        """What some statistics clip of some data."""
+        """The clipped share of each dimension of some data under some statistics."""
         action, proprio = statistics.action.clipped(data.steps), statistics.proprio.clipped(data.proprio)
         return cls(
             action={name: float(share) for name, share in zip(ACTION_NAMES, action, strict=False)},

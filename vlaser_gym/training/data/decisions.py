@@ -41,7 +41,7 @@ class Decisions:
 
     @classmethod
     def read(cls, episodes: Sequence[StoredEpisode], agent: TrainableAgent) -> Decisions:
-        """What learners need of these episodes.
+        """Read the decisions of these episodes.
 
         Raises:
             StorageError: if an episode was stored without it.
@@ -109,7 +109,7 @@ class DecisionMemory:
                 return
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
-        """What the policy read in some decisions."""
+        """The policy's inputs in some decisions."""
         return {name: values[rows] for name, values in self.decisions.inputs.items()}
 
     def encode(self, agent: TrainableAgent, rows: Tensor) -> Any:

@@ -117,7 +117,7 @@ class Demonstrations:
         )
 
     def places(self) -> Floats:
-        """Where things are: ``[N, 10]``, positions of source and target (m) and the source's heading psi.
+        """The privileged poses ``[N, 10]``: positions of source and target (m) and the source's heading psi.
 
         The heading comes as cosine and sine of 2 psi and 4 psi, as a gripper does not tell its fingers apart.
 

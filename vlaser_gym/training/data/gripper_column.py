@@ -1,4 +1,4 @@
-"""What the last number of a data set's actions means: it is said, never guessed."""
+"""The meaning of the gripper column of a data set: declared, never guessed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARGIN = 0.05
 
 @dataclass(frozen=True)
 class GripperColumn:
-    """How to read the column.
+    """The meaning of a gripper column.
 
     Attributes:
         meaning: ``"command"`` (this gym's commands, -1 to 1, with the robot's sign), ``"open"`` (0 closed to 1 open),
@@ -54,7 +54,7 @@ class GripperColumn:
         return cls("width", widest)
 
     def wrong(self, values: ArrayLike, robot: str, of_this_gym: bool) -> NDArray[np.bool_]:
-        """Which values the column cannot hold by its meaning.
+        """The values that contradict the column's meaning, as a mask.
 
         Args:
             values: the whole column, of any shape.
@@ -75,7 +75,7 @@ class GripperColumn:
         return ~np.isin(array, (-1.0, 0.0, 1.0))
 
     def expected(self, robot: str, of_this_gym: bool) -> str:
-        """What the column should hold, in words."""
+        """The expected values of the column, in words."""
         if self.meaning is None and not of_this_gym:
             relative = ", some of them below 0, as -1 opens this robot's" if robot == "google_robot" else ""
             return f"-1, 0 or 1 while nobody says what it means{relative}"

@@ -34,7 +34,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Mined:
-    """What was found.
+    """The preference pairs that were found.
 
     Attributes:
         pairs: those to train on, in an order of which every beginning is balanced over tasks and layouts.
@@ -97,7 +97,7 @@ def mine_pairs(
 
 
 def explain_nothing(mined: Mined, runs: Iterable[object]) -> InvalidConfigError:
-    """Why there is no pair, and what to do, as an error."""
+    """The error for data without a pair: the reason and the remedy."""
     where = ", ".join(str(run) for run in runs)
     episodes = sum(row["episodes"] for row in mined.rows)
     repeated = sum(row["repeated"] for row in mined.rows)

@@ -31,7 +31,7 @@ class PrefixCache:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more fits."""
+        """True if nothing more fits."""
         return self._store is not None and self._filled >= self.capacity
 
     def reset(self) -> None:

@@ -203,7 +203,7 @@ def _composed(actions: Floats) -> Floats:
 
 
 def _column_names(reader: LeRobotReader, columns: Columns) -> dict[str, str]:
-    """What is read from a data set: by the names given, by today's, or by those of its layout of before."""
+    """The names of the columns to read: those given, today's, or those of the earlier layout."""
     if "privileged.decision" in reader.features:
         names = {
             "state": "observation.state",
@@ -225,12 +225,12 @@ def _column_names(reader: LeRobotReader, columns: Columns) -> dict[str, str]:
 
 
 def _has_state(reader: LeRobotReader, name: str) -> bool:
-    """Whether a column of that name is as wide as the simulator's state; other projects mean other things by it."""
+    """True if a column of that name has the width of this simulator's state; other projects use the name otherwise."""
     return name in reader.features and list(reader.features[name]["shape"]) == [_HOLDS["privileged"][0]]
 
 
 def has_privileged(reader: LeRobotReader, source: Source) -> bool:
-    """Whether a data set knows the simulator's state."""
+    """True if a data set holds the simulator's state."""
     return "privileged" in _column_names(reader, source.columns)
 
 
@@ -257,7 +257,7 @@ def _check_holds(reader: LeRobotReader, name: str, values: NDArray[Any], count: 
 
 
 def _named(reader: LeRobotReader, name: str) -> str:
-    """What the data set itself calls the numbers of a column, and the convention whose state has these names."""
+    """The data set's own names of a column's numbers, and the convention whose state has these names."""
     names = reader.features[name].get("names")
     listed = next(iter(names.values()), None) if isinstance(names, dict) else names
     if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):

@@ -1,4 +1,4 @@
-"""Where demonstrations come from: a data set, what its columns are called and what their numbers mean."""
+"""The source of demonstrations: a data set, the names of its columns and their convention."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Arrays(NamedTuple):
 
 
 class System(Protocol):
-    """What a batch asks of physics; :class:`.cuda.CudaSystem` is PhysX on a GPU."""
+    """The physics interface of a batch; :class:`.cuda.CudaSystem` implements it by PhysX on a GPU."""
 
     def add_scene(self) -> ManiSkillScene:
         """An empty sub-scene; before :meth:`begin` only."""

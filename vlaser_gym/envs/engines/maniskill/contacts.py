@@ -1,4 +1,4 @@
-"""What a GPU tells of contacts: the impulse between two bodies, for pairs that were named before."""
+"""Contact impulses on a GPU, between pairs of bodies that are named in advance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Contacts:
 
     @property
     def pairs(self) -> list[tuple[Any, Any]]:
-        """What to ask for, in the order of the answer."""
+        """The body pairs of the contact query, in the order of its result."""
         return list(self._rows)
 
     def _add(self, pairs: Sequence[tuple[Any, Any]]) -> NDArray[np.int64]:

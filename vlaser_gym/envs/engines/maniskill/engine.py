@@ -124,7 +124,7 @@ class ManiskillEngine:
         return start._replace(qpos=seen.qpos, object_pose=seen.object_pose, joints=seen.joints)
 
     def get_state(self) -> dict[str, Any]:
-        """How each lane began and the targets it has followed since."""
+        """The initial state of each environment and the joint targets that it has followed since."""
         return {"starts": list(self._starts), "history": [list(steps) for steps in self._history]}
 
     def set_state(self, state: dict[str, Any]) -> None:

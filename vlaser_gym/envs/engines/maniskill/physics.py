@@ -107,7 +107,7 @@ class Simulation:
 
 
 def substep_picks(substeps: int, targets: Targets) -> list[int]:
-    """Which of a control step's targets holds in each of its substeps."""
+    """The index of the controller target that holds in each substep of a control step."""
     return [substep * len(targets.position) // substeps for substep in range(substeps)]
 
 
@@ -146,7 +146,7 @@ def fingers_of(scene: Scene) -> list[Finger]:
 
 
 def blocked_speed(joint: Joint, gap: float, lag: float, speed: float) -> float:
-    """What the original reports as the speed of a finger that presses on something.
+    """The speed that the original reports for a finger that presses on something.
 
     See ``speed`` of :class:`~vlaser_gym.envs.robots.ManiskillNumbers`.
 

@@ -60,7 +60,7 @@ class Artist:
         return np.where(foreground[..., None], colour, behind)
 
     def layers(self, state: Start) -> tuple[Picture, NDArray[np.bool_]]:
-        """What the simulator shows ``[H, W, 3]``, and where it shows the foreground ``[H, W]``."""
+        """The rendered image ``[H, W, 3]`` and its foreground mask ``[H, W]``."""
         place_bodies(self.scene, state, self._columns)
         self.scene.scene.sub_scenes[0].update_render()
         self._camera.take_picture()

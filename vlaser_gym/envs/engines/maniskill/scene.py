@@ -169,7 +169,7 @@ def _set_drives(articulation: Any, robot: Robot, substep: float) -> None:
 
 
 def numbers_of(robot: Robot) -> ManiskillNumbers:
-    """What this engine must know of a robot.
+    """The robot's numbers that this engine needs.
 
     Raises:
         InvalidConfigError: if the robot does not say it.

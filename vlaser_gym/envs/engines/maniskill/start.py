@@ -1,4 +1,4 @@
-"""What parent and workers tell each other; neither SAPIEN nor ManiSkill is imported here."""
+"""The messages between the main process and its workers; neither SAPIEN nor ManiSkill is imported here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlaser_gym.envs.engines.base import Floats
 
 
 class SceneKey(NamedTuple):
-    """What a scene is built from."""
+    """The inputs from which a scene is built."""
 
     task: str
     variant: str

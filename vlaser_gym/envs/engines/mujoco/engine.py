@@ -126,7 +126,7 @@ class MujocoEngine:
         self._pools[key].displace(lane, body, offset)
 
     def get_state(self) -> dict[str, Any]:
-        """Which scene each lane shows and its full integration state."""
+        """The scene of each environment and its full integration state."""
         rows = [None if key is None else self._pools[key].batch.state[i].copy() for i, key in enumerate(self._keys)]
         return {"keys": list(self._keys), "rows": rows, "sights": list(self._sights)}
 
@@ -178,7 +178,7 @@ class _Pool:
         self.batch.qvel[lane, speed : speed + 6] = 0.0
 
     def base_pose(self, lane: int) -> Floats | None:
-        """Where the robot stands, ``[7]``; None where all layouts have it in one place."""
+        """The pose of the robot's base, ``[7]``; None if it is the same in all layouts."""
         base = self.scene.base
         if base < 0:
             return None

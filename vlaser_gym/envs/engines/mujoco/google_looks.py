@@ -1,4 +1,4 @@
-"""What the Google Robot's objects look like: generated surfaces in the actor frame, and labels.
+"""The appearance of the Google Robot's objects: generated surfaces in the actor frame, and labels.
 
 Cans and the bottle have the model's y axis as their own. Sizes follow the original's models (ManiSkill2_real2sim,
 ef7a4d4); labels are stripes and waves in the drinks' colours, not pictures of them.

@@ -1,4 +1,4 @@
-"""What surrounds the Google Robot's objects: a counter in a kitchen, lights.
+"""The surroundings of the Google Robot's objects: a kitchen counter and lights.
 
 The table's top is the box on which recordings of the original were made (its mesh could not be measured). Backgrounds,
 tables and lights of the variants are plain stand-ins of the same kind.

@@ -1,4 +1,4 @@
-"""What the objects look like: generated surfaces in the actor frame, and textures.
+"""The appearance of the WidowX objects: generated surfaces in the actor frame, and textures.
 
 Sizes follow the original's models (ManiSkill2_real2sim, ef7a4d4): measured stations along x with centre and half sizes,
 profiles with radius and height.

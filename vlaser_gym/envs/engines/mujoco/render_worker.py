@@ -113,7 +113,7 @@ class _Server:
         return handlers[command](*arguments)
 
     def _artist(self, job: Job) -> _Artist:
-        """Who draws it; of the many scenes of a protocol those used last are kept."""
+        """The renderer of a scene; of the many scenes of a protocol the most recently used stay loaded."""
         key = job.key, job.camera
         if key not in self._artists and len(self._artists) >= _MOST_SCENES:
             self._artists.pop(next(iter(self._artists))).close()

@@ -31,7 +31,7 @@ _MAX_PROCESSES = 4
 
 
 class SceneKey(NamedTuple):
-    """What a scene is compiled from; ``physics`` is the nominal one where it is drawn only."""
+    """The inputs from which a scene is compiled; ``physics`` is nominal for a scene that is only drawn."""
 
     task: str
     variant: str
@@ -68,7 +68,7 @@ class Job(NamedTuple):
 
 
 class View(NamedTuple):
-    """What all pictures of a pool share.
+    """The render settings that all images of a pool share.
 
     Attributes:
         assets: directory of the asset pack; None for the user's cache.
@@ -205,7 +205,7 @@ class SceneRenderer:
         return pictures[..., 0] if segmentation else pictures
 
     def labels(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> tuple[str, ...]:
-        """What the values of a segmentation of this state stand for; see :func:`segment_labels`."""
+        """The labels of the values in a segmentation of this state; see :func:`segment_labels`."""
         return segment_labels(get_task(task), _cast_of(task, variant, state))
 
     def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
@@ -243,7 +243,7 @@ def _cast_of(task: str, variant: str, state: Mapping[str, ArrayLike]) -> str:
 
 
 def _display_answers(name: str) -> bool:
-    """Whether an X server listens at a display such as ``:0`` or ``localhost:10.0``; ssh and tmux leave stale names."""
+    """True if an X server listens at a display such as ``:0`` or ``localhost:10.0``; ssh and tmux leave stale names."""
     host, _, number = name.rpartition(":")
     try:
         port = 6000 + int(number.partition(".")[0])
@@ -268,7 +268,7 @@ class _Worker(Child):
         super().__init__("vlaser_gym.envs.engines.mujoco.render_worker", environment, [memory])
 
     def gone(self, last_words: str) -> RenderingUnavailableError:
-        """What to raise when the process has ended."""
+        """The exception for a process that has ended."""
         return RenderingUnavailableError(
             "A render process ended unexpectedly; `python -m vlaser_gym.doctor` checks the OpenGL driver. "
             f"Its last words: {last_words}"

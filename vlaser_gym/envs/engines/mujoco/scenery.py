@@ -1,4 +1,4 @@
-"""What surrounds the objects: table, walls, floor, lights. Only the table's top touches anything.
+"""The surroundings of the WidowX objects: table, walls, floor, lights. Only the table top has contacts.
 
 Large areas have no textures: in software OpenGL a textured full frame costs as much as everything else together. Planks
 and grain are flat pieces of another shade instead. Parts are added from near to far, so that hidden pixels cost little.
@@ -128,7 +128,7 @@ def _grain(top: tuple[_Span, _Span, float], seed: int) -> Surface:
 
 
 def _add_stand(spec: mujoco.MjSpec, centre_y: float, top: float) -> None:
-    """What the robot stands on, beside the table."""
+    """Add the stand of the robot, beside the table."""
     _add(spec, "stand", meshes.box((62, 240), (centre_y - 105, centre_y + 105), (0, top)), (0.2, 0.21, 0.23))
 
 

@@ -14,7 +14,7 @@ _CABINET, _BACKGROUND = ("cabinet/",), ("scene/",)
 
 
 class SeenModel:
-    """What of a model only pictures depend on: it is put back before every picture."""
+    """The fields of a model on which only images depend: they are restored before every image."""
 
     #: Fields of the model that a sight changes.
     _FIELDS = ("cam_pos", "cam_quat", "cam_intrinsic", "light_dir", "light_diffuse", "light_specular", "mat_rgba")

@@ -1,4 +1,4 @@
-"""Which thing every pixel of a picture shows: labels instead of colours.
+"""Segmentation: the label of the object at every pixel of an image.
 
 Labels are the names that contact queries have for bodies and parts: ``link:<robot link>``, ``object:<name>``,
 ``part:<drawer>_drawer_<part>``; beside them ``part:cabinet_top`` and ``part:basket``. What has no label (table, walls,

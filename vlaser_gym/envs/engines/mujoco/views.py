@@ -1,4 +1,4 @@
-"""Where one can look at a scene from besides the robot's own cameras: in front of the robot, above it, anywhere.
+"""Camera views besides the robot's own: in front of the robot, above it, or free.
 
 These pictures are for people. Walls would stand in their way and are left out.
 """

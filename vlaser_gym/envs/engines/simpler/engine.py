@@ -178,7 +178,7 @@ class SimplerEngine:
         return [self._episode(lane).reading for lane in lanes]
 
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
-        """What the policy's camera saw after the last control step, ``[B, H, W, 3]``."""
+        """The images of the policy's camera after the last control step, ``[B, H, W, 3]``."""
         refuse_other_cameras(self.name, [camera])
         return self._rendered("picture", lanes, (3,))
 
@@ -208,7 +208,7 @@ class SimplerEngine:
         return np.stack(images)
 
     def get_state(self) -> dict[str, Any]:
-        """What every lane shows and what was done to it. The original repeats itself to the last bit."""
+        """The placement and the past actions of every environment, which the original repeats bit for bit."""
         return {"episodes": [_copied(episode) for episode in self._episodes]}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -282,7 +282,7 @@ def _named(placement: Placement) -> str:
 
 
 def robot_names(setup: RobotSetup) -> dict[str, Any]:
-    """What the worker must know of a robot, whose joints the original orders as we do."""
+    """The robot's numbers that the worker needs; the original orders the joints as this project does."""
     robot, numbers = setup.robot, numbers_of(setup.robot)
     order = [joint.name for joint in robot.moving_joints]
     return {

@@ -1,4 +1,4 @@
-"""What the original is told to build, and how it is reset, for an address of ours.
+"""The construction and reset arguments of the original for an address of this project.
 
 Source: SimplerEnv 4ab7178, ``simpler_env/evaluation`` and ``scripts/``, which are the published evaluations. WidowX
 episodes are ``simpler_env.make``'s prepackaged ones, addressed by ``episode_id``. Prepackaged Google Robot environments
@@ -67,7 +67,7 @@ _APPLE_BASES = _lattice((0.65, 0.65, 1), (-0.2, 0.2, 3))
 
 @dataclass(frozen=True)
 class Episode:
-    """What a worker builds and resets.
+    """The construction and reset arguments of one episode.
 
     Attributes:
         make: name for ``simpler_env.make``, or the environment's id.
@@ -131,7 +131,7 @@ def _cast(layout: Layout) -> tuple[Any, ...]:
 
 
 def numbers_of(robot: Robot) -> SimplerNumbers:
-    """What this engine must know of a robot.
+    """The robot's numbers that this engine needs.
 
     Raises:
         InvalidConfigError: if the robot does not say it, because the original does not have it.
@@ -223,7 +223,7 @@ def _cabinet(task: GoogleTask, look: Variant, state: Layout, index: int, kwargs:
 
 
 def _base(look: Variant, state: Layout, position: tuple[float, float]) -> tuple[float, float, float]:
-    """Where the robot stands (m, rad): the place of the photograph, or on the lattice of variant aggregation."""
+    """The robot's base position (m, rad): that of the photograph, or a lattice point of variant aggregation."""
     if not look.overlay:
         return (*position, 0.0)
     return ROBOT_POSES[state.overlay.removeprefix("open_drawer_").removesuffix(".png")]

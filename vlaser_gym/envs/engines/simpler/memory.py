@@ -1,4 +1,4 @@
-"""How many worker processes of the original this machine's memory has room for."""
+"""The number of worker processes of the original that this machine's memory has room for."""
 
 from __future__ import annotations
 

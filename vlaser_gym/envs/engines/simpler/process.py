@@ -180,7 +180,7 @@ class Worker:
         return dict(json.loads(line))
 
     def _obituary(self) -> str:
-        """How the process ended, with its last words."""
+        """The exit status of the process and the end of its output, as a sentence."""
         code = self.process.wait()
         lines = self._output()
         self._free()

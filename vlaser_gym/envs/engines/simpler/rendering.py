@@ -88,7 +88,7 @@ def _moved(task: Task, layout: Layout, state: Mapping[str, ArrayLike]) -> Layout
 
 
 def _apart(one: Layout, other: Layout) -> float:
-    """How far bodies and robots of two layouts are from each other, all together (m)."""
+    """The summed distance between the bodies and robots of two layouts (m)."""
     places = np.abs(one.object_pose[:, :3] - other.object_pose[:, :3]).sum()
     if one.base_pose is None or other.base_pose is None:
         return float(places)

@@ -41,7 +41,7 @@ def settings_of(task: Task, engine: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asked_settings(task: Task, variant: str, layout: Layout, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """What the original should say of itself in an episode: :func:`settings_of`, its camera, scene and photograph."""
+    """The settings that the original is expected to report: :func:`settings_of`, its camera, scene and photograph."""
     setup = get_setup(task.robot_setup)
     look, photograph = task.look(variant), task.photograph(variant, layout.base_pose)
     seen = {"rgb_overlay_path": photograph, "rgb_overlay_cameras": [setup.camera.name]} if photograph else {}
@@ -59,7 +59,7 @@ def differing_settings(told: Mapping[str, Any], asked: Mapping[str, Any]) -> lis
 
 
 def other_versions(versions: Mapping[str, str]) -> list[str]:
-    """Which of an installation's packages are not those that were recorded, a phrase each.
+    """The packages of an installation whose versions differ from the recorded ones, a phrase each.
 
     A package that is no checkout tells no commit; then its episodes alone can show whether it is the same.
 
@@ -90,7 +90,7 @@ def check_given(task: Task, engine: Mapping[str, Any]) -> None:
 
 
 def _unheeded(task: Task, name: str) -> str:
-    """Why the original would not heed a keyword argument; empty if it would."""
+    """The reason why the original ignores a keyword argument; empty if it does not."""
     if name == "max_episode_steps":
         return f"an episode of {task.name} ends after the protocol's {task.max_steps} control steps"
     if name == "prepackaged_config":

@@ -1,4 +1,4 @@
-"""Whether an episode of the original begins as it should.
+"""Comparison of an original episode's initial state with the expected one.
 
 The original goes on where a mesh is missing: its simulator writes a line into a log, nothing carries the objects, and
 they have fallen by metres before the first action; every episode then ends as a failure of the policy. The layouts

@@ -156,7 +156,7 @@ class Scene:
         return {"shape": list(image.shape)}
 
     def observe(self) -> dict[str, Any]:
-        """What the original observes, but of the one camera (and those on which it overlays photographs)."""
+        """The original's observation, limited to one camera (and those on which it overlays photographs)."""
         if self.pictures == "none":
             raise ValueError("this environment was built to render nothing")
         base = self.base
@@ -170,7 +170,7 @@ class Scene:
             base._cameras, base._obs_mode = cameras, mode
 
     def settings(self) -> dict[str, Any]:
-        """What the environment tells of itself, by the names of its keyword arguments; what it does not is left out."""
+        """The settings that the environment reports, by the names of its keyword arguments."""
         base, camera = self.base, self.robot["camera"]
         shaders = getattr(sys.modules.get("sapien.core"), "render_config", None)
         overlay = getattr(base, "rgb_overlay_path", None)
@@ -337,7 +337,7 @@ def versions() -> dict[str, str]:
 
 
 def version(name: str, module: Any) -> str:
-    """What is installed, and its commit, or a hash of its files where it is no checkout; empty if nothing is known."""
+    """The installed version and its commit, or a hash of its files without a checkout; empty if unknown."""
     from importlib import metadata  # noqa: PLC0415
 
     try:

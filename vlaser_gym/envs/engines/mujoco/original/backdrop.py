@@ -59,5 +59,5 @@ def compose(picture: NDArray[np.uint8], photograph: NDArray[np.uint8]) -> None:
 
 
 def is_key(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels show the backdrop, ``[H, W]``."""
+    """The mask of the pixels that show the backdrop, ``[H, W]``."""
     return np.asarray(cv2.inRange(np.asarray(picture), KEY, KEY) > 0)

@@ -1,4 +1,4 @@
-"""Which meshes a robot description (URDF) shows, by link."""
+"""The visual meshes of a robot description (URDF), by link."""
 
 from __future__ import annotations
 
