@@ -272,16 +272,16 @@ def _told(prefix: str, options: Mapping[str, Option], defaults: Mapping[str, Any
     lines = []
     for key, known in options.items():
         limit = f"   ({known.range})" if known.range else ""
-        lines += [f"  {prefix}{key}={_shown(defaults[key])}{limit}", *_wrapped(known.sentence, 6)]
+        lines += [f"  {prefix}{key}={shown(defaults[key])}{limit}", *_wrapped(known.sentence, 6)]
     return lines
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A default as it is written on the command line."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_shown(part)}" for key, part in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {shown(part)}" for key, part in value.items()) + "}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,0 +1,49 @@
+"""The documentation site: its navigation, and the settings page that is filled from the settings themselves."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+
+from vlaser_gym.settings.commands import COMMAND_SETTINGS
+from vlaser_gym.settings.fields import groups_of
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+
+
+def pages(entry: object) -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    children = entry if isinstance(entry, list) else list(entry.values())
+    return [page for child in children for page in pages(child)]
+
+
+def settings_page() -> str:
+    spec = importlib.util.spec_from_file_location("settings_reference", ROOT / "docs" / "settings_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.on_page_markdown((ROOT / "docs" / "settings.md").read_text())
+
+
+def test_the_navigation_lists_every_page_once() -> None:
+    assert sorted(pages(SITE["nav"])) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    assert SITE["theme"]["font"] is False
+    assert "extra_javascript" not in SITE
+    assert "extra_css" not in SITE
+
+
+def test_the_settings_page_has_every_key_of_every_command() -> None:
+    sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", settings_page(), re.M | re.S))
+    for command, cls in COMMAND_SETTINGS.items():
+        listed = re.findall(r"^\| `(\w+)` \|", sections[command], re.M)
+        assert sorted(listed) == sorted({field.name for field in fields(cls)} - set(groups_of(cls)))
+    assert re.search(r"^\| `algo\.clip_range` \| `0\.2` \| above 0 and at most 1 \|", sections["algo=ppo"], re.M)
+    assert "&lt;image>" in sections["ask"]

@@ -1,0 +1,1 @@
+"""The simulated world: tasks, robots, engines, and the vector environment over them."""
