@@ -43,6 +43,14 @@ def test_a_stage_s_keys_are_changed_by_its_name(file: Path) -> None:
     assert (config.episodes, config.engine.threads, config.agent.name) == (3, 2, "random")
 
 
+def test_a_stage_is_left_out_and_the_recipe_s_own_keys_are_changed(file: Path) -> None:
+    file.write_text("start: nano\n" + TWO.replace("agent: random", "checkpoint: '${start}'"))
+    (only,) = recipe.read_recipe(str(file), "r", {"second": None}, {"start": "random:nano"})
+    assert (only.name, cli.load("eval", only.words).checkpoint) == ("first", "random:nano")
+    with pytest.raises(GymError, match=r"strat.*start"):
+        recipe.read_recipe(str(file), "r", values={"strat": "nano"})
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [

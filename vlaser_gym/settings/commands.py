@@ -597,11 +597,17 @@ class RecipeSettings(Settings):
 
     recipe: str = option(
         "first_rl",
-        "first_rl (demonstrations, behaviour cloning and PPO of a small policy, and whether it is better), or the path "
-        "of a YAML file. May be given as the first word alone.",
+        "first_rl (demonstrations, behaviour cloning and PPO of a small policy, and whether it is better), lift (the "
+        "same for nano on all WidowX tasks), or the path of a YAML file. May be given as the first word alone.",
     )
     run: str | None = option(None, "Folder of everything. null: runs/ and the recipe's name.")
-    stages: dict[str, Any] = option({}, "Other values of a stage's keys, such as stages.ppo.algo.iterations=10.")
+    stages: dict[str, Any] = option(
+        {},
+        "Other values of a stage's keys, such as stages.ppo.algo.iterations=10; stages.NAME=null leaves a stage out.",
+    )
+    values: dict[str, Any] = option(
+        {}, "Other values of the recipe's own keys, to which its stages refer: values.start=nano-sft."
+    )
     dry: bool = option(False, "Print the commands and run none.")
 
 
