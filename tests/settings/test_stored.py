@@ -47,6 +47,8 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
         assert stored.pop("layouts") is None
     if line.startswith("eval"):
         assert stored.pop("perturb") is None
+    if line.startswith("collect"):
+        assert stored.pop("render") == "every_step"
     assert later == {key: LATER[key] for key in later}
     for key, (now_is, was) in CHANGED.items():
         if (algo.get(key, ...), old.get(key, ...)) == (now_is, was):
