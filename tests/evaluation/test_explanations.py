@@ -102,7 +102,10 @@ def test_places_fall_where_the_camera_has_them() -> None:
     up = np.cross(forward, left)
     seen = local - camera.pose[:3]
     expected = np.stack(
-        [camera.cx - camera.focal * (seen @ left) / (seen @ forward), camera.cy - camera.focal * (seen @ up) / (seen @ forward)],
+        [
+            camera.cx - camera.focal * (seen @ left) / (seen @ forward),
+            camera.cy - camera.focal * (seen @ up) / (seen @ forward),
+        ],
         -1,
     )
     np.testing.assert_allclose(found, expected, atol=1e-6)

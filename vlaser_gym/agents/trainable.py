@@ -284,7 +284,7 @@ class TrainableAgent(nn.Module, ABC):
         """Further terms of the imitation loss, weighted, of the last :meth:`encode`; scalars by name."""
         return {}
 
-    def keep_place_moments(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:  # noqa: B027
+    def keep_place_moments(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
         """Told mean and standard deviation ``[10]`` by which the batches' ``places`` are standardised, if they are."""
 
     def velocities(self, encoding: Any, inputs: Inputs, chunk: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:

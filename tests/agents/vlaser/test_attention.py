@@ -160,7 +160,7 @@ def test_what_is_told_of_a_lane_does_not_depend_on_the_others() -> None:
 
 
 def test_other_explanations_do_not_exist() -> None:
-    with pytest.raises(UnknownNameError, match="Unknown agent.explain .dreams."):
+    with pytest.raises(UnknownNameError, match=r"Unknown agent\.explain 'dreams'"):
         load_agent("nano", explain="dreams")
 
 

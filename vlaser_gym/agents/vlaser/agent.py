@@ -298,7 +298,8 @@ def load_agent(
         explain: ``"attention"`` or ``"places"``: what a run keeps of each decision, for videos and the report.
 
     Raises:
-        InvalidConfigError: without a checkpoint, without the head that ``explain="places"`` needs, or if the parts do not belong together.
+        InvalidConfigError: without a checkpoint, without the head that ``explain="places"`` needs, or if the parts do
+            not belong together.
         CheckpointError: if the weights cannot be used.
         MissingAssetError: if there is no tokenizer.
     """

@@ -31,10 +31,10 @@ def action_attention(policy: VlaserPolicy, prefix: Prefix, x: Tensor, t: Tensor)
     """
     past, mask, rope = policy.action_context(prefix, x)
     tokens, shares = policy.action_encoder(x, t), []
-    for layer, (keys, values) in zip(policy.expert.layers, past, strict=True):
+    for layer, (past_keys, past_values) in zip(policy.expert.layers, past, strict=True):
         assert isinstance(layer, DecoderLayer)
         q, k, v = layer.project(tokens, rope)
-        keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        keys, values = torch.cat([past_keys, k], dim=2), torch.cat([past_values, v], dim=2)
         batch, heads, length, head_dim = q.shape
         # Heads that share their keys end to end, as the mask has them.
         folded = q.reshape(batch, keys.shape[1], -1, head_dim)
