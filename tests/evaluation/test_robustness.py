@@ -100,7 +100,7 @@ def test_both_goals_are_stored_and_told(tmp_path: Path) -> None:
     assert record["instruction"] == "put the green block on the plate"
     states = read_states(tmp_path / "another_target", record)
     assert len(states["flag/original_goal"]) == record["steps"]
-    assert diagnose_run(tmp_path / "another_target", {address_of(record): record})[address_of(record)].failure is None
+    assert diagnose_run(tmp_path / "another_target", {address_of(record): record})[address_of(record)].failure == ""
     (plain,) = read_records(tmp_path / "benign")
     assert "original_goal" not in plain["flags"]
 
@@ -150,7 +150,7 @@ def test_families_leave_out_what_cannot_be_and_single_ones_complain() -> None:
     arms, left_out = plan("execution", task="google_robot_open_drawer")
     assert "object_moved:medium" not in arms
     assert "friction:medium" in arms
-    assert len(left_out) == 1
+    assert ["object_size" in line or "object_moved" in line for line in left_out] == [True, True]
     with pytest.raises(InvalidConfigError, match="nothing to change"):
         plan("object_moved", task="google_robot_open_drawer")
 

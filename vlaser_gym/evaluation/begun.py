@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from vlaser_gym.envs.engines import Placement
 from vlaser_gym.envs.perturbations import get_perturbation
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.evaluation.records import Record, address_of
+from vlaser_gym.evaluation.records import address_of
 
 
-def placement_of(record: Record) -> Placement:
+def placement_of(record: Mapping[str, Any]) -> Placement:
     """Objects, light, cameras and the robot's start of a record's episode."""
     address, task = address_of(record), get_task(record["task"])
     layout = task.layout(address.layout, address.variant)

@@ -69,8 +69,8 @@ def draw_attention(picture: Picture, attention: NDArray[Any]) -> Picture:
     """
     height, width = picture.shape[:2]
     share = np.asarray(attention, np.float32)
-    share = cv2.resize(share / max(float(share.max()), 1e-12), (width, height), interpolation=cv2.INTER_LINEAR)
-    weight = np.asarray(share, np.float64)[..., None]
+    spread = cv2.resize(share / max(float(share.max()), 1e-12), (width, height), interpolation=cv2.INTER_LINEAR)
+    weight = np.asarray(spread, np.float64)[..., None]
     shown = picture * (_DARKEST + (1 - _DARKEST) * weight)
     shown += _STRONGEST * weight**2 * (_WARM - shown)
     return np.clip(np.rint(shown), 0, 255).astype(np.uint8)

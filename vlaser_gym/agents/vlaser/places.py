@@ -43,7 +43,7 @@ class PlaceReader(nn.Module):
 
     def forward(self, image_features: Tensor) -> Tensor:
         """Features ``[B, tokens, width]`` -> positions ``[B, 2, 3]`` of source and target, robot-base frame, m."""
-        found = self.head(image_features.float().flatten(1)) * self.std + self.mean
+        found: Tensor = self.head(image_features.float().flatten(1)) * self.std + self.mean
         return found[:, :6].view(-1, 2, 3)
 
     def save(self, folder: Path) -> None:

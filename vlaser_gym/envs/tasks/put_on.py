@@ -190,7 +190,7 @@ class PutOnTask(Task):
         """
         poses = np.stack([layout.object_pose for layout in layouts])
         latch = np.zeros(len(layouts))
-        bbox, casts = self._bbox, {}
+        bbox, casts = self._bbox, Memory()
         if any(layout.cast for layout in layouts):
             pairs = [[self.objects_of(layout.cast)[i] for i in (self.source, self.target)] for layout in layouts]
             bbox = np.array([[body.bbox for body in pair] for pair in pairs])
