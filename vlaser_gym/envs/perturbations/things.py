@@ -218,12 +218,12 @@ class AnotherTarget(Perturbation):
 
     @staticmethod
     def _third(layout: Layout) -> int:
-        others = {*range(len(layout.object_pose))} - {layout.source, layout.target}
+        others = [index for index in range(len(layout.object_pose)) if index not in (layout.source, layout.target)]
         if not others:
             raise InvalidConfigError(
                 "perturb=another_target needs a third object, which variant=no_distractor leaves out: choose another."
             )
-        return others.pop()
+        return others[0]
 
     def original_target(self, moment: Moment) -> int:
         """See :meth:`Perturbation.original_target`."""
