@@ -122,7 +122,7 @@ def aggregated(config: DictConfig) -> tuple[DictConfig, PerturbedProtocol]:
             f"protocol={protocol.name} has the tasks {', '.join(protocol.tasks)}; got task={others[0]}: leave it out."
         )
     chosen = {"protocol": None, "task": list(tasks), "perturb": list(protocol.labels)}
-    return OmegaConf.merge(config, chosen), protocol  # type: ignore[return-value]
+    return OmegaConf.merge(config, chosen), protocol
 
 
 def robustness(config: DictConfig, protocol: PerturbedProtocol | None = None) -> None:
