@@ -35,7 +35,9 @@ class Agent(Protocol):
     # sub-tasks moves on to the second (by itself it does so after 100 steps);
     # and ``batch_sizes`` with ``set_batch_sizes(sizes)``: rows of its forward passes, which a server lets adapt;
     # and ``convention``: what its numbers mean, where it is not what the environments speak (docs/conventions.md);
-    # and ``decided(lanes) -> list of dicts``: for each lane what its last decision was made from (``store=training``).
+    # and ``decided(lanes) -> list of dicts``: for each lane what its last decision was made from (``store=training``);
+    # and ``explain`` with ``explained(lanes) -> list of dicts``: where the first is not None, runs keep what the second
+    # tells of each lane's last decision: ``attention [g, g]`` over the picture, ``places [2, 3]`` of source and target.
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Episodes with these addresses begin on these lanes: forget the lanes' past, seed their noise."""

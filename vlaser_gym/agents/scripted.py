@@ -28,8 +28,8 @@ Floats = NDArray[np.float64]
 #: Orientation of a gripper that points straight down: approach axis x down, closing axis y.
 _DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 _OPEN, _CLOSE = 1.0, -1.0
-#: Greatest turn of the gripper about the vertical (rad) for objects that look alike after half a turn: 22.5 degrees from
-#: the nearest headings of the grids (carrot and spoon 0 and 90 degrees, eggplant -45, 0 and 45).
+#: Greatest turn of the gripper about the vertical (rad) for objects that look alike after half a turn: 22.5 degrees
+#: from the nearest headings of the grids (carrot and spoon 0 and 90 degrees, eggplant -45, 0 and 45).
 _GREATEST_YAW = np.deg2rad(112.5)
 
 

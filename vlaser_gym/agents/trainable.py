@@ -284,6 +284,9 @@ class TrainableAgent(nn.Module, ABC):
         """Further terms of the imitation loss, weighted, of the last :meth:`encode`; scalars by name."""
         return {}
 
+    def keep_place_moments(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+        """Told mean and standard deviation ``[10]`` by which the batches' ``places`` are standardised, if they are."""
+
     def velocities(self, encoding: Any, inputs: Inputs, chunk: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """A flow's velocity on the paths to chunks and what it is trained towards, ``[B, K, H, A]`` each.
 

@@ -15,9 +15,11 @@ from vlaser_gym.agents import Agent
 from vlaser_gym.cli import run, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.perturbations import FAMILIES, LEVELS, SUITE, find_perturbations
-from vlaser_gym.envs.tasks import PRESETS, get_task, task_names
+from vlaser_gym.envs.perturbations.protocols import PERTURBED_PROTOCOLS, PerturbedProtocol, get_perturbed_protocol
+from vlaser_gym.envs.tasks import PRESETS, get_task, resolve, task_names
 from vlaser_gym.envs.tasks.protocols import PROTOCOLS
 from vlaser_gym.errors import GymError, InvalidConfigError, RenderingUnavailableError
+from vlaser_gym.evaluation.aggregation import aggregate, write_scores
 from vlaser_gym.evaluation.checkpoints import (
     CheckpointScore,
     checkpoint_table,
@@ -33,11 +35,12 @@ from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report import find_videos, render_thumbnails, write_report
 from vlaser_gym.evaluation.report.robustness import write_robustness
-from vlaser_gym.evaluation.robustness import Arm, Robustness, arm_folder, measure_drops, plan_arms
+from vlaser_gym.evaluation.robustness import Arm, Robustness, arm_folder, goal_line, measure_drops, plan_arms
 from vlaser_gym.evaluation.store import address_of, read_config, read_records, read_timing
 from vlaser_gym.evaluation.summary import episodes_per_minute, retried_episodes
 from vlaser_gym.evaluation.table import (
     EpisodeProgress,
+    aggregate_table,
     drop_table,
     is_narrow,
     make_console,
@@ -46,6 +49,8 @@ from vlaser_gym.evaluation.table import (
     subgoal_table,
 )
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
+from vlaser_gym.settings.commands import EvalKeys
+from vlaser_gym.settings.fields import defaults_of
 
 #: Episodes whose last picture the report shows: more would take longer than many an evaluation.
 _MOST_THUMBNAILS = 400
@@ -57,6 +62,9 @@ def main(config: DictConfig) -> None:
     """Run or continue the evaluation, print its table, render its videos; of several checkpoints one after another."""
     if config.task is not None and "?" in words(config.task):
         print(task_list())
+        return
+    if config.protocol in PERTURBED_PROTOCOLS:
+        robustness(*aggregated(config))
         return
     if config.perturb is not None:
         robustness(config)
@@ -95,8 +103,35 @@ def _score_and_tell(settings: EvalSettings) -> Evaluation:
     return evaluation
 
 
-def robustness(config: DictConfig) -> None:
-    """The same episodes with and without perturbations, in a run directory each; then what they cost."""
+def aggregated(config: DictConfig) -> tuple[DictConfig, PerturbedProtocol]:
+    """The settings of a protocol that is made of perturbed arms.
+
+    Raises:
+        InvalidConfigError: for keys that it fixes, or tasks that it does not have.
+    """
+    protocol, fixed = get_perturbed_protocol(config.protocol), defaults_of(EvalKeys)
+    for key in ("variant", "layouts", "episodes", "trials", "perturb"):
+        if config[key] != fixed[key]:
+            raise InvalidConfigError(
+                f"protocol={protocol.name} fixes variants, layouts, trials and perturbations; got {key}={config[key]}: "
+                f"leave {key}= out."
+            )
+    tasks = protocol.tasks if config.task is None else resolve(words(config.task))
+    if others := [task for task in tasks if task not in protocol.tasks]:
+        raise InvalidConfigError(
+            f"protocol={protocol.name} has the tasks {', '.join(protocol.tasks)}; got task={others[0]}: leave it out."
+        )
+    chosen = {"protocol": None, "task": list(tasks), "perturb": list(protocol.labels)}
+    return OmegaConf.merge(config, chosen), protocol
+
+
+def robustness(config: DictConfig, protocol: PerturbedProtocol | None = None) -> None:
+    """The same episodes with and without perturbations, in a run directory each; then what they cost.
+
+    Args:
+        config: of the evaluation.
+        protocol: that the perturbations are of, for its scores.
+    """
     asked = [config.perturb] if isinstance(config.perturb, str) else list(config.perturb)
     if asked == ["?"]:
         print(perturbation_list())
@@ -118,6 +153,8 @@ def robustness(config: DictConfig) -> None:
         return
     found = measure_drops(run, perturbations)
     print_drops(found)
+    if protocol is not None:
+        print_scores(run, protocol)
     print(f"Robustness: {write_robustness(run, found, perturbations)}")
 
 
@@ -156,6 +193,17 @@ def print_drops(found: Robustness, console: Console | None = None) -> None:
         highlight=False,
     )
     console.print(drop_table(found, not console.is_terminal, is_narrow(console)))
+    for line in filter(None, map(goal_line, found.drops)):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def print_scores(run: Path, protocol: PerturbedProtocol, console: Console | None = None) -> None:
+    """The scores of a protocol of perturbed arms, which are kept in the folder of all arms too."""
+    console = console or make_console()
+    rows = aggregate(run, protocol)
+    console.print(f"\n{protocol.name}: the mean over arms of each task", soft_wrap=True, highlight=False)
+    console.print(aggregate_table(rows, protocol, not console.is_terminal))
+    console.print(f"Scores: {write_scores(run, protocol, rows)}", soft_wrap=True, highlight=False)
 
 
 def perturbation_list() -> str:
@@ -174,7 +222,7 @@ def task_list() -> str:
         variants.setdefault(", ".join(get_task(name).variants), []).append(name)
     lines += [f"\nvariants of {', '.join(names)}: {of}" for of, names in variants.items()]
     lines += ["", *(f"preset {name}: {', '.join(of)}" for name, of in PRESETS.items())]
-    return "\n".join([*lines, f"protocols: {', '.join(PROTOCOLS)}"])
+    return "\n".join([*lines, f"protocols: {', '.join((*PROTOCOLS, *PERTURBED_PROTOCOLS))}"])
 
 
 def score_line(protocol: str, score: Mapping[str, Any]) -> str:

@@ -34,6 +34,8 @@ class Drop:
         meaning: what was done.
         tasks: a row per task; A is the benign arm, B the perturbed one.
         overall: all tasks; its difference is below 0 where success was lost.
+        original_goal: where the robot was told another goal than usual, in how many episodes the object was at the
+            usual one at the end; ``None`` elsewhere.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Drop:
     meaning: str
     tasks: tuple[TaskDifference, ...]
     overall: TaskDifference
+    original_goal: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def measure_drops(run: Path, perturbations: Sequence[Perturbation]) -> Robustnes
     benign, *arms = load_runs([arm_folder(run, one) for one in (None, *perturbations)])
     compared = compare_runs([benign, *arms]).against
     drops = [
-        Drop(one.label, one.family, one.meaning, two.tasks, two.overall)
-        for one, two in zip(perturbations, compared, strict=True)
+        Drop(one.label, one.family, one.meaning, two.tasks, two.overall, _at_original_goal(one, arm))
+        for one, two, arm in zip(perturbations, compared, arms, strict=True)
     ]
     families = []
     for family in dict.fromkeys(one.family for one in perturbations):
@@ -131,6 +134,22 @@ def measure_drops(run: Path, perturbations: Sequence[Perturbation]) -> Robustnes
             (two,) = compare_runs([_repeated(benign, len(of)), _together(of)]).against
             families.append(Drop(family, family, f"mean over {len(of)} perturbations", two.tasks, two.overall))
     return Robustness(tuple(drops), tuple(_corrected(families)))
+
+
+def _at_original_goal(perturbation: Perturbation, run: StoredRun) -> int | None:
+    if "original_goal" not in perturbation.flags:
+        return None
+    return sum(bool(record["flags"].get("original_goal")) for record in run.records.values())
+
+
+def goal_line(drop: Drop) -> str:
+    """Both goals of a perturbation that tells another one than usual; empty for the others."""
+    if drop.original_goal is None:
+        return ""
+    told = sum(round(row.b * row.n) for row in drop.tasks)
+    return (
+        f"{drop.label}: at the goal that was told {told} of {drop.overall.n}, at the usual goal {drop.original_goal}."
+    )
 
 
 def _repeated(run: StoredRun, times: int) -> StoredRun:

@@ -57,6 +57,7 @@ class EpisodeResult:
             decided), and the engine's states where the environment records them: ``action [T, 7]``, and with row 0
             for the initial state ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]``, ``joint/<name> [T + 1]``,
             ``instruction [T + 1]`` (text, what an observation of that state tells the robot) and ``stage [T + 1]``.
+            ``explain/<name>``, one row per decision, where the agent tells what lies behind it.
         seconds: wall time from reset to end.
         training: what the agent decided by, one row per decision, where the runner was asked to keep it (``keep``).
         environment: settings that the simulator says to have run the task with, where it has a say.
@@ -172,6 +173,9 @@ class Runner:
         if self.keep:
             for lane, row in zip(lanes, self._ask("decided", lanes), strict=True):
                 self._episodes[int(lane)].keep(row)
+        if getattr(self.agent, "explain", None) is not None:
+            for lane, row in zip(lanes, self._ask("explained", lanes), strict=True):
+                self._episodes[int(lane)].explain(row)
         return actions
 
     def _ask(self, method: str, *arguments: Any) -> Any:
@@ -229,6 +233,11 @@ class _Recorder:
         """Take over what the agent decided by."""
         for name, values in row.items():
             self.kept.setdefault(name, []).append(values)
+
+    def explain(self, row: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what the agent tells of its decision."""
+        for name, values in row.items():
+            self._append(f"explain/{name}", np.asarray(values)[None])
 
     def add(self, info: Mapping[str, Any], lane: int) -> None:
         """Take over what the last chunk did on this lane."""

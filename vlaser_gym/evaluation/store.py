@@ -444,6 +444,7 @@ _UNTOLD: dict[str, Any] = {
         "agent.chunk_noise": [0.12, 0.04],
         "agent.rotation_noise": 0.3,
         "agent.convention": None,
+        "agent.explain": None,
     },
 }
 

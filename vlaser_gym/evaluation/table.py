@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from vlaser_gym.evaluation.comparison import p_text
 from vlaser_gym.evaluation.statistics import Interval
 
 if TYPE_CHECKING:
-    from vlaser_gym.evaluation.robustness import Robustness
+    from vlaser_gym.envs.perturbations.protocols import PerturbedProtocol
+from vlaser_gym.evaluation.aggregation import Aggregate
+from vlaser_gym.evaluation.robustness import Robustness
 
 #: Columns of plain text, where nobody says how wide a line may be.
 _PLAIN_WIDTH = 160
@@ -115,6 +118,34 @@ def drop_table(found: Robustness, plain: bool = False, narrow: bool = False) -> 
             change = "-" if row.difference is None else _points(row.difference, row.interval or (-1.0, 1.0), narrow)
             counts = str(row.n), f"{100 * row.b:.1f}", change, str(row.only_a), str(row.only_b)
             table.add_row(label, *counts, p_text(row.p_holm))
+    return table
+
+
+def aggregate_table(rows: Sequence[Aggregate], protocol: PerturbedProtocol, plain: bool = False) -> Table:
+    """A protocol of perturbed arms: for each task, a column, the rate of every group, and the score with its interval.
+
+    Args:
+        rows: by :func:`~vlaser_gym.evaluation.aggregation.aggregate`.
+        protocol: whose groups these are.
+        plain: no characters beyond ASCII.
+    """
+    names = ["mean over\ntasks" if row.task == "all" else textwrap.fill(short_name(row.task), 12) for row in rows]
+    table = make_table("success, %", names, plain, wrap=False)
+
+    def add(label: str, group: str) -> None:
+        rates = [row.groups[group] for row in rows]
+        table.add_row(label, *("-" if rate is None else f"{100 * rate:.1f}" for rate in rates))
+
+    for group in protocol.groups:
+        if group not in protocol.apart:
+            add(group, group)
+    table.add_section()
+    table.add_row("score", *(f"{100 * row.value:.1f}" for row in rows))
+    table.add_row("95 % interval", *(f"[{100 * row.interval[0]:.0f}, {100 * row.interval[1]:.0f}]" for row in rows))
+    table.add_row("arms", *(str(row.arms) for row in rows))
+    table.add_section()
+    for group in protocol.apart:
+        add(f"{group} (apart)", group)
     return table
 
 

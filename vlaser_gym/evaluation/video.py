@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vlaser_gym.envs.address import canonical_layout
-from vlaser_gym.envs.engines import Placement, check_engine
+from vlaser_gym.envs.engines import check_engine
 from vlaser_gym.envs.perturbations import get_perturbation
 from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, find_view, shown_look, view_names
 from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.evaluation.begun import placement_of
+from vlaser_gym.evaluation.explanations import draw_explanation, explanation_note
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
 from vlaser_gym.evaluation.told import instructions_told
 from vlaser_gym.storage.files import appearing
@@ -218,25 +220,39 @@ def _frames(
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))
         batch = [{name: values[t] for name, values in named.items()} for t in rows]
-        seen = [_pictures(renderer, record, batch, camera, rows) for camera in cameras]
+        seen = [_pictures(renderer, record, states, batch, camera, rows) for camera in cameras]
         for t, pictures in zip(rows, zip(*seen, strict=True), strict=True):
             yield draw_caption(np.hstack(pictures), _caption(record, states, told[t], t, note))
 
 
 def _pictures(
+    renderer: SceneRenderer,
+    record: Record,
+    states: Mapping[str, NDArray[Any]],
+    batch: Sequence[Mapping[str, Any]],
+    camera: str,
+    steps: Sequence[int],
+) -> NDArray[np.uint8]:
+    """Pictures of states after some control steps; the policy's with what the agent told of its decisions."""
+    pictures = _seen(renderer, record, batch, camera, steps)
+    if camera != POLICY_CAMERA:
+        return pictures
+    drawn = [draw_explanation(one, record["task"], states, t) for one, t in zip(pictures, steps, strict=True)]
+    return np.stack(drawn)
+
+
+def _seen(
     renderer: SceneRenderer, record: Record, batch: Sequence[Mapping[str, Any]], camera: str, steps: Sequence[int]
 ) -> NDArray[np.uint8]:
     """Pictures of states after some control steps; of a perturbed episode the policy's are what the policy saw."""
     shown = (record["task"], record["variant"], batch, camera)
-    if "perturb" not in record or camera != POLICY_CAMERA:
+    if "perturb" not in record:
         return renderer.frames(*shown)
+    placement = placement_of(record)
+    if camera != POLICY_CAMERA:
+        return renderer.frames(*shown, bodies=placement.bodies)
+    pictures = renderer.frames(*shown, placement.sight, placement.bodies)
     perturbation, address = get_perturbation(record["perturb"]), address_of(record)
-    task = get_task(address.task)
-    placement = Placement(
-        task, address.variant, task.layout(address.layout, address.variant), np.asarray(batch[0]["qpos"])
-    )
-    sight = perturbation.place(placement, perturbation.moment(address)).sight
-    pictures = renderer.frames(*shown, sight)
     return np.stack(
         [perturbation.picture(one, perturbation.moment(address, t)) for one, t in zip(pictures, steps, strict=True)]
     )
@@ -247,7 +263,7 @@ def _caption(record: Record, states: Mapping[str, NDArray[Any]], instruction: st
     where = [str(record["task"]), str(record["layout"]), f"trial {record['trial']}", str(record["agent"])]
     return {
         "instruction": instruction,
-        "where": "   ".join([*where, *([record["perturb"]] if "perturb" in record else [])]),
+        "where": "   ".join([*where, *filter(None, (record.get("perturb"), explanation_note(states, t)))]),
         "step": f"step {t}/{task.max_steps}",
         "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
         "note": note,

@@ -36,8 +36,9 @@ class EvalKeys(Settings):
     )
     protocol: str | None = option(
         None,
-        "A published evaluation: visual_matching, variant_aggregation (SimplerEnv) or vlaser_paper. It says which "
-        "tasks, variants, layouts and trials are run, and prints its scores; with task= only those of its tasks.",
+        "A published evaluation: visual_matching, variant_aggregation (SimplerEnv) or vlaser_paper; or "
+        "widowx_variant_aggregation (docs/robustness.md). It says which tasks, variants, layouts and trials are run, "
+        "and prints its scores; with task= only those of its tasks.",
     )
     variant: str = option("default", _VARIANT)
     layouts: str = option(

@@ -90,7 +90,23 @@ class Perturbed(SceneWrapper):
         """Perturb the observation of a step."""
         if "states" in info:
             info = {**info, "states": [self._recorded(i, of) for i, of in enumerate(info["states"])]}
+            for name in self.perturbation.flags:
+                info = self._with_goal(info, name)
         return self._observed(observation), reward, terminated, truncated, info
+
+    def _with_goal(self, info: Info, name: str) -> Info:
+        """Tell by a flag whether the source is where it usually belongs; only where states are recorded."""
+        ran = np.asarray(info["chunk"]["ran"], bool)
+        reached = np.zeros(ran.shape, bool)
+        for i, lane in enumerate(self.env.lanes):
+            if ran[i].any():
+                states = info["states"][i]
+                poses = np.stack([states[f"object/{body.name}"] for body in lane.objects], 1)
+                usual = self.perturbation.original_target(self.perturbation.moment(lane.address))
+                reached[i, ran[i]] = lane.task.at_goal(poses, lane.layout, usual)
+        last = reached[np.arange(len(ran)), np.maximum(ran.sum(1) - 1, 0)]
+        flags = {**info["chunk"]["flags"], name: reached}
+        return {**info, "chunk": {**info["chunk"], "flags": flags}, name: last, f"_{name}": ran.any(1)}
 
     def _observed(self, observation: Observation) -> Observation:
         """An observation of all lanes as the agent gets it."""

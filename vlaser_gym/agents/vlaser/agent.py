@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.batch_sizes import BATCH_SIZE, told_sizes
+from vlaser_gym.agents.inference import InferenceEngine, NamedRows
+from vlaser_gym.agents.vlaser.attention import picture_attention
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.densities import Distribution
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import PolicyEngine
+from vlaser_gym.agents.vlaser.places import PlaceReader, load_place_reader
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
 from vlaser_gym.agents.vlaser.statistics import Statistics
@@ -36,6 +39,8 @@ SHIPPED = Path(__file__).parent / "weights"
 SHIPPED_NAMES = ("nano",)
 #: What stands before a preset's name to ask for random weights of its sizes.
 RANDOM = "random:"
+#: What an agent can tell of a decision.
+EXPLANATIONS = ("attention", "places")
 #: Weights up to this size (bytes) run on one thread of the CPU: a GPU would take longer to compile than to act, and
 #: physics and pictures take the other cores.
 SMALL_WEIGHTS = 50 * 2**20
@@ -58,6 +63,11 @@ class VlaserAgent:
         compile: see :class:`~vlaser_gym.agents.vlaser.inference.PolicyEngine`.
         source: where the weights are from, for :meth:`describe`.
         density: of the flow, for subclasses that draw from it.
+        explain: one of :data:`EXPLANATIONS`, for :meth:`explained`; actions stay the same to the last bit.
+        places: the head that ``explain="places"`` asks.
+
+    Raises:
+        InvalidConfigError, UnknownNameError: for settings out of their range.
     """
 
     observes: tuple[str, ...] = ("image", "proprio", "instruction")
@@ -74,8 +84,13 @@ class VlaserAgent:
         compile: bool | None = None,
         source: str = "",
         density: Distribution | None = None,
+        explain: str | None = None,
+        places: PlaceReader | None = None,
     ) -> None:
+        if explain not in (None, *EXPLANATIONS):
+            raise UnknownNameError("agent.explain", explain, EXPLANATIONS)
         self.policy, self.processor, self.source = policy, processor, source
+        self.explain, self._places = explain, places
         self.act_steps = policy.config.executed_steps if act_steps is None else act_steps
         if not 1 <= self.act_steps <= policy.config.horizon:
             raise InvalidConfigError(
@@ -90,6 +105,7 @@ class VlaserAgent:
         self.gripper = make_gripper(processor.robot)
         self._noise: dict[int, np.random.Generator] = {}
         self._decided: dict[int, dict[str, NDArray[Any]]] = {}
+        self._explained: dict[int, dict[str, NDArray[Any]]] = {}
 
     @property
     def robot(self) -> str:
@@ -132,7 +148,10 @@ class VlaserAgent:
         """
         lanes = np.asarray(lanes, np.int64)
         data = self.processor.transform(observations)
-        chosen = self._choose(self.processor.tensors(data, self.policy.device), lanes)
+        inputs = self.processor.tensors(data, self.policy.device)
+        chosen = self._choose(inputs, lanes)
+        if self.explain is not None:
+            self._keep_explanations(inputs, chosen["noise"], lanes)
         seen = {name: data[name] for name in ("pixels", "input_ids", "proprio")}
         columns = {**seen, **{name: tensor.numpy() for name, tensor in chosen.items()}}
         for row, lane in enumerate(lanes):
@@ -146,6 +165,29 @@ class VlaserAgent:
         them, ``noise`` and ``chunk`` ``[H, A]``: where the flow began and ended, neither clamped nor denormalised.
         """
         return [self._decided[int(lane)] for lane in lanes]
+
+    def explained(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
+        """What lay behind the last decision of each lane, where the agent was made with ``explain``.
+
+        ``attention`` ``[g, g]``: see :func:`~vlaser_gym.agents.vlaser.attention.picture_attention`. ``places``
+        ``[2, 3]``: where source and target are as far as the image features tell, robot-base frame, m.
+        """
+        return [self._explained[int(lane)] for lane in lanes]
+
+    def _keep_explanations(self, inputs: Inputs, noise: torch.Tensor, lanes: Lanes) -> None:
+        engine = InferenceEngine(self._explain, self.policy.device, self.batch_sizes, record=False)
+        found = engine({**inputs._asdict(), "noise": noise}).map(torch.Tensor.cpu)
+        for row, lane in enumerate(lanes):
+            self._explained[int(lane)] = {name: tensor[row].numpy() for name, tensor in found.items()}
+
+    @torch.inference_mode()
+    def _explain(self, rows: NamedRows) -> NamedRows:
+        """Explanations of one batch."""
+        if self.explain == "attention":
+            shape = self.decide.num_steps, self.act_steps
+            return NamedRows(attention=picture_attention(self.policy, **rows, num_steps=shape[0], act_steps=shape[1]))
+        assert self._places is not None
+        return NamedRows(places=self._places(self.policy.image_features(rows["pixel_values"])))
 
     def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, torch.Tensor]:
         """The lanes' next chunks and what else learners need of them, on the CPU."""
@@ -227,6 +269,7 @@ def load_agent(
     compile: bool | None = None,
     seed: int = 0,
     check_weights: bool = True,
+    explain: str | None = None,
 ) -> VlaserAgent:
     """An agent of any size from a checkpoint, which says itself how its policy acts.
 
@@ -252,9 +295,11 @@ def load_agent(
         compile: by default on a GPU only.
         seed: of random weights.
         check_weights: compare the checksums of the weights.
+        explain: ``"attention"`` or ``"places"``: what a run keeps of each decision, for videos and the report.
 
     Raises:
-        InvalidConfigError: without a checkpoint, or if the parts do not belong together.
+        InvalidConfigError: without a checkpoint, without the head that ``explain="places"`` needs, or if the parts do
+            not belong together.
         CheckpointError: if the weights cannot be used.
         MissingAssetError: if there is no tokenizer.
     """
@@ -280,6 +325,9 @@ def load_agent(
         wrap=prompt_wrap,
         resize=resize,
     )
+    places = None
+    if explain == "places":
+        places = load_place_reader(Path(shipped_or_path(checkpoint)), policy.config).to(policy.device)
     return VlaserAgent(
         policy,
         processor,
@@ -289,6 +337,8 @@ def load_agent(
         micro_batch=micro_batch,
         compile=compile,
         source=checkpoint,
+        explain=explain,
+        places=places,
     )
 
 

@@ -190,6 +190,25 @@ def save_pretrained(policy: VlaserPolicy, folder: str | Path, unused: Mapping[st
             write_whole(path / CONFIG_FILE, f"{text}\n".encode())
 
 
+def save_tensors(file: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write further tensors of a checkpoint, with their checksum.
+
+    Raises:
+        StorageError: if they cannot be written.
+    """
+    with _writing(Path(file).parent):
+        _write_safetensors(Path(file), tensors)
+
+
+def load_tensors(file: str | Path) -> dict[str, Tensor]:
+    """What :func:`save_tensors` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    return _read_safetensors(Path(file), check=True)
+
+
 def load_pretrained(folder: str | Path, **options: Any) -> VlaserPolicy:
     """The policy that :func:`save_pretrained` wrote; options as for :func:`load_policy`."""
     return load_policy(folder, **options)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -129,9 +129,14 @@ class Prefix:
         return self.map(lambda tensor: tensor.detach())
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What the action tokens need of a prefix, computed once for all steps."""
+class ActionContext(NamedTuple):
+    """What the action tokens need of a prefix, computed once for all steps.
+
+    Attributes:
+        past: per layer keys and values of image, text and proprioception.
+        mask: additive, from :func:`fold_mask`.
+        rope: of the action tokens.
+    """
 
     past: list[KeyValue]
     mask: Tensor
@@ -298,7 +303,7 @@ class VlaserPolicy(nn.Module):
 
     def features(self, prefix: Prefix, x: Tensor, t: Tensor) -> Tensor:
         """The action expert's last hidden states ``[B, (K,) H, expert_width]``; arguments as :meth:`velocity`."""
-        return self._features(self._context(prefix, x), x, t)
+        return self._features(self.action_context(prefix, x), x, t)
 
     def decode(self, features: Tensor) -> Tensor:
         """Hidden states -> velocity, at least fp32."""
@@ -325,7 +330,7 @@ class VlaserPolicy(nn.Module):
     def sample_chain(self, prefix: Prefix, noise: Tensor, num_steps: int | None = None) -> Tensor:
         """All states of the flow ``[num_steps + 1, B, H, A]``, noise first, not clamped."""
         _expect("noise", noise, (len(prefix.vision_language.lengths), self.config.horizon, self.config.action_dim))
-        context = self._context(prefix, noise)
+        context = self.action_context(prefix, noise)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return self.decode(self._features(context, x, t))
@@ -459,16 +464,17 @@ class VlaserPolicy(nn.Module):
         joined = torch.cat([past.expand(-1, -1, length, -1), own.expand(batch, 1, -1, -1)], dim=-1)
         return fold_mask(joined, self.config.heads // self.config.kv_heads)
 
-    def _context(self, prefix: Prefix, x: Tensor) -> _Context:
+    def action_context(self, prefix: Prefix, x: Tensor) -> ActionContext:
+        """What flow states of this shape, ``[B, H, A]`` or ``[B, K, H, A]``, need of a prefix."""
         pairs = zip(prefix.vision_language.cache, prefix.proprio, strict=True)
         past = [(torch.cat([a[0], b[0]], dim=2), torch.cat([a[1], b[1]], dim=2)) for a, b in pairs]
         copies = _copies(x)
         mask = functional.pad(prefix.vision_language.mask, (0, 1))
         mask = self._join_masks(mask, self._expert_mask(copies, mask.dtype, with_proprio=False))
         rope = rotary(self._action_positions(copies), self.config.head_dim, self.config.rope_theta)
-        return _Context(past, mask, rope)
+        return ActionContext(past, mask, rope)
 
-    def _features(self, context: _Context, x: Tensor, t: Tensor) -> Tensor:
+    def _features(self, context: ActionContext, x: Tensor, t: Tensor) -> Tensor:
         tokens = self.action_encoder(x, t).flatten(1, -2)
         hidden: Tensor = self.expert(tokens, context.rope, context.mask, context.past)[0]
         return hidden.reshape(*x.shape[:-1], -1)

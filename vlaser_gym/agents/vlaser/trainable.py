@@ -25,13 +25,12 @@ from vlaser_gym.agents.vlaser.exploration import ExploringAgent
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import bucketed_lengths
 from vlaser_gym.agents.vlaser.language import at_least_fp32
+from vlaser_gym.agents.vlaser.places import PlaceReader, make_place_head
 from vlaser_gym.agents.vlaser.policy import PARTS, VisionLanguage, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import NormalizeProprio, Processor, ResizeImage, RobotProprio, normalize_pixels
 from vlaser_gym.settings.algorithms import LIKELIHOODS
 
 VISION_LANGUAGE = ("vision", "embedding", "language")
-#: Numbers that a placement head predicts: positions of source and target, and the source's heading.
-PLACES = 10
 #: Presets of the released sizes.
 RELEASED = ("vlaser_2b", "vlaser_8b")
 
@@ -69,8 +68,8 @@ class TrainableVlaser(TrainableAgent):
         policy: acts; its ``requires_grad`` flags say what is trained.
         processor: of the policy.
         density: makes likelihoods; imitation does without.
-        places: weight of a head on the image features that says where things are, in the imitation loss; it is only
-            for training and no part of the policy. 0 leaves it out.
+        places: weight of a head on the image features that says where things are, in the imitation loss; no action
+            depends on it. 0 leaves it out.
         seed: of that head's weights.
     """
 
@@ -102,12 +101,12 @@ class TrainableVlaser(TrainableAgent):
         # As the authors trained them (docs/scaling.md); the small models learn their tokens.
         self.frozen_by_default = ("embedding",) if config.name in RELEASED else ()
         self.places_weight = places
+        self.place_moments: tuple[Tensor, Tensor] | None = None
         self._image_features: Tensor | None = None
         if places:
-            width = policy.config.num_image_tokens * policy.config.width
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                self.places = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, PLACES))
+                self.places = make_place_head(policy.config)
             policy.projector.register_forward_hook(self._keep_image_features)
 
     def _keep_image_features(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -160,6 +159,8 @@ class TrainableVlaser(TrainableAgent):
         """See :class:`TrainableAgent`."""
         save_pretrained(self.policy, folder)
         self.processor.save(folder)
+        if self.places_weight and self.place_moments is not None:
+            PlaceReader(self.places, *self.place_moments).save(folder)
 
     # ------------------------------------------------------------------ network side
 
@@ -240,6 +241,10 @@ class TrainableVlaser(TrainableAgent):
             "places": self.places_weight
             * nn.functional.mse_loss(found.float(), inputs["places"].to(self.policy.device))
         }
+
+    def keep_place_moments(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+        """See :class:`TrainableAgent`."""
+        self.place_moments = torch.from_numpy(mean), torch.from_numpy(std)
 
     def velocities(
         self, encoding: VisionLanguage, inputs: Inputs, chunk: Tensor, draws: Draws

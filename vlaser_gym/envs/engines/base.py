@@ -56,6 +56,20 @@ class Physics(NamedTuple):
     mass: float = 1.0
 
 
+class Body(NamedTuple):
+    """How an object of an episode differs from the catalogue's.
+
+    Attributes:
+        name: of the object.
+        scale: factor of its size, at the same density.
+        colour: red, green and blue, 0 to 1, of all of its surface; ``None`` for its own.
+    """
+
+    name: str
+    scale: float = 1.0
+    colour: tuple[float, ...] | None = None
+
+
 NOMINAL_SIGHT, NOMINAL_PHYSICS = Sight(), Physics()
 
 
@@ -63,8 +77,8 @@ NOMINAL_SIGHT, NOMINAL_PHYSICS = Sight(), Physics()
 class Placement:
     """The initial state of one environment: a task in a variant, a layout, the robot's joint positions ``qpos [J]``.
 
-    ``name`` is the layout's name, ``"grid:5"``; empty for states of other origin, such as recordings. ``sight`` and
-    ``physics`` belong to perturbed episodes, which the built-in engine alone has.
+    ``name`` is the layout's name, ``"grid:5"``; empty for states of other origin, such as recordings. ``sight``,
+    ``physics`` and ``bodies`` belong to perturbed episodes, which the built-in engine alone has.
     """
 
     task: Task
@@ -74,6 +88,7 @@ class Placement:
     name: str = ""
     sight: Sight = NOMINAL_SIGHT
     physics: Physics = NOMINAL_PHYSICS
+    bodies: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True)

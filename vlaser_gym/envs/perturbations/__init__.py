@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlaser_gym.envs.perturbations import motion, pictures, scenes, words
+from vlaser_gym.envs.perturbations import motion, pictures, scenes, things, words
 from vlaser_gym.envs.perturbations.base import DEFAULT_LEVEL, FAMILIES, LEVELS, Moment, Perturbation, Shift
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -42,15 +42,20 @@ PERTURBATIONS: dict[str, type[Perturbation]] = {
         scenes.FocalLength,
         scenes.TableTexture,
         scenes.Background,
+        things.Distractors,
         words.Paraphrase,
         words.LongInstruction,
         words.Typos,
+        things.ObjectColour,
+        things.UnseenObject,
+        things.AnotherTarget,
         motion.ActionNoise,
         motion.Delay,
         motion.ProprioNoise,
         scenes.StartPose,
         scenes.Friction,
         scenes.Mass,
+        things.ObjectSize,
         scenes.ObjectMoved,
         pictures.BlankImage,
         words.NoInstruction,

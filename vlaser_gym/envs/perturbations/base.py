@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import Placement
 from vlaser_gym.envs.tasks.base import Task
-from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 #: From the mildest on.
 LEVELS = ("mild", "medium", "hard")
@@ -81,6 +81,7 @@ class Perturbation:
         strengths: of :data:`LEVELS`; a single one where there are no levels.
         engines: that can do it; empty for every engine.
         looks: in which it can be seen; empty for every look.
+        flags: what episodes have besides the task's own: ``original_goal``, see :meth:`original_target`.
         level, strength: the level, empty where there is one only, and its number.
         label: what records and tables call it, and what :func:`get_perturbation` finds it by again.
 
@@ -94,6 +95,7 @@ class Perturbation:
     strengths: tuple[float, ...]
     engines: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
     def __init__(self, level: str = DEFAULT_LEVEL) -> None:
         if level not in LEVELS:
@@ -145,6 +147,10 @@ class Perturbation:
     def shift(self, moment: Moment) -> Shift | None:
         """The displacement of the manipulated object during the episode; ``None`` without one."""
         return None
+
+    def original_target(self, moment: Moment) -> int:
+        """Where the robot is told another goal: index of the usual one among the objects of a perturbed episode."""
+        raise InvalidConfigError(f"perturb={self.name} leaves the goal as it is.")
 
     @classmethod
     def changes(cls, method: str) -> bool:

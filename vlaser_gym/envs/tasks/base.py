@@ -216,6 +216,19 @@ class Task(ABC):
     def evaluate(self, scene: Snapshot, memory: Memory) -> tuple[Flags, Memory]:
         """Flags ``name -> bool [B]`` after a control step, and the memory for the next one. Pure."""
 
+    def at_goal(self, poses: Floats, layout: Layout, target: int) -> Bools:
+        """Whether the source is where it would belong if an object was its goal, by the poses alone, ``[T]``.
+
+        Args:
+            poses: of the layout's objects, ``[T, n_objects, 7]``.
+            layout: the initial state.
+            target: the object's index.
+
+        Raises:
+            InvalidConfigError: for tasks that have no objects as goals.
+        """
+        raise InvalidConfigError(f"{self.name} has no object as its goal.")
+
     def stage(self, memory: Memory) -> NDArray[np.int64]:
         """Index of the current sub-task per lane, ``[B]``; 0 for one-stage tasks."""
         return np.zeros(len(next(iter(memory.values()))), np.int64)

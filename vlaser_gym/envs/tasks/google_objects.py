@@ -10,6 +10,7 @@ Boxes and densities are those of the databases ``info_pick_custom_v0.json`` and
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from vlaser_gym.envs.tasks import objects
 from vlaser_gym.envs.tasks.base import ObjectSpec
@@ -158,6 +159,19 @@ def body(model: str, density: float | None = None) -> ObjectSpec:
     scale = (database_density if density is None else density) / shape.density
     x, y, z = shape.inertia
     return ObjectSpec(model, shape.mass * scale, shape.com, shape.com_rotation, (x * scale, y * scale, z * scale), box)
+
+
+@cache
+def catalogued(name: str) -> ObjectSpec:
+    """Any object of either robot's scenes, by its name.
+
+    Raises:
+        UnknownNameError: for an unknown one.
+    """
+    widowx = {spec.name: spec for spec in vars(objects).values() if isinstance(spec, ObjectSpec)}
+    if name not in widowx and name not in MODELS:
+        raise UnknownNameError("object", name, (*widowx, *MODELS))
+    return widowx.get(name) or body(name)
 
 
 def spoken(model: str) -> str:

@@ -11,6 +11,7 @@ two triangles; six ordered pairs of source and target.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -230,6 +231,14 @@ class MoveNearTask(GoogleTask):
         closest = _is_closest(source, target, poses, pair[:, 0])
         values = (height & moved & near & closest, height, moved, moved_wrong, near, closest)
         return dict(zip(self.flags, values, strict=True)), memory
+
+    def at_goal(self, poses: Floats, layout: Layout, target: int) -> Bools:
+        """See :meth:`Task.at_goal`; the rule of success."""
+        memory = {
+            name: np.repeat(rows, len(poses), 0) for name, rows in self.begin([replace(layout, target=target)]).items()
+        }
+        flags, _ = self.evaluate(Snapshot(poses, {}, np.zeros((len(poses), 0, 3))), memory)
+        return flags["success"]
 
 
 def _split(index: int) -> tuple[int, int, tuple[int, int]]:

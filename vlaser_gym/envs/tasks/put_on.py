@@ -32,6 +32,7 @@ from vlaser_gym.envs.tasks.base import (
     Snapshot,
     Task,
 )
+from vlaser_gym.envs.tasks.google_objects import catalogued
 from vlaser_gym.envs.tasks.region import Region
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import UnknownNameError
@@ -102,7 +103,7 @@ class PutOnTask(Task):
         self.num_layouts = len(region.grid)
         self.z_margin = z_margin
         self.completely_on = completely_on
-        self.contacts = self._queries()
+        self.contacts = self._queries(objects)
         self._photograph, self._light = _SCENES[scenery]
         self._instruction = instruction
         self._grid = region.grid
@@ -112,14 +113,23 @@ class PutOnTask(Task):
         self._com = np.array([objects[self.source].com, objects[self.target].com])
         self._bbox = np.array([objects[self.source].bbox, objects[self.target].bbox])
 
-    def _queries(self) -> tuple[ContactQuery, ...]:
+    def objects_of(self, cast: str) -> tuple[ObjectSpec, ...]:
+        """The task's own objects, or those of a perturbed episode: all names joined by ``+``, in the task's order."""
+        own = {body.name: body for body in self.objects}
+        return tuple(own.get(name) or catalogued(name) for name in cast.split("+")) if cast else self.objects
+
+    def contacts_of(self, cast: str) -> tuple[ContactQuery, ...]:
+        """The contact queries of a cast; see :meth:`objects_of`."""
+        return self._queries(self.objects_of(cast)) if cast else self.contacts
+
+    def _queries(self, objects: tuple[ObjectSpec, ...]) -> tuple[ContactQuery, ...]:
         """Source on both fingers; then, where success depends on it, all that must not touch the source."""
-        source = f"object:{self.objects[self.source].name}"
+        source = f"object:{objects[self.source].name}"
         fingers = tuple(ContactQuery(of=f"link:{link}", by=source) for link, _ in FINGERS)
         if not self.completely_on:
             return fingers
         ignored = (self.source, self.target)
-        strangers = [f"object:{body.name}" for i, body in enumerate(self.objects) if i not in ignored]
+        strangers = [f"object:{body.name}" for i, body in enumerate(objects) if i not in ignored]
         return fingers + tuple(ContactQuery(of=source, by=stranger) for stranger in ("scene", *strangers))
 
     def region(self, kind: str = "region") -> Region:
@@ -175,13 +185,20 @@ class PutOnTask(Task):
         Returns:
             ``rest [B, n_objects, 3]`` actor origins at rest, m; ``box [B, 2, 3]`` of source and target, m;
             ``grasp_streak [B]`` control steps of the present grasp; ``ever_grasped [B]`` and
-            ``ever_consecutive_grasp [B]``, 0 or 1.
+            ``ever_consecutive_grasp [B]``, 0 or 1. With casts also ``com [B, 2, 3]``, centres of mass of source and
+            target in their actor frames, m.
         """
         poses = np.stack([layout.object_pose for layout in layouts])
         latch = np.zeros(len(layouts))
+        bbox, casts = self._bbox, Memory()
+        if any(layout.cast for layout in layouts):
+            pairs = [[self.objects_of(layout.cast)[i] for i in (self.source, self.target)] for layout in layouts]
+            bbox = np.array([[body.bbox for body in pair] for pair in pairs])
+            casts = {"com": np.array([[body.com for body in pair] for pair in pairs])}
         return {
+            **casts,
             "rest": poses[..., :3].copy(),
-            "box": rotate(matrix_from_quaternion(poses[:, [self.source, self.target], 3:]), self._bbox),
+            "box": rotate(matrix_from_quaternion(poses[:, [self.source, self.target], 3:]), bbox),
             "grasp_streak": latch,
             "ever_grasped": latch.copy(),
             "ever_consecutive_grasp": latch.copy(),
@@ -190,7 +207,7 @@ class PutOnTask(Task):
     def evaluate(self, scene: Snapshot, memory: Memory) -> tuple[Flags, Memory]:
         """All of :attr:`flags`, each bool ``[B]``, and the memory for the next control step."""
         pair = scene.object_pose[:, [self.source, self.target]]
-        com = pair[..., :3] + rotate(matrix_from_quaternion(pair[..., 3:]), self._com)
+        com = pair[..., :3] + rotate(matrix_from_quaternion(pair[..., 3:]), memory.get("com", self._com))
         moved, moved_wrong = self._moved(com[:, 0], scene.object_pose, memory["rest"])
         grasped = _grasped(scene)
         streak = np.where(grasped, memory["grasp_streak"] + 1, 0.0)
@@ -206,10 +223,21 @@ class PutOnTask(Task):
         }
         return dict(zip(self.flags, values, strict=True)), {**memory, **latches}
 
+    def at_goal(self, poses: Floats, layout: Layout, target: int) -> Bools:
+        """See :meth:`Task.at_goal`: over the target and low enough, whatever touches the source."""
+        pair = [self.source, target]
+        bodies = [self.objects_of(layout.cast)[i] for i in pair]
+        box = rotate(matrix_from_quaternion(layout.object_pose[pair, 3:]), np.array([body.bbox for body in bodies]))
+        rotation = matrix_from_quaternion(poses[:, pair, 3:])
+        com = poses[:, pair, :3] + rotate(rotation, np.array([body.com for body in bodies]))
+        return self._on_target(com, box[None])
+
     def _moved(self, source_com: Floats, poses: Floats, rest: Floats) -> tuple[Bools, Bools]:
         """True where the source moved most, and where another object did; each ``[B]``."""
         own = np.hypot(source_com[:, 0] - rest[:, self.source, 0], source_com[:, 1] - rest[:, self.source, 1])
-        shift = poses[:, self._others][..., :2] - rest[:, self._others, :2]
+        # A cast's further objects come last.
+        bystanders = [*self._others, *range(len(self.objects), poses.shape[1])]
+        shift = poses[:, bystanders][..., :2] - rest[:, bystanders, :2]
         others: Floats = np.hypot(shift[..., 0], shift[..., 1])
         correct = (own > MOVED_DISTANCE) & (others < own[:, None]).all(1)
         wrong = (others > MOVED_DISTANCE).any(1) & (others > own[:, None]).any(1)

@@ -22,6 +22,7 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, ObjectSpec, Task
 from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
 from vlaser_gym.envs.tasks.google_objects import spoken
+from vlaser_gym.evaluation.begun import placement_of
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -139,7 +140,8 @@ def read_course(record: Mapping[str, Any], states: Mapping[str, NDArray[Any]]) -
         KeyError: if a state that every run stores is absent.
     """
     task = get_task(record["task"])
-    layout = task.layout(record["layout"], record["variant"])
+    # A perturbed episode may have other objects, or another goal.
+    layout = placement_of(record).layout if "perturb" in record else task.layout(record["layout"], record["variant"])
     bodies = task.objects_of(layout.cast)
     setup = get_setup(task.robot_setup)
     qpos = np.asarray(states["qpos"], np.float64)

@@ -11,7 +11,7 @@ from vlaser_gym.envs.perturbations import Perturbation
 from vlaser_gym.evaluation.comparison import load_runs, p_text
 from vlaser_gym.evaluation.report.builder import template_environment, write_page
 from vlaser_gym.evaluation.report.charts import Bar, bar_chart
-from vlaser_gym.evaluation.robustness import FIGURES, PAGE, Drop, Robustness, arm_folder
+from vlaser_gym.evaluation.robustness import FIGURES, PAGE, Drop, Robustness, arm_folder, goal_line
 from vlaser_gym.evaluation.table import short_name
 
 
@@ -40,6 +40,7 @@ def write_robustness(run: Path, found: Robustness, perturbations: Sequence[Pertu
         "benign": found.drops[0],
         "tasks": [(row.task, short_name(row.task)) for row in found.drops[0].tasks],
         "chart": bar_chart([_bar(drop, drop.label in means) for drop in rows], "Change of success, points"),
+        "goals": list(filter(None, map(goal_line, rows))),
         "p_text": p_text,
     }
     write_page(run / FIGURES, json.dumps(found.as_dict(), indent=2) + "\n")

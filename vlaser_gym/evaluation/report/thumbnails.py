@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look
+from vlaser_gym.evaluation.begun import placement_of
+from vlaser_gym.evaluation.explanations import draw_explanation
 from vlaser_gym.evaluation.store import Record, address_of, read_states
 
 _BATCH = 16
@@ -40,14 +43,21 @@ def render_thumbnails(run: str | Path, records: Iterable[Record], processes: int
 
 
 def _render(renderer: SceneRenderer, run: Path, records: list[Record]) -> Iterable[tuple[Address, bytes]]:
-    for (task, variant), group in groupby(records, lambda record: (record["task"], record["variant"])):
+    for (task, variant, bodies), group in groupby(records, _scene):
         mine = list(group)
         for begin in range(0, len(mine), _BATCH):
             batch = mine[begin : begin + _BATCH]
-            states = [drawn_states(read_states(run, record)) for record in batch]
-            last = [{name: values[-1] for name, values in of.items()} for of in states]
-            for record, picture in zip(batch, renderer.frames(task, variant, last), strict=True):
-                yield address_of(record), _jpeg(Image.fromarray(picture))
+            states = [read_states(run, record) for record in batch]
+            last = [{name: values[-1] for name, values in drawn_states(of).items()} for of in states]
+            for record, of, picture in zip(batch, states, renderer.frames(task, variant, last, **bodies), strict=True):
+                shown = draw_explanation(picture, task, of, len(of["qpos"]) - 1)
+                yield address_of(record), _jpeg(Image.fromarray(shown))
+
+
+def _scene(record: Record) -> tuple[str, str, Mapping[str, Any]]:
+    """What pictures of one batch share: task, variant, and how objects differ from the catalogue's."""
+    bodies = placement_of(record).bodies if "perturb" in record else ()
+    return record["task"], record["variant"], {"bodies": bodies} if bodies else {}
 
 
 def _jpeg(picture: Image.Image) -> bytes:

@@ -159,7 +159,9 @@ class Batches:
         self._places: NDArray[np.float32] | None = None
         if data.state is not None:
             places = data.places()
-            self._places = ((places - places.mean(0)) / (places.std(0) + 1e-6)).astype(np.float32)
+            mean, std = places.mean(0), places.std(0) + 1e-6
+            self._places = ((places - mean) / std).astype(np.float32)
+            agent.keep_place_moments(mean, std)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
         self._mixture = Mixture(data.parts, data.weights, seed) if len(set(data.weights)) > 1 else None
 

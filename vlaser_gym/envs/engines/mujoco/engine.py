@@ -64,14 +64,14 @@ class MujocoEngine:
         """Put lanes into initial states, everything at rest; scenes are compiled when first seen."""
         for lane, placement in zip(lanes, placements, strict=True):
             named = placement.task.name, placement.variant, self.look, placement.layout.cast
-            key = SceneKey(*named, placement.physics)
+            key = SceneKey(*named, placement.physics, placement.bodies)
             self._keys[lane], self._sights[lane] = key, placement.sight
             self._pool(key, placement.task).place(lane, placement.layout, placement.qpos)
 
     def _pool(self, key: SceneKey, task: Task) -> _Pool:
         if key not in self._pools:
             self._forget_pools()
-            scene = build_scene(task, key.variant, cast=key.cast, physics=key.physics)
+            scene = build_scene(task, key.variant, cast=key.cast, physics=key.physics, bodies=key.bodies)
             self._pools[key] = _Pool(scene, self._num_lanes, self._threads)
         return self._pools[key]
 

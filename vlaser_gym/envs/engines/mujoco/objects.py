@@ -6,12 +6,14 @@ Contact shapes are convex hulls in group 3, named ``<object>/collision<i>``; wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vlaser_gym.envs.engines.base import Body
 from vlaser_gym.envs.engines.mujoco import google_looks, measured, measured_google, meshes, object_looks, textures
 from vlaser_gym.envs.engines.mujoco.meshes import Floats, Surface
 from vlaser_gym.envs.tasks.base import ObjectSpec
@@ -23,10 +25,15 @@ COLLISION_GROUP, VISUAL_GROUP = 3, 2
 Builder = Callable[[mujoco.MjSpec, mujoco.MjsBody, str], None]
 
 
-def add_object(spec: mujoco.MjSpec, obj: ObjectSpec) -> mujoco.MjsBody:
+def add_object(spec: mujoco.MjSpec, obj: ObjectSpec, changed: Body | None = None) -> mujoco.MjsBody:
     """Add the body ``object:<name>`` to the world: free joint unless fixed, inertia, contact shapes, looks.
 
     The body's frame is the original's actor frame.
+
+    Args:
+        spec: the scene.
+        obj: the object, of the size that it is to have.
+        changed: how its shapes and looks differ from the catalogue's.
 
     Raises:
         UnknownNameError: if there is no shape for the object.
@@ -39,7 +46,45 @@ def add_object(spec: mujoco.MjSpec, obj: ObjectSpec) -> mujoco.MjsBody:
     body.ipos, body.iquat, body.inertia = obj.com, obj.com_rotation, obj.inertia
     for build in _SHAPES[shape]:
         build(spec, body, obj.name)
+    if changed is not None:
+        _scale_shapes(spec, body, changed.scale)
+        _paint(spec, body, changed.colour)
     return body
+
+
+def resized(obj: ObjectSpec, scale: float) -> ObjectSpec:
+    """An object of another size and the same density.
+
+    Example:
+        >>> from vlaser_gym.envs.tasks.objects import GREEN_CUBE
+        >>> resized(GREEN_CUBE, 2.0).bbox, round(resized(GREEN_CUBE, 2.0).mass, 3)
+        ((0.06, 0.06, 0.06), 0.216)
+    """
+    x, y, z = obj.com
+    a, b, c = obj.bbox
+    i, j, k = obj.inertia
+    inertia = (i * scale**5, j * scale**5, k * scale**5)
+    com, bbox = (x * scale, y * scale, z * scale), (a * scale, b * scale, c * scale)
+    return replace(obj, mass=obj.mass * scale**3, com=com, bbox=bbox, inertia=inertia)
+
+
+def _scale_shapes(spec: mujoco.MjSpec, body: mujoco.MjsBody, scale: float) -> None:
+    """Scale what is seen and what touches about the body's origin."""
+    for geom in body.geoms:
+        geom.pos = np.array(geom.pos) * scale
+        if geom.type == mujoco.mjtGeom.mjGEOM_MESH:
+            spec.mesh(geom.meshname).scale = np.full(3, scale)
+        else:
+            geom.size = np.array(geom.size) * scale
+
+
+def _paint(spec: mujoco.MjSpec, body: mujoco.MjsBody, colour: Sequence[float] | None) -> None:
+    """Give all that is seen of a body one colour in place of its own and its textures."""
+    for geom in body.geoms:
+        if colour is not None and geom.group == VISUAL_GROUP:
+            material = spec.material(geom.material)
+            material.textures = [""] * len(material.textures)
+            material.rgba = (*colour, 1.0)
 
 
 def _shape_key(name: str) -> str:

@@ -38,7 +38,8 @@ class _Artist:
         task, is_policy = get_task(key.task), camera_name == POLICY_CAMERA
         pack = AssetPack(view.assets) if key.look == "original" else None
         photograph = pack is not None and is_policy and bool(task.photograph(key.variant))
-        scene = build_scene(task, key.variant, key.look, key.cast, pack, photograph, whole_robot=not is_policy)
+        named = (task, key.variant, key.look, key.cast, pack, photograph)
+        scene = build_scene(*named, whole_robot=not is_policy, bodies=key.bodies)
         cameras = get_setup(task.robot_setup).cameras
         camera = cameras.get(camera_name, cameras[POLICY_CAMERA])
         self.model, self.data = scene.model, mujoco.MjData(scene.model)

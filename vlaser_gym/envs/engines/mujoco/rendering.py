@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, NOMINAL_SIGHT, Physics, Sight
+from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, NOMINAL_SIGHT, Body, Physics, Sight
 from vlaser_gym.envs.engines.child import Child
 from vlaser_gym.envs.engines.mujoco.original.backdrop import is_key
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
@@ -31,13 +31,17 @@ _MAX_PROCESSES = 4
 
 
 class SceneKey(NamedTuple):
-    """The inputs from which a scene is compiled; ``physics`` is nominal for a scene that is only drawn."""
+    """The inputs from which a scene is compiled; ``physics`` is nominal for a scene that is only drawn.
+
+    ``bodies``: objects that differ from the catalogue's.
+    """
 
     task: str
     variant: str
     look: str
     cast: str = ""
     physics: Physics = NOMINAL_PHYSICS
+    bodies: tuple[Body, ...] = ()
 
 
 class Job(NamedTuple):
@@ -184,9 +188,11 @@ class SceneRenderer:
         states: Sequence[Mapping[str, ArrayLike]],
         camera: str = POLICY_CAMERA,
         sight: Sight = NOMINAL_SIGHT,
+        bodies: tuple[Body, ...] = (),
     ) -> NDArray[np.uint8]:
         """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task, by a camera of its robot."""
-        keys = [SceneKey(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
+        named = [(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
+        keys = [SceneKey(*names, bodies=bodies) for names in named]
         jobs = [self._job(key, state, camera) for key, state in zip(keys, states, strict=True)]
         return self._pool.render([job._replace(sight=sight) for job in jobs])
 
@@ -218,7 +224,7 @@ class SceneRenderer:
     def _job(self, key: SceneKey, state: Mapping[str, ArrayLike], camera: str = POLICY_CAMERA) -> Job:
         task = get_task(key.task)
         if key not in self._scenes:
-            self._scenes[key] = build_scene(task, key.variant, cast=key.cast)
+            self._scenes[key] = build_scene(task, key.variant, cast=key.cast, bodies=key.bodies)
         scene = self._scenes[key]
         poses = scene.object_pose.copy()
         for i, obj in enumerate(task.objects_of(key.cast)):
@@ -236,10 +242,11 @@ class SceneRenderer:
 
 
 def _cast_of(task: str, variant: str, state: Mapping[str, ArrayLike]) -> str:
-    """The cast whose objects a recorded state holds; empty for tasks that have one cast only."""
-    if not get_task(task).layout("grid:0", variant).cast:
-        return ""
-    return "+".join(name.removeprefix("object/") for name in state if name.startswith("object/"))
+    """The cast whose objects a recorded state holds; empty where these are a task's own that has one cast only."""
+    names = [name.removeprefix("object/") for name in state if name.startswith("object/")]
+    has_casts = bool(get_task(task).layout("grid:0", variant).cast)
+    own = {body.name for body in get_task(task).objects}
+    return "+".join(names) if has_casts or set(names) != own else ""
 
 
 def _display_answers(name: str) -> bool:

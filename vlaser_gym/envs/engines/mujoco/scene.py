@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, Physics, touch_queries
-from vlaser_gym.envs.engines.mujoco.objects import add_object
+from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, Body, Physics, touch_queries
+from vlaser_gym.envs.engines.mujoco.objects import add_object, resized
 from vlaser_gym.envs.engines.mujoco.scenery import add_scenery
 from vlaser_gym.envs.robots import Camera, Robot, RobotSetup, get_setup
 from vlaser_gym.envs.robots.base import Joint
@@ -79,6 +79,7 @@ def build_scene(
     photograph: bool = False,
     whole_robot: bool = False,
     physics: Physics = NOMINAL_PHYSICS,
+    bodies: Sequence[Body] = (),
 ) -> Scene:
     """Compile the scene of a task in one of its variants.
 
@@ -90,6 +91,7 @@ def build_scene(
         photograph: a photograph will be put behind the foreground of pictures (look ``"original"``).
         whole_robot: also links that the policy's camera never sees are seen (look ``"original"``).
         physics: of a perturbed episode.
+        bodies: objects that differ from the catalogue's.
 
     Raises:
         MissingAssetError: if the look needs files that are not there.
@@ -97,14 +99,15 @@ def build_scene(
     setup, appearance = get_setup(task.robot_setup), task.look(variant)
     first = task.layout("grid:0", variant)
     cast = first.cast if cast is None else cast
-    objects = task.objects_of(cast)
+    changed = {one.name: one for one in bodies}
+    objects = [resized(obj, changed[obj.name].scale) if obj.name in changed else obj for obj in task.objects_of(cast)]
     spec = mujoco.MjSpec()
     _set_options(spec, setup)
     # Layouts that bring a base pose of their own share the scene: there the base is put in place at reset.
     _add_robot(spec, setup, appearance, movable=first.base_pose is not None)
     add_scenery(spec, task.scenery, appearance)
     for i, obj in enumerate(objects):
-        body = add_object(spec, obj)
+        body = add_object(spec, obj, changed.get(obj.name))
         if obj.fixed:
             body.pos, body.quat = first.object_pose[i, :3], first.object_pose[i, 3:]
     _set_contacts(spec, setup.robot)
@@ -362,6 +365,9 @@ def _index(
     moving = setup.robot.moving_joints
     joints = [model.joint(joint.name) for joint in moving]
     free = [None if obj.fixed else model.joint(f"object:{obj.name}") for obj in objects]
+    # A cast may have more objects than the first layout; what is more is free.
+    fixed = np.zeros((len(objects), 7))
+    fixed[: len(first.object_pose)] = first.object_pose[: len(objects)]
     sensors, touched = ([model.sensor(_sensor_name(query)).adr[0] for query in of] for of in (queries, touches))
     return Scene(
         model=model,
@@ -369,7 +375,7 @@ def _index(
         robot_qvel=np.array([joint.dofadr[0] for joint in joints]),
         object_qpos=np.array([-1 if joint is None else joint.qposadr[0] for joint in free], np.int64),
         object_qvel=np.array([-1 if joint is None else joint.dofadr[0] for joint in free], np.int64),
-        object_pose=np.array(first.object_pose, np.float64),
+        object_pose=fixed,
         joint_qpos={name: int(model.joint(name).qposadr[0]) for name in first.joints},
         drives=np.array([model.actuator(joint.name).id for joint in moving]),
         lead=np.array([joint.kd / joint.kp for joint in moving]),
