@@ -43,6 +43,14 @@ def test_a_stage_s_keys_are_changed_by_its_name(file: Path) -> None:
     assert (config.episodes, config.engine.threads, config.agent.name) == (3, 2, "random")
 
 
+def test_keys_at_the_top_are_changed_by_their_names(file: Path) -> None:
+    file.write_text("count: 1\n" + TWO.replace("episodes: 1", 'episodes: "${count}"'))
+    assert cli.load("eval", recipe.read_recipe(str(file), "r")[0].words).episodes == 1
+    assert cli.load("eval", recipe.read_recipe(str(file), "r", top={"count": 7})[0].words).episodes == 7
+    with pytest.raises(GymError, match="cuont"):
+        recipe.read_recipe(str(file), "r", top={"cuont": 7})
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
@@ -66,7 +74,7 @@ def test_what_is_wrong_is_a_sentence_before_anything_runs(
 
 def test_recipes_of_the_package_can_be_run() -> None:
     names = [path.stem for path in recipe.RECIPES.glob("*.yaml")]
-    assert "first_rl" in names
+    assert {"first_rl", "reasoning"} <= set(names)
     for name in names:
         assert {stage.command for stage in recipe.read_recipe(name, "r")} <= COMMAND_SETTINGS.keys()
 

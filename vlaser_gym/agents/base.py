@@ -35,6 +35,7 @@ class Agent(Protocol):
     # sub-tasks moves on to the second (by itself it does so after 100 steps);
     # and ``batch_sizes`` with ``set_batch_sizes(sizes)``: rows of its forward passes, which a server lets adapt;
     # and ``convention``: what its numbers mean, where it is not what the environments speak (docs/conventions.md);
+    # and ``thoughts(lanes) -> list of texts``, or None: what it says comes next, kept with the episode after ``act``;
     # and ``decided(lanes) -> list of dicts``: for each lane what its last decision was made from (``store=training``).
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:

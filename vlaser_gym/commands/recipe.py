@@ -51,7 +51,8 @@ class Stage:
 def main(config: DictConfig) -> None:
     """Run the stages one after another; the first that fails ends the recipe with its status."""
     settings = typed(RecipeSettings, config)
-    stages = read_recipe(settings.recipe, settings.run or f"runs/{Path(settings.recipe).stem}", settings.stages)
+    folder = settings.run or f"runs/{Path(settings.recipe).stem}"
+    stages = read_recipe(settings.recipe, folder, settings.stages, settings.top)
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage.name}\n$ {stage}", flush=True)
         if settings.dry:
@@ -62,13 +63,16 @@ def main(config: DictConfig) -> None:
             sys.exit(status)
 
 
-def read_recipe(name: str, folder: str, changes: Mapping[str, Any] | None = None) -> list[Stage]:
+def read_recipe(
+    name: str, folder: str, changes: Mapping[str, Any] | None = None, top: Mapping[str, Any] | None = None
+) -> list[Stage]:
     """The stages of a recipe, every key of them checked.
 
     Args:
         name: of a recipe in the package, or the path of a YAML file.
         folder: what ``${run}`` stands for.
         changes: keys by stage that replace the recipe's, such as ``{"ppo": {"algo": {"iterations": 5}}}``.
+        top: other values of the keys at the top of the recipe, such as ``{"seed": 1}``.
 
     Raises:
         UnknownNameError: for a recipe, a stage, a command or a key that does not exist.
@@ -79,8 +83,12 @@ def read_recipe(name: str, folder: str, changes: Mapping[str, Any] | None = None
     for stage in changes or {}:
         if stage not in listed:
             raise UnknownNameError(f"stage of {name}", stage, listed)
+    own = [key for key in recipe if key != "stages"]
+    for key in top or {}:
+        if key not in own:
+            raise UnknownNameError(f"key of {name}", key, own)
     try:
-        changed = OmegaConf.merge(recipe, {"stages": dict(changes or {}), "run": folder})
+        changed = OmegaConf.merge(recipe, dict(top or {}), {"stages": dict(changes or {}), "run": folder})
         resolved = OmegaConf.to_container(changed, resolve=True)
     except OmegaConfBaseException as error:
         raise InvalidConfigError(f"{name} is no recipe as it stands: {str(error).splitlines()[0]}.") from error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.batch_sizes import BATCH_SIZE, told_sizes
+from vlaser_gym.agents.vlaser.answering import AnsweringPolicy, Thinking
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
@@ -58,6 +59,7 @@ class VlaserAgent:
         compile: see :class:`~vlaser_gym.agents.vlaser.inference.PolicyEngine`.
         source: where the weights are from, for :meth:`describe`.
         density: of the flow, for subclasses that draw from it.
+        think: the policy is asked for the next sub-task every so many decisions of a lane; ``None``: never.
     """
 
     observes: tuple[str, ...] = ("image", "proprio", "instruction")
@@ -74,8 +76,13 @@ class VlaserAgent:
         compile: bool | None = None,
         source: str = "",
         density: Distribution | None = None,
+        think: int | None = None,
     ) -> None:
         self.policy, self.processor, self.source = policy, processor, source
+        self.thinking: Thinking | None = None
+        if think is not None:
+            model = AnsweringPolicy(policy, processor.prompt.tokenizer, processor.resize, source)
+            self.thinking = Thinking(model, think)
         self.act_steps = policy.config.executed_steps if act_steps is None else act_steps
         if not 1 <= self.act_steps <= policy.config.horizon:
             raise InvalidConfigError(
@@ -120,6 +127,8 @@ class VlaserAgent:
         for address in addresses:
             _check_robot(address, self.robot)
         self.gripper.reset(np.asarray(lanes, np.int64))
+        if self.thinking is not None:
+            self.thinking.reset(lanes)
         for lane, address in zip(lanes, addresses, strict=True):
             self._noise[int(lane)] = address.rng()
 
@@ -132,12 +141,18 @@ class VlaserAgent:
         """
         lanes = np.asarray(lanes, np.int64)
         data = self.processor.transform(observations)
+        if self.thinking is not None:
+            self.thinking.look(lanes, data["pixels"], observations["instruction"])
         chosen = self._choose(self.processor.tensors(data, self.policy.device), lanes)
         seen = {name: data[name] for name in ("pixels", "input_ids", "proprio")}
         columns = {**seen, **{name: tensor.numpy() for name, tensor in chosen.items()}}
         for row, lane in enumerate(lanes):
             self._decided[int(lane)] = {name: values[row] for name, values in columns.items()}
         return executed_actions(chosen["chunk"].numpy(), self.processor, self.gripper, lanes, self.act_steps)
+
+    def thoughts(self, lanes: Lanes) -> list[str] | None:
+        """The sub-task that the policy last said comes next on each lane; ``None`` if it is not asked."""
+        return None if self.thinking is None else self.thinking.said(lanes)
 
     def decided(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
         """What the last decision of each lane was made from, for learners.
@@ -161,7 +176,8 @@ class VlaserAgent:
     def get_state(self) -> dict[str, Any]:
         """The lanes' memory: grippers and noise streams."""
         noise = {lane: deepcopy(generator.bit_generator.state) for lane, generator in self._noise.items()}
-        return {"noise": noise, "gripper": self.gripper.get_state()}
+        thoughts = {} if self.thinking is None else {"thoughts": self.thinking.get_state()}
+        return {"noise": noise, "gripper": self.gripper.get_state(), **thoughts}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`get_state` gave."""
@@ -170,6 +186,8 @@ class VlaserAgent:
             self._noise[lane] = np.random.default_rng()
             self._noise[lane].bit_generator.state = deepcopy(bits)
         self.gripper.set_state(state["gripper"])
+        if self.thinking is not None:
+            self.thinking.set_state(state["thoughts"])
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides how this agent acts, for printing and for records."""
@@ -188,6 +206,7 @@ class VlaserAgent:
             "time_max_period": config.time_max_period,
             "num_flow_steps": self.decide.num_steps,
             "initial_noise": self.initial_noise,
+            **({} if self.thinking is None else {"think": self.thinking.every}),
             **(own if config.initial_noise != self.initial_noise else {}),
             "horizon": config.horizon,
             "act_steps": self.act_steps,
@@ -227,6 +246,7 @@ def load_agent(
     compile: bool | None = None,
     seed: int = 0,
     check_weights: bool = True,
+    think: int | None = None,
 ) -> VlaserAgent:
     """An agent of any size from a checkpoint, which says itself how its policy acts.
 
@@ -252,6 +272,8 @@ def load_agent(
         compile: by default on a GPU only.
         seed: of random weights.
         check_weights: compare the checksums of the weights.
+        think: ask the policy for the next sub-task every so many decisions; it needs a language head. What it says is
+            kept with the episode and changes no action.
 
     Raises:
         InvalidConfigError: without a checkpoint, or if the parts do not belong together.
@@ -289,6 +311,7 @@ def load_agent(
         micro_batch=micro_batch,
         compile=compile,
         source=checkpoint,
+        think=think,
     )
 
 
