@@ -48,7 +48,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_answers_and_draws(
     vlm_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlaser_gym.agents.vlaser.vlm import SYSTEM_MESSAGE, Vlm
+    from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE
+    from vlaser_gym.agents.vlaser.vlm import Vlm
 
     seen = {}
 

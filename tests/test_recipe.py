@@ -43,12 +43,17 @@ def test_a_stage_s_keys_are_changed_by_its_name(file: Path) -> None:
     assert (config.episodes, config.engine.threads, config.agent.name) == (3, 2, "random")
 
 
-def test_a_stage_is_left_out_and_the_recipe_s_own_keys_are_changed(file: Path) -> None:
-    file.write_text("start: nano\n" + TWO.replace("agent: random", "checkpoint: '${start}'"))
-    (only,) = recipe.read_recipe(str(file), "r", {"second": None}, {"start": "random:nano"})
-    assert (only.name, cli.load("eval", only.words).checkpoint) == ("first", "random:nano")
-    with pytest.raises(GymError, match=r"strat.*start"):
-        recipe.read_recipe(str(file), "r", values={"strat": "nano"})
+def test_a_stage_is_left_out(file: Path) -> None:
+    (only,) = recipe.read_recipe(str(file), "r", {"second": None})
+    assert (only.name, only.command) == ("first", "eval")
+
+
+def test_keys_at_the_top_are_changed_by_their_names(file: Path) -> None:
+    file.write_text("count: 1\n" + TWO.replace("episodes: 1", 'episodes: "${count}"'))
+    assert cli.load("eval", recipe.read_recipe(str(file), "r")[0].words).episodes == 1
+    assert cli.load("eval", recipe.read_recipe(str(file), "r", top={"count": 7})[0].words).episodes == 7
+    with pytest.raises(GymError, match="cuont"):
+        recipe.read_recipe(str(file), "r", top={"cuont": 7})
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_what_is_wrong_is_a_sentence_before_anything_runs(
 
 def test_recipes_of_the_package_can_be_run() -> None:
     names = [path.stem for path in recipe.RECIPES.glob("*.yaml")]
-    assert "first_rl" in names
+    assert {"first_rl", "reasoning"} <= set(names)
     for name in names:
         assert {stage.command for stage in recipe.read_recipe(name, "r")} <= COMMAND_SETTINGS.keys()
 

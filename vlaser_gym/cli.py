@@ -43,7 +43,7 @@ HELP = {"-h", "--help"}
 #: Hydra's words for showing the config that a command line makes, and for running it for several values of its keys.
 SHOW, MULTIRUN = {"-c", "--cfg"}, {"-m", "--multirun"}
 #: Groups whose entries are handed to somebody else's constructor or command: any further key may be set below them.
-OPEN_GROUPS = ("agent", "engine", "settings", "stages")
+OPEN_GROUPS = ("agent", "engine", "settings", "stages", "top")
 
 
 def start(command: str) -> None:

@@ -19,7 +19,7 @@ from fabricate_vlm import write_vlm
 from PIL import Image
 
 from vlaser_gym import cli
-from vlaser_gym.agents.vlaser.vlm import Reply, Request
+from vlaser_gym.agents.vlaser.chat import Reply, Request
 from vlaser_gym.commands import compare as compare_command
 from vlaser_gym.commands import reason as reason_command
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError, StorageError, UnknownNameError
@@ -148,7 +148,7 @@ def test_the_compare_command_takes_runs_of_answers(
 
 
 def test_the_page_shows_wrong_answers_on_their_pictures(data: Path, tmp_path: Path) -> None:
-    ask_all(settings(data, tmp_path / "a", blind=False, pictures=3), Seer(errs=2))
+    ask_all(settings(data, tmp_path / "a", blind=False, pictures=3, kinds="point"), Seer(errs=2))
     page = (tmp_path / "a" / "wrong.html").read_text()
     pictures = page.split('src="data:image/jpeg;base64,')[1:]
     assert len(pictures) == 3

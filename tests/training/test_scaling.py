@@ -31,7 +31,7 @@ from vlaser_gym.settings.algorithms import SftSettings
 from vlaser_gym.training.distributed import ProcessGroup
 from vlaser_gym.training.optimizers import MasterAdamW, make_optimizer
 from vlaser_gym.training.scaling import Scaling
-from vlaser_gym.training.sft import average_decay, frozen_parts
+from vlaser_gym.training.supervised import average_decay, frozen_parts
 
 EVERYWHERE = ("vision", "language", "expert")
 

@@ -37,7 +37,8 @@ class Agent(Protocol):
     # and ``convention``: what its numbers mean, where it is not what the environments speak (docs/conventions.md);
     # and ``decided(lanes) -> list of dicts``: for each lane what its last decision was made from (``store=training``);
     # and ``explain`` with ``explained(lanes) -> list of dicts``: where the first is not None, runs keep what the second
-    # tells of each lane's last decision: ``attention [g, g]`` over the picture, ``places [2, 3]`` of source and target.
+    # tells of each lane's last decision: ``attention [g, g]`` over the picture, ``places [2, 3]`` of source and target;
+    # and ``thoughts(lanes) -> list of texts``, or None: what it says comes next, kept with the episode after ``act``.
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """Episodes with these addresses begin on these lanes: forget the lanes' past, seed their noise."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlaser_gym.agents.base import Agent, Observations
+from vlaser_gym.agents.text_rows import Pictures, TextRows, TextSample
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
 Inputs = Mapping[str, Tensor]
@@ -189,13 +190,15 @@ class TrainableAgent(nn.Module, ABC):
     latent_names: ClassVar[tuple[str, ...]] = ()
     recordable: ClassVar[bool] = False
     likelihoods: ClassVar[tuple[str, ...]] = ("chain",)
+    #: Tiles that a picture of a question is cut into at most; 1: it is brought to one square by :attr:`resize`.
+    max_tiles: int = 1
     #: Parts that ``algo=sft`` leaves as they are where ``algo.freeze`` says nothing.
     frozen_by_default: tuple[str, ...] = ()
     #: Methods by which learners run the network, and those of :meth:`layers` besides ``forward``: where weights are
     #: shared by processes, these gather them.
     learner_methods: ClassVar[tuple[str, ...]] = (
         *("encode", "sample", "log_prob", "value_features", "imitation_error", "auxiliary_losses", "velocities"),
-        "decide",
+        *("decide", "answer_loss"),
     )
     layer_methods: ClassVar[tuple[str, ...]] = ()
 
@@ -286,6 +289,46 @@ class TrainableAgent(nn.Module, ABC):
 
     def keep_place_moments(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
         """Told mean and standard deviation ``[10]`` by which the batches' ``places`` are standardised, if they are."""
+
+    # ------------------------------------------------------------------ answers
+
+    @property
+    def reasoning_length(self) -> int:
+        """Tokens of pictures, question and answer together; 0: it has no language head and answers nothing."""
+        return 0
+
+    def picture_tokens(self, width: int, height: int) -> int:
+        """Tokens of a picture of so many pixels."""
+        raise self._cannot_answer()
+
+    def picture_tiles(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture ``[H, W, 3]`` as the network reads it, ``[tiles, S, S, 3]``, uint8."""
+        raise self._cannot_answer()
+
+    def text_sample(
+        self, question: str, answer: str, image_tokens: Sequence[int], history: Sequence[tuple[str, str]] = ()
+    ) -> TextSample:
+        """A question and its answer as tokens.
+
+        Args:
+            question: with ``<image>`` once per picture, or not at all.
+            answer: what is to be said.
+            image_tokens: of each picture, by :meth:`picture_tokens`.
+            history: questions and answers before it.
+        """
+        raise self._cannot_answer()
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills rows of text up."""
+        raise self._cannot_answer()
+
+    def answer_loss(self, pictures: Pictures | None, rows: TextRows) -> Tensor:
+        """Weighted sum of the learned tokens' cross entropies, for questions and answers with their pictures."""
+        raise self._cannot_answer()
+
+    def _cannot_answer(self) -> InvalidConfigError:
+        return InvalidConfigError(f"{type(self).__name__} has no language head and cannot learn to answer questions.")
 
     def velocities(self, encoding: Any, inputs: Inputs, chunk: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """A flow's velocity on the paths to chunks and what it is trained towards, ``[B, K, H, A]`` each.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image, UnidentifiedImageError
 
-from vlaser_gym.agents.vlaser.grounding import POINTING_PROMPT, draw_answer, parse_boxes, parse_points
+from vlaser_gym.agents.vlaser.frequent_words import POINTING_PROMPT
+from vlaser_gym.agents.vlaser.grounding import draw_answer, parse_boxes, parse_points
 from vlaser_gym.cli import run, typed
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 from vlaser_gym.settings.commands import AskSettings
@@ -50,7 +51,8 @@ def _check(settings: AskSettings) -> None:
 def _answer(settings: AskSettings, pictures: Sequence[NDArray[np.uint8]]) -> str:
     # Imported here: it takes seconds, which --help and wrong settings need not wait for.
     from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype  # noqa: PLC0415
-    from vlaser_gym.agents.vlaser.vlm import SYSTEM_MESSAGE, Vlm  # noqa: PLC0415
+    from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE  # noqa: PLC0415
+    from vlaser_gym.agents.vlaser.vlm import Vlm  # noqa: PLC0415
 
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype or ("bfloat16" if device.startswith("cuda") else "float32"))

@@ -34,15 +34,18 @@ from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.power import PlanRow, plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
+from vlaser_gym.evaluation.statistics import Interval
 from vlaser_gym.evaluation.table import is_narrow, make_console, make_table, short_name
 from vlaser_gym.reasoning.asking import is_answer_run
 from vlaser_gym.reasoning.comparison import AnswerComparison, compare_answers
+from vlaser_gym.reasoning.starts import LAYOUTS, correlation, draw_starts, read_starts
 from vlaser_gym.settings.commands import CompareSettings
 from vlaser_gym.storage.files import check_output, write_output
 
 #: The command's questions, and the settings that each of them reads.
 _READ = {
     "--plan": ("plan", "power", "alpha"),
+    "starts=": ("starts", "level", "json"),
     "real=": ("runs", "real", "policies", "count"),
     "a comparison": ("runs", "count", "level", "json", "report"),
 }
@@ -54,6 +57,9 @@ def main(config: DictConfig) -> None:
     if settings.plan is not None:
         _print_plan(settings)
         return
+    if settings.starts:
+        _print_starts(settings)
+        return
     if any(is_answer_run(folder) for folder in settings.runs):
         _compare_answers(settings)
         return
@@ -64,6 +70,42 @@ def main(config: DictConfig) -> None:
     comparison = compare_runs(runs, settings.count, settings.level)
     tell(runs, comparison)
     write_files(runs, comparison, settings)
+
+
+def _print_starts(settings: CompareSettings) -> None:
+    """Which start makes the better policy."""
+    starts = read_starts(settings.starts, settings.level)
+    console = make_console()
+    seeds = f"{len(settings.starts)} seed{'s' * (len(settings.starts) > 1)}"
+    print(f"\nSuccess at the last step in %, {100 * settings.level:g} % intervals over layouts, {seeds} in order")
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("start", "answers", "after", "layouts", "n", "success", "by seed", "minus none"):
+        table.add_column(name, justify="left" if name in ("start", "layouts") else "right", no_wrap=True)
+    for start in starts:
+        for kind, rate in start.rates.items():
+            change = "" if rate.difference is None else _with_interval(rate.difference, rate.difference_interval, "+")
+            shown = [_mean(start.answers), _mean(start.answers_after), kind, str(rate.episodes)]
+            by_seed = " ".join(f"{100 * value:.1f}" for value in rate.seeds)
+            table.add_row(start.name, *shown, _with_interval(rate.mean, rate.interval), by_seed, change)
+    console.print(table)
+    for kind in LAYOUTS:
+        found = correlation(starts, kind)
+        print(f"Correlation of answers and success, {kind}: {'not defined' if found is None else f'{found:+.2f}'}")
+    file = Path(settings.starts[0]) / "starts.png"
+    draw_starts(starts, file)
+    print(f"Scatter plot: {file}")
+    if settings.json is not None:
+        write_output("json", settings.json, (json.dumps([one.as_dict() for one in starts], indent=2) + "\n").encode())
+        print(f"JSON: {settings.json}")
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{100 * sum(values) / len(values):.1f}" if values else "-"
+
+
+def _with_interval(value: float, interval: Interval | None, sign: str = "") -> str:
+    low, high = (100 * limit for limit in interval or (0.0, 0.0))
+    return f"{100 * value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _compare_answers(settings: CompareSettings) -> None:

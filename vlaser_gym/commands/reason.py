@@ -18,6 +18,7 @@ from vlaser_gym.reasoning.asking import PAGE_FILE, ask_all, chosen_questions
 from vlaser_gym.reasoning.benchmarks import convert
 from vlaser_gym.reasoning.models import make_answerer
 from vlaser_gym.reasoning.scores import Row
+from vlaser_gym.reasoning.thoughts import conditioned, read_spoken
 from vlaser_gym.settings.commands import ReasonSettings
 
 
@@ -26,6 +27,9 @@ def main(config: DictConfig) -> None:
     settings = typed(ReasonSettings, config)
     if settings.convert is not None:
         _convert(settings)
+        return
+    if settings.thoughts:
+        _print_thoughts(settings)
         return
     questions = chosen_questions(settings)
     model = make_answerer(settings)
@@ -49,6 +53,21 @@ class _Told:
         if 10 * done // total > self._tenth:
             self._tenth = 10 * done // total
             print(f"{done} of {total} answers", flush=True)
+
+
+def _print_thoughts(settings: ReasonSettings) -> None:
+    """What a run's policy said, by task: how much of it was right, and success where it was and was not."""
+    spoken, console = read_spoken(settings.data), make_console()
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("task", "answers", "right", "unknown", "success, mostly right", "success, mostly wrong"):
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for task in [*sorted({one.task for one in spoken}), "all"]:
+        mine = [one for one in spoken if task in (one.task, "all")]
+        right, wrong, unknown = (sum(getattr(one, key) for one in mine) for key in ("right", "wrong", "unknown"))
+        share = _percent(right / (right + wrong) if right + wrong else None)
+        given = [f"{_percent(of.rate)} (n={of.episodes})" for of in conditioned(mine).values()]
+        table.add_row(task, str(right + wrong), share, str(unknown), *given)
+    console.print(table)
 
 
 def _convert(settings: ReasonSettings) -> None:

@@ -52,7 +52,7 @@ def main(config: DictConfig) -> None:
     """Run the stages one after another; the first that fails ends the recipe with its status."""
     settings = typed(RecipeSettings, config)
     folder = settings.run or f"runs/{Path(settings.recipe).stem}"
-    stages = read_recipe(settings.recipe, folder, settings.stages, settings.values)
+    stages = read_recipe(settings.recipe, folder, settings.stages, settings.top)
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage.name}\n$ {stage}", flush=True)
         if settings.dry:
@@ -64,7 +64,7 @@ def main(config: DictConfig) -> None:
 
 
 def read_recipe(
-    name: str, folder: str, changes: Mapping[str, Any] | None = None, values: Mapping[str, Any] | None = None
+    name: str, folder: str, changes: Mapping[str, Any] | None = None, top: Mapping[str, Any] | None = None
 ) -> list[Stage]:
     """The stages of a recipe, every key of them checked.
 
@@ -73,7 +73,7 @@ def read_recipe(
         folder: what ``${run}`` stands for.
         changes: keys by stage that replace the recipe's, such as ``{"ppo": {"algo": {"iterations": 5}}}``; ``None``
             for a stage that is left out.
-        values: replace keys at the recipe's top.
+        top: other values of the keys at the top of the recipe, such as ``{"seed": 1}``.
 
     Raises:
         UnknownNameError: for a recipe, a stage, a command or a key that does not exist.
@@ -84,12 +84,12 @@ def read_recipe(
     for stage in changes or {}:
         if stage not in listed:
             raise UnknownNameError(f"stage of {name}", stage, listed)
-    own = sorted(str(key) for key in recipe if key != "stages")
-    for key in values or {}:
+    own = [key for key in recipe if key != "stages"]
+    for key in top or {}:
         if key not in own:
-            raise UnknownNameError(f"value of {name}", key, own)
+            raise UnknownNameError(f"key of {name}", key, own)
     try:
-        changed = OmegaConf.merge(recipe, dict(values or {}), {"stages": dict(changes or {}), "run": folder})
+        changed = OmegaConf.merge(recipe, dict(top or {}), {"stages": dict(changes or {}), "run": folder})
         resolved = OmegaConf.to_container(changed, resolve=True)
     except OmegaConfBaseException as error:
         raise InvalidConfigError(f"{name} is no recipe as it stands: {str(error).splitlines()[0]}.") from error

@@ -1,7 +1,8 @@
 """Train a policy: ``python -m vlaser_gym.train algo=sft data=datasets/demonstrations``; ``--help`` lists the keys.
 
 ``algo=ppo init=FOLDER`` (or ``grpo``) goes on from a policy, in the environments; ``algo=dpo``, ``nft`` and ``rft``
-learn from stored episodes, given by ``data=RUNS`` or collected in rounds; ``algo=sb3_ppo`` and ``sb3_sac`` are
+learn from stored episodes, given by ``data=RUNS`` or collected in rounds; ``algo=vlm data=QUESTIONS`` learns to answer
+questions; ``algo=sb3_ppo`` and ``sb3_sac`` are
 Stable-Baselines3's own, from the privileged state.
 """
 

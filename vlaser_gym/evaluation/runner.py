@@ -54,10 +54,11 @@ class EpisodeResult:
         flags: the task's flags after the last step.
         flags_any: the task's flags, true if true after any step.
         trajectory: per-step arrays by name: ``flag/<name> [T]``, ``reward [T]``, ``decision`` (steps at which the agent
-            decided), and the engine's states where the environment records them: ``action [T, 7]``, and with row 0
-            for the initial state ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]``, ``joint/<name> [T + 1]``,
-            ``instruction [T + 1]`` (text, what an observation of that state tells the robot) and ``stage [T + 1]``.
-            ``explain/<name>``, one row per decision, where the agent tells what lies behind it.
+            decided), ``explain/<name>`` and ``thought`` (one row per decision, where the agent tells what lies behind
+            it or says what comes next), and the engine's states where the environment records them: ``action [T, 7]``,
+            and with row 0 for the initial state ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]``,
+            ``joint/<name> [T + 1]``, ``instruction [T + 1]`` (text, what an observation of that state tells the robot)
+            and ``stage [T + 1]``.
         seconds: wall time from reset to end.
         training: what the agent decided by, one row per decision, where the runner was asked to keep it (``keep``).
         environment: settings that the simulator says to have run the task with, where it has a say.
@@ -168,6 +169,7 @@ class Runner:
         """Actions ``[N, H, 7]`` of all lanes, zero where none runs."""
         decided = self._checked(self._ask("act", _rows(self._observations, lanes), lanes), lanes)
         self._advance(lanes)
+        self._listen(lanes)
         actions = np.zeros((self.env.num_envs, *decided.shape[1:]))
         actions[lanes] = decided
         if self.keep:
@@ -190,6 +192,12 @@ class Runner:
         done = lanes[np.asarray(self._ask("subtask_done", lanes), bool)]
         if len(done):
             self.env.advance_to_next_subtask(done)
+
+    def _listen(self, lanes: Lanes) -> None:
+        """Keep what the agent says, if it says anything."""
+        thoughts = self._ask("thoughts", lanes) if hasattr(self.agent, "thoughts") else None
+        for lane, text in zip(lanes, thoughts or (), strict=False):
+            self._episodes[int(lane)].think(str(text))
 
     def _checked(self, chunk: Any, lanes: Lanes) -> NDArray[np.float64]:
         """The agent's answer as float64 ``[N, H, 7]``."""
@@ -238,6 +246,10 @@ class _Recorder:
         """Take over what the agent tells of its decision."""
         for name, values in row.items():
             self._append(f"explain/{name}", np.asarray(values)[None])
+
+    def think(self, text: str) -> None:
+        """Take over what the agent said at this decision."""
+        self._append("thought", np.array([text]))
 
     def add(self, info: Mapping[str, Any], lane: int) -> None:
         """Take over what the last chunk did on this lane."""

@@ -441,6 +441,7 @@ _UNTOLD: dict[str, Any] = {
     **{
         "agent.initial_noise": None,
         "agent.check_weights": True,
+        "agent.think": None,
         "agent.chunk_noise": [0.12, 0.04],
         "agent.rotation_noise": 0.3,
         "agent.convention": None,

@@ -1,4 +1,4 @@
-"""The instruction in every state of a stored episode: it changes where a task has stages."""
+"""The instruction, and the policy's own words, in every state of a stored episode."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.tasks import get_task
@@ -27,6 +28,19 @@ def instructions_told(record: Record, states: Mapping[str, NDArray[Any]]) -> lis
     stages = {task.instruction(record["layout"], record["variant"], stage) for stage in (0, 1)}
     later = first if len(stages) == 1 else f"unknown (at the start: {first})"
     return [first] + [later] * steps
+
+
+def thoughts_had(states: Mapping[str, NDArray[Any]], steps: int) -> list[str]:
+    """What the agent last said in the initial state and after each control step, ``[T + 1]``; empty if it said nothing.
+
+    Args:
+        states: of the episode, of which ``decision`` and ``thought`` are read.
+        steps: control steps T.
+    """
+    if "thought" not in states or "decision" not in states:
+        return []
+    last = np.searchsorted(states["decision"], np.arange(steps + 1), side="right") - 1
+    return [str(states["thought"][i]) for i in last]
 
 
 def changes(told: Sequence[str]) -> list[tuple[int, str]]:

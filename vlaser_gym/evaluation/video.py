@@ -22,7 +22,7 @@ from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
 from vlaser_gym.evaluation.begun import placement_of
 from vlaser_gym.evaluation.explanations import draw_explanation, explanation_note
 from vlaser_gym.evaluation.store import Record, address_of, read_records, read_states
-from vlaser_gym.evaluation.told import instructions_told
+from vlaser_gym.evaluation.told import instructions_told, thoughts_had
 from vlaser_gym.storage.files import appearing
 
 _ENGINE = "mujoco"
@@ -217,12 +217,15 @@ def _frames(
     """Captioned pictures of the initial state and of each control step."""
     named = drawn_states(states)
     count, told = len(named["qpos"]), instructions_told(record, states)
+    thoughts = thoughts_had(states, count - 1)
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))
         batch = [{name: values[t] for name, values in named.items()} for t in rows]
         seen = [_pictures(renderer, record, states, batch, camera, rows) for camera in cameras]
         for t, pictures in zip(rows, zip(*seen, strict=True), strict=True):
-            yield draw_caption(np.hstack(pictures), _caption(record, states, told[t], t, note))
+            yield draw_caption(
+                np.hstack(pictures), _caption(record, states, told[t], t, _with_thought(note, thoughts[t : t + 1]))
+            )
 
 
 def _pictures(
@@ -256,6 +259,10 @@ def _seen(
     return np.stack(
         [perturbation.picture(one, perturbation.moment(address, t)) for one, t in zip(pictures, steps, strict=True)]
     )
+
+
+def _with_thought(note: str, thought: Sequence[str]) -> str:
+    return "   ".join([*([note] if note else []), *(f"says: {text}" for text in thought)])
 
 
 def _caption(record: Record, states: Mapping[str, NDArray[Any]], instruction: str, t: int, note: str) -> dict[str, Any]:

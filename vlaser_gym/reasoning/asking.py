@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlaser_gym import __version__
-from vlaser_gym.agents.vlaser.vlm import Request
+from vlaser_gym.agents.vlaser.chat import Request
 from vlaser_gym.cli import words
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, StorageError
 from vlaser_gym.evaluation.store import setting_differences
@@ -41,7 +41,7 @@ from vlaser_gym.storage.locks import LOCK_NAME, held
 CONFIG_FILE, ANSWERS_FILE, SUMMARY_FILE, PAGE_FILE = "reasoning.json", "answers.jsonl", "summary.json", "wrong.html"
 SCHEMA = 1
 #: Settings that change how a run is made, not what it finds.
-_FREE = ("run", "batch", "timeout", "pictures", "device", "convert", "output")
+_FREE = ("run", "batch", "timeout", "pictures", "device", "convert", "output", "thoughts")
 
 Progress = Callable[[int, int], None]
 
@@ -159,6 +159,8 @@ def _ask(
     known = read_answers(path)
     wanted = [(q, blind) for blind in ((False, True) if settings.blind else (False,)) for q in questions]
     left = [(question, blind) for question, blind in wanted if (question.id, blind) not in known]
+    # Answers of one kind are about as long: a batch waits for its longest.
+    left.sort(key=lambda pair: (pair[1], pair[0].kind))
     done = len(wanted) - len(left)
     with (path / ANSWERS_FILE).open("ab", buffering=0) as lines:
         for batch in _batches(left, settings.batch):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vlaser_gym.agents.vlaser.grounding import POINTING_PROMPT
+from vlaser_gym.agents.vlaser.frequent_words import POINTING_PROMPT
 from vlaser_gym.errors import MissingAssetError, StorageError, UnknownNameError
 from vlaser_gym.reasoning.coordinates import encode_mask, number_of, point_text
 from vlaser_gym.reasoning.dealing import LETTERS

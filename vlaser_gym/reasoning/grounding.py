@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vlaser_gym.agents.vlaser.grounding import POINTING_PROMPT
+from vlaser_gym.agents.vlaser.frequent_words import POINTING_PROMPT
 from vlaser_gym.reasoning.coordinates import box_numbers, box_text, number_of, point_text
 from vlaser_gym.reasoning.kinds import Candidate, Kind, each, worded
 from vlaser_gym.reasoning.moments import Moment

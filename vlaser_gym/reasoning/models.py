@@ -9,16 +9,23 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from vlaser_gym.agents.vlaser.vlm import SYSTEM_MESSAGE, Reply, Request, Vlm
+from vlaser_gym.agents.vlaser.agent import SHIPPED_NAMES, choose_device, choose_dtype
+from vlaser_gym.agents.vlaser.answering import AnsweringPolicy
+from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE, Reply, Request
+from vlaser_gym.agents.vlaser.checkpoint import is_ours
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
 from vlaser_gym.reasoning.folder import picture_lines
 from vlaser_gym.settings.commands import ReasonSettings
+
+if TYPE_CHECKING:
+    from vlaser_gym.agents.vlaser.vlm import Vlm
 
 
 class Answerer(Protocol):
@@ -50,27 +57,35 @@ def make_answerer(settings: ReasonSettings) -> Answerer:
 
 
 class LocalModel:
-    """A vision-language model in this process."""
+    """A vision-language model in this process, or a policy with a language head."""
 
     def __init__(self, settings: ReasonSettings) -> None:
-        from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype  # noqa: PLC0415
-
         device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype or ("bfloat16" if device.startswith("cuda") else "float32"))
-        self.name = str(settings.checkpoint)
-        folder = vlm_folder(self.name)
-        _refuse_policy(folder)
-        self._vlm, self._settings = Vlm.from_folder(folder, device, dtype), settings
+        self.name, self._settings = str(settings.checkpoint), settings
+        if self.name in SHIPPED_NAMES or is_ours(self.name):
+            self._model: AnsweringPolicy | Vlm = AnsweringPolicy.load(self.name, device, dtype)
+        else:
+            folder = vlm_folder(self.name)
+            _refuse_policy(folder)
+            self._model = _vlm(folder, device, dtype)
 
     def replies(self, requests: Sequence[Request]) -> list[Reply]:
         """See :class:`Answerer`; all at once."""
         settings = self._settings
-        return self._vlm.replies(
+        return self._model.replies(
             requests,
             system=SYSTEM_MESSAGE if settings.system is None else settings.system,
             max_tiles=settings.max_tiles,
             max_new_tokens=settings.max_new_tokens,
         )
+
+
+def _vlm(folder: Path, device: str, dtype: torch.dtype) -> Vlm:
+    # Imported here: the import takes seconds, and policies do without it.
+    from vlaser_gym.agents.vlaser.vlm import Vlm  # noqa: PLC0415
+
+    return Vlm.from_folder(folder, device, dtype)
 
 
 def vlm_folder(name: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vlaser_gym.agents.vlaser.answering import SUBTASK_QUESTION
 from vlaser_gym.reasoning.coordinates import number_of, point_text
 from vlaser_gym.reasoning.kinds import Candidate, Kind, each, worded
 from vlaser_gym.reasoning.moments import Moment
@@ -52,6 +53,7 @@ KINDS = (
         "choice",
         worded(
             "The robot shall {instruction}. What must it do next: {options}?",
+            SUBTASK_QUESTION,
             "Task: {instruction}. The next step is one of these: {options}. Which?",
             "In order to {instruction}, what comes next: {options}?",
             lettered=("The robot shall {instruction}. What is the next step?",),

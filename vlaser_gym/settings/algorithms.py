@@ -18,6 +18,8 @@ ADVANTAGES = ("all", "task")
 KINDS = ("success", "faster", "further")
 LOSSES = ("tpo", "flow_dpo")
 PRECISIONS = ("float32", "bfloat16")
+#: How answers of different lengths count.
+WEIGHTINGS = ("token", "square", "sample")
 #: Whose statistics normalise: those that the policy has, or the data's.
 STATISTICS = ("keep", "data")
 SCHEDULES = ("constant", "linear")
@@ -121,6 +123,8 @@ class SftSettings(AlgorithmSettings):
         choices=STATISTICS,
     )
 
+    answers: int = option(32, "Answers per update, of questions=DIR, over all processes.", least=1)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -129,6 +133,50 @@ class SftSettings(AlgorithmSettings):
             raise InvalidConfigError(
                 f"algo.batch_size must be a multiple of algo.accumulate; got {self.batch_size} and {self.accumulate}."
             )
+
+
+@dataclass(kw_only=True)
+class VlmSettings(SftSettings):
+    """Answers to questions, token by token (algo=vlm): data is a folder of python -m vlaser_gym.questions, or a file of
+    conversations in InternVL's format. init is a policy of this gym, which gets a language head and keeps its action
+    expert; random:nano; or a vision-language model in InternVL's layout. Defaults are for the small model on one core.
+    """
+
+    name: str = fixed("vlm")
+    steps: int = option(3000, "Updates.", least=1)
+    batch_size: int = option(
+        64, "Answers per update, over all processes; those about one picture come together.", least=1
+    )
+    learning_rate: float = option(2e-3, "Peak learning rate.", least=0)
+    warmup: int = option(
+        100, "Updates until the learning rate is at its peak; then it follows a cosine down to final_rate.", least=0
+    )
+    freeze: list[str] | None = option(
+        None,
+        "Parts that stay constant: vision, embedding, language; of an InternVL model also head. null: none. The action "
+        "expert always does; with vision, embedding and language too, a policy acts as before and learns to answer.",
+    )
+    kinds: Any = option(None, "Kinds of questions, or families, that are learned (kinds=grounding,trace). null: all.")
+    length: int | None = option(
+        None,
+        "Tokens of pictures, question and answer together at most, from now on the checkpoint's; longer ones are left "
+        "out. null: the checkpoint's, 256 for a policy that gets a language head, 4096 for an InternVL model.",
+        least=1,
+    )
+    weighting: str = option(
+        "square",
+        "How answers of n tokens count: token (as n), square (as the root of n, InternVL's), sample (all alike).",
+        choices=WEIGHTINGS,
+    )
+    packing: bool = option(True, "Several questions share a row of algo.length tokens: the same loss in less time.")
+    max_tiles: int | None = option(
+        None, "Tiles that an InternVL model's picture is cut into at most. null: the checkpoint's limit.", least=1
+    )
+    expert_learning_rate: float = fixed(0.0)
+    flow_samples: int = fixed(1)
+    places: float = fixed(0.0)
+    statistics: str | None = fixed(None)
+    answers: int = fixed(1)
 
 
 @dataclass(kw_only=True)
@@ -463,6 +511,7 @@ class Sb3SacSettings(Sb3Settings):
 #: Settings of the algorithms by the names that ``algo=`` takes; registered ones come in.
 ALGORITHM_SETTINGS: dict[str, type[Any]] = {
     "sft": SftSettings,
+    "vlm": VlmSettings,
     "ppo": PpoSettings,
     "grpo": GrpoSettings,
     "dpo": DpoSettings,

@@ -213,6 +213,11 @@ class CompareSettings(Settings):
         "Real success rates to compare the runs' order with: simplerenv-real, or a YAML file (policy -> task -> rate).",
     )
     policies: list[str] = option([], "With real=: the name of each run's policy in that table, in order.")
+    starts: list[str] = option(
+        [],
+        "Folders of the recipe reasoning, one per seed: which start makes the better policy; a plot in the first "
+        "folder.",
+    )
 
 
 @dataclass
@@ -462,11 +467,18 @@ class ReasonSettings(Settings):
     the same model without pictures (docs/reasoning.md).
     """
 
-    data: str = option(REQUIRED, "Folder of questions, or with convert= of a public benchmark.")
+    data: str = option(
+        REQUIRED, "Folder of questions; with convert= of a public benchmark; with thoughts=true a run of eval."
+    )
+    thoughts: bool = option(
+        False,
+        "data= is a run whose policy was asked on the way (eval agent.think=4): how often it was right about the next "
+        "sub-task, and success where it was and was not. Nothing is asked.",
+    )
     checkpoint: str | None = option(
         None,
         "Vision-language model: a folder or a name on the Hugging Face hub, in OpenGVLab's layout or in transformers' "
-        "own (InternVLForConditionalGeneration).",
+        "own (InternVLForConditionalGeneration); or a policy with a language head (train algo=vlm).",
     )
     url: str | None = option(
         None, "Instead: a server that speaks the OpenAI chat API, such as http://127.0.0.1:8000/v1."
@@ -599,15 +611,16 @@ class RecipeSettings(Settings):
     recipe: str = option(
         "first_rl",
         "first_rl (demonstrations, behaviour cloning and PPO of a small policy, and whether it is better), lift (the "
-        "same for nano on all WidowX tasks), or the path of a YAML file. May be given as the first word alone.",
+        "same for nano on all WidowX tasks), reasoning (which questions make the better start of a policy), or the "
+        "path of a YAML file. May be given as the first word alone.",
     )
     run: str | None = option(None, "Folder of everything. null: runs/ and the recipe's name.")
+    top: dict[str, Any] = option(
+        {}, "Other values of the keys at the top of the recipe, to which its stages refer, such as top.seed=1."
+    )
     stages: dict[str, Any] = option(
         {},
         "Other values of a stage's keys, such as stages.ppo.algo.iterations=10; stages.NAME=null leaves a stage out.",
-    )
-    values: dict[str, Any] = option(
-        {}, "Other values of the recipe's own keys, to which its stages refer: values.start=nano-sft."
     )
     dry: bool = option(False, "Print the commands and run none.")
 

@@ -16,7 +16,7 @@ SCHEMA = 2
 _LATER = {
     **{"checkpointing": [], "weights": "float32", "optimizer": "adamw", "shard": False, "compile": False},
     "columns": {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},
-    **{"convention": None, "fps": None},
+    **{"convention": None, "fps": None, "questions": None, "questions_weight": 1.0},
 }
 WEIGHTS = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "adamw_8bit", "bitsandbytes")
@@ -30,14 +30,22 @@ _FREE = (
 @dataclass
 class TrainSettings(Settings):
     """Train a policy. algo=sft: on demonstrations that python -m vlaser_gym.collect recorded. algo=ppo: in the
-    environments. algo=dpo, algo=nft, algo=rft: on episodes stored with store=training.
+    environments. algo=dpo, algo=nft, algo=rft: on episodes stored with store=training. algo=vlm: to answer questions.
     """
 
     data: Any = option(
         "datasets/demonstrations",
         "Data sets, one or several (data=a,b), also as mappings with what is their own: data=[{path: a, weight: 2}, b] "
-        "(docs/data_sets.md); for dpo, nft and rft run directories, read where algo.rounds is 0. ppo, grpo and sb3 do "
-        "not read it.",
+        "(docs/data_sets.md); for dpo, nft and rft run directories, read where algo.rounds is 0; for vlm a folder of "
+        "questions. ppo, grpo and sb3 do not read it.",
+    )
+    questions: str | None = option(
+        None,
+        "Folder of questions (python -m vlaser_gym.questions) that sft learns to answer beside the demonstrations, "
+        "algo.answers per update; the policy gets a language head. null: none.",
+    )
+    questions_weight: float = option(
+        1.0, "Weight of the answers' cross entropy (nat per token) beside the loss of the actions.", above=0
     )
     columns: dict[str, Any] = option(
         {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},

@@ -18,6 +18,7 @@ from vlaser_gym.settings.algorithms import (
     Sb3PpoSettings,
     Sb3SacSettings,
     SftSettings,
+    VlmSettings,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ class Algorithm:
 
 _OWN_STEPS = "which logs in its own steps and has algo.save_every"
 _NO_DATA = ("gripper", "which reads no data set")
-_ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS), _NO_DATA)
+_NO_QUESTIONS = ("questions", "which learns no answers; take algo=sft or algo=vlm")
+_ROUNDS = (_NO_DATA, _NO_QUESTIONS)
+_ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS), *_ROUNDS)
+_QUESTIONS_ARE_DATA = (
+    *((key, "whose data are questions") for key in ("questions", "columns", "convention", "fps", "gripper")),
+    ("evaluate_every", "which does not act; ask it by python -m vlaser_gym.reason"),
+)
 _SCALING = ("checkpointing", "weights", "optimizer", "shard", "compile")
 _STOCK = (
     *_ON_POLICY,
@@ -80,11 +87,12 @@ _STOCK = (
 _HERE = "vlaser_gym.training"
 ALGORITHMS: dict[str, Algorithm] = {
     "sft": Algorithm(SftSettings, f"{_HERE}.sft:build", needs_policy=False),
+    "vlm": Algorithm(VlmSettings, f"{_HERE}.answering:build", needs_policy=False, unread=_QUESTIONS_ARE_DATA),
     "ppo": Algorithm(PpoSettings, f"{_HERE}.ppo:build", unread=_ON_POLICY),
     "grpo": Algorithm(GrpoSettings, f"{_HERE}.grpo:build", unread=_ON_POLICY),
-    "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", unread=(_NO_DATA,)),
-    "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", unread=(_NO_DATA,)),
-    "rft": Algorithm(RftSettings, f"{_HERE}.rft:build", unread=(_NO_DATA,)),
+    "dpo": Algorithm(DpoSettings, f"{_HERE}.dpo:build", unread=_ROUNDS),
+    "nft": Algorithm(NftSettings, f"{_HERE}.nft:build", unread=_ROUNDS),
+    "rft": Algorithm(RftSettings, f"{_HERE}.rft:build", unread=_ROUNDS),
     "sb3_ppo": Algorithm(
         Sb3PpoSettings, f"{_HERE}.stock:build", needs_policy=False, single_process=True, unread=_STOCK
     ),

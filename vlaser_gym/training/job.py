@@ -11,7 +11,8 @@ import torch
 
 from vlaser_gym.agents.trainable import TrainableAgent
 from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device, random_policy, shipped_or_path
-from vlaser_gym.agents.vlaser.checkpoint import load_policy
+from vlaser_gym.agents.vlaser.answering import reasoning_settings
+from vlaser_gym.agents.vlaser.checkpoint import CONFIG_FILE, is_ours, load_policy, read_config
 from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.densities import make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
@@ -103,12 +104,19 @@ class Job:
         """The policy to go on from, with its own statistics: Vlaser's, or whatever ``policy=`` makes of ``init``."""
         return self.start("keep")[0]
 
-    def start(self, statistics: str | None) -> tuple[TrainableAgent, bool]:
-        """The initial policy of the run, and whether its statistics stay; see :func:`initial_policy`."""
+    def start(self, statistics: str | None, *, answers: bool = False) -> tuple[TrainableAgent, bool]:
+        """The initial policy of the run, and whether its statistics stay; see :func:`initial_policy`.
+
+        Args:
+            statistics: ``"keep"``, ``"data"`` or ``None``.
+            answers: whether it learns to answer questions, and has or gets a language head.
+        """
         settings = self.settings
         if settings.policy is None:
+            if answers:
+                settings = self._with_head()
             policy, processor, keeps = initial_policy(settings, self.init, statistics, self.say)
-            return self.vlaser(policy, processor), keeps
+            return self.vlaser(policy, processor, teach=answers), keeps
         make, device = import_string(settings.policy, "policy"), own_device(choose_device(settings.device))
         made = make(self.init, robot=settings.robot, seed=settings.seed, device=device)
         if not isinstance(made, TrainableAgent):
@@ -118,7 +126,34 @@ class Job:
             )
         return made, True
 
-    def vlaser(self, policy: VlaserPolicy, processor: Processor) -> TrainableVlaser:
+    def _with_head(self) -> TrainSettings:
+        """The settings with what a policy's config needs in order to answer."""
+        length = getattr(self.algo, "length", None) or stored_config(self.init).get("reasoning_length")
+        return replace(self.settings, settings={**reasoning_settings(length), **self.settings.settings})
+
+    def student(self) -> TrainableAgent:
+        """What learns to answer questions: an InternVL chat model, a Vlaser policy or whatever ``policy=`` makes.
+
+        Raises:
+            InvalidConfigError: for a policy class that cannot learn it.
+        """
+        settings, algo = self.settings, self.algo
+        if settings.policy is None and is_chat_model(self.init):
+            from vlaser_gym.agents.vlaser.trainable_vlm import TrainableVlm  # noqa: PLC0415  (it takes seconds)
+
+            device = own_device(choose_device(settings.device))
+            return TrainableVlm.from_folder(self.init, device, algo.length, algo.max_tiles)
+        agent, keeps = self.start(None, answers=True)
+        if not agent.reasoning_length:
+            raise InvalidConfigError(
+                f"policy={settings.policy} makes a {type(agent).__name__}, which lacks the language head of algo=vlm."
+            )
+        if isinstance(agent, TrainableVlaser):
+            # A policy whose expert was never trained is a vision-language model.
+            agent.acts = keeps
+        return agent
+
+    def vlaser(self, policy: VlaserPolicy, processor: Processor, *, teach: bool = False) -> TrainableVlaser:
         """A Vlaser policy with the density and the auxiliary head that the algorithm's settings ask for."""
         algo, density = self.algo, None
         if getattr(algo, "flow_steps", None) is not None:
@@ -144,7 +179,8 @@ class Job:
                 rotation_noise=algo.rotation_noise,
                 seed=self.settings.seed,
             ).to(policy.device)
-        return TrainableVlaser(policy, processor, density, getattr(algo, "places", 0.0), self.settings.seed)
+        places, seed = getattr(algo, "places", 0.0), self.settings.seed
+        return TrainableVlaser(policy, processor, density, places, seed, teach=teach)
 
     def round_agent(self) -> TrainableAgent:
         """The policy, checked against the tasks if it is going to act in them."""
@@ -265,6 +301,17 @@ class Job:
             engine_options=settings.engine_options,
         )
         return success_rates(results)
+
+
+def stored_config(init: str) -> dict[str, Any]:
+    """The policy's config in a folder of ours, or of a shipped policy; empty for everything else."""
+    source = Path(shipped_or_path(init))
+    return read_config(source) if source.is_dir() and is_ours(source) else {}
+
+
+def is_chat_model(init: str) -> bool:
+    """Whether a folder holds a vision-language model in InternVL's layout, of either kind."""
+    return Path(init).is_dir() and not is_ours(init) and (Path(init) / CONFIG_FILE).is_file()
 
 
 def check_start(init: str) -> None:

@@ -1,42 +1,30 @@
-"""Supervised fine-tuning: behaviour cloning on demonstrations.
+"""Supervised fine-tuning: behaviour cloning on demonstrations, and beside it answers to questions where there are some.
 
-Everything random in a step (rows, augmentation, the imitation loss's draws) is a function of the seed and the step's
-number, drawn for the whole batch and cut into the processes' shares: a resumed run and a run on several processes take
-the same steps as an uninterrupted one on a single process. Stochastic depth alone is drawn part by part.
+See :mod:`vlaser_gym.training.supervised` for the steps.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
+from vlaser_gym.agents.text_rows import Pictures, TextRows
 from vlaser_gym.agents.trainable import Draws, TrainableAgent
-from vlaser_gym.agents.vlaser.agent import SMALL_WEIGHTS
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import SftSettings
-from vlaser_gym.training.averaging import WeightAverage
 from vlaser_gym.training.data.augment import Augmentation
 from vlaser_gym.training.data.clipping import Normalisation
+from vlaser_gym.training.data.conversations import Answers
 from vlaser_gym.training.data.demonstrations import Batches
 from vlaser_gym.training.job import Job
-from vlaser_gym.training.optimizers import set_rate
-from vlaser_gym.training.scaling import like, load_optimizer
 from vlaser_gym.training.seeds import seed_of
-from vlaser_gym.training.trainer import RunOptions, Trainer, choose_trained
-
-#: Of a group of parameters: what the settings say and a stored optimizer does not.
-_CHOSEN = ("peak", "weight_decay", "betas")
-#: Decay of the averaged weights of small models.
-SMALL_DECAY = 0.999
+from vlaser_gym.training.supervised import SupervisedTraining, frozen_parts
+from vlaser_gym.training.trainer import RunOptions, choose_trained
 
 
 class ImitationLoss(nn.Module):
@@ -46,15 +34,19 @@ class ImitationLoss(nn.Module):
         super().__init__()
         self.agent = agent
 
-    def forward(self, batch: dict[str, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its terms: ``imitation``, then the agent's auxiliary ones."""
+    def forward(
+        self, batch: dict[str, Tensor], draws: Draws, questions: tuple[Pictures | None, TextRows] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its terms: ``imitation``, the agent's auxiliary ones, and ``answers``, weighted."""
         encoding = self.agent.encode(batch)
         error = self.agent.imitation_error(encoding, batch, batch["actions"], draws).mean()
         terms = {"imitation": error, **self.agent.auxiliary_losses(batch)}
+        if questions is not None:
+            terms["answers"] = self.agent.answer_loss(*questions)
         return torch.stack(list(terms.values())).sum(), {name: term.detach() for name, term in terms.items()}
 
 
-class SupervisedFineTuning(Trainer):
+class SupervisedFineTuning(SupervisedTraining):
     """Trains a policy on batches of demonstrations.
 
     Args:
@@ -63,10 +55,10 @@ class SupervisedFineTuning(Trainer):
         settings: see :class:`SftSettings`.
         path, options: see :class:`Trainer`.
         normalisation: by whose statistics the batches go.
-
-    Attributes:
-        average: of the weights, which is stored and evaluated in their place; ``None`` if there is none.
+        answers: questions that are learned beside, and the weight of their loss.
     """
+
+    rates = ("learning_rate", "expert_learning_rate")
 
     def __init__(
         self,
@@ -76,127 +68,44 @@ class SupervisedFineTuning(Trainer):
         path: str | Path,
         options: RunOptions | None = None,
         normalisation: Normalisation | None = None,
+        answers: tuple[Answers, float] | None = None,
     ) -> None:
-        super().__init__(agent, path, settings.steps, options)
-        self.batches, self.settings, self.normalisation = batches, settings, normalisation
-        if settings.batch_size % (self.group.size * settings.accumulate):
-            raise InvalidConfigError(
-                f"algo.batch_size must be a multiple of processes times algo.accumulate; got {settings.batch_size}, "
-                f"{self.group.size} and {settings.accumulate}."
-            )
+        self.batches, self.normalisation, self.answers = batches, normalisation, answers
         self.augmentation = Augmentation(settings.augment)
-        decay = average_decay(agent, settings)
-        self.prepare(frozen_parts(agent, settings), settings.lora, settings.whole)
-        agent.train()
-        self.average = WeightAverage(agent, decay) if decay else None
-        self.optimizer = self.optimizer_of(
-            parameter_groups(agent, settings), betas=(settings.betas[0], settings.betas[1])
-        )
-        self._sums: list[dict[str, Tensor]] = []
-        self._clock = time.perf_counter()
-        self.load()
-        self.loss: nn.Module = ImitationLoss(agent)
-        if self.group.size > 1 and not self.scaling.shard:
-            self.loss = DistributedDataParallel(self.loss)
+        super().__init__(agent, settings, path, options)
 
-    @contextmanager
-    def whole_policy(self) -> Iterator[TrainableAgent]:
-        """See :class:`Trainer`; with the averaged weights, and without what is random in training."""
-        self.agent.eval()
-        try:
-            with self.average.active() if self.average is not None else nullcontext(), super().whole_policy() as policy:
-                yield policy
-        finally:
-            self.agent.train()
+    def make_loss(self) -> nn.Module:
+        """See :class:`SupervisedTraining`."""
+        return ImitationLoss(self.agent)
 
-    # ------------------------------------------------------------------ a step
-
-    def step(self) -> bool:
-        """Take a step of the optimizer; a line of numbers every ``log_every`` steps."""
-        self._sums.append(self.take_step())
-        if self.done % self.options.log_every == 0 or self.done == self.total:
-            seconds, count = time.perf_counter() - self._clock, len(self._sums)
-            means = {f"loss/{name}": float(sum(row[name] for row in self._sums)) / count for name in self._sums[0]}
-            share = self.rate(self.done - 1)
-            rates = {n: share * getattr(self.settings, n) for n in ("learning_rate", "expert_learning_rate")}
-            self.log(**means, samples_per_second=count * self.settings.batch_size / seconds, **rates)
-            self._sums, self._clock = [], time.perf_counter()
-        return True
-
-    def evaluate(self) -> None:
-        """See :class:`Trainer`; its time does not count against the pace of training."""
-        paused = time.perf_counter()
-        super().evaluate()
-        self._clock += time.perf_counter() - paused
-
-    def take_step(self) -> dict[str, Tensor]:
-        """One update; returns the loss's terms, means over all processes.
-
-        Raises:
-            DivergedError: for a loss or a gradient that is not finite, before any weight changes.
-        """
-        for group in self.optimizer.param_groups:
-            set_rate(group, group["peak"] * self.rate(self.done))
-        self.optimizer.zero_grad(set_to_none=True)
-        parts, found = list(self.micro_batches()), []
-        for number, (batch, draws) in enumerate(parts):
-            with self._no_sync(number < len(parts) - 1), self.autocast(self.settings.precision), self._depth(number):
-                loss, terms = self.loss(batch, draws)
-                (loss / len(parts)).backward()
-            found.append(terms)
-        means = {n: self.group.mean(torch.stack([terms[n] for terms in found]).mean()) for n in found[0]}
-        rate = "algo.learning_rate and algo.expert_learning_rate"
-        total = {"loss": torch.stack(list(means.values())).sum()}
-        self.clip_gradients(list(self.agent.parameters()), self.settings.clip, f"step {self.done + 1}", rate, total)
-        self.step_optimizer(self.optimizer, self.done)
-        self.done = self.position = self.done + 1
-        if self.average is not None:
-            self.average.update(self.done)
-        return means
-
-    def rate(self, step: int) -> float:
-        """Learning rate relative to its peak: linear warm-up, then a cosine down to ``final_rate``."""
-        settings = self.settings
-        if step < settings.warmup:
-            return (step + 1) / settings.warmup
-        progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-        return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * min(progress, 1))) / 2
-
-    def micro_batches(self) -> Iterator[tuple[dict[str, Tensor], Draws]]:
-        """This process's share of the step, in ``accumulate`` parts."""
+    def micro_batches(self) -> Iterator[tuple[Any, ...]]:
+        """See :class:`SupervisedTraining`."""
         settings, device, size = self.settings, self.agent.device, self.settings.batch_size
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.done))
         rows = self.batches.rows(self.done, size)
         changes = self.augmentation.draw(size, generator)
         draws = self.agent.imitation_draws(size, settings.flow_samples, generator)
-        share = np.array_split(np.arange(size), settings.accumulate * self.group.size)
-        for part in share[self.group.rank :: self.group.size]:
+        questions = self._questions()
+        for part in self.shares(size):
             batch = self.batches.batch(rows[part])
             batch["pixels"] = self.augmentation(batch["pixels"], changes[part])
             moved = {name: values.to(device) for name, values in batch.items()}
-            yield moved, {name: values[part].to(device) for name, values in draws.items()}
+            yield moved, {name: values[part].to(device) for name, values in draws.items()}, next(questions)
 
-    def _no_sync(self, more: bool) -> AbstractContextManager[None]:
-        """Gradients are exchanged once per step, with the last part."""
-        if more and isinstance(self.loss, DistributedDataParallel):
-            return self.loss.no_sync()
-        return nullcontext()
-
-    @contextmanager
-    def _depth(self, number: int) -> Iterator[None]:
-        """Stochastic depth draws from torch's global stream: seeded here by step and part, as all else is."""
-        device = self.agent.device
-        part = number * self.group.size + self.group.rank
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed_of(self.seed, self.done, part, 1))
-            yield
-
-    # ------------------------------------------------------------------ files
+    def _questions(self) -> Iterator[tuple[Pictures | None, TextRows] | None]:
+        """Questions for each part of a step, from a stream of their own: without them nothing else changes."""
+        if self.answers is None:
+            yield from repeat(None)
+            return
+        answers, weight = self.answers
+        count, generator = self.settings.answers, torch.Generator().manual_seed(seed_of(self.seed, self.done, 3))
+        yield from answers.parts(self.done, count, self.shares(count), weight * self.share_count, generator)
 
     def describe(self) -> str:
         """See :class:`Trainer`; and what it learns from."""
         data = self.batches.data
         lines = [f"{super().describe()}; {len(data):,} rows of {data.num_episodes} episodes"]
+        lines += [f"and {self.answers[0].describe()}"] if self.answers is not None else []
         return "\n".join([*lines, *(self.normalisation.lines() if self.normalisation is not None else [])])
 
     def record(self) -> dict[str, Any]:
@@ -206,74 +115,39 @@ class SupervisedFineTuning(Trainer):
             **(self.normalisation.record() if self.normalisation is not None else {}),
         }
 
-    def state(self) -> dict[str, Any]:
-        """See :class:`Trainer`."""
-        return {
-            "step": self.done,
-            "module": self.agent.state_dict(),
-            "average": {} if self.average is None else self.average.values,
-            "optimizer": self.optimizer.state_dict(),
-            # Of the steps since the last line of numbers, so that the next one is about all of them.
-            "sums": [{name: float(term) for name, term in row.items()} for row in self._sums],
-        }
-
-    @torch.no_grad()
-    def load_state(self, state: dict[str, Any]) -> None:
-        """See :class:`Trainer`. Rates, decay and betas are those of the settings, which may have changed on the way."""
-        groups = (self.optimizer.param_groups, state["optimizer"]["param_groups"])
-        ours, theirs = ([len(group["params"]) for group in some] for some in groups)
-        if ours != theirs or self.agent.state_dict().keys() != state["module"].keys():
-            raise InvalidConfigError(
-                f"{self.path} trained other weights than these settings would: continue it with the same algo.freeze, "
-                "algo.lora, algo.whole and algo.places, or choose another run=."
-            )
-        for name, value in self.agent.state_dict().items():
-            value.copy_(like(state["module"][name], value))
-        if self.average is not None:
-            self.average.load(state["average"])
-        chosen = [{name: group[name] for name in _CHOSEN} for group in self.optimizer.param_groups]
-        load_optimizer(self.optimizer, state["optimizer"])
-        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
-            group.update(values)
-        self._sums = [{name: torch.tensor(term) for name, term in row.items()} for row in state.get("sums", [])]
-        self.done = self.position = int(state["step"])
-
-
-def frozen_parts(agent: TrainableAgent, settings: SftSettings) -> Sequence[str]:
-    """Parts that stay constant: those of the settings, or where they say nothing those that the policy names."""
-    return agent.frozen_by_default if settings.freeze is None else settings.freeze
-
-
-def average_decay(agent: TrainableAgent, settings: SftSettings) -> float:
-    """Decay of averaged weights; where the settings say nothing, small models have one and large ones none."""
-    if settings.ema is not None:
-        return settings.ema
-    return SMALL_DECAY if sum(weight.nbytes for weight in agent.parameters()) <= SMALL_WEIGHTS else 0.0
-
-
-def parameter_groups(agent: TrainableAgent, settings: SftSettings) -> list[dict[str, Any]]:
-    """Trainable parameters with their peak learning rate; vectors (norms, biases) do not decay."""
-    named = [(name, parameter) for name, parameter in agent.named_parameters() if parameter.requires_grad]
-    groups = []
-    for is_vision_language, rate in ((True, settings.learning_rate), (False, settings.expert_learning_rate)):
-        mine = [parameter for name, parameter in named if agent.is_vision_language(name) == is_vision_language]
-        for decays in (True, False):
-            chosen = [parameter for parameter in mine if (parameter.ndim > 1) == decays]
-            decay = settings.weight_decay if decays else 0.0
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
-    return groups
-
 
 def build(job: Job) -> SupervisedFineTuning:
     """``algo=sft``."""
     job = job.without_unknown_places()
-    agent, keeps = job.start(job.algo.statistics)
+    settings = job.settings
+    agent, keeps = job.start(job.algo.statistics, answers=settings.questions is not None)
     # Before the demonstrations, which may take minutes to read.
-    choose_trained(agent, frozen_parts(agent, job.algo), 0, job.settings.seed)
-    if job.settings.evaluate_episodes:
+    choose_trained(agent, frozen_parts(agent, job.algo), 0, settings.seed)
+    answers = questions_of(job, agent)
+    if settings.evaluate_episodes:
         job.check_robot(agent)
     data = job.demonstrations(agent)
     normalisation = job.normalisation(agent, data, keeps)
-    batches = Batches(data, agent, job.settings.seed)
-    return SupervisedFineTuning(agent, batches, job.algo, job.path, job.options, normalisation)
+    batches = Batches(data, agent, settings.seed)
+    return SupervisedFineTuning(agent, batches, job.algo, job.path, job.options, normalisation, answers)
+
+
+def questions_of(job: Job, agent: TrainableAgent) -> tuple[Answers, float] | None:
+    """The questions that are learned beside the demonstrations, and the weight of their loss; ``None`` for none.
+
+    Raises:
+        InvalidConfigError: for fewer answers than parts of an update, and for a policy without a language head.
+    """
+    settings, algo = job.settings, job.algo
+    if settings.questions is None:
+        return None
+    if algo.answers < algo.accumulate * job.group.size:
+        raise InvalidConfigError(
+            f"algo.answers must be at least processes times algo.accumulate; got {algo.answers}, {job.group.size} and "
+            f"{algo.accumulate}."
+        )
+    mode = "none" if algo.augment == "none" else "colour"
+    answers = Answers(
+        settings.questions, agent, settings.seed, augmentation=Augmentation(mode), cache=settings.cache, say=job.say
+    )
+    return answers, settings.questions_weight

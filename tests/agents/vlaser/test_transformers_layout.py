@@ -12,7 +12,8 @@ import torch
 from fabricate_vlm import SPECIAL_IDS, vlm_weights, write_tokenizer, write_vlm
 from safetensors.torch import save_file
 
-from vlaser_gym.agents.vlaser.vlm import Request, Vlm
+from vlaser_gym.agents.vlaser.chat import Request
+from vlaser_gym.agents.vlaser.vlm import Vlm
 from vlaser_gym.errors import InvalidConfigError
 
 IMAGE_ID = SPECIAL_IDS["<IMG_CONTEXT>"]

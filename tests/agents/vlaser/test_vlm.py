@@ -11,8 +11,9 @@ import torch
 from fabricate_vlm import SPECIAL_IDS, vlm_config, vlm_weights, write_vlm
 from PIL import Image
 
+from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE, chat_prompt
 from vlaser_gym.agents.vlaser.tokenizer import IMAGE, QwenTokenizer
-from vlaser_gym.agents.vlaser.vlm import SYSTEM_MESSAGE, Vlm, VlmConfig, chat_prompt, tile_grid, tiles
+from vlaser_gym.agents.vlaser.vlm import Vlm, VlmConfig, tile_grid, tiles
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 
 IMAGE_ID, END_ID = SPECIAL_IDS["<IMG_CONTEXT>"], SPECIAL_IDS["<|im_end|>"]

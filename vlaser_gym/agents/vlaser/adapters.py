@@ -39,33 +39,46 @@ def add_lora(
         UnknownNameError: for another part.
         InvalidConfigError: if the policy has adapters already.
     """
-    # Imported here: the import takes seconds and most runs have no adapters.
-    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
-
     if has_adapters(policy):
         raise InvalidConfigError("The policy has adapters already: merge them before adding others.")
     targets = [name for part in parts for name in _linear_names(policy, part)]
     trainable = {id(p) for p in policy.parameters() if p.requires_grad}
     adapted = {id(p) for part in parts for root in _roots(part) for p in policy.get_submodule(root).parameters()}
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha if alpha is not None else 2 * rank, lora_dropout=dropout, target_modules=targets
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, policy)
+    inject_adapters(policy, targets, rank=rank, alpha=alpha, dropout=dropout, seed=seed)
     for parameter in policy.parameters():
         if id(parameter) in trainable - adapted:
             parameter.requires_grad_(True)
 
 
+def inject_adapters(
+    model: nn.Module,
+    targets: Sequence[str],
+    *,
+    rank: int,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Put low-rank adapters on linear layers, by their names; all other weights become constant."""
+    # Imported here: the import takes seconds and most runs have no adapters.
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha if alpha is not None else 2 * rank, lora_dropout=dropout, target_modules=list(targets)
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
+
+
 def has_adapters(policy: VlaserPolicy) -> bool:
     """Whether :func:`add_lora` was called and not undone."""
-    return any(True for _ in _adapted(policy))
+    return any(True for _ in adapted_layers(policy))
 
 
 def merge_lora(policy: VlaserPolicy) -> None:
     """Add the adapters to the weights they sit on and remove them, in place."""
-    for name, layer in list(_adapted(policy)):
+    for name, layer in list(adapted_layers(policy)):
         layer.merge()
         parent, _, child = name.rpartition(".")
         setattr(policy.get_submodule(parent), child, layer.get_base_layer())
@@ -74,7 +87,7 @@ def merge_lora(policy: VlaserPolicy) -> None:
 @contextmanager
 def adapters_off(policy: VlaserPolicy) -> Iterator[None]:
     """Inside, the policy computes exactly what it computed before adapters were added."""
-    layers = [layer for _, layer in _adapted(policy)]
+    layers = [layer for _, layer in adapted_layers(policy)]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -84,12 +97,12 @@ def adapters_off(policy: VlaserPolicy) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def merged_state_dict(policy: VlaserPolicy) -> dict[str, Tensor]:
+def merged_state_dict(policy: nn.Module) -> dict[str, Tensor]:
     """Weights under their plain names, with adapters (if any) added in; the policy stays as it is.
 
     Those that several processes share are gathered, which all of them do together.
     """
-    adapted = dict(_adapted(policy))
+    adapted = dict(adapted_layers(policy))
     weights: dict[str, Tensor] = {}
     for key, value in policy.state_dict().items():
         if ".lora_" not in key:
@@ -124,7 +137,7 @@ def _roots(part: str) -> tuple[str, ...]:
     return PARTS[part]
 
 
-def _adapted(policy: VlaserPolicy) -> Iterator[tuple[str, Any]]:
+def adapted_layers(policy: nn.Module) -> Iterator[tuple[str, Any]]:
     """Names and modules that carry an adapter."""
     for name, module in policy.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.batch_sizes import BATCH_SIZE, told_sizes
 from vlaser_gym.agents.inference import InferenceEngine, NamedRows
+from vlaser_gym.agents.vlaser.answering import AnsweringPolicy, Thinking
 from vlaser_gym.agents.vlaser.attention import picture_attention
 from vlaser_gym.agents.vlaser.checkpoint import load_policy
 from vlaser_gym.agents.vlaser.commands import executed_actions
@@ -65,6 +66,7 @@ class VlaserAgent:
         density: of the flow, for subclasses that draw from it.
         explain: one of :data:`EXPLANATIONS`, for :meth:`explained`; actions stay the same to the last bit.
         places: the head that ``explain="places"`` asks.
+        think: the policy is asked for the next sub-task every so many decisions of a lane; ``None``: never.
 
     Raises:
         InvalidConfigError, UnknownNameError: for settings out of their range.
@@ -86,11 +88,16 @@ class VlaserAgent:
         density: Distribution | None = None,
         explain: str | None = None,
         places: PlaceReader | None = None,
+        think: int | None = None,
     ) -> None:
         if explain not in (None, *EXPLANATIONS):
             raise UnknownNameError("agent.explain", explain, EXPLANATIONS)
         self.policy, self.processor, self.source = policy, processor, source
         self.explain, self._places = explain, places
+        self.thinking: Thinking | None = None
+        if think is not None:
+            model = AnsweringPolicy(policy, processor.prompt.tokenizer, processor.resize, source)
+            self.thinking = Thinking(model, think)
         self.act_steps = policy.config.executed_steps if act_steps is None else act_steps
         if not 1 <= self.act_steps <= policy.config.horizon:
             raise InvalidConfigError(
@@ -136,6 +143,8 @@ class VlaserAgent:
         for address in addresses:
             _check_robot(address, self.robot)
         self.gripper.reset(np.asarray(lanes, np.int64))
+        if self.thinking is not None:
+            self.thinking.reset(lanes)
         for lane, address in zip(lanes, addresses, strict=True):
             self._noise[int(lane)] = address.rng()
 
@@ -148,6 +157,8 @@ class VlaserAgent:
         """
         lanes = np.asarray(lanes, np.int64)
         data = self.processor.transform(observations)
+        if self.thinking is not None:
+            self.thinking.look(lanes, data["pixels"], observations["instruction"])
         inputs = self.processor.tensors(data, self.policy.device)
         chosen = self._choose(inputs, lanes)
         if self.explain is not None:
@@ -157,6 +168,10 @@ class VlaserAgent:
         for row, lane in enumerate(lanes):
             self._decided[int(lane)] = {name: values[row] for name, values in columns.items()}
         return executed_actions(chosen["chunk"].numpy(), self.processor, self.gripper, lanes, self.act_steps)
+
+    def thoughts(self, lanes: Lanes) -> list[str] | None:
+        """The sub-task that the policy last said comes next on each lane; ``None`` if it is not asked."""
+        return None if self.thinking is None else self.thinking.said(lanes)
 
     def decided(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
         """What the last decision of each lane was made from, for learners.
@@ -203,7 +218,8 @@ class VlaserAgent:
     def get_state(self) -> dict[str, Any]:
         """The lanes' memory: grippers and noise streams."""
         noise = {lane: deepcopy(generator.bit_generator.state) for lane, generator in self._noise.items()}
-        return {"noise": noise, "gripper": self.gripper.get_state()}
+        thoughts = {} if self.thinking is None else {"thoughts": self.thinking.get_state()}
+        return {"noise": noise, "gripper": self.gripper.get_state(), **thoughts}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`get_state` gave."""
@@ -212,6 +228,8 @@ class VlaserAgent:
             self._noise[lane] = np.random.default_rng()
             self._noise[lane].bit_generator.state = deepcopy(bits)
         self.gripper.set_state(state["gripper"])
+        if self.thinking is not None:
+            self.thinking.set_state(state["thoughts"])
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides how this agent acts, for printing and for records."""
@@ -230,6 +248,7 @@ class VlaserAgent:
             "time_max_period": config.time_max_period,
             "num_flow_steps": self.decide.num_steps,
             "initial_noise": self.initial_noise,
+            **({} if self.thinking is None else {"think": self.thinking.every}),
             **(own if config.initial_noise != self.initial_noise else {}),
             "horizon": config.horizon,
             "act_steps": self.act_steps,
@@ -270,6 +289,7 @@ def load_agent(
     seed: int = 0,
     check_weights: bool = True,
     explain: str | None = None,
+    think: int | None = None,
 ) -> VlaserAgent:
     """An agent of any size from a checkpoint, which says itself how its policy acts.
 
@@ -296,6 +316,8 @@ def load_agent(
         seed: of random weights.
         check_weights: compare the checksums of the weights.
         explain: ``"attention"`` or ``"places"``: what a run keeps of each decision, for videos and the report.
+        think: ask the policy for the next sub-task every so many decisions; it needs a language head. What it says is
+            kept with the episode and changes no action.
 
     Raises:
         InvalidConfigError: without a checkpoint, without the head that ``explain="places"`` needs, or if the parts do
@@ -339,6 +361,7 @@ def load_agent(
         source=checkpoint,
         explain=explain,
         places=places,
+        think=think,
     )
 
 

@@ -40,6 +40,8 @@ WEIGHTS_FILE = "model.safetensors"
 UNUSED_FILE = "unused.safetensors"
 #: Marks ``config.json`` as ours.
 FORMAT = "vlaser_gym policy"
+#: The same for a vision-language model of a policy's shape: it answers, and has no action expert yet.
+VLM_FORMAT = "vlaser_gym vlm"
 #: Key beside ``model`` in a ``.pt`` of ours, which the original's loader does not look at: what the released layout has
 #: no place for. ``policy``: its config; ``files``: contents of the folder's JSON files by name; ``made_up``: keys of
 #: text heads full of zeros.
@@ -127,13 +129,14 @@ def load_policy(
     Args:
         source: our folder, a VLM folder in InternVL's layout, or a file of the released layout (``.pt`` or
             ``.safetensors``, or a folder with nothing else).
-        robot: ``"widowx"`` or ``"google_robot"``: the robot that it must be for. A VLM gets a new action expert for
-            it, by default for WidowX.
+        robot: ``"widowx"`` or ``"google_robot"``: the robot that it must be for. A VLM, whatever its layout, gets a new
+            action expert for it, by default for WidowX.
         dtype: of the weights in memory; as stored by default, which needs the least memory.
         device: where to put them.
         seed: of what a VLM lacks.
         settings: fields of :class:`~vlaser_gym.agents.vlaser.config.VlaserConfig` that the file cannot hold, such as
-            ``time_max_period``, or that should differ.
+            ``time_max_period``, or that should differ. With a ``reasoning_length`` a policy without a language head
+            gets one, drawn at random, or a VLM's own.
         check: compare checksums, where the file has some; about a second per gigabyte.
 
     Raises:
@@ -163,7 +166,9 @@ def load_policy(
     return _load_vlm(path, tensors, target)
 
 
-def save_pretrained(policy: VlaserPolicy, folder: str | Path, unused: Mapping[str, Tensor] | None = None) -> None:
+def save_pretrained(
+    policy: VlaserPolicy, folder: str | Path, unused: Mapping[str, Tensor] | None = None, *, acts: bool = True
+) -> None:
     """Write ``config.json`` and ``model.safetensors``; other files in the folder stay.
 
     Adapters are added into the written weights. Each file appears whole or not at all, so that a folder may be
@@ -173,20 +178,24 @@ def save_pretrained(policy: VlaserPolicy, folder: str | Path, unused: Mapping[st
         policy: the policy.
         folder: made if absent.
         unused: further tensors for ``unused.safetensors``, under their foreign keys.
+        acts: whether its action expert was ever trained; else it is left out, and the folder is a vision-language
+            model's.
 
     Raises:
         StorageError: if it cannot be written; the files that were there stay.
     """
     path = Path(folder)
-    text = json.dumps({"format": FORMAT, "policy": policy.config.to_dict()}, indent=2)
+    text = json.dumps({"format": FORMAT if acts else VLM_FORMAT, "policy": policy.config.to_dict()}, indent=2)
     weights = merged_state_dict(policy)
+    if not acts:
+        weights = {name: tensor for name, tensor in weights.items() if name.split(".")[0] not in PARTS["expert"]}
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         with claim(path, "another folder"):
             remove_leftovers(path)
-            _write_safetensors(path / WEIGHTS_FILE, weights)
+            write_safetensors(path / WEIGHTS_FILE, weights)
             if unused:
-                _write_safetensors(path / UNUSED_FILE, unused)
+                write_safetensors(path / UNUSED_FILE, unused)
             write_whole(path / CONFIG_FILE, f"{text}\n".encode())
 
 
@@ -197,7 +206,7 @@ def save_tensors(file: str | Path, tensors: Mapping[str, Tensor]) -> None:
         StorageError: if they cannot be written.
     """
     with _writing(Path(file).parent):
-        _write_safetensors(Path(file), tensors)
+        write_safetensors(Path(file), tensors)
 
 
 def load_tensors(file: str | Path) -> dict[str, Tensor]:
@@ -255,6 +264,8 @@ def released_state(
     model: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         model.update(dict.fromkeys(layouts.released_keys(name), tensor))
+    if "lm_head.weight" in weights:
+        unused = {**(unused or {}), f"internvl_model.{layouts.HEAD}weight": weights["lm_head.weight"]}
     made = []
     for kind, width in (("language_model", config.width), ("action_expert", config.expert_width)):
         key = f"internvl_model.{kind}.lm_head.weight"
@@ -293,6 +304,15 @@ def read_description(source: str | Path) -> dict[str, Any]:
             f"it again."
         )
     return described
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """What the ``config.json`` of a folder of ours says of its policy.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    return dict(_read_json(Path(folder) / CONFIG_FILE).get("policy", {}))
 
 
 def is_ours(source: str | Path) -> bool:
@@ -335,16 +355,28 @@ class _Target:
 
 
 def _load_folder(path: Path, target: _Target) -> tuple[VlaserPolicy, LoadReport]:
-    config = _config_of(path, _read_json(path / CONFIG_FILE).get("policy", {}), target)
+    described = _read_json(path / CONFIG_FILE)
+    is_vlm, values = described.get("format") == VLM_FORMAT, described.get("policy", {})
+    if is_vlm and target.robot is not None:
+        values = {**values, "proprio_dim": PROPRIO_DIMS[target.robot]}
+    config = _config_of(path, values, target)
     tensors = _read_safetensors(path / WEIGHTS_FILE, target.check)
-    report = _report(path, "folder", tensors)
+    report = _report(path, "vlm" if is_vlm else "folder", tensors)
     report.mapped = {name: name for name in tensors}
-    return _assemble(config, tensors, target, report), report
+    fresh = ("expert",) if is_vlm else ()
+    return _assemble(config, tensors, target, report, fresh, answered=_answers(values)), report
+
+
+def _answers(values: Mapping[str, Any]) -> bool:
+    """Whether the config that a folder or file of ours holds is of a policy with a language head."""
+    return values.get("reasoning_length") is not None
 
 
 def _load_released(path: Path, tensors: Mapping[str, Tensor], target: _Target) -> tuple[VlaserPolicy, LoadReport]:
     report = _report(path, "released", tensors)
-    weights = _map_keys(tensors, layouts.RELEASED, layouts.RELEASED_UNUSED, report)
+    answers = _answers(target.settings)
+    table, unused = _with_head(layouts.RELEASED, layouts.RELEASED_UNUSED, "internvl_model.", answers)
+    weights = _map_keys(tensors, table, unused, report)
     shapes = _shapes(weights)
     with _needed_for_inference(path):
         _check_robot(path, target.robot, shapes["proprio_encoder.weight"][1])
@@ -363,11 +395,24 @@ def _load_described(
 ) -> tuple[VlaserPolicy, LoadReport]:
     """A ``.pt`` of ours: nothing is inferred, and rows that were appended for the original are left out again."""
     report = _report(path, "file", tensors)
-    weights = _map_keys(tensors, layouts.RELEASED, layouts.RELEASED_UNUSED, report)
+    answered = _answers(described["policy"])
+    table, unused = _with_head(layouts.RELEASED, layouts.RELEASED_UNUSED, "internvl_model.", answered)
+    weights = _map_keys(tensors, table, unused, report)
     config = _config_of(path, described["policy"], target)
-    if "embed_tokens.weight" in weights:
-        weights["embed_tokens.weight"] = weights["embed_tokens.weight"][: config.vocab_size]
-    return _assemble(config, weights, target, report), report
+    for name in ("embed_tokens.weight", "lm_head.weight"):
+        if name in weights:
+            weights[name] = weights[name][: config.vocab_size]
+    return _assemble(config, weights, target, report, answered=answered), report
+
+
+def _with_head(
+    table: dict[str, str], unused: dict[str, str], prefix: str, answers: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Both tables of keys for a policy that takes the language model's text head over, or for one that does not."""
+    head = f"{prefix}{layouts.HEAD}"
+    if not answers:
+        return table, unused
+    return {**table, head: "lm_head."}, {key: why for key, why in unused.items() if key != head}
 
 
 def _config_of(path: Path, values: Mapping[str, Any], target: _Target) -> VlaserConfig:
@@ -382,7 +427,12 @@ def _config_of(path: Path, values: Mapping[str, Any], target: _Target) -> Vlaser
 
 def _load_vlm(path: Path, tensors: Mapping[str, Tensor], target: _Target) -> tuple[VlaserPolicy, LoadReport]:
     report = _report(path, "vlm", tensors)
-    weights = _map_keys(tensors, layouts.VLM, layouts.VLM_UNUSED, report)
+    answers = _answers(target.settings)
+    weights = _map_keys(tensors, *_with_head(layouts.VLM, layouts.VLM_UNUSED, "", answers), report)
+    if answers and "lm_head.weight" not in weights and "embed_tokens.weight" in weights:
+        # Small VLMs have one table for both ends.
+        weights["lm_head.weight"] = weights["embed_tokens.weight"].clone()
+        report.mapped["lm_head.weight"] = report.mapped["embed_tokens.weight"]
     described = _read_json(path / CONFIG_FILE)
     language = described.get("llm_config", {})
     robot = target.robot or "widowx"
@@ -403,7 +453,7 @@ def _load_vlm(path: Path, tensors: Mapping[str, Tensor], target: _Target) -> tup
     if inferred["width"] == VlaserConfig.preset("vlaser_8b").width:
         inferred["expert_mlp"] = VlaserConfig.preset("vlaser_8b").expert_mlp
     config = _configure(path, inferred, target, report)
-    return _assemble(config, weights, target, report, fresh=("expert",)), report
+    return _assemble(config, weights, target, report, fresh=("expert",), answered=True), report
 
 
 def _configure(path: Path, inferred: dict[str, Any], target: _Target, report: LoadReport) -> VlaserConfig:
@@ -425,14 +475,20 @@ def _assemble(
     target: _Target,
     report: LoadReport,
     fresh: tuple[str, ...] = (),
+    *,
+    answered: bool = False,
 ) -> VlaserPolicy:
-    """Check every name and shape, then take the tensors over; parts in ``fresh`` may be absent and are drawn."""
+    """Check every name and shape, then take the tensors over; parts in ``fresh`` may be absent and are drawn, and so
+    is the language head of a policy that had none so far (``answered``).
+    """
     policy = VlaserPolicy.on_meta(config)
     expected = policy.state_dict()
     for name in weights.keys() - expected.keys():
         keys = [report.mapped.pop(name), *report.aliases.pop(name, [])]
         report.ignored.update(dict.fromkeys(keys, "no such parameter"))
     allowed = tuple(f"{module}." for part in fresh for module in PARTS[part])
+    if config.answers and not answered:
+        allowed = (*allowed, "lm_head.")
     report.missing = [name for name in expected if name not in weights]
     lacking = [name for name in report.missing if not name.startswith(allowed)]
     if lacking:
@@ -453,6 +509,8 @@ def _assemble(
     policy.load_state_dict({**taken, **empty}, assign=True)
     if report.missing:
         policy.reset_parameters(target.seed, fresh)
+        if "lm_head.weight" in report.missing:
+            policy.reset_head(target.seed)
     return policy.eval()
 
 
@@ -605,8 +663,8 @@ def _read_safetensors(path: Path, check: bool = False) -> dict[str, Tensor]:
     return tensors
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file with its own checksum in it."""
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file with its own checksum in it; it appears whole or not at all."""
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with appearing(path) as temporary:
         save_file(whole, temporary, {"format": "pt", CHECKSUM_KEY: _checksum(whole)})
@@ -664,7 +722,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _is_ours(path: Path) -> bool:
-    return _read_json(path / CONFIG_FILE).get("format") == FORMAT
+    return _read_json(path / CONFIG_FILE).get("format") in (FORMAT, VLM_FORMAT)
 
 
 def _check_robot(path: Path, robot: str | None, proprio_dim: int) -> None:

@@ -21,6 +21,9 @@ ACT_STEPS = {"widowx": 4, "google_robot": 2}
 #: Period of the time embedding in the evaluation configs of OpenGVLab/Vlaser (40d7821). No checkpoint stores it.
 TIME_MAX_PERIODS = {"widowx": 10_000.0, "google_robot": 100.0}
 
+#: Pictures and question see each other, as in the policy; an answer sees them and what of itself stands before.
+PREFIX_MASK = "prefix"
+
 
 @dataclass(frozen=True)
 class VlaserConfig:
@@ -56,6 +59,10 @@ class VlaserConfig:
         init_std: standard deviation of fresh weights.
         length_bucket: prompts are cut behind their last token to multiples of this many tokens before they are
             encoded (0: never). Changes nothing but time: padding is invisible and positions are fixed.
+        reasoning_length: length of pictures, question and answer together (tokens), for a policy that answers questions
+            by a language head; ``None``: it has none.
+        reasoning_mask: who sees whom among them: ``"prefix"``, pictures and question each other, the answer what stands
+            before it. ``None`` without a language head.
     """
 
     name: str = "vlaser_2b"
@@ -92,6 +99,8 @@ class VlaserConfig:
     time_distribution: str = "beta"
     init_std: float = 0.02
     length_bucket: int = 32
+    reasoning_length: int | None = None
+    reasoning_mask: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -154,6 +163,15 @@ class VlaserConfig:
             (0 <= self.sigma_min < 1, f"sigma_min should be in [0, 1); got {self.sigma_min}."),
             (0 <= self.drop_path < 1, f"drop_path should be in [0, 1); got {self.drop_path}."),
             (self.length_bucket >= 0, f"length_bucket should be 0 or more; got {self.length_bucket}."),
+            (
+                self.reasoning_length is None or self.reasoning_length > self.num_image_tokens,
+                f"reasoning_length should exceed {self.num_image_tokens} image tokens; got {self.reasoning_length}.",
+            ),
+            (
+                self.reasoning_mask == (None if self.reasoning_length is None else PREFIX_MASK),
+                f"reasoning_mask should be {PREFIX_MASK!r} with a reasoning_length, and null without; got "
+                f"{self.reasoning_mask!r}.",
+            ),
         ]
 
     @property
@@ -165,6 +183,11 @@ class VlaserConfig:
     def num_image_tokens(self) -> int:
         """Tokens of one image: a quarter of its patches."""
         return (self.grid // 2) ** 2
+
+    @property
+    def answers(self) -> bool:
+        """Whether the policy has a language head and answers questions."""
+        return self.reasoning_length is not None
 
     @property
     def robot(self) -> str | None:

@@ -14,13 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-#: What the grounding benchmarks say before the request, so that the model answers with points.
-POINTING_PROMPT = (
-    "You are InternVL. Your task is to locate several points in the given image according to the task descriptions. "
-    'Your answer should be formatted as "<point>[[x1, y1], [x2, y2],...]</point>". The point coordinates are '
-    "normalized to integers between 0 and 1000. Return the answer in the point format directly."
-)
-
 SCALE = 1000
 _BLOCK = r"<{0}>(.*?)</{0}>"
 _NUMBER = r"\s*(\d+)\s*"

@@ -27,16 +27,16 @@ def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
 
 
 class Rotary(NamedTuple):
-    """Cosine and sine of the rotation angles, fp32 ``[T, head_dim / 2]``."""
+    """Cosine and sine of the rotation angles, fp32 ``[T, head_dim / 2]``, or ``[B, 1, T, head_dim / 2]`` by row."""
 
     cos: Tensor
     sin: Tensor
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> Rotary:
-    """Angles ``position / theta^(2 i / head_dim)`` for positions ``[T]``, always in fp32."""
+    """Angles ``position / theta^(2 i / head_dim)`` for positions ``[T]``, or ``[B, 1, T]``, always in fp32."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions.float()[:, None] * (1.0 / theta**exponents)
+    angles = positions.float()[..., None] * (1.0 / theta**exponents)
     return Rotary(angles.cos(), angles.sin())
 
 

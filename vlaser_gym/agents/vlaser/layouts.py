@@ -42,6 +42,9 @@ RELEASED_UNUSED = {
 #: Weights of a variant that computes something else: a second vision encoder in front of the action expert.
 RELEASED_REFUSED = ("vision_tower1.", "multi_modal_projector1.")
 
+#: The language model's text head in a plain VLM; in a released policy ``internvl_model.`` stands before it.
+HEAD = "language_model.lm_head."
+
 #: Prefix in a plain VLM -> ours.
 VLM = {
     "vision_model.": "vision.",

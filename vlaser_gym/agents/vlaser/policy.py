@@ -169,6 +169,8 @@ class VlaserPolicy(nn.Module):
         self.action_encoder = ActionEncoder(config)
         self.proprio_encoder = PaddedLinear(config.proprio_dim, config.expert_width)
         self.action_decoder = nn.Linear(config.expert_width, config.action_dim)
+        if config.answers:
+            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
 
     @classmethod
     def initialise(
@@ -202,6 +204,14 @@ class VlaserPolicy(nn.Module):
             for name in _modules(part):
                 for module in self.get_submodule(name).modules():
                     self._reset(module, name, generator)
+        if self.config.answers and "language" in parts:
+            self.reset_head(seed)
+
+    @torch.no_grad()
+    def reset_head(self, seed: int = 0) -> None:
+        """Fresh weights for the language head, from a stream of their own."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        self.lm_head.weight.normal_(0, self.config.init_std, generator=generator)
 
     def _reset(self, module: nn.Module, root: str, generator: torch.Generator) -> None:
         std = self.config.init_std
@@ -284,6 +294,43 @@ class VlaserPolicy(nn.Module):
         _expect("input_ids", input_ids, (len(pixel_values), None))
         _expect("proprio", proprio, (len(pixel_values), self.config.proprio_dim))
         return self.encode_proprio(self.encode_vision_language(pixel_values, input_ids), proprio)
+
+    # --- answers
+
+    def embed_text(self, features: Tensor | None, input_ids: Tensor) -> Tensor:
+        """:meth:`embed` for rows that hold any number of pictures each, or none.
+
+        Args:
+            features: of :meth:`image_features` ``[pictures, image tokens, width]``, in the order of the pictures'
+                places row after row; ``None`` without pictures.
+            input_ids: ``[R, T]``.
+        """
+        embedded: Tensor = self.embed_tokens(input_ids)
+        if features is None:
+            return embedded
+        is_image = input_ids == self.config.image_token_id
+        order = (is_image.flatten().cumsum(0) - 1).clamp(min=0).view_as(input_ids)
+        return torch.where(is_image[..., None], features.flatten(0, 1)[order], embedded)
+
+    def read_text(
+        self, embedded: Tensor, positions: Tensor, visible: Tensor, past: Sequence[KeyValue] | None = None
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """The language model on embedded text, its last layer included.
+
+        Args:
+            embedded: ``[R, T, width]``.
+            positions: ``[R, T]``, from 0 on.
+            visible: booleans ``[R, T, past and T]``: who sees whom.
+            past: keys and values of what stands before.
+
+        Returns:
+            Hidden states ``[R, T, width]``, which :attr:`lm_head` turns into logits, and the text's keys and values.
+        """
+        config = self.config
+        rope = rotary(positions[:, None] + config.position_start, config.head_dim, config.rope_theta)
+        mask = fold_mask(_additive(visible, embedded.dtype)[:, None], config.heads // config.kv_heads)
+        hidden, cache = self.language(embedded, rope, mask, past)
+        return hidden, cache
 
     # --- the flow
 
@@ -416,8 +463,7 @@ class VlaserPolicy(nn.Module):
     def freeze(self, *parts: str) -> None:
         """Make the named parts (keys of :data:`PARTS`) constant and all others trainable.
 
-        What no action depends on stays constant always: the language model's final norm, and of its last layer all
-        but keys and values.
+        What no action depends on stays constant (:meth:`answer_modules`) until :meth:`train_answers`.
 
         Raises:
             UnknownNameError: for another part.
@@ -425,11 +471,23 @@ class VlaserPolicy(nn.Module):
         frozen = {name for part in parts for name in _modules(part)}
         for name, module in self.named_children():
             module.requires_grad_(name not in frozen)
+        for unused in self.answer_modules():
+            unused.requires_grad_(False)
+
+    def train_answers(self) -> None:
+        """Make trainable what answers alone depend on."""
+        for module in self.answer_modules():
+            module.requires_grad_(True)
+
+    def answer_modules(self) -> list[nn.Module]:
+        """What no action depends on: the language model's final norm, of its last layer all but keys and values, and
+        the language head.
+        """
         last = self.language.layers[-1]
         assert isinstance(last, DecoderLayer)
         attention = last.self_attn
-        for unused in (self.language.norm, last.mlp, last.post_attention_layernorm, attention.q_proj, attention.o_proj):
-            unused.requires_grad_(False)
+        modules = [self.language.norm, last.mlp, last.post_attention_layernorm, attention.q_proj, attention.o_proj]
+        return [*modules, self.lm_head] if self.config.answers else modules
 
     def set_gradient_checkpointing(self, *parts: str) -> None:
         """Recompute the layers of the named parts (``vision``, ``language``, ``expert``) in the backward pass."""

@@ -311,19 +311,25 @@ class Processor:
         prompt = TokenizePrompt(tokenizer, config.num_image_tokens, config.max_length, template, wrap)
         return cls(prompt, ResizeImage(config.image_size, resize), robot, statistics or OF_ROBOT[robot])
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``processor.json``, ``statistics.json`` and the tokenizer into a checkpoint folder."""
+    def save(self, folder: str | Path, *, acts: bool = True) -> None:
+        """Write ``processor.json``, ``statistics.json`` and the tokenizer into a checkpoint folder.
+
+        Args:
+            folder: of the checkpoint.
+            acts: whether its policy acts; a vision-language model has no robot and no statistics yet.
+        """
         prompt = self.prompt
         kind = "bytes" if isinstance(prompt.tokenizer, ByteTokenizer) else "qwen"
         data = {
-            "robot": self.robot,
+            **({"robot": self.robot} if acts else {}),
             "tokenizer": kind,
             "template": prompt.template,
             "wrap": prompt.wrap,
             "resize": self.resize.filter,
         }
         write_whole(Path(folder) / FILE_NAME, (json.dumps(data, indent=2) + "\n").encode())
-        self.statistics.save(folder)
+        if acts:
+            self.statistics.save(folder)
         prompt.tokenizer.save(folder)
 
     @classmethod

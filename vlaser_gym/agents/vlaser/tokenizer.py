@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from vlaser_gym.agents.vlaser.frequent_words import POINTING_PROMPT, WORDS
 from vlaser_gym.errors import MissingAssetError
 from vlaser_gym.storage.files import storing_together
 
@@ -74,6 +75,79 @@ class ByteTokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Nothing to write: the vocabulary is fixed."""
+
+
+#: What the small model's free ids stand for, in this order from 262 on: tags, what stands between numbers of a place,
+#: tens (0 to 100) and units (0 to 9) of such a number, and frequent words. Checkpoints depend on it: append only.
+TAGS = ("<point>", "</point>", "<box>", "</box>", "<ref>", "</ref>")
+_BETWEEN = ("[[", "], [", "]]", ", ")
+_TENS, _UNITS = 101, 10
+
+
+class AnswerTokenizer(ByteTokenizer):
+    """The byte tokenizer with tokens for places and frequent words, for questions and answers of the small model.
+
+    A number of a place (0 to 1000, inside a point or box block) is two tokens, tens and units, so that its first token
+    says it to a hundredth of the picture. Everything else that is not listed is bytes.
+
+    Example:
+        >>> AnswerTokenizer().encode("<point>[[512, 7]]</point>")
+        [262, 268, 323, 375, 271, 272, 380, 270, 263]
+    """
+
+    _first_between = ByteTokenizer.vocab_size + len(TAGS)
+    _first_tens = _first_between + len(_BETWEEN)
+    _first_unit = _first_tens + _TENS
+    _first_word = _first_unit + _UNITS
+    vocab_size = _first_word + len(WORDS)
+
+    _names = (*TAGS, *_BETWEEN)
+    _numbers: ClassVar[dict[str, int]] = {name: ByteTokenizer.vocab_size + i for i, name in enumerate(_names)}
+    _words: ClassVar[dict[str, int]] = dict(zip(WORDS, range(_first_word, vocab_size), strict=True))
+    _piece = re.compile(
+        "|".join(re.escape(one) for one in (*SPECIAL_TOKENS, POINTING_PROMPT, *_names)) + r"|\d+| ?[A-Za-z]+|.",
+        re.DOTALL,
+    )
+
+    def encode(self, text: str) -> list[int]:
+        """See :meth:`Tokenizer.encode`."""
+        ids: list[int] = []
+        in_place = False
+        for piece in self._piece.findall(text):
+            if piece in TAGS:
+                in_place = piece in ("<point>", "<box>")
+                ids.append(self._numbers[piece])
+            elif piece in self._words:
+                ids.append(self._words[piece])
+            elif in_place and piece in self._numbers:
+                ids.append(self._numbers[piece])
+            elif in_place and piece.isascii() and piece.isdigit() and str(int(piece)) == piece and int(piece) <= 1000:
+                ids += [self._first_tens + int(piece) // 10, self._first_unit + int(piece) % 10]
+            else:
+                ids += super().encode(piece)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See :meth:`Tokenizer.decode`; tens without units are those of a cut answer."""
+        text, plain = "", list[int]()
+        for number, token in enumerate(ids):
+            if token < ByteTokenizer.vocab_size:
+                plain.append(token)
+                continue
+            text, plain = text + super().decode(plain), []
+            follows = number + 1 < len(ids) and 0 <= ids[number + 1] - self._first_unit < _UNITS
+            text += self._text(token, follows)
+        return text + super().decode(plain)
+
+    def _text(self, token: int, unit_follows: bool) -> str:
+        if token < self._first_tens:
+            return self._names[token - ByteTokenizer.vocab_size]
+        if token < self._first_unit:
+            tens = token - self._first_tens
+            return str(tens if unit_follows and tens else "" if unit_follows else 10 * tens)
+        if token < self._first_word:
+            return str(token - self._first_unit)
+        return WORDS[token - self._first_word] if token < self.vocab_size else ""
 
 
 class QwenTokenizer:

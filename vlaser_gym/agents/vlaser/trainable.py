@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlaser_gym.agents.base import Agent, Observations
+from vlaser_gym.agents.text_rows import Pictures, TextRows, TextSample
 from vlaser_gym.agents.trainable import Draws, Inputs, Likelihood, Sample, TrainableAgent
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, is_shared, merged_state_dict
 from vlaser_gym.agents.vlaser.agent import VlaserAgent
+from vlaser_gym.agents.vlaser.answering import Prompter
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.commands import executed_actions
 from vlaser_gym.agents.vlaser.densities import Distribution, FlowField
@@ -71,6 +74,8 @@ class TrainableVlaser(TrainableAgent):
         places: weight of a head on the image features that says where things are, in the imitation loss; no action
             depends on it. 0 leaves it out.
         seed: of that head's weights.
+        teach: whether what answers alone depend on is trained: the language head and the end of the language model.
+        acts: whether its action expert is trained, or was; else checkpoints are those of a vision-language model.
     """
 
     parts = PARTS
@@ -86,9 +91,13 @@ class TrainableVlaser(TrainableAgent):
         density: Distribution | None = None,
         places: float = 0.0,
         seed: int = 0,
+        *,
+        teach: bool = False,
+        acts: bool = True,
     ) -> None:
         super().__init__()
         self.policy, self.processor, self.density = policy, processor, density
+        self.teach, self.acts = teach, acts
         self.robot, self.act_steps = processor.robot, policy.config.executed_steps
         self.horizon, self.action_dim = policy.config.horizon, policy.config.action_dim
         size, config = policy.config.image_size, policy.config
@@ -157,8 +166,8 @@ class TrainableVlaser(TrainableAgent):
 
     def save(self, folder: Path) -> None:
         """See :class:`TrainableAgent`."""
-        save_pretrained(self.policy, folder)
-        self.processor.save(folder)
+        save_pretrained(self.policy, folder, acts=self.acts)
+        self.processor.save(folder, acts=self.acts)
         if self.places_weight and self.place_moments is not None:
             PlaceReader(self.places, *self.place_moments).save(folder)
 
@@ -183,7 +192,9 @@ class TrainableVlaser(TrainableAgent):
         """See :class:`TrainableAgent`."""
         policy = self.policy
         encoders = (policy.vision, policy.projector, policy.embed_tokens, policy.language)
-        return not any(parameter.requires_grad for part in encoders for parameter in part.parameters())
+        later = {id(parameter) for module in policy.answer_modules() for parameter in module.parameters()}
+        learned = (p for part in encoders for p in part.parameters() if p.requires_grad)
+        return all(id(parameter) in later for parameter in learned)
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """The flow's first states and the noise of its steps."""
@@ -258,20 +269,64 @@ class TrainableVlaser(TrainableAgent):
         velocity = self.policy.decode(self.policy.joint_features(encoding, proprio, x, t))
         return velocity, flow.target_velocity(noise, actions, sigma_min)
 
+    # ------------------------------------------------------------------ answers
+
+    @property
+    def reasoning_length(self) -> int:
+        """See :class:`TrainableAgent`."""
+        return self.policy.config.reasoning_length or 0
+
+    @property
+    def pad_id(self) -> int:
+        """See :class:`TrainableAgent`."""
+        return self.policy.config.pad_id
+
+    def picture_tokens(self, width: int, height: int) -> int:
+        """See :class:`TrainableAgent`: the policy reads a picture as one square, whatever its size."""
+        return self.policy.config.num_image_tokens
+
+    def picture_tiles(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See :class:`TrainableAgent`."""
+        return np.asarray(self.resize({"image": image[None]})["pixels"], np.uint8)
+
+    def text_sample(
+        self, question: str, answer: str, image_tokens: Sequence[int], history: Sequence[tuple[str, str]] = ()
+    ) -> TextSample:
+        """See :class:`TrainableAgent`."""
+        return self._prompter.sample(question, answer, len(image_tokens), history)
+
+    @cached_property
+    def _prompter(self) -> Prompter:
+        return Prompter(self.policy.config, self.processor.prompt.tokenizer)
+
+    def answer_loss(self, pictures: Pictures | None, rows: TextRows) -> Tensor:
+        """See :class:`TrainableAgent`."""
+        rows, features = rows.to(self.policy.device), None
+        if pictures is not None:
+            pixel_values = normalize_pixels(pictures.tiles.to(self.policy.device)).to(self.policy.dtype)
+            features = self.policy.image_features(pixel_values)[pictures.index.to(self.policy.device)]
+        embedded = self.policy.embed_text(features, rows.input_ids)
+        hidden, _ = self.policy.read_text(embedded, rows.positions, rows.visible(prefix=True))
+        return rows.loss(hidden, self.policy.lm_head)
+
     # ------------------------------------------------------------------ what is trained
 
     def freeze(self, *parts: str) -> None:
-        """See :class:`TrainableAgent`; what no action depends on stays constant always."""
+        """See :class:`TrainableAgent`; what no action depends on is trained with ``teach`` alone."""
         self.policy.freeze(*parts)
+        if self.teach:
+            self.policy.train_answers()
 
     def add_adapters(self, rank: int, frozen: Sequence[str], seed: int, whole: Sequence[str] = ()) -> None:
         """See :class:`TrainableAgent`. Where nothing is trained whole, the policy without its adapters is the one that
         training began with. Adapters are fp32, whatever the weights below them are.
         """
-        self.policy.freeze(*(part for part in PARTS if part in frozen or part not in whole))
+        self.freeze(*(part for part in PARTS if part in frozen or part not in whole))
         adapted = [part for part in PARTS if part not in (*frozen, *whole, "embedding")]
         if adapted:
             add_lora(self.policy, adapted, rank=rank, seed=seed)
+            if self.teach:
+                self.policy.train_answers()
         for name, parameter in self.policy.named_parameters():
             if ".lora_" in name:
                 parameter.data = parameter.data.to(at_least_fp32(parameter.dtype))
@@ -289,7 +344,7 @@ class TrainableVlaser(TrainableAgent):
         """See :class:`TrainableAgent`; adapters are added in, the head for places is left out."""
         policy = VlaserPolicy.on_meta(self.policy.config)
         policy.load_state_dict(self._merged_copies(), assign=True)
-        copied = type(self)(policy.to(self.policy.device), self.processor, self.density)
+        copied = type(self)(policy.to(self.policy.device), self.processor, self.density, acts=self.acts)
         copied.policy.requires_grad_(False)
         return copied.eval()
 
@@ -317,4 +372,4 @@ class TrainableVlaser(TrainableAgent):
     def is_vision_language(self, name: str) -> bool:
         """See :class:`TrainableAgent`."""
         modules = tuple(f"policy.{module}." for part in VISION_LANGUAGE for module in PARTS[part])
-        return name.startswith(modules)
+        return name.startswith((*modules, "policy.lm_head."))

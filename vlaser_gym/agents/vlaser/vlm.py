@@ -22,20 +22,13 @@ from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
+from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE, Reply, Request, chat_prompt
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.processor import normalize_pixels
-from vlaser_gym.agents.vlaser.tokenizer import IM_END, IM_START, IMAGE, IMAGE_END, IMAGE_START, QwenTokenizer, Tokenizer
+from vlaser_gym.agents.vlaser.tokenizer import IM_END, IMAGE, QwenTokenizer, Tokenizer
 from vlaser_gym.agents.vlaser.transformers_layout import as_chat_config, as_chat_weights, is_transformers_layout
 from vlaser_gym.agents.vlaser.vision import VisionEncoder, make_projector
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError
-
-#: InternVL's stock system message, which Vlaser's VLMs were fine-tuned with. It says in Chinese that the model is
-#: InternVL, a multimodal large language model of the Shanghai AI Laboratory, Tsinghua University and partners.
-SYSTEM_MESSAGE = (
-    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
-)
-#: Where a picture goes in a question.
-PLACEHOLDER = "<image>"
 
 
 def tile_grid(width: int, height: int, min_tiles: int = 1, max_tiles: int = 12, tile: int = 448) -> tuple[int, int]:
@@ -70,48 +63,6 @@ def tiles(image: NDArray[np.uint8], min_tiles: int = 1, max_tiles: int = 12, til
         return cut
     thumbnail = np.asarray(picture.resize((tile, tile), Image.Resampling.BICUBIC))
     return np.concatenate([cut, thumbnail[None]])
-
-
-def chat_prompt(
-    question: str,
-    image_tokens: Sequence[int],
-    system: str = SYSTEM_MESSAGE,
-    history: Sequence[tuple[str, str]] = (),
-) -> str:
-    """The text that the model continues.
-
-    Args:
-        question: may hold ``<image>`` once per picture; without any, one picture goes before it, several as numbered
-            lines.
-        image_tokens: number of image tokens of each picture.
-        system: system message.
-        history: earlier questions and answers; they may hold the ``<image>`` of the first pictures.
-
-    Raises:
-        InvalidConfigError: if pictures and placeholders differ in number.
-    """
-    questions = [*(turn[0] for turn in history), question]
-    if not any(PLACEHOLDER in text for text in questions):
-        questions[0] = _picture_lines(len(image_tokens)) + questions[0]
-    answers = [turn[1] for turn in history]
-    text = f"{IM_START}system\n{system}{IM_END}\n"
-    for i, asked in enumerate(questions):
-        text += f"{IM_START}user\n{asked}{IM_END}\n{IM_START}assistant\n"
-        text += f"{answers[i]}{IM_END}\n" if i < len(answers) else ""
-    pieces = text.split(PLACEHOLDER)
-    if len(pieces) != len(image_tokens) + 1:
-        raise InvalidConfigError(
-            f"A question holds {PLACEHOLDER} once per picture, or not at all; got it {len(pieces) - 1} times for "
-            f"{len(image_tokens)} pictures."
-        )
-    pictures = [IMAGE_START + IMAGE * count + IMAGE_END for count in image_tokens]
-    return pieces[0] + "".join(picture + piece for picture, piece in zip(pictures, pieces[1:], strict=True))
-
-
-def _picture_lines(count: int) -> str:
-    if count == 1:
-        return f"{PLACEHOLDER}\n"
-    return "".join(f"Image-{number}: {PLACEHOLDER}\n" for number in range(1, count + 1))
 
 
 @dataclass(frozen=True)
@@ -246,23 +197,6 @@ class VisionLanguageModel(nn.Module):
         )
         rows: list[list[int]] = out.tolist()
         return [row[: row.index(end_id) + 1] if end_id in row else row for row in rows]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A question to a model: its text (see :func:`chat_prompt`) and its pictures ``[H, W, 3]`` uint8."""
-
-    question: str
-    images: Sequence[NDArray[np.uint8]] = ()
-    history: Sequence[tuple[str, str]] = ()
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer; ``cut``: it did not end within its length."""
-
-    text: str
-    cut: bool
 
 
 class Vlm:

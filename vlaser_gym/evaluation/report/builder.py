@@ -37,7 +37,7 @@ from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
 from vlaser_gym.evaluation.table import short_name
-from vlaser_gym.evaluation.told import changes, instructions_told
+from vlaser_gym.evaluation.told import changes, instructions_told, thoughts_had
 from vlaser_gym.evaluation.video import find_video, video_folder, video_name
 from vlaser_gym.storage.files import write_whole
 
@@ -172,7 +172,7 @@ class _Side:
 
     def _timeline(self, record: Record) -> dict[str, Any]:
         """Steps at which the agent decided, what it was told from when on, and when each flag was true."""
-        wanted = {"decision", "instruction", *(f"flag/{name}" for name in record["flags"])}
+        wanted = {"decision", "instruction", "thought", *(f"flag/{name}" for name in record["flags"])}
         try:
             states = read_states(self.stored.path, record, wanted)
         except StorageError:
@@ -181,6 +181,7 @@ class _Side:
         return {
             "decisions": states["decision"].tolist() if "decision" in states else [],
             "told": changes(instructions_told(record, states)),
+            **({"said": changes(said)} if (said := thoughts_had(states, int(record["steps"]))) else {}),
             "flags": dict(zip(names, _spans([states[f"flag/{name}"] for name in names]), strict=True)),
         }
 

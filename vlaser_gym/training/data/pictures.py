@@ -7,24 +7,43 @@ rows, the size and the filter. It appears when it is whole; of two runs that nee
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.trainable import ImageResize
-from vlaser_gym.evaluation.lerobot_reader import LeRobotReader
 from vlaser_gym.storage import places
 from vlaser_gym.storage.checksums import digest_of_files
 from vlaser_gym.storage.files import appearing, remove_leftovers, storage_errors
 from vlaser_gym.storage.locks import claim
 
 
+class PictureReader(Protocol):
+    """Gives pictures in their order; a data set's reader is one.
+
+    Attributes:
+        path: folder that they are in.
+    """
+
+    path: Path
+
+    @property
+    def total_frames(self) -> int:
+        """How many there are."""
+
+    def picture_files(self) -> list[Path]:
+        """The files that pictures come from."""
+
+    def frames(self, chosen: NDArray[np.bool_] | None = None) -> Iterator[NDArray[np.uint8]]:
+        """Pictures ``[n, H, W, 3]``, some at a time."""
+
+
 def cached_pixels(
-    reader: LeRobotReader,
+    reader: PictureReader,
     resize: ImageResize,
     chosen: NDArray[np.bool_] | None = None,
     cache: str | Path | None = None,
@@ -60,7 +79,7 @@ def cached_pixels(
             return np.asarray(np.load(file, mmap_mode="r"))
 
 
-def _decode(reader: LeRobotReader, resize: ImageResize, chosen: NDArray[np.bool_], file: Path) -> None:
+def _decode(reader: PictureReader, resize: ImageResize, chosen: NDArray[np.bool_], file: Path) -> None:
     shape = (int(chosen.sum()), resize.size, resize.size, 3)
     with appearing(file) as partial:
         pixels: Any = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
@@ -78,7 +97,7 @@ def _forget(folder: Path) -> None:
             old.unlink()
 
 
-def _fingerprint(reader: LeRobotReader, chosen: NDArray[np.bool_]) -> str:
+def _fingerprint(reader: PictureReader, chosen: NDArray[np.bool_]) -> str:
     """Of the rows and of the content of the files that their pictures come from."""
     found = hashlib.sha256(np.packbits(chosen).tobytes() + str(len(chosen)).encode())
     files = {str(file.relative_to(reader.path)): file for file in reader.picture_files()}

@@ -345,10 +345,19 @@
     return texts.map((text, index) => `${data.sides[index]}: ${text}`).join(" / ");
   }
 
+  /** What the policy last said comes next in the state after a step; empty where it was not asked. */
+  function saidText(step) {
+    const texts = panes
+      .filter(({ side }) => side.said)
+      .map(({ side }) => side.said.filter(([begin]) => begin <= Math.min(step, side.steps)).at(-1)[1]);
+    return texts.join(" / ");
+  }
+
   /** Show a step in all timelines. */
   function mark(step) {
     scrubber.value = step;
     if (panes.length) byId("player-instruction").textContent = toldText(step);
+    byId("player-said").textContent = saidText(step);
     byId("step-text").textContent = `step ${step} of ${scrubber.max}${panes.length ? chunkText(panes[0].side, step) : ""}`;
     for (const pane of panes) {
       const at = Math.min(step, pane.side.steps);

@@ -1,0 +1,190 @@
+"""Which start makes the better policy: folders of the recipe ``reasoning``, one per seed, as one table.
+
+A folder holds ``starts/NAME/`` for every start: ``grid`` and ``region`` (runs of eval), ``answers`` (a run of reason,
+of the vision-language model before it became a policy; absent for a start without one) and ``answers_after`` (of the
+policy). Success is at the last step, the unweighted mean over tasks. Intervals are of a bootstrap over layouts, whose
+trials are those of all seeds: they say nothing of other seeds, whose rates stand beside.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.evaluation.bootstrap import Stratum, mean_over_tasks, stratified_bootstrap
+from vlaser_gym.evaluation.statistics import Interval
+from vlaser_gym.evaluation.store import Record, read_records
+from vlaser_gym.reasoning.asking import SUMMARY_FILE
+from vlaser_gym.storage.files import storage_errors
+from vlaser_gym.storage.lines import parse_object
+
+#: What the others are compared with.
+BASELINE = "none"
+LAYOUTS = ("grid", "region")
+STARTS_FOLDER = "starts"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Success of the policies of one start.
+
+    Attributes:
+        mean: over tasks, of all seeds together, with its ``interval``.
+        seeds: of each seed.
+        episodes: in all.
+        difference: to the start ``none``, episode by episode, with its ``difference_interval``; ``None`` for itself.
+    """
+
+    mean: float
+    interval: Interval
+    seeds: tuple[float, ...]
+    episodes: int
+    difference: float | None = None
+    difference_interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start.
+
+    Attributes:
+        name: of its folder.
+        answers: score of the answers before it became a policy, unweighted over kinds, of each seed; empty without.
+        answers_after: the same of the policy.
+        rates: by kind of layouts, ``grid`` and ``region``.
+    """
+
+    name: str
+    answers: tuple[float, ...]
+    answers_after: tuple[float, ...]
+    rates: Mapping[str, Rate]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def read_starts(folders: Sequence[str | Path], level: float = 0.95) -> list[Start]:
+    """The starts that all folders have, ``none`` first.
+
+    Raises:
+        StorageError: for a folder without starts, or a run that is not there.
+        InvalidConfigError: for starts whose policies ran other episodes than those of ``none``.
+    """
+    names = [sorted(path.name for path in (Path(folder) / STARTS_FOLDER).glob("*/")) for folder in folders]
+    if not names or not all(BASELINE in found for found in names):
+        lacking = [str(folder) for folder, found in zip(folders, names, strict=True) if BASELINE not in found]
+        raise StorageError(
+            f"{', '.join(lacking) or 'starts='} should be a folder of the recipe reasoning, with "
+            f"{STARTS_FOLDER}/{BASELINE}; it is not: make it with python -m vlaser_gym.recipe reasoning run=FOLDER."
+        )
+    common = [name for name in names[0] if all(name in found for found in names)]
+    records = {name: {kind: _successes(folders, name, kind) for kind in LAYOUTS} for name in common}
+    return [
+        Start(
+            name,
+            _scores(folders, name, "answers"),
+            _scores(folders, name, "answers_after"),
+            {kind: _rate(records[name][kind], records[BASELINE][kind], name, level) for kind in LAYOUTS},
+        )
+        for name in sorted(common, key=lambda name: (name != BASELINE, name))
+    ]
+
+
+#: Success by (seed, task, layout, trial).
+_Successes = dict[tuple[int, str, str, int], bool]
+
+
+def _successes(folders: Sequence[str | Path], name: str, kind: str) -> _Successes:
+    found: _Successes = {}
+    for seed, folder in enumerate(folders):
+        for record in read_records(Path(folder) / STARTS_FOLDER / name / kind):
+            found[_place(seed, record)] = bool(record["success"])
+    return found
+
+
+def _place(seed: int, record: Record) -> tuple[int, str, str, int]:
+    return seed, str(record["task"]), str(record["layout"]), int(record["trial"])
+
+
+def _scores(folders: Sequence[str | Path], name: str, run: str) -> tuple[float, ...]:
+    """Mean over kinds of each seed's answers; empty where there are none."""
+    files = [Path(folder) / STARTS_FOLDER / name / run / SUMMARY_FILE for folder in folders]
+    if not all(file.is_file() for file in files):
+        return ()
+    summaries = [parse_object(file.read_bytes()) or {} for file in files]
+    try:
+        return tuple(float(np.mean([row["mean"] for row in found["kind"].values()])) for found in summaries)
+    except (KeyError, TypeError) as error:
+        raise StorageError(f"{files[0]} should be the summary of a run of reason; it lacks {error}.") from error
+
+
+def _rate(mine: _Successes, base: _Successes, name: str, level: float) -> Rate:
+    if mine.keys() != base.keys():
+        raise InvalidConfigError(
+            f"The policies of {name} and of {BASELINE} should have run the same episodes; "
+            f"{len(mine.keys() ^ base.keys())} are of one only: repeat the recipe's command, which finishes them."
+        )
+    strata = _strata({place: float(value) for place, value in mine.items()})
+    seeds = sorted({place[0] for place in mine})
+    by_seed = [_strata({p: float(v) for p, v in mine.items() if p[0] == seed}) for seed in seeds]
+    changes = None if name == BASELINE else _strata({place: float(mine[place]) - base[place] for place in mine})
+    return Rate(
+        mean_over_tasks(strata),
+        stratified_bootstrap(strata, level),
+        tuple(mean_over_tasks(own) for own in by_seed),
+        len(mine),
+        None if changes is None else mean_over_tasks(changes),
+        None if changes is None else stratified_bootstrap(changes, level),
+    )
+
+
+def _strata(values: Mapping[tuple[int, str, str, int], float]) -> list[Stratum]:
+    """By task: each layout with its trials of all seeds."""
+    tasks: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (_, task, layout, _), value in values.items():
+        tasks[task][layout].append(value)
+    return [
+        Stratum.of([sum(of) for of in layouts.values()], [len(of) for of in layouts.values()])
+        for _, layouts in sorted(tasks.items())
+    ]
+
+
+def correlation(starts: Sequence[Start], kind: str) -> float | None:
+    """Pearson's, of reasoning score and success, over the starts with scores and their seeds; ``None`` for fewer than
+    three pairs or without spread.
+    """
+    pairs = [
+        pair for start in starts if start.answers for pair in zip(start.answers, start.rates[kind].seeds, strict=True)
+    ]
+    if len(pairs) < 3 or min(np.ptp(np.array(pairs), axis=0)) == 0:
+        return None
+    return float(np.corrcoef(np.array(pairs).T)[0, 1])
+
+
+def draw_starts(starts: Sequence[Start], file: Path) -> None:
+    """Success against reasoning score, a point per start and seed.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (the import takes a second)
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(5 * len(LAYOUTS), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, kind in enumerate(LAYOUTS, 1):
+        axes = figure.add_subplot(1, len(LAYOUTS), number)
+        for start in starts:
+            x = start.answers or (0.0,) * len(start.rates[kind].seeds)
+            axes.scatter([100 * v for v in x], [100 * v for v in start.rates[kind].seeds], label=start.name)
+        axes.set(title=kind, xlabel="reasoning score of the start (%; none: 0)", ylabel="success of the policy (%)")
+    axes.legend()
+    with storage_errors(f"Cannot write {file}", "choose another run="):
+        figure.savefig(file, dpi=120)
