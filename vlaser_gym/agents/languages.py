@@ -135,11 +135,12 @@ class VlaEval:
         """See :class:`Language`."""
         agent, reads = str(message.get("model_server", "")), message.get("observation_spec")
         told = {key: message[key] for key in ("vlaser_gym", "agent_settings", "convention") if key in message}
-        if isinstance(reads, Mapping) and reads:
+        if "observes" in message:
+            told["observes"] = message["observes"]
+        elif isinstance(reads, Mapping) and reads:
             wants_state = "state" in reads or _mapping(message.get("observation_params")).get("send_state")
             wanted = {"proprio": wants_state, "instruction": "language" in reads, "state": "privileged" in reads}
-            others = [name for name, is_so in wanted.items() if is_so]
-            told["observes"] = list(message.get("observes", ["image", *others]))
+            told["observes"] = ["image", *(name for name, is_wanted in wanted.items() if is_wanted)]
         return {"agent": agent, "agent_settings": {}, "action_spec": _mapping(message.get("action_spec")), **told}
 
     def convention(self, metadata: Mapping[str, Any]) -> Any:
