@@ -263,7 +263,7 @@ def test_a_server_of_ours_is_asked_in_vla_eval_s_words_as_in_openpi_s() -> None:
 
 def test_specs_and_conventions_say_the_same() -> None:
     """There and back for what both can say."""
-    for preset in ("simpler_widowx", "openvla_oft", "xvla"):
+    for preset in ("simpler_widowx", "openpi_libero", "xvla"):
         ours = get_preset(preset)
         there = convention_of(action_spec(ours), preset)
         assert there is not None

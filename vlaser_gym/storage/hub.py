@@ -48,8 +48,11 @@ def local_folder(name: str | Path, key: str, files: Sequence[str] = FILES) -> Pa
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
     """What the hub's client raises as one sentence: no such name, no network, no right, a name that is none."""
-    from httpx import HTTPError  # noqa: PLC0415  (what the hub's client speaks by)
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         yield
@@ -58,7 +61,8 @@ def hub_errors(what: str) -> Iterator[None]:
             f"{what} cannot be had: the hub cannot be reached and it is not in the hub's cache here; connect this "
             "machine, or copy the folder and give its path."
         ) from error
-    except (HTTPError, OSError, ValueError) as error:
+    # The client's own error is one of its transport's kind, whichever library that is, and a system's.
+    except (*HfHubHTTPError.__bases__, ValueError) as error:
         said = (str(error).splitlines() or [""])[0][:200]
         raise MissingAssetError(
             f"{what} cannot be had ({type(error).__name__}: {said}): check name, network and rights (hf auth login), "

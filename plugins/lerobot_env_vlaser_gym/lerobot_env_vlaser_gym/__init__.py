@@ -37,7 +37,8 @@ class Scene(gymnasium.Env[Any, Any]):
         self.task, self.success = task, success
         self.task_description = ""
         self.metadata, self.render_mode = self.scene.metadata, "rgb_array"
-        self._layouts, self._max_episode_steps = get_task(task).num_layouts, get_task(task).max_steps
+        self._layouts = get_task(task).num_layouts
+        self._max_episode_steps = int(options.get("max_episode_steps") or get_task(task).max_steps)
         self._next = 0
         seen = self.scene.observation_space
         images = spaces.Dict({"main": seen["image"]})
