@@ -156,6 +156,16 @@ def test_what_is_wrong_is_said_as_an_error_and_ends_that_connection_alone(sent: 
         assert ask(good, "observation", observation(4))["type"] == "action"
 
 
+def test_small_files_of_large_pictures_are_refused_before_they_are_decoded() -> None:
+    """One of 36 million pixels in about 100 kB; and two that fit one by one and not together."""
+    large, half = png(np.zeros((6000, 6000, 3), np.uint8)), png(np.zeros((3000, 3000, 3), np.uint8))
+    for images in ({"primary": large}, {"primary": half, "wrist": half}):
+        with served(Brightness(), protocol="vla_eval") as url, connect(url) as connection:
+            answer = ask(connection, "observation", {**observation(1), "images": images})
+        assert answer["type"] == "error"
+        assert "pictures of more than 16777216 pixels" in answer["payload"]["error"]
+
+
 def test_an_agent_that_looks_at_nothing_saves_the_harness_its_pictures() -> None:
     with served(RandomAgent(), protocol="vla_eval") as url, connect(url) as connection:
         told = ask(connection, "hello", {})["payload"]

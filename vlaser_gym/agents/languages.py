@@ -26,7 +26,7 @@ from vlaser_gym.errors import RemoteError, UnknownNameError
 
 #: vla-eval's number for the version of its protocol.
 PROTOCOL_VERSION = 1
-#: Pixels of the largest picture that is decoded.
+#: Pixels of all pictures of a message that are decoded.
 _MOST_PIXELS = 4096 * 4096
 _MESSAGE = ("type", "payload", "seq")
 #: Entries of vla-eval's observations, pictures below ``images``; as SimplerEnv has them there. ``privileged`` is ours.
@@ -212,7 +212,7 @@ def read(data: bytes | str) -> tuple[str, dict[str, Any], int]:
     Raises:
         RemoteError: for anything else.
     """
-    message = unpack(data, _decode, "vla-eval's messages")
+    message = unpack(data, _Decoder(), "vla-eval's messages")
     kind, payload, number = (message.get(key) for key in _MESSAGE)
     if not isinstance(kind, str) or not isinstance(payload, dict) or not isinstance(number, int):
         raise RemoteError(
@@ -258,19 +258,26 @@ def _written(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _decode(value: dict[Any, Any]) -> Any:
-    if "__image__" in value and value.get("format") != "raw":
-        return _picture(value)
-    if "__ndarray__" in value or "__image__" in value:
-        return array_of({key.encode(): entry for key, entry in value.items() if isinstance(key, str)})
-    return value
+class _Decoder:
+    """Makes arrays of a message's mappings; all its pictures together have so many pixels at most."""
 
+    def __init__(self) -> None:
+        self._pixels = _MOST_PIXELS
 
-def _picture(value: Mapping[Any, Any]) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(value["data"]), formats=("PNG", "JPEG")) as image:
-        if image.width * image.height > _MOST_PIXELS:
-            raise ValueError(f"a picture of {image.width} x {image.height}")
-        return np.array(image)
+    def __call__(self, value: dict[Any, Any]) -> Any:
+        if "__image__" in value and value.get("format") != "raw":
+            return self._picture(value)
+        if "__ndarray__" in value or "__image__" in value:
+            return array_of({key.encode(): entry for key, entry in value.items() if isinstance(key, str)})
+        return value
+
+    def _picture(self, value: Mapping[Any, Any]) -> NDArray[np.uint8]:
+        """A small file may hold a large picture: its header is looked at before it is decoded."""
+        with Image.open(io.BytesIO(value["data"]), formats=("PNG", "JPEG")) as image:
+            self._pixels -= image.width * image.height
+            if self._pixels < 0:
+                raise ValueError(f"pictures of more than {_MOST_PIXELS} pixels")
+            return np.array(image)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from vlaser_gym.agents.converted import ORIGIN, robot_of
+from vlaser_gym.agents.converted import robot_of
 from vlaser_gym.agents.languages import nested, vla_eval_keys
 from vlaser_gym.conventions import Convention, Conversion, Start, of_robot
-from vlaser_gym.conventions.conversion import check
+from vlaser_gym.conventions.conversion import ORIGIN, check
 from vlaser_gym.conventions.vla_eval import action_spec, observation_spec
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.single import SceneEnv
@@ -69,7 +69,8 @@ class Scenes(StepBenchmark):  # type: ignore[misc]
         super().__init__()
         if success not in ("last", "any"):
             raise InvalidConfigError(f"success is last or any; got {success!r}.")
-        self.tasks, self.success, self._env = resolve(task), success, None
+        self.tasks, self.success = resolve(task), success
+        self._env: SceneEnv | None = None
         robots = list(by_robot(get_task(name) for name in self.tasks))
         if len(robots) > 1:
             raise InvalidConfigError(f"A benchmark has tasks of one robot; got {', '.join(robots)}: make one of each.")

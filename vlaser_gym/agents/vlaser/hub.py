@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -11,7 +11,6 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from vlaser_gym import __version__
 from vlaser_gym.agents.vlaser.agent import open_policy
 from vlaser_gym.agents.vlaser.densities import Distribution
-from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.storage.hub import hub_errors
 
@@ -57,7 +56,7 @@ class PretrainedVlaser(
     """
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  (the mixin's keys of its cache are the environment's here)
+    def from_pretrained(  # type: ignore[override]  # the mixin's keys of its cache are left to its own variables
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -97,11 +96,11 @@ class PretrainedVlaser(
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
         """What the policy reads, how it acts and what made it; ``notes=`` is the text below."""
-        config, policy = self.policy.config, cast(VlaserPolicy, self.policy)
+        config = self.policy.config
         told: dict[str, Any] = {
             "robot": self.robot,
             "name": config.name,
-            "parameters": f"{sum(p.numel() for p in policy.parameters()):,}",
+            "parameters": f"{sum(p.numel() for p in self.policy.parameters()):,}",
             "version": __version__,
             "image_size": config.image_size,
             "horizon": config.horizon,
@@ -110,4 +109,4 @@ class PretrainedVlaser(
             "flow_steps": config.num_flow_steps,
             "notes": "",
         }
-        return cast(ModelCard, super().generate_model_card(*args, **{**told, **options}))
+        return super().generate_model_card(*args, **{**told, **options})
