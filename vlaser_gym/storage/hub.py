@@ -55,7 +55,8 @@ def hub_errors(what: str) -> Iterator[None]:
     )
 
     # The client's own error is one of its transport's kind, whichever library that is, and one of the system's.
-    kinds = [base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)]
+    bases = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    kinds: tuple[type[Exception], ...] = (ValueError, *bases)
     try:
         yield
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
@@ -63,7 +64,7 @@ def hub_errors(what: str) -> Iterator[None]:
             f"{what} cannot be had: the hub cannot be reached and it is not in the hub's cache here; connect this "
             "machine, or copy the folder and give its path."
         ) from error
-    except (*kinds, ValueError) as error:
+    except kinds as error:
         said = (str(error).splitlines() or [""])[0][:200]
         raise MissingAssetError(
             f"{what} cannot be had ({type(error).__name__}: {said}): check name, network and rights (hf auth login), "
