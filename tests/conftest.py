@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sysconfig
+import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="../shared",
         help="folder with recordings of the original simulator (golden/) and the asset pack (assets/)",
     )
+    parser.addoption(
+        "--neighbours",
+        help="folder of virtual environments with other projects' packages, named as the files in tests/neighbours/; "
+        "those that are missing are made there; without it they are made anew for each session",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +48,28 @@ def shared(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> Path:
     return shared / "golden" / "simplerenv"
+
+
+@pytest.fixture(scope="session")
+def neighbour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``neighbour("openpi")``: the interpreter of an environment of its own, with what openpi.txt names.
+
+    ``beside=True``: what is installed here, this gym too, is found there behind its own packages.
+    """
+    given = request.config.getoption("--neighbours")
+    folder = tmp_path_factory.mktemp("neighbours") if given is None else Path(given).absolute()
+
+    def interpreter(name: str, beside: bool = False) -> Path:
+        python = folder / name / "bin" / "python"
+        if not python.exists():
+            venv.create(folder / name, with_pip=True)
+            needs = ROOT / "tests" / "neighbours" / f"{name}.txt"
+            subprocess.run([python, "-m", "pip", "install", "-q", "-r", needs], check=True)
+        (packages,) = (folder / name).glob("lib/python*/site-packages")
+        (packages / "beside.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n" if beside else "")
+        return python
+
+    return interpreter
 
 
 @pytest.fixture(autouse=True)

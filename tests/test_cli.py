@@ -68,7 +68,6 @@ def test_paths_may_hold_what_paths_hold(path: str) -> None:
         ("agent={a:1}", UnknownNameError, "Unknown agent"),
         ("agent=random,expert", UnknownNameError, "Unknown agent"),
         ("task", InvalidConfigError, "Cannot read 'task': expected key=value"),
-        ("~task", InvalidConfigError, "Cannot read '~task'"),
         ("~agent", InvalidConfigError, "Cannot read '~agent'"),
         ("agent@x=random", InvalidConfigError, "Cannot read"),
         ("--multirun", InvalidConfigError, "Cannot read '--multirun'"),

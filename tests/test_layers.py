@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vlaser_gym"
 FLOORS = (
     ("errors",),
     ("registry", "storage"),
-    ("conventions", "settings"),
-    ("cli",),
+    ("conventions", "settings", "sweeps"),
+    ("cli", "completion"),
     ("envs",),
     ("wrappers",),
     ("agents",),

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from vlaser_gym import __version__, cli
+from vlaser_gym.completion import SCRIPTS, candidates
 from vlaser_gym.errors import UnknownNameError
 from vlaser_gym.settings.commands import COMMAND_SETTINGS
 from vlaser_gym.settings.fields import first_paragraph
+
+_COMPLETION = 'eval "$(vlaser-gym completion bash)" completes commands, keys and values (zsh, fish too).'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,6 +23,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words[0] in ("-V", "--version"):
         print(f"vlaser-gym {__version__}")
         return
+    if words[0] == "--complete":
+        print("\n".join(candidates(" ".join(words[1:]))))
+        return
+    if words[0] == "completion":
+        print(_script(words[1:]), end="")
+        return
     command = words[0]
     if command not in COMMAND_SETTINGS:
         print(f"Error: {UnknownNameError('command', command, COMMAND_SETTINGS)}", file=sys.stderr)
@@ -28,13 +37,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.start(command)
 
 
+def _script(shells: Sequence[str]) -> str:
+    """What a shell is to read once, as by ``eval "$(vlaser-gym completion bash)"``."""
+    shell = shells[0] if shells else "bash"
+    if shell not in SCRIPTS:
+        print(f"Error: {UnknownNameError('shell', shell, SCRIPTS)}", file=sys.stderr)
+        sys.exit(2)
+    return SCRIPTS[shell]
+
+
 def overview() -> str:
     """The commands, each with what it is for."""
     width = max(map(len, COMMAND_SETTINGS))
     lines = [
         f"  {name:{width}}  {first_paragraph(cls).split('. ')[0]}" for name, cls in sorted(COMMAND_SETTINGS.items())
     ]
-    return "\n".join(["vlaser-gym COMMAND [key=value ...] [--help] [--cfg job] [-m]", "", *lines])
+    return "\n".join(["vlaser-gym COMMAND [key=value ...] [--help] [--cfg job] [-m]", "", *lines, "", _COMPLETION])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import warnings
@@ -36,6 +35,7 @@ from vlaser_gym.settings.groups import ALGORITHMS, check_option, config_defaults
 from vlaser_gym.settings.reading import typed
 from vlaser_gym.settings.synonyms import likely_keys
 from vlaser_gym.storage.interrupts import exit_status, terminable
+from vlaser_gym.sweeps import launch, split_launcher
 
 __all__ = ["group_config", "groups", "help_text", "load", "named", "run", "start", "typed", "words"]
 
@@ -44,6 +44,8 @@ HELP = {"-h", "--help"}
 SHOW, MULTIRUN = {"-c", "--cfg"}, {"-m", "--multirun"}
 #: Groups whose entries are handed to somebody else's constructor or command: any further key may be set below them.
 OPEN_GROUPS = ("agent", "engine", "settings", "stages", "top")
+
+_NOTHING = object()
 
 
 def start(command: str) -> None:
@@ -134,19 +136,17 @@ def without_show(arguments: Sequence[str]) -> list[str] | None:
 
 
 def multirun(command: str, arguments: Sequence[str]) -> int:
-    """Run a command for every combination of values, one after another, each in a process of its own.
+    """Run a command for every combination of values, each in a process of its own.
 
-    ``key=a,b`` is two runs here, and ``key=[a,b]`` a list. Returns the first status that is not 0, after all have run.
+    ``key=a,b`` is two runs here, and ``key=[a,b]`` a list. ``hydra/launcher=joblib hydra.launcher.n_jobs=4`` runs four
+    at a time; by default they run one after another. Returns the first status that is not 0, after all have run.
     """
     try:
-        lines = combinations([_parse(text) for text in arguments])
+        overrides, launcher, options = split_launcher(arguments)
+        statuses = launch(command, combinations([_parse(text) for text in overrides]), launcher, options)
     except GymError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    statuses = []
-    for number, line in enumerate(lines):
-        print(f"[{number + 1}/{len(lines)}] {' '.join(line)}", flush=True)
-        statuses.append(subprocess.run([sys.executable, "-m", f"vlaser_gym.{command}", *line], check=False).returncode)
     return next((status for status in statuses if status), 0)
 
 
@@ -159,6 +159,9 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
     """
     choices = []
     for override in overrides:
+        if override.is_delete():
+            choices.append([str(override.input_line)])
+            continue
         key = override.get_key_element()
         values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
         choices.append([f"{key}={value}" for value in values])
@@ -192,8 +195,10 @@ def _warnings_as_sentences() -> Iterator[None]:
 def load(command: str, overrides: Sequence[str] = ()) -> DictConfig:
     """The config of a command with ``key=value`` overrides.
 
-    Below ``agent`` and ``engine`` any key may be given. ``agent._target_=pkg.Class`` without ``agent=`` starts from
-    an empty agent config, not from the default agent's. ``key=a,b`` means the list ``key=[a,b]``.
+    Below ``agent`` and ``engine`` any key may be given. ``+key=value`` adds a key that is not there, ``++key=value``
+    sets it either way, ``~key`` takes it away: below these groups it is then not handed on, of a command's own keys it
+    has its default. ``agent._target_=pkg.Class`` without ``agent=`` starts from an empty agent config, not from the
+    default agent's. ``key=a,b`` means the list ``key=[a,b]``.
 
     Raises:
         UnknownNameError: for a key or a group's option that does not exist.
@@ -359,9 +364,14 @@ def _assign(config: DictConfig, override: Override, valid: Mapping[str, Any]) ->
         InvalidConfigError: for what cannot be set.
     """
     key = override.key_or_group
-    if override.is_delete() or override.package is not None:
+    if override.package is not None:
         raise _unreadable(str(override.input_line))
     is_open = key.split(".")[0] in OPEN_GROUPS and "." in key
+    if override.is_delete():
+        _delete(config, override, valid, is_open=is_open)
+        return
+    if override.type is OverrideType.ADD and OmegaConf.select(config, key, default=_NOTHING) is not _NOTHING:
+        raise InvalidConfigError(f"{override.input_line} adds a key that is there: leave out its +, or write ++.")
     value = override.value()
     if not is_open:
         _check_key(key, value, valid)
@@ -374,6 +384,25 @@ def _assign(config: DictConfig, override: Override, valid: Mapping[str, Any]) ->
     except (OmegaConfBaseException, ValueError) as error:
         wrong = str(error).splitlines()[0]
         raise InvalidConfigError(f"Cannot set {override.input_line}: {wrong}.") from error
+
+
+def _delete(config: DictConfig, override: Override, valid: Mapping[str, Any], *, is_open: bool) -> None:
+    """Take a key away: what is not handed on has its constructor's default, a command's own key its default.
+
+    Raises:
+        UnknownNameError: for a key that does not exist.
+        InvalidConfigError: for ``~key=value`` where the key has another value.
+    """
+    key, there = override.key_or_group, OmegaConf.select(config, override.key_or_group, default=_NOTHING)
+    if there is _NOTHING:
+        raise UnknownNameError("key", key, valid, likely_keys(key, valid))
+    if override.value() is not None and override.value() != there:
+        raise InvalidConfigError(f"{override.input_line} takes a key away that has another value: {shown(there)}.")
+    if not is_open:
+        OmegaConf.update(config, key, valid[key], merge=False)
+        return
+    above, _, name = key.rpartition(".")
+    del OmegaConf.select(config, above)[name]
 
 
 def _check_key(key: str, value: Any, valid: Mapping[str, Any]) -> None:

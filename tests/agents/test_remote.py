@@ -279,7 +279,7 @@ def test_a_message_that_nobody_takes_is_given_up() -> None:
         agent.reset(lanes, PLACES[:1])
         began = time.monotonic()
         for _ in range(40):  # the server answers none of them
-            agent._send(0, {"x": np.zeros(4_000_000, np.uint8)})
+            agent._send(0, {"image": np.zeros(4_000_000, np.uint8)})
         with pytest.raises(RemoteError):
             agent._receive(0)
         assert time.monotonic() - began < 10

@@ -1,4 +1,4 @@
-"""An agent that asks a policy server (protocol: wire.py)."""
+"""An agent that asks a policy server (protocols: languages.py)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from vlaser_gym.agents.admission import read_token
 from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.languages import ServerError, language
 from vlaser_gym.agents.server import merged_keys
-from vlaser_gym.agents.wire import keys_of, one_line, pack, printable, unpack
+from vlaser_gym.agents.wire import one_line, printable
 from vlaser_gym.conventions import CONVENTIONS, PRESETS, Convention
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import get_setup, is_image
@@ -54,6 +55,8 @@ class RemoteAgent:
         token_file: text file with the token that the server wants, if it wants one.
         convention: what the server's states and actions mean: a preset's name (:mod:`vlaser_gym.conventions.presets`)
             or a mapping; by default what the server says in its metadata, else this gym's own.
+        protocol: that the server speaks: ``openpi``, or ``vla_eval`` for a model server of vla-eval. It says the kind
+            of rotation and gripper, and never what 1 stands for: its translations are taken for metres and doubted.
 
     Attributes:
         metadata: what the server says of itself.
@@ -74,6 +77,7 @@ class RemoteAgent:
         timeout: float = 60.0,
         token_file: str | None = None,
         convention: str | Mapping[str, Any] | None = None,
+        protocol: str = "openpi",
     ) -> None:
         if not timeout > 0 or (act_steps is not None and act_steps < 1):
             raise InvalidConfigError(
@@ -81,6 +85,7 @@ class RemoteAgent:
             )
         self.url, self.action_key, self.act_steps = url, action_key, act_steps
         self.timeout = min(timeout, TIMEOUT_MAX)
+        self._language = language(protocol)
         self._headers = {} if token_file is None else {"Authorization": f"Api-Key {read_token(token_file)}"}
         self._open = ExitStack()
         self._spare: list[ClientConnection] = []
@@ -91,9 +96,11 @@ class RemoteAgent:
         self._spare.append(connection)
         told = self.metadata.get("keys")
         self.convention = self._convention(convention)
-        self._doubts = self.convention is None and "vlaser_gym" not in self.metadata
+        # vla-eval's words for conventions do not say whether translations are metres.
+        unsaid = self.convention is None or (convention is None and protocol == "vla_eval")
+        self._doubts = unsaid and "vlaser_gym" not in self.metadata
         self.observes = self._observes(observes)
-        base = {name: key for name, key in keys_of(self.observes).items() if name in _OBSERVATIONS or is_image(name)}
+        base = self._language.keys(self.observes)
         self.keys = merged_keys(merged_keys(base, told if isinstance(told, Mapping) else {}), keys or {})
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
@@ -106,7 +113,7 @@ class RemoteAgent:
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Chunks ``[N, H, 7]`` of the server; all lanes ask before the first is answered."""
         for row, lane in enumerate(lanes):
-            self._send(int(lane), {self.keys[name]: observations[name][row] for name in self.observes})
+            self._send(int(lane), {name: observations[name][row] for name in self.observes})
         chunks = [self._receive(int(lane)) for lane in lanes]
         lengths = sorted({len(chunk) for chunk in chunks})
         if len(lengths) > 1:
@@ -146,11 +153,9 @@ class RemoteAgent:
     def _convention(self, given: str | Mapping[str, Any] | None) -> Convention | None:
         if given is not None:
             return Convention.parse(given)
-        told = self.metadata.get("convention")
-        if told is None:
-            return None
         try:
-            return Convention.parse(told)
+            told = self._language.convention(self.metadata)
+            return None if told is None else Convention.parse(told)
         except GymError as error:
             raise RemoteError(
                 f"The server {self.url} names a convention that cannot be read ({one_line(error)}); say it by "
@@ -194,14 +199,14 @@ class RemoteAgent:
                 "(python -m vlaser_gym.serve) or change agent.url."
             ) from error
         _limit_sending(connection, self.timeout)
-        return connection, self._message(connection)
+        if self._language.greeting is not None:
+            connection.send(self._language.greeting)
+        return connection, self._language.metadata(self._message(connection))
 
-    def _send(self, lane: int, message: dict[str, Any]) -> None:
-        address = self._begin.pop(lane, None)
-        if address is not None and "address" in self.keys:
-            message[self.keys["address"]] = str(address)
+    def _send(self, lane: int, seen: dict[str, Any]) -> None:
         try:
-            self._connections[lane].send(pack(message))
+            for message in self._language.questions(seen, self.keys, self._begin.pop(lane, None)):
+                self._connections[lane].send(message)
         except ConnectionClosed:
             return  # what the server said before it hung up is still to be read, and tells more
 
@@ -244,9 +249,13 @@ class RemoteAgent:
         if isinstance(data, str):
             raise RemoteError(f"The server {self.url} reports an error: {one_line(data)}")
         try:
-            return unpack(data)
+            return self._language.read(data)
+        except ServerError as error:
+            raise RemoteError(f"The server {self.url} reports an error: {error}") from error
         except RemoteError as error:
-            raise RemoteError(f"The server {self.url} does not speak openpi's protocol: {error}") from error
+            raise RemoteError(
+                f"The server {self.url} does not speak {self._language.title} protocol: {error}"
+            ) from error
 
 
 def _printable(value: Any) -> Any:

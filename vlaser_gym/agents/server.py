@@ -1,9 +1,10 @@
-"""A WebSocket server that lets other projects' environments ask an agent of this gym (protocol: wire.py)."""
+"""A WebSocket server that lets other projects' environments ask an agent of this gym (protocols: languages.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,10 +21,13 @@ from vlaser_gym.agents.admission import Admission, Guard, GuardedConnection, is_
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.agents.batch_sizes import SERVING_SIZES
 from vlaser_gym.agents.converted import ConvertedClient, declared, is_of_this_gym, looks_like_ours
+from vlaser_gym.agents.languages import flat, hello, language, read, vla_eval_keys, write
 from vlaser_gym.agents.wire import KEYS, keys_of, one_line, pack, unpack
-from vlaser_gym.conventions import CONVENTIONS, Convention
+from vlaser_gym.conventions import CONVENTIONS, Convention, of_robot
+from vlaser_gym.conventions.vla_eval import action_spec, observation_spec
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import is_image
+from vlaser_gym.envs.tasks import get_task, task_names
 from vlaser_gym.errors import GymError, InvalidConfigError, RemoteError
 
 Row = dict[str, Any]
@@ -71,6 +75,7 @@ class PolicyServer:
         token: that clients must present; needed to listen at more than loopback.
         convention: what the clients' states and actions mean, if not what this gym's do.
         robot: whose numbers the agent's are, where a convention is given and the agent does not say.
+        protocol: that the clients speak: ``openpi`` or ``vla_eval``.
 
     Raises:
         InvalidConfigError: for numbers out of range and keys that no observation has.
@@ -89,6 +94,7 @@ class PolicyServer:
         token: str | None = None,
         convention: Convention | None = None,
         robot: str | None = None,
+        protocol: str = "openpi",
     ) -> None:
         if not (timeout > 0 and idle_timeout > 0 and total_bytes >= max_bytes > 0 and max_connections > 0):
             raise InvalidConfigError(
@@ -100,7 +106,9 @@ class PolicyServer:
             self.agent = ConvertedClient(agent, convention, robot)
         #: States are looked at where they should be this gym's own.
         self._checks_states = self.convention is None or is_of_this_gym(self.convention)
-        self.keys = merged_keys(keys_of(agent.observes), keys or {})
+        self.protocol, self._robot = language(protocol).name, robot or getattr(agent, "robot", None)
+        self._speaks_openpi = self.protocol == "openpi"
+        self.keys = self._named(keys or {})
         self.timeout, self.max_bytes, self.max_connections = timeout, max_bytes, max_connections
         self.token, self._guard = token, Guard(total_bytes, max_connections, idle_timeout)
         self._lanes: set[int] = set()
@@ -110,6 +118,13 @@ class PolicyServer:
         #: Seconds to wait for more clients' requests.
         self._patience = 0.0
         getattr(agent, "set_batch_sizes", lambda sizes: None)(SERVING_SIZES)
+
+    def _named(self, given: Mapping[str, str]) -> dict[str, str]:
+        """What entries are called in messages; openpi's names, which are the command's defaults, mean vla-eval's."""
+        if self._speaks_openpi:
+            return merged_keys(keys_of(self.agent.observes), given)
+        changed = {name: key for name, key in given.items() if key != KEYS.get(name)}
+        return merged_keys(vla_eval_keys(self.agent.observes), changed)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -181,15 +196,20 @@ class PolicyServer:
         """One client, from its first to its last message."""
         assert isinstance(connection, GuardedConnection)
         if not self._guard.seat(connection):
-            await _refuse(connection, f"All {self.max_connections} connections are taken; come back later.", full=True)
+            await self._refuse(
+                connection, f"All {self.max_connections} connections are taken; come back later.", full=True
+            )
             return
         lane = min(set(range(len(self._lanes) + 1)) - self._lanes)
         self._lanes.add(lane)
         try:
-            await connection.send(pack(self.metadata))
-            await self._episodes_of(connection, lane)
+            if self._speaks_openpi:
+                await connection.send(pack(self.metadata))
+                await self._episodes_of(connection, lane)
+            else:
+                await self._episodes_of_vla_eval(connection, lane)
         except GymError as error:
-            await _refuse(connection, str(error))
+            await self._refuse(connection, str(error))
         except ConnectionClosed:
             return
         finally:
@@ -203,9 +223,7 @@ class PolicyServer:
             message = unpack(data)
             address = self._address(message, first=not began)
             began = True
-            row = {name: _entry(name, self.keys[name], message) for name in self.agent.observes}
-            if self._checks_states and "proprio" in row:
-                _check_state(self.keys["proprio"], row["proprio"])
+            row = self._row(message)
             del data, message  # as large as the row, and it may wait long
             asked = time.monotonic()
             actions = await self._decision(lane, row, address)
@@ -216,6 +234,70 @@ class PolicyServer:
             previous = {"prev_total_ms": 1000 * (time.monotonic() - arrived)}
             connection.answered()
 
+    async def _episodes_of_vla_eval(self, connection: GuardedConnection, lane: int) -> None:
+        """The same for vla-eval's harness, which wants one action per observation."""
+        begins: Address | None = self._next_address()
+        left: deque[NDArray[Any]] = deque()
+        async for data in connection:
+            kind, payload, number = read(data)
+            if kind == "hello":
+                await connection.send(write("hello", self._hello(), number))
+            elif kind == "episode_start":
+                begins = self._address_of(payload.get("task")) or self._next_address()
+                left.clear()
+            elif kind == "observation":
+                if not left:
+                    row = self._row(flat(payload, self.keys.get("image", "")))
+                    left.extend(await self._decision(lane, row, begins))
+                    begins = None
+                await connection.send(write("action", {"actions": left.popleft()}, number))
+            connection.answered()
+
+    def _hello(self) -> dict[str, Any]:
+        """What vla-eval's harness is told: its own words for conventions, what it should observe, and ours."""
+        metadata, reads = self.metadata, self.agent.observes
+        known = self.convention or (of_robot(self._robot) if self._robot in CONVENTIONS else None)
+        params = {
+            "send_state": "proprio" in reads,
+            "send_wrist_image": "wrist_image" in reads,
+            "send_privileged": "state" in reads,
+        }
+        return hello(
+            model_server=self.name,
+            capabilities={},
+            action_spec={} if known is None else action_spec(known),
+            observation_spec=observation_spec(reads, self.convention),
+            observation_params={
+                **{name: True for name, is_wanted in params.items() if is_wanted},
+                **({} if any(map(is_image, reads)) else {"send_image": False}),
+            },
+            **{key: metadata[key] for key in ("vlaser_gym", "agent_settings", "convention", "observes", "batches")},
+        )
+
+    def _address_of(self, task: Any) -> Address | None:
+        """The episode that vla-eval's harness begins: its address, or SimplerEnv's number of a layout."""
+        if not isinstance(task, dict):
+            return None
+        if "address" in task:
+            return parse_address(task["address"])
+        name, number = task.get("task_name", task.get("name")), task.get("episode_idx")
+        if name not in task_names() or not isinstance(number, int) or number < 0:
+            return None
+        trial, layout = divmod(number, get_task(name).num_layouts)
+        return Address(name, layout=f"grid:{layout}", trial=trial)
+
+    def _row(self, message: Mapping[str, Any]) -> Row:
+        """What the agent observes, out of a message, checked."""
+        row = {name: _entry(name, self.keys[name], message) for name in self.agent.observes}
+        if self._checks_states and "proprio" in row:
+            _check_state(self.keys["proprio"], row["proprio"])
+        return row
+
+    def _next_address(self) -> Address:
+        """An address of no task for an episode of which nothing is known."""
+        self._episodes += 1
+        return Address(NO_TASK, layout=f"region:{self._episodes - 1}")
+
     def _address(self, message: Mapping[str, Any], first: bool) -> Address | None:
         """The address of the episode that begins with this message; ``None`` if none does."""
         given = message.get(self.keys["address"])
@@ -223,8 +305,16 @@ class PolicyServer:
             return parse_address(given)
         if not first and not message.get(self.keys["reset"]):
             return None
-        self._episodes += 1
-        return Address(NO_TASK, layout=f"region:{self._episodes - 1}")
+        return self._next_address()
+
+    async def _refuse(self, connection: ServerConnection, sentence: str, full: bool = False) -> None:
+        """Say what is wrong and hang up."""
+        said = one_line(sentence, 1000)
+        try:
+            await connection.send(said if self._speaks_openpi else write("error", {"error": said}, 0))
+            await connection.close(_CLOSE_FULL if full else _CLOSE_ERROR, "see the message before")
+        except ConnectionClosed:
+            return
 
     async def _decision(self, lane: int, row: Row, address: Address | None) -> NDArray[Any]:
         request = _Request(lane, row, address, asyncio.get_running_loop().create_future())
@@ -378,12 +468,3 @@ def _give(future: asyncio.Future[Any], answer: Any) -> None:
         future.set_exception(answer)
     else:
         future.set_result(answer)
-
-
-async def _refuse(connection: ServerConnection, sentence: str, full: bool = False) -> None:
-    """Say what is wrong and hang up."""
-    try:
-        await connection.send(one_line(sentence, 1000))
-        await connection.close(_CLOSE_FULL if full else _CLOSE_ERROR, "see the message before")
-    except ConnectionClosed:
-        return

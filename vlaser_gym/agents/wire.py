@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgpack
@@ -65,8 +65,17 @@ def pack(message: Any) -> bytes:
         raise RemoteError(f"This cannot be sent as msgpack: {error}.") from error
 
 
-def unpack(data: bytes | str) -> dict[str, Any]:
+def unpack(
+    data: bytes | str,
+    decode: Callable[[dict[Any, Any]], Any] | None = None,
+    what: str = "msgpack with openpi's numpy extension",
+) -> dict[str, Any]:
     """The mapping in a binary message; its arrays are read-only.
+
+    Args:
+        data: the message.
+        decode: makes arrays of mappings; by default as openpi has them.
+        what: is expected, for errors.
 
     Raises:
         RemoteError: for text, for anything that is no msgpack, for arrays whose data do not fill their shape, and for
@@ -76,12 +85,11 @@ def unpack(data: bytes | str) -> dict[str, Any]:
         raise RemoteError(f"Expected a binary message (msgpack); got text of {len(data)} characters.")
     try:
         _check_bounds(data)
-        message = msgpack.unpackb(data, object_hook=_decode)
+        message = msgpack.unpackb(data, object_hook=decode or _decode)
     # Whatever a stranger's bytes can cause, and msgpack and numpy raise many kinds, is a malformed message.
     except Exception as error:
         raise RemoteError(
-            f"Expected msgpack with openpi's numpy extension; cannot read these {len(data)} bytes "
-            f"({one_line(error) or type(error).__name__})."
+            f"Expected {what}; cannot read these {len(data)} bytes ({one_line(error) or type(error).__name__})."
         ) from error
     if not isinstance(message, dict):
         raise RemoteError(f"Expected a mapping; got {type(message).__name__}.")
@@ -209,13 +217,18 @@ def _encode(value: Any) -> Any:
 
 def _decode(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
-        return _array(value)
+        return array_of(value)
     if b"__npgeneric__" in value:
         return _scalar(value)
     return value
 
 
-def _array(value: Mapping[Any, Any]) -> NDArray[Any]:
+def array_of(value: Mapping[Any, Any]) -> NDArray[Any]:
+    """The array that a mapping with ``dtype``, ``shape`` and ``data`` describes, checked.
+
+    Raises:
+        ValueError: for objects, and for data that do not fill the shape.
+    """
     dtype, shape, data = _dtype(value[b"dtype"]), value[b"shape"], value[b"data"]
     if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"a shape is a list of up to {MOST_DIMENSIONS} whole numbers from 0 on")

@@ -31,12 +31,13 @@ from vlaser_gym.agents.vlaser.tokenizer import has_qwen_files
 from vlaser_gym.cli import run, typed
 from vlaser_gym.settings.commands import ConvertSettings
 from vlaser_gym.storage.files import write_whole
+from vlaser_gym.storage.hub import local_folder
 
 
 def main(config: DictConfig) -> None:
     """Load, report, write."""
     given = typed(ConvertSettings, config)
-    source, target = Path(given.source), Path(given.target)
+    source, target = local_folder(given.source, "source"), Path(given.target)
     released = target.suffix == ".pt"
     _check_target(source, target, released=released, overwrite=given.overwrite)
     settings = {} if given.time_max_period is None else {"time_max_period": given.time_max_period}

@@ -32,6 +32,7 @@ def main(config: DictConfig) -> None:
         token,
         None if settings.convention is None else Convention.parse(settings.convention),
         settings.robot,
+        settings.protocol,
     )
 
     def started(port: int) -> None:

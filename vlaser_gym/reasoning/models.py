@@ -23,6 +23,7 @@ from vlaser_gym.agents.vlaser.checkpoint import is_ours
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
 from vlaser_gym.reasoning.folder import picture_lines
 from vlaser_gym.settings.commands import ReasonSettings
+from vlaser_gym.storage.hub import local_folder
 
 if TYPE_CHECKING:
     from vlaser_gym.agents.vlaser.vlm import Vlm
@@ -94,18 +95,13 @@ def vlm_folder(name: str) -> Path:
     Raises:
         MissingAssetError: if it is neither.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.txt"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # many kinds: no such name, no network, a name that cannot be one
+    folder = local_folder(name, "checkpoint")
+    if not folder.is_dir():
         raise MissingAssetError(
             f"checkpoint={name} should be the folder of a vision-language model or a name on the Hugging Face hub such "
-            f"as OpenGVLab/Vlaser-2B; neither was found ({type(error).__name__})."
-        ) from error
+            "as OpenGVLab/Vlaser-2B; it is neither."
+        )
+    return folder
 
 
 def _refuse_policy(folder: Path) -> None:

@@ -266,7 +266,7 @@ class RenderSettings(Settings):
 
 @dataclass
 class ServeSettings(Settings):
-    """Serve an agent to other projects: openpi's WebSocket protocol, one lane per connection (docs/serving.md)."""
+    """Serve an agent to other projects by openpi's WebSocket protocol or vla-eval's (docs/serving.md)."""
 
     checkpoint: str | None = option(None, f"{_CHECKPOINT}.")
     host: str = option(
@@ -302,6 +302,11 @@ class ServeSettings(Settings):
     )
     robot: str | None = option(
         None, "With convention=: whose numbers the agent's are, widowx or google_robot. null: as the agent says."
+    )
+    protocol: str = option(
+        "openpi",
+        "What clients speak: openpi, or vla_eval for the harness of that name (docs/neighbours.md).",
+        choices=("openpi", "vla_eval"),
     )
     agent: dict[str, Any] = chosen("agent", "expert")
 

@@ -32,6 +32,7 @@ from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS
 from vlaser_gym.conventions import Convention, View, of_robot
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
+from vlaser_gym.storage.hub import local_folder
 
 Lanes = NDArray[np.int64]
 
@@ -296,9 +297,9 @@ def load_agent(
     On the CPU, weights up to :data:`SMALL_WEIGHTS` make torch compute on one thread in this process from now on.
 
     Args:
-        checkpoint: our folder; a file of the released layout (``.pt``); ``"nano"``, the trained weights that come with
-            the package (WidowX; docs/results.md says how they were made and how well they do); or ``"random:nano"``,
-            random weights of that size.
+        checkpoint: our folder, or ``ORG/NAME`` on the Hugging Face hub; a file of the released layout (``.pt``);
+            ``"nano"``, the trained weights that come with the package (WidowX; docs/results.md says how they were made
+            and how well they do); or ``"random:nano"``, random weights of that size.
         robot: the robot that it must be for; by default the one whose proprioception it reads. Random weights are for
             WidowX by default.
         tokenizer, statistics, prompt, prompt_wrap, resize: see
@@ -430,8 +431,11 @@ def random_policy(
 
 
 def shipped_or_path(checkpoint: str) -> str:
-    """The folder of a policy that comes with the package, by its name; anything else as it is."""
-    return str(SHIPPED / checkpoint) if checkpoint in SHIPPED_NAMES else checkpoint
+    """The folder of a policy that comes with the package, by its name, or of one on the Hugging Face hub, by its.
+
+    Anything else is a path, whether there is something or not.
+    """
+    return str(SHIPPED / checkpoint) if checkpoint in SHIPPED_NAMES else str(local_folder(checkpoint, "checkpoint"))
 
 
 def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -> Processor:
