@@ -23,7 +23,7 @@ BEFORE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "stored_
 LATER = {
     **{"subgoal_weights": None, "likelihood": "chain", "dual_clip": None, "value_clip": None, "critic": "features"},
     **{"advantages": "all", "initial_noise": None, "chunk_noise": [0.12, 0.04], "rotation_noise": 0.3},
-    **{"filter_groups": True, "rollout_batch": None, "lora": 0, "whole": []},
+    **{"filter_groups": True, "rollout_batch": None, "lora": 0, "whole": [], "answers": 32},
 }
 #: What some keys say now for what they said before, in the models of then.
 CHANGED = {"ema": (None, 0.999), "freeze": (None, [])}
@@ -58,6 +58,7 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
         agent = dict(kept.get("agent", {}))
         assert agent.pop("micro_batch", None) in known
         assert (agent.pop("initial_noise", None), agent.pop("check_weights", True)) == (None, True)
+        assert (agent.pop("explain", None), agent.pop("think", None)) == (None, None)
         kept["agent"] = agent
     assert json.dumps(stored, sort_keys=True) == json.dumps(before, sort_keys=True), "1 is not 1.0 here"
 

@@ -477,8 +477,8 @@ class ReasonSettings(Settings):
     )
     thoughts: bool = option(
         False,
-        "data= is a run whose policy was asked on the way (eval agent.think=4): how often it was right about the next "
-        "sub-task, and success where it was and was not. Nothing is asked.",
+        "Read data= as a run whose policy was asked on the way (eval agent.think=4): how often it was right about the "
+        "next sub-task, and success where it was and was not. Nothing is asked.",
     )
     checkpoint: str | None = option(
         None,
