@@ -152,14 +152,19 @@ class _Episode:
         return pose[:3] + rotation @ np.array(self._task.objects[index].com), rotation
 
     def _towards_goal(self, gripper: float) -> Floats:
-        """The action that moves the controller's target towards the goal, and what the controller makes of it."""
+        """The action that moves the controller's target towards the goal, and what the controller makes of it.
+
+        It never arrives before it has turned: over an object, which it hides from the camera, a gripper that still has
+        to turn would look like one that need not.
+        """
         turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
-        turn *= min(1.0, self._script.max_turn / max(float(np.linalg.norm(turn)), 1e-9))
+        turns = max(float(np.linalg.norm(turn)) / self._script.max_turn, 1.0)
+        turn /= turns
         matrix = rotations.matrix_from_axis_angle(turn)
         # A turn about the measured TCP also moves a target that is ahead of it; the translation makes up for that.
         turned = self._tcp + matrix @ (self._position - self._tcp)
         step = self._goal - turned
-        step *= min(1.0, self._script.max_step / max(float(np.linalg.norm(step)), 1e-9))
+        step *= min(1 / np.ceil(turns), self._script.max_step / max(float(np.linalg.norm(step)), 1e-9))
         self._position, self._rotation = turned + step, matrix @ self._rotation
         return np.concatenate([step, turn, [gripper]])
 
