@@ -57,3 +57,41 @@ def test_actions_stay_within_the_scripts_steps() -> None:
         assert (np.linalg.norm(actions[..., 3:6], axis=-1) <= 0.25 + 1e-9).all()
         observation, *_ = env.step_chunk(actions)
     env.close()
+
+
+def course(task: str, layouts: list[str], steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """TCP ``[T, L, 3]``, heading ``[T, L]`` of the gripper's closing axis and the observed states ``[T, L, 26]``."""
+    env = SceneVectorEnv(task, len(layouts), observe=("state",), autoreset_mode=AutoresetMode.DISABLED)
+    observation, _ = env.reset(options={"layout": layouts})
+    expert, lanes = ScriptedExpert(), np.arange(len(layouts))
+    expert.reset(lanes, env.addresses)
+    states = []
+    for _ in range(steps):
+        states.append(np.array(observation["state"], np.float64))
+        observation, *_ = env.step_chunk(expert.act(observation, lanes))
+    env.close()
+    seen = np.array(states)
+    w, x, y, z = np.moveaxis(seen[..., 3:7], -1, 0)
+    # The gripper closes along its own y axis.
+    return seen[..., :3], np.arctan2(2 * (w * z - x * y), 1 - 2 * (x * x + z * z)), seen
+
+
+@pytest.mark.parametrize("task", ["widowx_carrot_on_plate", "widowx_spoon_on_towel"])
+def test_alike_pictures_are_answered_by_alike_turns(task: str) -> None:
+    """Layouts of the grid and those next to them turn the same way; at 90 degrees they once turned either way."""
+    layouts = [f"grid:{k}" for k in range(24)]
+    _, headings, _ = course(task, layouts, 12)
+    turns = np.rad2deg(np.angle(np.exp(1j * (headings[-1] - headings[0]))))
+    assert (np.abs(turns - 90) < 10).sum() == (np.abs(turns) < 10).sum() == 12
+
+
+def test_the_gripper_has_turned_when_it_arrives_over_the_object() -> None:
+    """Over an object that it hides, a gripper that still has to turn looks like one that need not."""
+    layouts = [f"region2:{k}" for k in range(12)]
+    tcp, headings, seen = course("widowx_carrot_on_plate", layouts, 14)
+    source = seen[..., 8:11]
+    near = np.linalg.norm((tcp - source)[..., :2], axis=-1) < 0.015
+    assert near.any(0).all()
+    for lane, first in enumerate(near.argmax(0)):
+        left = np.angle(np.exp(1j * (headings[-1, lane] - headings[first, lane])))
+        assert abs(left) < 0.25, (lane, left)
