@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _script(shells: Sequence[str]) -> str:
-    """What a shell is to read once, as by ``eval "$(vlaser-gym completion bash)"``."""
+    """The completion script of a shell, as for ``eval "$(vlaser-gym completion bash)"``."""
     shell = shells[0] if shells else "bash"
     if shell not in SCRIPTS:
         print(f"Error: {UnknownNameError('shell', shell, SCRIPTS)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What all commands share: the config from their settings and the command line, help, and one-sentence errors.
+"""The common part of all commands: settings from the command line, help, and one-sentence errors.
 
 A command is a dataclass of :mod:`vlaser_gym.settings.commands`, which holds defaults, sentences and ranges, and a
 function that takes the config. The grammar of ``key=value`` is Hydra's. Its config store is not used: it is one for the
@@ -49,7 +49,7 @@ _NOTHING = object()
 
 
 def start(command: str) -> None:
-    """What ``python -m vlaser_gym.COMMAND`` does; ``--help`` answers without importing the command itself."""
+    """Run ``python -m vlaser_gym.COMMAND``; ``--help`` answers without importing the command itself."""
     words = set(sys.argv[1:])
     if (HELP | SHOW) & words or any(word.startswith("--cfg=") for word in words):
         run(command, lambda config: None)

@@ -1,4 +1,4 @@
-"""What a shell offers behind ``vlaser-gym``: commands, their keys, and the values that a key may have."""
+"""Shell completion of ``vlaser-gym``: commands, their keys, and the values of a key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCRIPTS: Mapping[str, str] = {
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of a command line may become; the line begins with the program's name.
+    """The completions of a command line's last word; the line begins with the program's name.
 
     >>> candidates("vlaser-gym ev")
     ['eval']

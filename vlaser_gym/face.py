@@ -35,7 +35,7 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What an evaluation found; printed, it is the command's table.
+    """The result of an evaluation; printed, it is the command's table.
 
     Attributes:
         path: the run directory.
@@ -73,7 +73,7 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run came to.
+    """The result of a training run.
 
     Attributes:
         path: the run directory.
@@ -96,7 +96,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class CompareResult:
-    """What a comparison found; printed, it is the command's tables and verdicts.
+    """The result of a comparison; printed, it is the command's tables and verdicts.
 
     Attributes:
         comparison: the first run against each of the others.

@@ -35,7 +35,7 @@ def import_string(text: str, key: str) -> Any:
 
 
 class Registry(Collection[str]):
-    """What a setting can name: the package's own, what was added, and whatever has an import string.
+    """The names that a setting accepts: the package's own, registered ones, and import strings.
 
     Args:
         key: the setting.
@@ -55,15 +55,15 @@ class Registry(Collection[str]):
         return iter((*self.own, *self.added))
 
     def __len__(self) -> int:
-        """How many names there are."""
+        """The number of names."""
         return len(self.own) + len(self.added)
 
     def __contains__(self, name: object) -> bool:
-        """Whether it is a name, or has the form of an import string."""
+        """True for a name or a text in the form of an import string."""
         return name in tuple(self) or (isinstance(name, str) and ":" in name)
 
     def is_added(self, name: str) -> bool:
-        """Whether it stands for an object from outside."""
+        """True if the name stands for an object from outside."""
         return name not in self.own and name in self
 
     def add(self, name: str, thing: Any) -> None:

@@ -1,4 +1,4 @@
-"""Who acts in the environments. :func:`make_agent` builds any of them from its config."""
+"""Agents: policies that act in the environments. :func:`make_agent` builds any of them from its config."""
 
 from __future__ import annotations
 

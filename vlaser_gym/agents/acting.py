@@ -87,11 +87,11 @@ class PolicyAgent:
         return NamedRows({**sample.latent, "chunk": sample.chunk})
 
     def decided(self, lanes: Indices) -> list[dict[str, NDArray[Any]]]:
-        """What the last decision of each lane was made from, for learners: inputs, chunk, and what was drawn."""
+        """The last decision of each environment for learners: its inputs, chunk and random draws."""
         return [self._decided[int(lane)] for lane in lanes]
 
     def describe(self) -> dict[str, Any]:
-        """What decides how this agent acts."""
+        """The settings that decide how this agent acts."""
         drawn = self.policy.describe_distribution() if self.explore else {}
         count = sum(parameter.numel() for parameter in self.policy.parameters())
         kind = type(self.policy)

@@ -1,4 +1,4 @@
-"""Who may connect to a policy server, and how much of its memory and time one client may have.
+"""Admission of clients to a policy server, and the memory and time that one client may use.
 
 Everything here is decided before a message is decoded, most of it before its last byte has come.
 """
@@ -37,7 +37,7 @@ _LEAST_TOKEN = 16
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server that listens there can be reached from its own machine alone."""
+    """True if a server that listens there can be reached from its own machine only."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -106,7 +106,7 @@ class Admission:
         return None
 
     def _is_known(self, headers: Headers) -> bool:
-        """Whether a request was meant for this server; no page can know the token."""
+        """True if a request carries this server's token, which no web page can know."""
         if self.token is not None and self._presents_token(headers):
             return True
         try:

@@ -1,4 +1,4 @@
-"""How many rows the forward passes of a policy have; why: :mod:`vlaser_gym.agents.inference`."""
+"""Batch sizes of a policy's forward passes; the reason stands in :mod:`vlaser_gym.agents.inference`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SERVING_SIZES = (1, 2, 4, 8)
 
 
 def batch_bounds(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """How rows are cut: ``(start, end, size of the batch)``; ``sizes`` ascend.
+    """The division of rows into batches: ``(start, end, size of the batch)``; ``sizes`` ascend.
 
     The largest size as often as it is filled, then the smallest that holds the rest.
 

@@ -56,5 +56,5 @@ class BelievingExpert(ScriptedExpert):
         return super().act({**observations, "state": states}, lanes)
 
     def describe(self) -> dict[str, float]:
-        """What decides how it acts."""
+        """The settings that decide how it acts."""
         return {"belief": self._belief}

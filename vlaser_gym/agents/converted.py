@@ -32,7 +32,7 @@ def declared(agent: Any) -> Convention | None:
 
 
 def is_of_this_gym(convention: Convention) -> bool:
-    """Whether its actions and states are an environment's own, whatever it is called and looks at."""
+    """True if its actions and states are an environment's own, independent of its name and cameras."""
     ours = [
         own for own in map(of_robot, CONVENTIONS) if (own.space, own.motion) == (convention.space, convention.motion)
     ]
@@ -236,7 +236,7 @@ def resized(images: Any, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def looks_like_ours(proprio: NDArray[Any]) -> bool:
-    """Whether eight numbers can be this gym's state: a unit quaternion in the middle, openness at the end."""
+    """True if eight numbers can be this gym's state: a unit quaternion in the middle, openness at the end."""
     length = float(np.linalg.norm(proprio[3:7]))
     return abs(length - 1) < QUATERNION_TOLERANCE and LEAST_OPENNESS <= float(proprio[7]) <= MOST_OPENNESS
 

@@ -1,4 +1,4 @@
-"""What pushes an arm off the expert's path, so that demonstrations show how to come back to it."""
+"""Disturbances that push the arm off the expert's path, so that demonstrations show how to return to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Disturbance:
     every: int = 4
 
     def draw(self, rng: np.random.Generator) -> Floats:
-        """What is added to each action of a chunk, ``[7]``."""
+        """Draw the offset ``[7]`` of every action in a chunk."""
         push = np.zeros(7)
         push[:3] = rng.normal(0, self.position, 3)
         push[5] = rng.normal(0, self.yaw)
@@ -51,7 +51,7 @@ class Pushes:
         return self._disturbance is not None and self._count % self._disturbance.every == 0
 
     def next(self) -> Floats:
-        """What is added to the next action, ``[7]``."""
+        """The offset ``[7]`` of the next action."""
         if self._disturbance is not None and self._rng is not None:
             if self.fresh:
                 self._push = self._disturbance.draw(self._rng)

@@ -1,4 +1,4 @@
-"""What policy servers and those who ask them say to each other: openpi's protocol (:mod:`.wire`), and vla-eval's.
+"""Protocols between policy servers and their clients: openpi's (:mod:`.wire`) and vla-eval's.
 
 vla-eval's messages are mappings ``type``, ``payload``, ``seq`` and ``timestamp`` in msgpack. The asking side greets
 first (``hello``) and is told what the server gives and reads; ``episode_start`` and ``episode_end`` have no answer; an
@@ -41,11 +41,11 @@ VLA_EVAL_KEYS: Mapping[str, str] = {
 
 
 class ServerError(RemoteError):
-    """What a server says went wrong."""
+    """An error that a server reports."""
 
 
 class Language(Protocol):
-    """How an agent asks a server.
+    """The client side of a protocol.
 
     Attributes:
         name: what ``protocol=`` calls it.
@@ -58,20 +58,20 @@ class Language(Protocol):
     greeting: bytes | None
 
     def keys(self, observes: tuple[str, ...]) -> dict[str, str]:
-        """What observations are called in messages."""
+        """The names of observations in messages."""
 
     def metadata(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """A server's first message, in openpi's and our words: ``agent``, ``observes``, ``convention`` ..."""
 
     def convention(self, metadata: Mapping[str, Any]) -> Any:
-        """What a server says that its numbers mean; ``None`` if it says nothing.
+        """The convention that a server declares; ``None`` without one.
 
         Raises:
             InvalidConfigError: if what it says is not enough to execute them.
         """
 
     def questions(self, seen: Mapping[str, Any], keys: Mapping[str, str], address: Address | None) -> list[bytes]:
-        """What is sent for one decision.
+        """The messages of one decision.
 
         Args:
             seen: observations by their own names.
@@ -192,7 +192,7 @@ def vla_eval_keys(observes: tuple[str, ...]) -> dict[str, str]:
 
 
 def hello(**told: Any) -> dict[str, Any]:
-    """What either side says first."""
+    """The first message of both sides."""
     return {"harness_version": f"vlaser-gym {__version__}", "protocol_version": PROTOCOL_VERSION, **told}
 
 

@@ -121,11 +121,11 @@ class LeRobotAgent:
         return int(height), int(width)
 
     def _memory(self) -> dict[str, Any]:
-        """What the policy remembers, apart from what it will remember."""
+        """A copy of the policy's recurrent state that later decisions do not change."""
         return {name: copy.deepcopy(value) for name, value in vars(self.policy).items() if name in _MEMORY}
 
     def _named(self, features: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
-        """What the policy calls the observations that it reads."""
+        """The policy's own names of the observations that it reads."""
         kinds = {key: str(getattr(feature.type, "value", feature.type)) for key, feature in features.items()}
         images = [key for key, kind in kinds.items() if kind == "VISUAL" and _EMPTY not in key]
         if len(images) == 1 and "image" not in given:

@@ -139,7 +139,7 @@ class RemoteAgent:
             )
 
     def describe(self) -> dict[str, Any]:
-        """Who acts there, where a server of this gym tells it."""
+        """The description of the remote agent, if a server of this gym sends one."""
         settings = self.metadata.get("agent_settings")
         served = {"served": self.metadata["agent"]} if "agent" in self.metadata else {}
         told: dict[str, Any] = _printable({**served, **settings}) if isinstance(settings, dict) else {}
@@ -259,7 +259,7 @@ class RemoteAgent:
 
 
 def _printable(value: Any) -> Any:
-    """What a stranger tells, with nothing in it that could steer a terminal."""
+    """Text of unknown origin without control characters for a terminal."""
     if isinstance(value, dict):
         return {_printable(name): _printable(entry) for name, entry in value.items()}
     if isinstance(value, list):

@@ -123,7 +123,7 @@ class StableBaselines3Agent:
         return np.asarray(actions, np.float64)[: len(rows)]
 
     def describe(self) -> dict[str, Any]:
-        """What decides how this agent acts."""
+        """The settings that decide how this agent acts."""
         normalized = self._normalization is not None
         return {"checkpoint": self.source, **self._about, "normalized": normalized, "horizon": self.horizon}
 
@@ -173,7 +173,7 @@ class NotPlainError(Exception):
 
 
 def plain(stream: IO[bytes]) -> Any:
-    """What Stable-Baselines3 pickles beside its networks: numbers, arrays, spaces, statistics, replay buffers.
+    """The types that Stable-Baselines3 pickles beside its networks: numbers, arrays, spaces, statistics, buffers.
 
     Raises:
         NotPlainError: if the file asks for anything else, before that runs.

@@ -96,7 +96,7 @@ class ScriptedExpert:
         return np.array([[self._episodes[int(lane)].intended] for lane in lanes])
 
     def subtask_done(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether what is told first in an episode of two sub-tasks is done, ``[N]``."""
+        """True where the first sub-task of an episode of two is done, ``[N]``."""
         return np.array([self._episodes[int(lane)].subtask_done for lane in lanes])
 
 

@@ -120,7 +120,7 @@ class PolicyServer:
         getattr(agent, "set_batch_sizes", lambda sizes: None)(SERVING_SIZES)
 
     def _named(self, given: Mapping[str, str]) -> dict[str, str]:
-        """What entries are called in messages; openpi's names, which are the command's defaults, mean vla-eval's."""
+        """The names of entries in messages; openpi's names, the command's defaults, stand for vla-eval's."""
         if self._speaks_openpi:
             return merged_keys(keys_of(self.agent.observes), given)
         changed = {name: key for name, key in given.items() if key != KEYS.get(name)}
@@ -128,7 +128,7 @@ class PolicyServer:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What clients are told when they connect."""
+        """The metadata that clients receive when they connect."""
         describe = getattr(self.agent, "describe", dict)
         return {
             "vlaser_gym": __version__,
@@ -142,7 +142,7 @@ class PolicyServer:
         }
 
     def _batches(self) -> dict[str, Any] | None:
-        """How many rows the agent's forward passes have; ``None`` for an agent that says nothing of it.
+        """The batch sizes of the agent's forward passes; ``None`` if it reports none.
 
         Where they adapt, the last digits of actions depend on how many clients asked at the same time.
         """
@@ -254,7 +254,7 @@ class PolicyServer:
             connection.answered()
 
     def _hello(self) -> dict[str, Any]:
-        """What vla-eval's harness is told: its own words for conventions, what it should observe, and ours."""
+        """The greeting for vla-eval's harness: conventions in its words, observations to send, our convention."""
         metadata, reads = self.metadata, self.agent.observes
         known = self.convention or (of_robot(self._robot) if self._robot in CONVENTIONS else None)
         params = {
@@ -287,7 +287,7 @@ class PolicyServer:
         return Address(name, layout=f"grid:{layout}", trial=trial)
 
     def _row(self, message: Mapping[str, Any]) -> Row:
-        """What the agent observes, out of a message, checked."""
+        """The agent's observation from a message, checked."""
         row = {name: _entry(name, self.keys[name], message) for name in self.agent.observes}
         if self._checks_states and "proprio" in row:
             _check_state(self.keys["proprio"], row["proprio"])
@@ -344,7 +344,7 @@ class PolicyServer:
             self._patience = min(_WAIT * (loop.time() - begun), _LONGEST_WAIT)
 
     async def _together(self) -> list[_Request]:
-        """What waits; and for a moment what the other clients ask, who were answered together a moment ago."""
+        """The waiting requests, including those that clients of the previous batch send within a moment."""
         requests = [await self._waiting.get()]
         with suppress(TimeoutError):
             async with asyncio.timeout(self._patience):
@@ -456,7 +456,7 @@ def _check_state(key: str, state: NDArray[np.float32]) -> None:
 
 
 def _sentence(name: str, error: Exception) -> RemoteError:
-    """What a client is told of an agent's failure."""
+    """The sentence that a client receives about an agent's failure."""
     said = one_line(error) or "no message"
     return RemoteError(said if isinstance(error, GymError) else f"{name} failed: {type(error).__name__}: {said}")
 

@@ -61,8 +61,10 @@ class TextRows:
         return type(self)(**{entry.name: getattr(self, entry.name).to(device) for entry in fields(self)})
 
     def visible(self, *, prefix: bool) -> Tensor:
-        """Who sees whom, booleans ``[R, T, T]``: of its own sample every token sees what stands before it, itself, and
-        with ``prefix`` the whole question. Padding sees itself, so that no row is empty.
+        """The attention mask, booleans ``[R, T, T]``.
+
+        Within its own sample every token sees what stands before it, itself, and with ``prefix`` the whole question.
+        Padding sees itself, so that no row is empty.
         """
         own = self.segments[:, :, None] == self.segments[:, None, :]
         index = torch.arange(self.segments.shape[1], device=self.segments.device)
@@ -98,7 +100,7 @@ class Pictures:
 
 
 def packed(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Which samples share a row: each goes into the first row that has room for it.
+    """First-fit packing: each sample goes into the first row that has room for it.
 
     Example:
         >>> packed([5, 4, 3, 2], 8)

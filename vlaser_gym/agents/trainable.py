@@ -209,7 +209,7 @@ class TrainableAgent(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     # ------------------------------------------------------------------ environment side
@@ -241,7 +241,7 @@ class TrainableAgent(nn.Module, ABC):
         raise InvalidConfigError(f"{type(self).__name__} has neither decide() nor acting(): write one of them.")
 
     def describe_distribution(self) -> dict[str, Any]:
-        """What decides how :meth:`sample` spreads, as runs keep it among their agent's settings."""
+        """The settings of the sampling distribution, as runs keep them among their agent's settings."""
         return {}
 
     @abstractmethod
@@ -256,7 +256,7 @@ class TrainableAgent(nn.Module, ABC):
 
     @property
     def encoding_is_frozen(self) -> bool:
-        """Whether encodings cannot change in training."""
+        """True if training cannot change the encodings."""
         return False
 
     @abstractmethod
@@ -281,7 +281,7 @@ class TrainableAgent(nn.Module, ABC):
 
     @abstractmethod
     def imitation_error(self, encoding: Any, inputs: Inputs, chunk: Tensor, draws: Draws) -> Tensor:
-        """How badly chunks ``[B, H, A]`` are imitated, ``[B, ...]``; the mean is the loss of cloning."""
+        """The imitation error of chunks ``[B, H, A]``, ``[B, ...]``; its mean is the loss of cloning."""
 
     def auxiliary_losses(self, inputs: Inputs) -> dict[str, Tensor]:
         """Further terms of the imitation loss, weighted, of the last :meth:`encode`; scalars by name."""
@@ -367,7 +367,7 @@ class TrainableAgent(nn.Module, ABC):
 
     @property
     def has_adapters(self) -> bool:
-        """Whether :meth:`add_adapters` was called."""
+        """True after :meth:`add_adapters`."""
         return False
 
     def adapters_off(self) -> AbstractContextManager[None]:
@@ -401,5 +401,5 @@ class TrainableAgent(nn.Module, ABC):
             raise InvalidConfigError(f"{type(self).__name__} recomputes no layers; use checkpointing=[].")
 
     def is_vision_language(self, name: str) -> bool:
-        """Whether a parameter belongs to the pretrained half, which has a learning rate of its own in ``algo=sft``."""
+        """True for parameters of the pretrained half, which has a learning rate of its own in ``algo=sft``."""
         return False

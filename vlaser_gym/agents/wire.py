@@ -119,7 +119,7 @@ _HEADERS = tuple(_headers())
 
 
 def _short_length(kind: str, width: int, length: int) -> int:
-    """What the first byte of an entry alone says: how many bytes the entry has; of a container, ``~`` its entries.
+    """The size of an entry by its first byte alone: its bytes; for a container, ``~`` its entries.
 
     0 where more has to be read.
     """
@@ -170,7 +170,7 @@ def _check_bounds(data: bytes) -> None:
 
 
 def _long_entry(data: bytes, place: int) -> tuple[int, int]:
-    """Where what follows an entry's header begins, or, if that is no container, ends; and entries in it, else -1."""
+    """The start of a container's entries and their number, or the end of another entry and -1."""
     kind, width, length = _HEADERS[data[place]]
     place += 1
     if width:

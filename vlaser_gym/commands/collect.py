@@ -83,7 +83,7 @@ class CollectSettings(CollectKeys):
         return sorted(plan, key=lambda a: (a.trial, a.layout_index))
 
     def stored(self) -> dict[str, Any]:
-        """What the data set keeps, and what must agree to continue it."""
+        """The settings that the data set stores, which must agree to continue it."""
         return {"engine": self.engine["name"], **{k: v for k, v in asdict(self).items() if k not in _FREE}}
 
 

@@ -73,7 +73,7 @@ def main(config: DictConfig) -> None:
 
 
 def _print_starts(settings: CompareSettings) -> None:
-    """Which start makes the better policy."""
+    """Print the comparison of policy starts."""
     starts = read_starts(settings.starts, settings.level)
     console = make_console()
     seeds = f"{len(settings.starts)} seed{'s' * (len(settings.starts) > 1)}"

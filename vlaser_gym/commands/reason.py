@@ -56,7 +56,7 @@ class _Told:
 
 
 def _print_thoughts(settings: ReasonSettings) -> None:
-    """What a run's policy said, by task: how much of it was right, and success where it was and was not."""
+    """Print the accuracy of a policy's words by task, and success where they were right and wrong."""
     spoken, console = read_spoken(settings.data), make_console()
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
     for name in ("task", "answers", "right", "unknown", "success, mostly right", "success, mostly wrong"):

@@ -35,7 +35,7 @@ _POSE = "eef_pos3_quat4_gripper1"
 
 
 def action_spec(convention: Convention) -> Spec:
-    """What an agent's actions are, in their words."""
+    """The action specification of an agent in vla-eval's terms."""
     if convention.space != "pose":
         return {convention.space: _part(convention.space, convention.size, _OTHER.format(convention.space))}
     motion = "absolute_xyz" if convention.motion == "absolute" else "delta_xyz"
@@ -46,7 +46,7 @@ def action_spec(convention: Convention) -> Spec:
 
 
 def observation_spec(observes: Sequence[str], convention: Convention | None) -> Spec:
-    """What an agent reads, or what an environment shows, in their words."""
+    """The observation specification of an agent or environment in vla-eval's terms."""
     spec: Spec = {name: _part(name, 0, "rgb_hwc_uint8") for name in observes if name.endswith("image")}
     if "instruction" in observes:
         spec["language"] = _part("language", 0, "language")
@@ -61,7 +61,7 @@ def observation_spec(observes: Sequence[str], convention: Convention | None) -> 
 
 
 def convention_of(spec: Mapping[str, Any], name: str) -> Convention | None:
-    """What a model server's actions mean by what it says of them, in metres; ``None`` if it says nothing.
+    """The convention that a model server declares for its actions, in metres; ``None`` without one.
 
     Raises:
         InvalidConfigError: for formats that do not say enough, or that this gym does not know.

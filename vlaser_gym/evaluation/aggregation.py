@@ -23,7 +23,7 @@ SCORES = "aggregation.json"
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What a task scores.
+    """The aggregate score of a task.
 
     Attributes:
         task: name, or ``"all"`` for the unweighted mean over tasks.

@@ -1,4 +1,4 @@
-"""What an agent told of its decisions (``agent.explain``), drawn into the policy's pictures of a stored episode."""
+"""Explanations of decisions (``agent.explain``), drawn into the policy's images of a stored episode."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RADIUS = 9
 
 
 def explained_at(states: States, t: int) -> dict[str, NDArray[Any]]:
-    """What the agent told of the decision that leads on from the state after ``t`` control steps, by name.
+    """The explanation of the decision that follows the state after ``t`` control steps, by name.
 
     After the last step it is the last decision. Empty where nothing was told.
     """

@@ -1,4 +1,4 @@
-"""What perturbations cost: the same episodes with and without each of them, in one run directory each.
+"""Paired drops: the same episodes with and without each perturbation, in one run directory each.
 
 ``RUN/benign`` is a plain evaluation, byte for byte; ``RUN/blur-medium`` holds the same addresses with a perturbation.
 Each is a run like any other: it can be compared, rendered and diagnosed by itself. What follows here is paired by
@@ -26,7 +26,7 @@ PAGE, FIGURES = "robustness.html", "robustness.json"
 
 @dataclass(frozen=True)
 class Drop:
-    """What a perturbation, or a family of them, costs.
+    """The paired drop of a perturbation or of a family.
 
     Attributes:
         label: name and level of the perturbation, or name of the family.
@@ -48,7 +48,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Robustness:
-    """What all perturbations of an evaluation cost.
+    """The paired drops of all perturbations of an evaluation.
 
     Attributes:
         drops: of each perturbation, family after family. Their p-values are corrected among each other.

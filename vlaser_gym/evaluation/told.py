@@ -31,7 +31,7 @@ def instructions_told(record: Record, states: Mapping[str, NDArray[Any]]) -> lis
 
 
 def thoughts_had(states: Mapping[str, NDArray[Any]], steps: int) -> list[str]:
-    """What the agent last said in the initial state and after each control step, ``[T + 1]``; empty if it said nothing.
+    """The agent's last words at the initial state and after each control step, ``[T + 1]``; empty without any.
 
     Args:
         states: of the episode, of which ``decision`` and ``thought`` are read.

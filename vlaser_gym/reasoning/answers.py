@@ -77,7 +77,7 @@ def read_box(answer: str, width: int, height: int) -> Box | None:
 
 
 def _block(text: str, tag: str) -> str:
-    """What is inside the first block of a tag, to the end where it was cut; without one the whole text."""
+    """The content of the first block of a tag, up to the end of a cut text; without a block the whole text."""
     match = re.search(rf"<{tag}>(.*?)(?:</{tag}>|$)", text, re.DOTALL)
     return match[1] if match else text
 

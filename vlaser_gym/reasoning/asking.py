@@ -124,12 +124,12 @@ def _claim(path: Path, settings: ReasonSettings, model: Answerer) -> None:
 
 
 def is_answer_run(path: str | Path) -> bool:
-    """Whether a folder is a run of answers."""
+    """True if a folder is a run of answers."""
     return (Path(path) / CONFIG_FILE).is_file()
 
 
 def read_run_config(path: str | Path) -> dict[str, Any]:
-    """What was asked of whom.
+    """The settings of a run of answers: questions and model.
 
     Raises:
         StorageError: if the folder is no run of answers.
@@ -178,7 +178,7 @@ def _batches(left: Sequence[tuple[Question, bool]], size: int) -> Iterator[Seque
 
 
 def request_of(folder: Path, question: Question, blind: bool) -> Request:
-    """What a model is asked; ``blind``: without the pictures and without the words that announce them."""
+    """The request to a model; ``blind``: without the images and the words that announce them."""
     if blind:
         return Request(question.text)
     pictures = [read_picture(folder, path) for path in question.images]

@@ -1,4 +1,4 @@
-"""Which candidates become questions, and with which words: balanced, and the same for the same seed.
+"""Selection of candidates and wordings for questions: balanced, and deterministic for a seed.
 
 Choices are dealt in rounds. A round holds one candidate of every option of what it is about, and all of it gets one
 wording: within kind, wording and object every option is right equally often, whatever the scenes make frequent.

@@ -1,4 +1,4 @@
-"""What the states of a stored episode say: where things are, what is held, what comes next.
+"""The facts in a stored episode's states: positions of things, what is held, the next sub-task.
 
 Everything here is computed from recorded poses, joints and the task's own flags; pictures come afterwards
 (:mod:`vlaser_gym.reasoning.scenes`).
@@ -124,7 +124,7 @@ class Episode:
         return self.layout.goal_joint.removesuffix(cabinet.joint_name(""))
 
     def instruction(self, step: int) -> str:
-        """What the robot is told at a step."""
+        """The instruction at a step."""
         told = self.states.get("instruction")
         return str(self.record["instruction"] if told is None else told[step])
 
@@ -138,15 +138,15 @@ class Episode:
         return "is_drawer_open" in self.task.flags and not int(self.states["stage"][step])
 
     def done(self, step: int) -> bool:
-        """What the robot is told is done."""
+        """True where the instruction is fulfilled."""
         return self.flag("is_drawer_open" if self.opens_first(step) else "success", step)
 
     def state(self, step: int) -> dict[str, NDArray[Any]]:
-        """What a picture of this step shows."""
+        """The simulator state that an image of this step shows."""
         return {name: values[step] for name, values in drawn_states(self.states).items()}
 
     def rise(self, name: str, step: int) -> float:
-        """How much higher a thing is than at the start, m."""
+        """The height of a thing above its initial position, m."""
         heights = self.centres[name][:, 2]
         return float(heights[step] - heights[0])
 
@@ -193,7 +193,7 @@ class Episode:
         return [[round(float(x), 2), round(float(y), 2)] for x, y in self.projector.pixels(seen)]
 
     def openings(self, step: int) -> dict[str, float]:
-        """How far each drawer is open, m; empty without a cabinet."""
+        """The opening of each drawer, m; empty without a cabinet."""
         names = cabinet.DRAWERS if self.task.scenery == "google_cabinet" else ()
         return {drawer: float(self.states[f"joint/{cabinet.joint_name(drawer)}"][step]) for drawer in names}
 
@@ -208,7 +208,7 @@ class Episode:
         return bool(self.record["success"])
 
     def ending(self) -> str:
-        """How the episode ended, in the words of an answer; empty where that cannot be said shortly."""
+        """The end of the episode in the words of an answer; empty if no short answer fits."""
         if self.succeeded:
             return "the task was done"
         if self.things[self.source].kind == "handle":

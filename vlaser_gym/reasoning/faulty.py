@@ -46,7 +46,7 @@ class FaultyExpert:
 
 
 class _Fault:
-    """What spoils the actions of one episode."""
+    """The fault that spoils the actions of one episode."""
 
     def __init__(self, address: Address) -> None:
         task, rng = get_task(address.task), address.rng("fault")

@@ -92,7 +92,7 @@ class Question:
 
 
 def picture_lines(count: int) -> str:
-    """What stands before a question about so many pictures."""
+    """The image placeholders before a question about so many images."""
     if count == 1:
         return f"{PLACEHOLDER}\n"
     return "".join(f"Image-{number}: {PLACEHOLDER}\n" for number in range(1, count + 1))
@@ -122,7 +122,7 @@ def write_meta(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What a folder of questions was made with.
+    """The settings that made a folder of questions.
 
     Raises:
         StorageError: if it is none, or of a newer version.

@@ -364,7 +364,7 @@ _ORDER = ("train", "test", "ood_robot", "ood_look", "ood_object", "ood_wording")
 
 
 def _shares(settings: QuestionsSettings, splits: Sequence[str]) -> dict[str, int]:
-    """How many questions each split gets: the tests share alike what training leaves."""
+    """The number of questions in each split: the test splits share equally what training leaves."""
     tests = [split for split in splits if split != "train"]
     training = round(settings.count * (1 - settings.test_share)) if "train" in splits and tests else settings.count
     left = settings.count - training

@@ -1,4 +1,4 @@
-"""Who answers: a vision-language model here, or a server that speaks the OpenAI chat API."""
+"""Models that answer: a local vision-language model, or a server that speaks the OpenAI chat API."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Moment:
 
     @property
     def episode(self) -> tuple[str, str, str, str, int]:
-        """What its episode is known by."""
+        """The identifier of its episode."""
         return self.run, self.task, self.variant, self.layout, self.trial
 
     def seen(self, *kinds: str) -> list[str]:
@@ -161,7 +161,7 @@ def observe(
     labels: tuple[str, ...],
     rng: np.random.Generator,
 ) -> Moment:
-    """What is true at a step of an episode, in the picture whose segmentation ``[H, W]`` this is.
+    """The facts at a step of an episode, in the image with the segmentation ``[H, W]``.
 
     Args:
         number: id of the moment.

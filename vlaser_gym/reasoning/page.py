@@ -85,12 +85,12 @@ def _marks(question: Question, answer: str) -> str:
 
 
 def _shortened(answer: str) -> str:
-    """What was written, without the marks that ``draw_answer`` would draw a second time."""
+    """The answer's text, without the marks that ``draw_answer`` would draw a second time."""
     return answer.replace("<point>", "").replace("</point>", "").replace("<box>", "").replace("</box>", "")[:200]
 
 
 def _outline(canvas: NDArray[np.uint8], question: Question) -> None:
-    """What is right, in white."""
+    """Draw the correct answer in white."""
     white, truth = (255, 255, 255), question.truth
     if truth.get("mask"):
         outlines, _ = cv2.findContours(

@@ -22,7 +22,7 @@ def _next(moment: Moment) -> Iterator[Candidate]:
 
 
 def _left(moment: Moment) -> Iterator[Candidate]:
-    """What is left, in order, without the last entry, which says that nothing is."""
+    """The remaining sub-tasks in order, without the final entry for "nothing"."""
     if moment.subtask is not None:
         told = {"instruction": moment.instruction}
         rest = moment.subtasks[moment.subtask : -1]

@@ -202,7 +202,7 @@ def _mean(scores: Sequence[Score | None]) -> float | None:
 
 
 def layout_of(question: Question) -> str:
-    """What a question shares with those that resemble it: the layout, or in benchmarks the picture."""
+    """The cluster of a question: its layout, or in benchmarks its image."""
     return f"{question.task}/{question.layout}" if question.layout else question.images[0]
 
 

@@ -43,7 +43,7 @@ def _relation(compare: Compare, least: float, options: tuple[str, str]) -> Calla
 
 
 def _coordinate(frame: str, axis: int, sign: float = 1.0) -> Compare:
-    """How much larger the first thing's coordinate in a frame is than the second's."""
+    """The difference of two things' coordinates in a frame, first minus second."""
 
     def compare(moment: Moment, a: str, b: str) -> float:
         values = [getattr(moment.things[name], frame)[axis] for name in (a, b)]
@@ -53,7 +53,7 @@ def _coordinate(frame: str, axis: int, sign: float = 1.0) -> Compare:
 
 
 def _to_the_left(moment: Moment, a: str, b: str) -> float:
-    """How much farther left in the picture, as a share of its width."""
+    """The horizontal distance by which the first thing is farther left, as a share of the image's width."""
     return (moment.things[b].pixel[0] - moment.things[a].pixel[0]) / moment.width
 
 

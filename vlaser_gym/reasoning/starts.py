@@ -1,4 +1,4 @@
-"""Which start makes the better policy: folders of the recipe ``reasoning``, one per seed, as one table.
+"""Comparison of policy starts: folders of the recipe ``reasoning``, one per seed, as one table.
 
 A folder holds ``starts/NAME/`` for every start: ``grid`` and ``region`` (runs of eval), ``answers`` (a run of reason,
 of the vision-language model before it became a policy; absent for a start without one) and ``answers_after`` (of the

@@ -1,4 +1,4 @@
-"""What questions are about: the things of a scene, what they are called and where they are.
+"""The things of a scene that questions are about, their names and positions.
 
 A thing is an object, a drawer's handle, the gripper, or the basket. Its name is the one that instructions use.
 """
@@ -109,7 +109,7 @@ def gripper_labels(setup: RobotSetup) -> tuple[str, ...]:
 def thing_masks(
     things: Mapping[str, Thing], segmentation: NDArray[np.uint8], labels: tuple[str, ...]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which pixels ``[H, W]`` show each thing; the basket is what its wires enclose, but for what is before it."""
+    """The mask ``[H, W]`` of each thing; the basket covers what its wires enclose, except things before it."""
     values = {label: number for number, label in enumerate(labels, 1)}
     numbers = [[values[label] for label in thing.labels if label in values] for thing in things.values()]
     table = np.zeros(256, np.uint8)

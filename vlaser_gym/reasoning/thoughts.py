@@ -1,4 +1,4 @@
-"""What policies said while they acted (``agent.think=N``) against what the simulator knows, and what became of it."""
+"""Comparison of a policy's words (``agent.think=N``) with the simulator's truth, and with the outcomes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlaser_gym.reasoning.subtasks import next_subtask, subtasks
 
 @dataclass(frozen=True)
 class Spoken:
-    """What was said in one episode.
+    """The words of a policy in one episode.
 
     Attributes:
         task: of the episode.

@@ -18,7 +18,7 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md")
 
 
 def is_hub_name(name: str | Path) -> bool:
-    """Whether a checkpoint's name can only be one on the hub: nothing here is called so, nor the folder before it."""
+    """True if a checkpoint's name can only be one on the hub: neither it nor its parent folder exists here."""
     text = str(name)
     is_one = isinstance(name, str) and _NAME.fullmatch(text) is not None and not text.endswith(_WEIGHTS)
     return is_one and not Path(text).exists() and not Path(text).parent.exists()
@@ -47,7 +47,7 @@ def local_folder(name: str | Path, key: str, files: Sequence[str] = FILES) -> Pa
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """What the hub's client raises as one sentence: no such name, no network, no right, a name that is none."""
+    """Turn the errors of the hub's client into one sentence: unknown name, no network, no access, invalid name."""
     from huggingface_hub.errors import (  # noqa: PLC0415
         HfHubHTTPError,
         LocalEntryNotFoundError,

@@ -34,7 +34,7 @@ class AnswerLoss(nn.Module):
         self.agent = agent
 
     def forward(self, pictures: Pictures | None, rows: TextRows) -> tuple[Tensor, dict[str, Tensor]]:
-        """What to minimise, and its only term ``answers`` (nat per token)."""
+        """The loss and its only term ``answers`` (nat per token)."""
         loss = self.agent.answer_loss(pictures, rows)
         return loss, {"answers": loss.detach()}
 

@@ -132,7 +132,7 @@ class Job:
         return replace(self.settings, settings={**reasoning_settings(length), **self.settings.settings})
 
     def student(self) -> TrainableAgent:
-        """What learns to answer questions: an InternVL chat model, a Vlaser policy or whatever ``policy=`` makes.
+        """The model that learns to answer: an InternVL chat model, a Vlaser policy, or the result of ``policy=``.
 
         Raises:
             InvalidConfigError: for a policy class that cannot learn it.
@@ -310,7 +310,7 @@ def stored_config(init: str) -> dict[str, Any]:
 
 
 def is_chat_model(init: str) -> bool:
-    """Whether a folder holds a vision-language model in InternVL's layout, of either kind."""
+    """True if a folder holds a vision-language model in one of InternVL's two layouts."""
     return Path(init).is_dir() and not is_ours(init) and (Path(init) / CONFIG_FILE).is_file()
 
 

@@ -98,7 +98,7 @@ class SupervisedTraining(Trainer):
         return self.settings.accumulate * self.group.size
 
     def shares(self, count: int) -> list[NDArray[np.int64]]:
-        """Which of ``count`` examples of a step each of this process's parts has."""
+        """The examples, of ``count`` in a step, in each of this process's micro-batches."""
         share = np.array_split(np.arange(count), self.share_count)
         return share[self.group.rank :: self.group.size]
 

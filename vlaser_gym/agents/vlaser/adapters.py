@@ -72,7 +72,7 @@ def inject_adapters(
 
 
 def has_adapters(policy: VlaserPolicy) -> bool:
-    """Whether :func:`add_lora` was called and not undone."""
+    """True after :func:`add_lora`, until it is undone."""
     return any(True for _ in adapted_layers(policy))
 
 
@@ -114,7 +114,7 @@ def merged_state_dict(policy: nn.Module) -> dict[str, Tensor]:
 
 
 def is_shared(tensor: Tensor) -> bool:
-    """Whether several processes hold a part of it each (a ``DTensor``, whose import alone takes a second)."""
+    """True for a tensor that is sharded over processes (a ``DTensor``, whose import alone takes a second)."""
     return hasattr(tensor, "full_tensor")
 
 

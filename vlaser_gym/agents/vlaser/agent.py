@@ -122,7 +122,7 @@ class VlaserAgent:
 
     @property
     def convention(self) -> Convention:
-        """What its answers mean: the environments' own."""
+        """The convention of its actions: the environments' own."""
         return replace(of_robot(self.robot), views=(View("image"),), chunk=self.act_steps)
 
     @property
@@ -175,7 +175,7 @@ class VlaserAgent:
         return None if self.thinking is None else self.thinking.said(lanes)
 
     def decided(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
-        """What the last decision of each lane was made from, for learners.
+        """The last decision of each environment, for learners.
 
         ``pixels`` uint8 ``[S, S, 3]``, ``input_ids`` ``[L]`` and normalised ``proprio`` ``[P]`` as the policy read
         them, ``noise`` and ``chunk`` ``[H, A]``: where the flow began and ended, neither clamped nor denormalised.
@@ -183,7 +183,7 @@ class VlaserAgent:
         return [self._decided[int(lane)] for lane in lanes]
 
     def explained(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
-        """What lay behind the last decision of each lane, where the agent was made with ``explain``.
+        """The explanation of each environment's last decision, for an agent made with ``explain``.
 
         ``attention`` ``[g, g]``: see :func:`~vlaser_gym.agents.vlaser.attention.picture_attention`. ``places``
         ``[2, 3]``: where source and target are as far as the image features tell, robot-base frame, m.
@@ -308,8 +308,7 @@ def load_agent(
             ``time_max_period``.
         act_steps: actions executed per decision; by default the policy's.
         num_flow_steps: Euler steps of the flow; by default the policy's.
-        initial_noise: standard deviation of the flow's first state, 0 to 1; by default the policy's. At 0 trials of a
-            layout are the same episode.
+        initial_noise: standard deviation of the flow's first state, 0 to 1; by default the policy's.
         micro_batch: rows of every forward pass; by default 8, and adapting where the agent is served.
         device: by default the GPU where there is one, but the CPU for small weights.
         dtype: of the weights, ``"float32"`` (as the published evaluation) or ``"bfloat16"``.
@@ -317,8 +316,7 @@ def load_agent(
         seed: of random weights.
         check_weights: compare the checksums of the weights.
         explain: ``"attention"`` or ``"places"``: what a run keeps of each decision, for videos and the report.
-        think: ask the policy for the next sub-task every so many decisions; it needs a language head. What it says is
-            kept with the episode and changes no action.
+        think: ask the policy's language head for the next sub-task every so many decisions; changes no action.
 
     Raises:
         InvalidConfigError: without a checkpoint, without the head that ``explain="places"`` needs, or if the parts do
@@ -329,8 +327,7 @@ def load_agent(
     if checkpoint is None:
         raise InvalidConfigError(
             "agent=vlaser needs weights; got no checkpoint. Give checkpoint=PATH (a folder written by this gym, or the "
-            "released .pt file with agent.tokenizer=FOLDER), checkpoint=nano (trained weights that come with the "
-            f"package) or checkpoint={RANDOM}nano (random ones)."
+            f"released .pt with agent.tokenizer=FOLDER), checkpoint=nano (the package's) or checkpoint={RANDOM}nano."
         )
     checkpoint = str(checkpoint)
     chosen = _device_for(checkpoint, device)
@@ -348,9 +345,8 @@ def load_agent(
         wrap=prompt_wrap,
         resize=resize,
     )
-    places = None
-    if explain == "places":
-        places = load_place_reader(Path(shipped_or_path(checkpoint)), policy.config).to(policy.device)
+    folder = Path(shipped_or_path(checkpoint))
+    places = load_place_reader(folder, policy.config).to(policy.device) if explain == "places" else None
     return VlaserAgent(
         policy,
         processor,

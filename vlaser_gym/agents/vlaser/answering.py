@@ -33,7 +33,7 @@ REASONING_LENGTH = 256
 
 
 def answer_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """What reads questions and writes answers, beside the tokenizer of a policy's prompts."""
+    """The tokenizer of questions and answers, derived from that of a policy's prompts."""
     return AnswerTokenizer() if isinstance(tokenizer, ByteTokenizer) else tokenizer
 
 
@@ -198,7 +198,7 @@ class Thinking:
             self._said[lane] = (count + 1, said.get(row, before))
 
     def said(self, lanes: Iterable[int]) -> list[str]:
-        """What was last said on each lane."""
+        """The last words on each environment."""
         return [self._said[int(lane)][1] for lane in lanes]
 
     def get_state(self) -> dict[int, tuple[int, str]]:
@@ -260,5 +260,5 @@ def _joined(before: KeyValue, new: KeyValue) -> KeyValue:
 
 
 def reasoning_settings(length: int | None = None) -> dict[str, Any]:
-    """What changes in a policy's config so that it has a language head."""
+    """The config changes that give a policy a language head."""
     return {"reasoning_length": length or REASONING_LENGTH, "reasoning_mask": PREFIX_MASK}

@@ -1,4 +1,4 @@
-"""Where a Vlaser policy looks: how the action tokens share their attention out, and how much of it the picture gets.
+"""The attention of a Vlaser policy's action tokens, and the share of it that falls on the image.
 
 The numbers are those that the policy acts by, in the same order of operations as
 :class:`~vlaser_gym.agents.vlaser.language.DecoderLayer`; only the kernel is another, as PyTorch's fused ones keep the
@@ -56,7 +56,7 @@ def picture_attention(
     num_steps: int,
     act_steps: int,
 ) -> Tensor:
-    """How much of a decision's attention falls on each part of the picture.
+    """The share of a decision's attention on each part of the image.
 
     Args:
         policy: the policy.

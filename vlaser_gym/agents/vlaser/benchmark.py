@@ -1,4 +1,4 @@
-"""How fast a policy decides on a GPU: ``python -m vlaser_gym.agents.vlaser.benchmark [preset=vlaser_2b ...]``.
+"""Inference benchmark on a GPU: ``python -m vlaser_gym.agents.vlaser.benchmark [preset=vlaser_2b ...]``.
 
 Ways of the same computation, random weights: ``plain`` (every flow step runs all tokens through both experts; image and
 text are embedded once), ``cached`` (the prefix is encoded once), ``recorded`` (that, replayed as a CUDA graph of its

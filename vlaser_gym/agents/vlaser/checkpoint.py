@@ -59,7 +59,7 @@ class CheckpointError(GymError):
 
 @dataclass
 class LoadReport:
-    """What a checkpoint held and what became of it.
+    """The content of a checkpoint and how it was loaded.
 
     Attributes:
         source: file or folder.
@@ -210,7 +210,7 @@ def save_tensors(file: str | Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_tensors(file: str | Path) -> dict[str, Tensor]:
-    """What :func:`save_tensors` wrote.
+    """Read the tensors that :func:`save_tensors` wrote.
 
     Raises:
         CheckpointError: if the file is missing or damaged.
@@ -283,7 +283,7 @@ def _with_rows(table: Tensor, rows: int) -> Tensor:
 
 
 def read_description(source: str | Path) -> dict[str, Any]:
-    """What a ``.pt`` of ours says beside its weights (see :data:`DESCRIPTION`); empty for everything else.
+    """The description beside the weights in a ``.pt`` of ours (see :data:`DESCRIPTION`); empty for other files.
 
     Args:
         source: the file, or a folder with nothing but it to take weights from.
@@ -307,7 +307,7 @@ def read_description(source: str | Path) -> dict[str, Any]:
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """What the ``config.json`` of a folder of ours says of its policy.
+    """The policy's entry in the ``config.json`` of a folder of ours.
 
     Raises:
         CheckpointError: if it is damaged.
@@ -316,7 +316,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def is_ours(source: str | Path) -> bool:
-    """Whether a folder or file was written by this gym, and so says all of its policy that is known."""
+    """True if this gym wrote a folder or file, which then describes its policy completely."""
     path = Path(source)
     return (path.is_dir() and _is_ours(path)) or bool(read_description(path))
 
@@ -341,7 +341,7 @@ def read_unused(source: str | Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _Target:
-    """What the caller wants."""
+    """The caller's options for loading."""
 
     robot: str | None
     dtype: torch.dtype | None
@@ -368,7 +368,7 @@ def _load_folder(path: Path, target: _Target) -> tuple[VlaserPolicy, LoadReport]
 
 
 def _answers(values: Mapping[str, Any]) -> bool:
-    """Whether the config that a folder or file of ours holds is of a policy with a language head."""
+    """True if the config of a folder or file of ours describes a policy with a language head."""
     return values.get("reasoning_length") is not None
 
 
@@ -619,7 +619,7 @@ def _read_folder(path: Path) -> dict[str, Tensor]:
 
 
 def _is_before_zip(path: Path) -> bool:
-    """Whether torch before 1.6 wrote a file: it begins with a pickle of torch's own magic number."""
+    """True for a file of torch before 1.6: it begins with a pickle of torch's own magic number."""
     try:
         with path.open("rb") as file:
             return file.read(len(_LEGACY)) == _LEGACY

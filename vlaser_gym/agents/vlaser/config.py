@@ -186,7 +186,7 @@ class VlaserConfig:
 
     @property
     def answers(self) -> bool:
-        """Whether the policy has a language head and answers questions."""
+        """True if the policy has a language head and answers questions."""
         return self.reasoning_length is not None
 
     @property

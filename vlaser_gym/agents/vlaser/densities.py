@@ -166,7 +166,7 @@ class Distribution(nn.Module, ABC):
         """Likelihood of stored chains ``[B, L + 1, H, A]`` with random steps ``stochastic [B, S]``."""
 
     def describe(self) -> dict[str, Any]:
-        """What decides how it spreads, as runs keep it among their agent's settings."""
+        """The settings of the distribution, as runs keep them among their agent's settings."""
         kind = type(self)
         return {"density": f"{kind.__module__}:{kind.__qualname__}", "num_flow_steps": self.num_steps}
 
@@ -370,7 +370,7 @@ class ChunkGaussian(Distribution):
         self.factor = torch.linalg.cholesky(spread.T @ spread) * scale[:, None, None]
 
     def mean(self, field: Field, x: Tensor) -> Tensor:
-        """Where the plain flow leads from first states ``[B, H, A]``."""
+        """The end of the plain flow from first states ``[B, H, A]``."""
         for step in range(self.num_steps):
             t = torch.full((len(x), 1), step / self.num_steps, dtype=x.dtype, device=x.device)
             x = x + field(x[:, None], t)[0][:, 0] / self.num_steps

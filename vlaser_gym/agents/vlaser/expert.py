@@ -1,4 +1,4 @@
-"""What is Vlaser's own around the action expert: how noisy actions and the flow time become tokens."""
+"""Vlaser's own parts around the action expert: noisy actions and the flow time become tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the small model reads and writes as one token each in questions and answers."""
+"""Words that are single tokens of the small model in questions and answers."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class PretrainedVlaser(
             return str(super().push_to_hub(repo_id, **options))
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """What the policy reads, how it acts and what made it; ``notes=`` is the text below."""
+        """The model card: the policy's inputs, settings and origin; ``notes=`` is the text below."""
         config = self.policy.config
         told: dict[str, Any] = {
             "robot": self.robot,

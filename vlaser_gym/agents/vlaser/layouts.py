@@ -1,4 +1,4 @@
-"""How the weights are called elsewhere, and what their shapes say about the policy.
+"""Other projects' names of the weights, and the policy's config from the shapes of weights.
 
 Key lists: OpenGVLab/Vlaser 40d7821 (released policy, 1713 keys of which many are aliases of one tensor) and InternVL3's
 chat models (plain VLM).
@@ -155,7 +155,7 @@ def name_of(config: VlaserConfig) -> str:
 
 
 def fits_original(config: VlaserConfig) -> bool:
-    """Whether the original's loader takes a ``.pt`` of this policy: it checks the shape of every tensor."""
+    """True if the original's loader takes a ``.pt`` of this policy: it checks the shape of every tensor."""
     sizes = (
         *("image_size", "patch_size", "vision_width", "vision_layers", "vision_mlp", "width", "layers", "heads"),
         *("kv_heads", "head_dim", "mlp_width", "expert_width", "action_dim"),

@@ -104,7 +104,7 @@ class VisionLanguage:
 
 @dataclass(frozen=True)
 class Prefix:
-    """What stays the same over all flow steps of a decision.
+    """The part of a decision that all flow steps share.
 
     Attributes:
         vision_language: image and text.
@@ -130,7 +130,7 @@ class Prefix:
 
 
 class ActionContext(NamedTuple):
-    """What the action tokens need of a prefix, computed once for all steps.
+    """The inputs of the action tokens from a prefix, computed once for all steps.
 
     Attributes:
         past: per layer keys and values of image, text and proprioception.
@@ -236,7 +236,7 @@ class VlaserPolicy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.action_decoder.weight.device
 
     @property
@@ -480,8 +480,9 @@ class VlaserPolicy(nn.Module):
             module.requires_grad_(True)
 
     def answer_modules(self) -> list[nn.Module]:
-        """What no action depends on: the language model's final norm, of its last layer all but keys and values, and
-        the language head.
+        """The modules on which no action depends.
+
+        These are the language model's final norm, its last layer but for keys and values, and the language head.
         """
         last = self.language.layers[-1]
         assert isinstance(last, DecoderLayer)
@@ -523,7 +524,7 @@ class VlaserPolicy(nn.Module):
         return fold_mask(joined, self.config.heads // self.config.kv_heads)
 
     def action_context(self, prefix: Prefix, x: Tensor) -> ActionContext:
-        """What flow states of this shape, ``[B, H, A]`` or ``[B, K, H, A]``, need of a prefix."""
+        """The context of flow states of a shape, ``[B, H, A]`` or ``[B, K, H, A]``, from a prefix."""
         pairs = zip(prefix.vision_language.cache, prefix.proprio, strict=True)
         past = [(torch.cat([a[0], b[0]], dim=2), torch.cat([a[1], b[1]], dim=2)) for a, b in pairs]
         copies = _copies(x)
@@ -539,7 +540,7 @@ class VlaserPolicy(nn.Module):
 
 
 def visible_tokens(lengths: Tensor, length: int, horizon: int) -> Tensor:
-    """Who sees whom, ``[B, T, T]`` booleans over image-text block (``length``), proprioception and actions.
+    """The attention mask, ``[B, T, T]`` booleans over image-text block (``length``), proprioception and actions.
 
     Image and text see each other without causality; proprioception sees them and itself; actions see everything;
     padding neither sees nor is seen.

@@ -224,7 +224,7 @@ def robot_proprio(proprio: ArrayLike, robot: str) -> Array:
 
 
 class Inputs(NamedTuple):
-    """What the policy reads.
+    """The policy's inputs.
 
     Attributes:
         pixel_values: ``[N, 3, S, S]`` normalised image, float32, on the policy's device.
@@ -394,7 +394,7 @@ class Processor:
         return self.tensors(self.transform(observations), device)
 
     def tensors(self, data: Data, device: torch.device | str = "cpu") -> Inputs:
-        """What :attr:`transform` gives, as tensors."""
+        """The result of :attr:`transform` as tensors."""
         return Inputs(
             pixel_values=normalize_pixels(torch.from_numpy(data["pixels"]).to(device)),
             input_ids=torch.from_numpy(data["input_ids"]),
@@ -416,7 +416,7 @@ class Processor:
 
 
 def stored_files(source: str | Path) -> dict[str, Any]:
-    """What ``processor.json`` and ``statistics.json`` of a checkpoint hold, by name, as far as there are such.
+    """The content of a checkpoint's ``processor.json`` and ``statistics.json``, by name, for those that exist.
 
     Args:
         source: checkpoint folder, or a file, beside which they lie. What a ``.pt`` of ours holds itself comes first.

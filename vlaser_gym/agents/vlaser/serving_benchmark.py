@@ -1,4 +1,4 @@
-"""What serving a policy costs: ``python -m vlaser_gym.agents.vlaser.serving_benchmark [policy=vlaser_2b/2 ...]``.
+"""Benchmark of serving: ``python -m vlaser_gym.agents.vlaser.serving_benchmark [policy=vlaser_2b/2 ...]``.
 
 Random weights; one process, measured in turns: forward passes of one row and of eight (images, text and flow, nothing
 else), and decisions of clients that ask ``serve``'s server over its socket, resizing, transport and decoding of actions
@@ -72,7 +72,7 @@ class ServingTiming:
     rounds: dict[int, Seconds]
 
     def ratios(self, seconds: Seconds) -> Seconds:
-        """How many times a forward pass of one row something takes, by each clock."""
+        """The duration in forward passes of one row, by each clock."""
         return seconds[0] / self.passes[1][0], seconds[1] / self.passes[1][1]
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def observations(count: int) -> dict[str, Any]:
 
 
 def rows_of_a_pass(agent: VlaserAgent, count: int) -> tuple[torch.Tensor, ...]:
-    """What a forward pass reads of :func:`observations`, and noise; pixels are where the policy is."""
+    """The inputs of a forward pass from :func:`observations`, with noise; on the policy's device."""
     inputs = agent.processor.tensors(agent.processor.transform(observations(count)), agent.policy.device)
     shape = (count, agent.policy.config.horizon, agent.policy.config.action_dim)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -62,7 +62,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a policy's data looked like.
+    """The normalisation statistics of a policy's training data.
 
     Attributes:
         action: 7 dimensions: translation (m), roll, pitch, yaw (rad), gripper (1 open).
@@ -108,7 +108,7 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, data: Any, source: object) -> Statistics:
-        """What such a file holds; ``source`` is where it is from, for errors as those of :meth:`load`."""
+        """Statistics from the content of a file; ``source`` names it in errors, as those of :meth:`load`."""
         try:
             return cls(
                 action=_moments(data["action"]),

@@ -22,7 +22,7 @@ SPECIAL_TOKENS = (PAD, IM_START, IM_END, IMAGE_START, IMAGE_END, IMAGE)
 
 
 class Tokenizer(Protocol):
-    """What prompts need of a tokenizer.
+    """The tokenizer interface of prompts.
 
     Attributes:
         pad_id: fills the right end of short prompts.
@@ -205,7 +205,7 @@ def _read(path: Path) -> Any:
 
 
 def has_qwen_files(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer that :class:`QwenTokenizer` can read."""
+    """True if a folder holds a tokenizer that :class:`QwenTokenizer` can read."""
     return (folder / "tokenizer.json").is_file() or all((folder / f).is_file() for f in ("vocab.json", "merges.txt"))
 
 

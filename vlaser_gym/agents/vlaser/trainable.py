@@ -54,7 +54,7 @@ class VlaserDecoder:
         return executed_actions(chunk, self.processor, self.gripper, indices, self.act_steps)
 
     def get_state(self) -> dict[str, Any]:
-        """What the grippers hold."""
+        """The state of the grippers."""
         return self.gripper.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:

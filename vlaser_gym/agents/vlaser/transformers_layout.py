@@ -38,7 +38,7 @@ _QKV = re.compile(r"attention\.([qkv])_proj\.(weight|bias)")
 
 
 def is_transformers_layout(data: Mapping[str, Any]) -> bool:
-    """Whether a folder's ``config.json`` is of this layout."""
+    """True if a folder's ``config.json`` has this layout."""
     return data.get("model_type") == "internvl"
 
 

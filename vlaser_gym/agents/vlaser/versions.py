@@ -12,7 +12,7 @@ AGENT_VERSIONS = {"widowx": 1, "google_robot": 2}
 
 
 def why_outdated(settings: Mapping[str, Any] | None) -> str | None:
-    """Why the rates of a stored run cannot be compared with what its agent does now; ``None`` where they can.
+    """The reason why a stored run's rates are not comparable with its agent's today; ``None`` if they are.
 
     Args:
         settings: what the agent told of itself when it acted (``agent_settings`` of a run); ``None`` for nothing.

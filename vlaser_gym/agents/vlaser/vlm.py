@@ -67,7 +67,7 @@ def tiles(image: NDArray[np.uint8], min_tiles: int = 1, max_tiles: int = 12, til
 
 @dataclass(frozen=True)
 class VlmConfig:
-    """What a VLM folder's ``config.json`` says.
+    """The ``config.json`` of a VLM folder.
 
     Attributes:
         vision: sizes of the vision encoder and projector; the rest of it is not used.

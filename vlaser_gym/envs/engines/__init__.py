@@ -148,7 +148,7 @@ def effective_settings(engine: Mapping[str, Any], task: Task) -> dict[str, Any]:
 
 
 def published_settings(task: Task) -> dict[str, Any]:
-    """What :func:`effective_settings` would be in the published evaluations: those of the original without changes."""
+    """The :func:`effective_settings` of the published evaluations: those of the original without changes."""
     return {**effective_settings({"name": "simpler"}, task), "sim_backend": "cpu"}
 
 

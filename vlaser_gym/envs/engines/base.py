@@ -57,7 +57,7 @@ class Physics(NamedTuple):
 
 
 class Body(NamedTuple):
-    """How an object of an episode differs from the catalogue's.
+    """The changes of an episode's object against the catalogue's.
 
     Attributes:
         name: of the object.

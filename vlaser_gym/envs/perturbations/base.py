@@ -149,7 +149,7 @@ class Perturbation:
         return None
 
     def original_target(self, moment: Moment) -> int:
-        """Where the robot is told another goal: index of the usual one among the objects of a perturbed episode."""
+        """The index of the usual goal among the objects of an episode whose instruction names another."""
         raise InvalidConfigError(f"perturb={self.name} leaves the goal as it is.")
 
     @classmethod

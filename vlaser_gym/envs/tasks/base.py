@@ -217,7 +217,7 @@ class Task(ABC):
         """Flags ``name -> bool [B]`` after a control step, and the memory for the next one. Pure."""
 
     def at_goal(self, poses: Floats, layout: Layout, target: int) -> Bools:
-        """Whether the source is where it would belong if an object was its goal, by the poses alone, ``[T]``.
+        """True where the source's pose fulfils the task with an object as its goal, ``[T]``.
 
         Args:
             poses: of the layout's objects, ``[T, n_objects, 7]``.

@@ -121,7 +121,7 @@ class _Media:
         return len(self.embedded) - 1
 
     def link(self, file: Path) -> str:
-        """Where the page finds a file."""
+        """The page's link to a file."""
         if file.parent not in self._folders:
             relative = Path(os.path.relpath(file.parent.resolve(), self.page.resolve().parent))
             self._folders[file.parent] = quote(relative.as_posix())
@@ -139,7 +139,7 @@ class _Side:
         self.diagnoses = diagnose_run(stored.path, stored.records)
 
     def episode(self, address: Address) -> dict[str, Any]:
-        """What the page knows about an episode."""
+        """The data of an episode on the page."""
         record = self.stored.records[address]
         picture = self.thumbnails.get(address)
         return {
@@ -187,7 +187,7 @@ class _Side:
 
 
 def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str, Any]:
-    """What the template needs."""
+    """The variables of the template."""
     first = sides[0].stored
     addresses = [a for a in first.records if all(a in side.stored.records for side in sides)]
     tasks = _task_order(addresses)
@@ -219,7 +219,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
 
 
 def _changed(sides: Sequence[_Side], addresses: Sequence[Address]) -> dict[str, Any]:
-    """What became of failures from A to B, by class and by layout."""
+    """The changes of failures from A to B, by class and by layout."""
     a, b = ({address: side.diagnoses[address] for address in addresses} for side in sides)
     return {"classes": changed_classes(a, b), "layouts": changed_layouts(a, b)}
 
@@ -337,7 +337,7 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 
 
 def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
-    """What the head of the page says about a run."""
+    """The facts about a run at the head of the page."""
     records = list(stored.records.values())
     some = records[0]
     stops = bool(stored.config.get("terminate_on_success", False))
@@ -393,7 +393,7 @@ def _embed(data: Any) -> Markup:
 
 
 def template_environment() -> Environment:
-    """Where the pages' templates are."""
+    """The environment of the pages' templates."""
     loader = PackageLoader("vlaser_gym.evaluation.report")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 

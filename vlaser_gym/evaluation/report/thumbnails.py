@@ -55,7 +55,7 @@ def _render(renderer: SceneRenderer, run: Path, records: list[Record]) -> Iterab
 
 
 def _scene(record: Record) -> tuple[str, str, Mapping[str, Any]]:
-    """What pictures of one batch share: task, variant, and how objects differ from the catalogue's."""
+    """The scene that the images of one batch share: task, variant, and changed objects."""
     bodies = placement_of(record).bodies if "perturb" in record else ()
     return record["task"], record["variant"], {"bodies": bodies} if bodies else {}
 

@@ -166,7 +166,7 @@ class PictureFiles:
 
     @property
     def total_frames(self) -> int:
-        """How many there are."""
+        """The number of images."""
         return len(self.files)
 
     def picture_files(self) -> list[Path]:
@@ -242,7 +242,7 @@ class Answers:
         return len(self.samples)
 
     def describe(self) -> str:
-        """What is learned from."""
+        """A description of the training data."""
         skipped = f"; {self.skipped} longer than {self.agent.reasoning_length} tokens are left out" * bool(self.skipped)
         pictures = len({path for one in self.conversations for path in one.images})
         return f"{len(self):,} answers about {pictures:,} pictures of {self.source}{skipped}"

@@ -33,7 +33,7 @@ class PictureReader(Protocol):
 
     @property
     def total_frames(self) -> int:
-        """How many there are."""
+        """The number of images."""
 
     def picture_files(self) -> list[Path]:
         """The files that pictures come from."""

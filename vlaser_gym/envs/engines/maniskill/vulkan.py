@@ -42,7 +42,7 @@ def _device(sapien: Any) -> Any:
 
 
 def remedy(os_release: Path = Path("/etc/os-release")) -> str:
-    """How this machine gets a driver that SAPIEN accepts: Mesa from version 25 on, with ray tracing announced."""
+    """The remedy for a missing driver: SAPIEN accepts Mesa from version 25 on, with ray tracing announced."""
     if os.environ.get(_DISABLED):
         return f"Unset {_DISABLED}: SAPIEN takes a software driver only if ray tracing is not disabled"
     text = os_release.read_text() if os_release.is_file() else ""

@@ -30,7 +30,7 @@ _STATISTICS = {
 
 @dataclass
 class _Episode:
-    """What a lane shows, and all that has been done to it: enough to come to the same state again."""
+    """The placement of an environment and its past actions: enough to reach the same state again."""
 
     placement: Placement
     reading: Reading
@@ -183,7 +183,7 @@ class SimplerEngine:
         return self._rendered("picture", lanes, (3,))
 
     def foreground(self, lanes: Ints) -> NDArray[np.bool_]:
-        """Where those pictures show robot, bodies or cabinet, which the original keeps before a photograph:
+        """The mask of robot, bodies and cabinet in those images, which the original keeps before a photograph:
         ``[B, H, W]``.
         """
         return self._rendered("foreground", lanes, ()) > 0

@@ -216,7 +216,7 @@ def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def _charts(part: Part) -> NDArray[np.int64]:
-    """Which connected piece of the texture's plane each vertex belongs to, ``[V]``."""
+    """The index of the connected texture chart of each vertex, ``[V]``."""
     corner = _groups(np.column_stack([part.vertices / _SAME, part.uv / _SAME]))
     a, b, c = corner[part.faces].T
     edges = np.concatenate([a, b]), np.concatenate([b, c])
@@ -225,7 +225,7 @@ def _charts(part: Part) -> NDArray[np.int64]:
 
 
 def _groups(cells: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """Which rows of ``cells [n, k]`` round to the same whole numbers: the number of each row's group, ``[n]``."""
+    """The group index ``[n]`` of rows of ``cells [n, k]`` that round to the same whole numbers."""
     return np.unique(np.round(cells).astype(np.int64), axis=0, return_inverse=True)[1].ravel()
 
 
