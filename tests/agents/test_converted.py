@@ -15,6 +15,7 @@ from served import served
 from vlaser_gym import cli
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.converted import ConvertedAgent, ConvertedClient, is_of_this_gym, looks_like_ours
+from vlaser_gym.agents.languages import language
 from vlaser_gym.agents.remote import RemoteAgent
 from vlaser_gym.conventions import Convention, Conversion, Gripper, Start, get_preset, of_robot
 from vlaser_gym.envs.address import Address
@@ -224,7 +225,7 @@ def test_a_client_of_another_convention_needs_a_robot() -> None:
 @pytest.mark.parametrize("told", [7, {"rotation": "sideways"}, {"gripper": 3}, ["openvla"], {"name": ["x"]}])
 def test_what_a_stranger_calls_a_convention_is_one_sentence(told: Any) -> None:
     agent = object.__new__(RemoteAgent)
-    agent.url, agent.metadata = "ws://x", {"convention": told}
+    agent.url, agent.metadata, agent._language = "ws://x", {"convention": told}, language("openpi")
     with pytest.raises(RemoteError, match=r"names a convention that cannot be read.*agent\.convention=") as caught:
         agent._convention(None)
     assert "\n" not in str(caught.value)

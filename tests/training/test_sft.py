@@ -91,7 +91,7 @@ def spoil(trainer: SupervisedFineTuning, step: int) -> None:
 
     def spoiled():
         factor = math.nan if trainer.done == step else 1.0
-        return [(batch, {**draws, "noise": factor * draws["noise"]}) for batch, draws in micro_batches()]
+        return [(batch, {**draws, "noise": factor * draws["noise"]}, *more) for batch, draws, *more in micro_batches()]
 
     trainer.micro_batches = spoiled
 
