@@ -37,5 +37,6 @@ def served(agent: Any, name: str = "mine", **options: Any) -> Iterator[str]:
         yield f"ws://127.0.0.1:{ports[0]}"
     finally:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
+        # A connection that does not answer its closing is waited for ten seconds.
+        thread.join(60)
         loop.close()
