@@ -34,9 +34,9 @@ class TrainingProgress:
         self._begun = self._said = time.monotonic()
         self._first: int | None = None
         note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
-        columns = (TextColumn(unit), BarColumn(10), MofNCompleteColumn(), note)
+        columns = (TextColumn(unit), BarColumn(10), MofNCompleteColumn(), note, TextColumn("{task.fields[rate]}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task(unit, total=total, note="")
+        self._task = self._bar.add_task(unit, total=total, note="", rate="")
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
@@ -49,12 +49,13 @@ class TrainingProgress:
         """So many units are done."""
         self._first = done if self._first is None else self._first
         self.done = done
-        self._bar.update(self._task, completed=done, note=self.note())
+        self._bar.update(self._task, completed=done, note=self.note(), rate=_rate(self.pace))
         now = time.monotonic()
         if not self.console.is_terminal and (now - self._said > self.every or done == self.total):
             self._said = now
             left = self.seconds_left
-            end = "" if left is None or done == self.total else f", {_duration(left)} left"
+            pace = f", {_rate(self.pace)}" if self.pace else ""
+            end = pace if left is None or done == self.total else f"{pace}, {_duration(left)} left"
             self.console.print(f"{self.unit} {done}/{self.total}  {self.note()}{end}", soft_wrap=True, highlight=False)
 
     def report(self, row: Mapping[str, float]) -> None:
@@ -68,10 +69,15 @@ class TrainingProgress:
         return "  ".join(f"{_label(name)} {_value(name, self._numbers[name])}" for name in shown)
 
     @property
-    def seconds_left(self) -> float | None:
-        """At the pace so far."""
+    def pace(self) -> float | None:
+        """Seconds per unit so far; ``None`` before the second unit."""
         taken = self.done - (self._first or 0)
-        return None if taken <= 0 else (time.monotonic() - self._begun) / taken * (self.total - self.done)
+        return None if taken <= 0 else (time.monotonic() - self._begun) / taken
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end at the pace so far."""
+        return None if self.pace is None else self.pace * (self.total - self.done)
 
 
 def _label(name: str) -> str:
@@ -82,6 +88,13 @@ def _label(name: str) -> str:
 
 def _value(name: str, value: float) -> str:
     return f"{100 * value:.0f} %" if "success" in name else f"{value:.3g}"
+
+
+def _rate(pace: float | None) -> str:
+    """Units per second, or seconds per unit where these are more."""
+    if not pace:
+        return ""
+    return f"{pace:.3g} s each" if pace >= 1 else f"{1 / pace:.3g} a second"
 
 
 def _duration(seconds: float) -> str:
