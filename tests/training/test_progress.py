@@ -35,6 +35,6 @@ def test_a_terminal_gets_a_bar_that_fits_80_columns(monkeypatch):
         now[0] += 6
         progress.advance(74)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).replace("\r", "\n").splitlines()
-    assert any("74/200" in line and "success 75 %" in line for line in shown)
+    assert any("74/200" in line and "success 75 %" in line for line in shown), shown
     assert any("74/200" in line and "2.67 a second" in line for line in shown), "9 s for 24 after the first 50"
     assert max(len(line) for line in shown if "200" in line) <= 80

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-#: Metrics that are shown, the first ones that a line has; and how many of them.
+#: Metrics that are shown, the first ones that a line has; and how many of them, in a narrow terminal and elsewhere.
 _SHOWN = (
     *("success/mean", "rollout/success_rate", "rollout/success", "evaluation/success", "rollout/reward"),
     *("train/approx_kl", "loss/imitation", "train/loss", "train/explained_variance"),
 )
-_MOST = 3
+_FEW, _MOST = 2, 3
+_NARROW = 100
 
 
 class TrainingProgress:
@@ -65,7 +66,8 @@ class TrainingProgress:
 
     def note(self) -> str:
         """The numbers that matter most, success first."""
-        shown = [name for name in _SHOWN if name in self._numbers][:_MOST]
+        most = _FEW if self.console.is_terminal and self.console.width < _NARROW else _MOST
+        shown = [name for name in _SHOWN if name in self._numbers][:most]
         return "  ".join(f"{_label(name)} {_value(name, self._numbers[name])}" for name in shown)
 
     @property
