@@ -2,7 +2,7 @@
 
 InternVL's chat model as Vlaser uses it (OpenGVLab/Vlaser 40d7821; InternVL3): dynamic tiling, ChatML prompt, causal
 Qwen2 language model, greedy answers. The weights are those of a plain VLM (``vision_model.*``, ``mlp1.*``,
-``language_model.*``); a policy checkpoint cannot talk, because training it changed the language model's attention.
+``language_model.*``); a released policy checkpoint cannot talk, because training it changed the model's attention.
 """
 
 from __future__ import annotations
