@@ -442,7 +442,7 @@ def fine_tune(run, data, init, *more: str):
     return run / "checkpoint"
 
 
-def decisions(folder) -> np.ndarray:
+def decisions(folder, spread: float = 0.01) -> np.ndarray:
     """What a policy does in a few states: ``[4, 4, 7]`` in metres, radians and the gripper's command."""
     rng, lanes = np.random.default_rng(7), np.arange(4)
     agent = load_agent(str(folder), device="cpu", micro_batch=4)
@@ -450,7 +450,7 @@ def decisions(folder) -> np.ndarray:
     pose = [0.3, 0.0, 0.1, 0.7071, 0.0, 0.7071, 0.0, 1.0]
     observations = {
         "image": rng.integers(0, 256, (4, 48, 64, 3), np.uint8),
-        "proprio": np.array(pose) + rng.normal(0, 0.01, (4, 8)),
+        "proprio": np.minimum(np.array(pose) + rng.normal(0, spread, (4, 8)), 1.0),
         "instruction": ["stack the cubes"] * 4,
     }
     return agent.act(observations, lanes)
@@ -470,6 +470,23 @@ def test_nothing_learned_is_nothing_changed(tmp_path, path, capsys):
     replaced = fine_tune(tmp_path / "data", path, SHIPPED / "nano", "algo.statistics=data")
     assert "statistics replace those of" in capsys.readouterr().out
     assert np.abs(decisions(replaced) - before).max() > 1e-3
+
+
+def test_widened_bounds_change_no_answer_within_the_old_ones(tmp_path, path, capsys):
+    """The bounds by hand: the wider of the policy's and of the data's percentiles, those of actions as they were."""
+    after = fine_tune(tmp_path / "run", path, SHIPPED / "nano", "algo.statistics=widen")
+    within = 1e-3
+    np.testing.assert_allclose(decisions(after, within), decisions(SHIPPED / "nano", within), atol=1e-5)
+    assert "widened for proprioception" in (out := capsys.readouterr().out)
+    assert "Warning: proprio" not in out
+    own = json.loads((SHIPPED / "nano" / "statistics.json").read_text())
+    stored, data = json.loads((after / "statistics.json").read_text()), read(path).proprio
+    assert stored["action"] == own["action"]
+    np.testing.assert_allclose(stored["proprio"]["p01"], np.minimum(own["proprio"]["p01"], np.percentile(data, 1, 0)))
+    np.testing.assert_allclose(stored["proprio"]["p99"], np.maximum(own["proprio"]["p99"], np.percentile(data, 99, 0)))
+    assert stored["proprio"] != own["proprio"]
+    with pytest.raises(InvalidConfigError, match="no statistics to keep"):
+        fine_tune(tmp_path / "random", path, "random:nano", "algo.statistics=widen")
 
 
 def test_what_the_kept_bounds_clip_is_said_and_recorded(tmp_path, path, capsys):

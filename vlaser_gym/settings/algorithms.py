@@ -21,7 +21,7 @@ PRECISIONS = ("float32", "bfloat16")
 #: How answers of different lengths count.
 WEIGHTINGS = ("token", "square", "sample")
 #: Whose statistics normalise: those that the policy has, or the data's.
-STATISTICS = ("keep", "data")
+STATISTICS = ("keep", "widen", "data")
 SCHEDULES = ("constant", "linear")
 
 # Keys that several algorithms have, and mean the same by.
@@ -117,9 +117,10 @@ class SftSettings(AlgorithmSettings):
     statistics: str | None = option(
         None,
         "By whose bounds actions and proprioception are normalised. keep: the policy's own, without which its outputs "
-        "mean something else before the first step. data: those of the new data, which become the policy's. null: keep "
-        "for a policy; data for a preset, a VLM or fresh=[expert], whose numbers mean nothing yet. Losses of runs with "
-        "different bounds cannot be compared.",
+        "mean something else before the first step. widen: keep, but the bounds of proprioception grow to hold the "
+        "data's as well, and the weights that read it are rescaled so that nothing changes within the old ones. data: "
+        "those of the new data, which become the policy's. null: keep for a policy; data for a preset, a VLM or "
+        "fresh=[expert], whose numbers mean nothing yet. Losses of runs with different bounds cannot be compared.",
         choices=STATISTICS,
     )
 

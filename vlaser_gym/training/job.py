@@ -108,7 +108,7 @@ class Job:
         """The initial policy of the run, and whether its statistics stay; see :func:`initial_policy`.
 
         Args:
-            statistics: ``"keep"``, ``"data"`` or ``None``.
+            statistics: ``"keep"``, ``"widen"``, ``"data"`` or ``None``.
             answers: whether it learns to answer questions, and has or gets a language head.
         """
         settings = self.settings
@@ -261,6 +261,8 @@ class Job:
         stored = self.path / POLICY_FOLDER / STATISTICS_FILE
         if stored.is_file():
             whose, statistics = "run", Statistics.load(stored)
+        elif keeps and self.algo.statistics == "widen":
+            whose, statistics = "widen", agent.widen_proprio(data.statistics().proprio)
         elif keeps:
             whose, statistics = "keep", agent.processor.statistics
         else:
@@ -333,12 +335,12 @@ def initial_policy(
     Args:
         settings: of the run.
         init: a name or an existing folder.
-        statistics: ``"keep"``, ``"data"``, or ``None`` for what fits the start. Where the data's are to come, the
-            processor holds others until they are known.
+        statistics: ``"keep"``, ``"widen"``, ``"data"``, or ``None`` for what fits the start. Where the data's are to
+            come, the processor holds others until they are known.
         say: told what is worth knowing about the start.
 
     Raises:
-        InvalidConfigError: for ``"keep"`` and a start with random weights.
+        InvalidConfigError: for ``"keep"`` or ``"widen"`` and a start with random weights.
         MissingAssetError: for a policy without its statistics.
     """
     device = own_device(choose_device(settings.device))
@@ -363,7 +365,7 @@ def initial_policy(
         say(f"{init} is a vision-language model: the action expert starts with random weights")
     policy.reset_parameters(settings.seed, settings.fresh)
     is_trained = is_policy and "expert" not in settings.fresh
-    keeps = is_policy and (statistics or ("keep" if is_trained else "data")) == "keep"
+    keeps = is_policy and (statistics or ("keep" if is_trained else "data")) != "data"
     if is_trained and not keeps:
         say(f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once")
     known = None if keeps else OF_ROBOT[str(policy.config.robot)]
@@ -371,8 +373,9 @@ def initial_policy(
 
 
 def _check_has_statistics(init: str, statistics: str | None, *, has: bool) -> None:
-    if statistics == "keep" and not has:
+    if statistics in ("keep", "widen") and not has:
         raise InvalidConfigError(
             f"{init} is no policy yet: its action expert starts with random weights, and there are no statistics to "
-            f"keep; give the folder of a policy with init=, or train one first (algo=sft without algo.statistics=keep)."
+            f"keep; give the folder of a policy with init=, or train one first (algo=sft without "
+            f"algo.statistics={statistics})."
         )

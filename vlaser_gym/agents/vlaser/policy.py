@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -195,6 +197,18 @@ class VlaserPolicy(nn.Module):
             policy = cls(config)
         policy.freeze()
         return policy
+
+    @torch.no_grad()
+    def rescale_proprio(self, scale: ArrayLike, shift: ArrayLike) -> None:
+        """Make the policy answer to normalised proprioception ``p`` as it did to ``scale * p + shift`` (``[P]`` each).
+
+        The change of units goes into the layer that reads them, in place.
+        """
+        layer = self.proprio_encoder
+        weight = layer.weight.double()
+        factors, offsets = (torch.as_tensor(np.asarray(values), device=weight.device) for values in (scale, shift))
+        layer.bias.copy_(layer.bias.double() + weight @ offsets)
+        layer.weight.copy_(weight * factors)
 
     @torch.no_grad()
     def reset_parameters(self, seed: int = 0, parts: Sequence[str] = tuple(PARTS)) -> None:

@@ -54,6 +54,25 @@ class Moments:
         outside = (array < np.array(self.p01) - EPSILON) | (array > np.array(self.p99) + EPSILON)
         return np.asarray(outside.mean(0))
 
+    def widened(self, other: Moments) -> Moments:
+        """These moments with bounds and extremes that hold another's as well; mean and deviation are the other's."""
+        low, high = np.minimum, np.maximum
+        return Moments(
+            mean=other.mean,
+            std=other.std,
+            max=tuple(high(self.max, other.max).tolist()),
+            min=tuple(low(self.min, other.min).tolist()),
+            p99=tuple(high(self.p99, other.p99).tolist()),
+            p01=tuple(low(self.p01, other.p01).tolist()),
+        )
+
+    def rescaling_to(self, other: Moments) -> tuple[Array, Array]:
+        """Scale and shift, ``[D]`` each, that turn numbers normalised by ``other`` into those normalised by this."""
+        low, high = np.array(self.p01), np.array(self.p99)
+        other_low, other_high = np.array(other.p01), np.array(other.p99)
+        scale = (other_high - other_low + EPSILON) / (high - low + EPSILON)
+        return scale, scale - 1 + 2 * (other_low - low) / (high - low + EPSILON)
+
     def denormalize(self, values: ArrayLike) -> Array:
         """``[..., D]`` -> ``[..., D]``: -1 becomes p01 and 1 becomes p99; nothing is clipped."""
         low, high = np.array(self.p01), np.array(self.p99)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,7 @@ from vlaser_gym.agents.vlaser.language import at_least_fp32
 from vlaser_gym.agents.vlaser.places import PlaceReader, make_place_head
 from vlaser_gym.agents.vlaser.policy import PARTS, VisionLanguage, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import NormalizeProprio, Processor, ResizeImage, RobotProprio, normalize_pixels
+from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
 from vlaser_gym.settings.algorithms import LIKELIHOODS
 
 VISION_LANGUAGE = ("vision", "embedding", "language")
@@ -147,6 +149,19 @@ class TrainableVlaser(TrainableAgent):
     def normalize_actions(self, actions: NDArray[Any]) -> NDArray[Any]:
         """See :class:`TrainableAgent`."""
         return self.processor.statistics.normalize_action(actions)
+
+    def widen_proprio(self, data: Moments) -> Statistics:
+        """Rescale the weights that read proprioception to bounds that hold some data's as well as the policy's own.
+
+        Within the old bounds, where nothing was clipped, the policy answers as before.
+
+        Returns:
+            the statistics that go with the weights.
+        """
+        before = self.processor.statistics.proprio
+        after = before.widened(data)
+        self.policy.rescale_proprio(*before.rescaling_to(after))
+        return replace(self.processor.statistics, proprio=after)
 
     def make_decoder(self) -> VlaserDecoder:
         """See :class:`TrainableAgent`."""

@@ -14,6 +14,10 @@ from vlaser_gym.training.data.demonstrations import Demonstrations
 #: Share of a dimension's values above which :meth:`Clipped.warnings` speaks. The bounds are the 1st and 99th percentile
 #: of the policy's own data, which lose 2 % in every dimension; five times as much is another distribution of motions.
 WORTH_A_WARNING = 0.10
+_REMEDIES = {
+    "action": "algo.statistics=data takes the data's bounds, and has to learn anew what the policy's outputs mean",
+    "proprio": "algo.statistics=widen takes bounds that hold these too and changes no answer within the old ones",
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class Clipped:
             if large:
                 sentences.append(
                     f"{kind} {', '.join(large)} of the data lies outside the bounds (more than "
-                    f"{100 * WORTH_A_WARNING:.0f} %) and is clipped, so that {said[kind]}; algo.statistics=data "
-                    f"takes the data's bounds, and has to learn anew what the policy's outputs mean."
+                    f"{100 * WORTH_A_WARNING:.0f} %) and is clipped, so that {said[kind]}; "
+                    f"{_REMEDIES[kind]}."
                 )
         return sentences
 
@@ -69,7 +73,8 @@ class Normalisation:
     """By whose statistics a run of supervised training goes.
 
     Attributes:
-        whose: ``"keep"`` (the policy's), ``"data"``, or ``"run"`` (of the run that goes on).
+        whose: ``"keep"`` (the policy's), ``"widen"`` (its own, wider for proprioception), ``"data"``, or ``"run"`` (of
+            the run that goes on).
         clipped: what they clip of the data.
     """
 
@@ -84,6 +89,10 @@ class Normalisation:
         """For the screen."""
         if self.whose == "data":
             return ["Statistics: those of the data."]
-        words = {"keep": "those of the policy", "run": "those that the run began with"}[self.whose]
+        words = {
+            "keep": "those of the policy",
+            "widen": "those of the policy, widened for proprioception",
+            "run": "those that the run began with",
+        }[self.whose]
         warnings = [f"Warning: {sentence}" for sentence in self.clipped.warnings()]
         return [f"Statistics: {words}. {self.clipped.line()}.", *warnings]
