@@ -8,8 +8,10 @@ from gymnasium.vector import AutoresetMode
 
 from vlaser_gym.agents.base import Agent
 from vlaser_gym.agents.scripted import ScriptedExpert
+from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import resolve
-from vlaser_gym.envs.vector import SceneVectorEnv
+from vlaser_gym.envs.vector import STATE_FIELDS, SceneVectorEnv
+from vlaser_gym.errors import InvalidConfigError
 
 
 def successes(task: str, layouts: list[str]) -> np.ndarray:
@@ -95,3 +97,38 @@ def test_the_gripper_has_turned_when_it_arrives_over_the_object() -> None:
     for lane, first in enumerate(near.argmax(0)):
         left = np.angle(np.exp(1j * (headings[-1, lane] - headings[first, lane])))
         assert abs(left) < 0.25, (lane, left)
+
+
+def test_a_miss_on_purpose_is_not_taught_and_the_next_grasp_succeeds() -> None:
+    """While nothing is taught, the fingers close beside the carrot, as far away as the settings say."""
+    task, layouts = "widowx_carrot_on_plate", [f"region2:{7_000_000 + k}" for k in range(4)]
+    env = SceneVectorEnv(task, len(layouts), observe=("state",), autoreset_mode=AutoresetMode.DISABLED)
+    observation, _ = env.reset(options={"layout": layouts})
+    expert, lanes = ScriptedExpert({"probability": 0.0, "misses": 1.0}), np.arange(len(layouts))
+    expert.reset(lanes, env.addresses)
+    taught, closing, beside = [], [], []
+    while not env.ended.all():
+        actions = expert.act(observation, lanes)
+        offset = observation["state"][:, :2] - observation["state"][:, STATE_FIELDS["source"]][:, :2]
+        taught.append(expert.teaches(lanes))
+        closing.append(actions[:, 0, 6] < 0)
+        beside.append(np.linalg.norm(offset, axis=-1))
+        observation, *_, info = env.step_chunk(actions)
+    env.close()
+    first = np.argmax(closing, axis=0)
+    assert not any(np.asarray(taught)[: step + 1, lane].any() for lane, step in enumerate(first))
+    distances = np.asarray(beside)[first, lanes]
+    assert ((distances > 0.015) & (distances < 0.06)).all()
+    assert np.asarray(taught)[-1].all()
+    assert info["success"].sum() >= 3
+
+
+def test_without_misses_everything_is_taught_and_the_google_robot_refuses_them() -> None:
+    addresses = [Address("widowx_stack_cube", layout=0)]
+    expert = ScriptedExpert({"position": 0.01})
+    expert.reset(np.arange(1), addresses)
+    assert expert.teaches(np.arange(1)).all()
+    with pytest.raises(InvalidConfigError, match="misses is for WidowX"):
+        ScriptedExpert({"misses": 0.5}).reset(
+            np.arange(1), [Address("google_robot_pick_horizontal_coke_can", layout=0)]
+        )

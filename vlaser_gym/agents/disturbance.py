@@ -23,12 +23,24 @@ class Disturbance:
         yaw: standard deviation of the turn about the vertical (rad).
         probability: of a disturbance in a chunk.
         every: actions of a chunk.
+        misses: probability that the first grasp of an episode is aimed beside the object. What is done until it has
+            failed teaches nothing; the second attempt shows how to go on.
+        miss_distance: greatest horizontal error of such an aim (m); the least is two fifths of it.
     """
 
     position: float = 0.008
     yaw: float = 0.08
     probability: float = 0.6
     every: int = 4
+    misses: float = 0.0
+    miss_distance: float = 0.05
+
+    def aim_error(self, rng: np.random.Generator) -> Floats:
+        """Draw the horizontal error ``[3]`` of the first grasp's aim (m), zero where it is no miss."""
+        if rng.random() >= self.misses:
+            return np.zeros(3)
+        direction, distance = rng.uniform(0, 2 * np.pi), self.miss_distance * rng.uniform(0.4, 1.0)
+        return distance * np.array([np.cos(direction), np.sin(direction), 0.0])
 
     def draw(self, rng: np.random.Generator) -> Floats:
         """Draw the offset ``[7]`` of every action in a chunk."""

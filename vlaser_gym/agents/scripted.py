@@ -22,6 +22,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.vector import STATE_FIELDS
+from vlaser_gym.errors import InvalidConfigError
 
 Floats = NDArray[np.float64]
 
@@ -85,6 +86,8 @@ class ScriptedExpert:
             episode = _start(task, address)
             self._episodes[int(lane)] = episode
             episode.pushes = Pushes(self._disturbance, address.rng("disturbance"))
+            if self._disturbance is not None and self._disturbance.misses:
+                _aim(episode, self._disturbance.aim_error(address.rng("miss")))
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:
         """``[N, 1, 7]`` actions."""
@@ -95,9 +98,24 @@ class ScriptedExpert:
         """``[N, 1, 7]``: the last actions without disturbance, which is what a learner should imitate."""
         return np.array([[self._episodes[int(lane)].intended] for lane in lanes])
 
+    def teaches(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """False where the last actions led to a miss on purpose, which nobody should imitate, ``[N]``."""
+        return np.array([self._episodes[int(lane)].teaches for lane in lanes])
+
     def subtask_done(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """True where the first sub-task of an episode of two is done, ``[N]``."""
         return np.array([self._episodes[int(lane)].subtask_done for lane in lanes])
+
+
+def _aim(episode: _Episode | GoogleEpisode, error: Floats) -> None:
+    """Aim an episode's first grasp beside the object.
+
+    Raises:
+        InvalidConfigError: for the Google Robot, whose script does not try again.
+    """
+    if not isinstance(episode, _Episode):
+        raise InvalidConfigError("agent.disturbance.misses is for WidowX tasks, whose expert grasps again; leave it 0.")
+    episode.aim_error = error
 
 
 def _start(task: Task, address: Address) -> _Episode | GoogleEpisode:
@@ -118,7 +136,8 @@ class _Episode:
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
         self.intended = np.zeros(7)
         self.pushes = Pushes()
-        self.subtask_done = False
+        self.aim_error = np.zeros(3)
+        self.teaches, self.subtask_done = True, False
 
     def act(self, state: Floats) -> Floats:
         """The next action ``[7]`` from an observed ``state``: towards the goal, with the push of this chunk in it."""
@@ -171,22 +190,25 @@ class _Episode:
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, then place it; then stay."""
         rest = self._source[2]
-        for _ in range(3):
-            yield from self._grasp()
+        for error in (self.aim_error, np.zeros(3), np.zeros(3)):
+            self.teaches = not error.any()
+            yield from self._grasp(error)
             if self._source[2] > rest + self._script.lift / 2:
                 break
+        self.teaches = True
         yield from self._place(rest)
         while True:
             yield _OPEN
 
-    def _grasp(self) -> Iterator[float]:
+    def _grasp(self, error: Floats) -> Iterator[float]:
         script = self._script
         self._goal_rotation = self._grasp_rotation()
-        grasp = self._source + [0, 0, script.grasp_offset]
+        grasp = self._source + error + [0, 0, script.grasp_offset]
         yield from self._move(grasp + [0, 0, script.approach], _OPEN)
-        yield from self._move(grasp, _OPEN, tolerance=0.004)
+        # Beside its middle the object may be in the way, so that the fingers close higher.
+        yield from self._move(grasp, _OPEN, tolerance=0.004, most=7 if error.any() else 20)
         yield from self._wait(script.close_steps, _CLOSE)
-        yield from self._move(grasp + [0, 0, script.lift], _CLOSE)
+        yield from self._move(grasp + [0, 0, script.lift], _CLOSE, most=5 if error.any() else 20)
 
     def _place(self, rest: float) -> Iterator[float]:
         script = self._script
@@ -217,9 +239,9 @@ class _Episode:
         yaw = greatest - (greatest - yaw) % symmetry
         return np.asarray(rotations.matrix_from_axis_angle([0, 0, yaw]) @ _DOWN)
 
-    def _move(self, goal: Floats, gripper: float, tolerance: float = 0.012) -> Iterator[float]:
+    def _move(self, goal: Floats, gripper: float, tolerance: float = 0.012, most: int = 20) -> Iterator[float]:
         self._goal = goal
-        for _ in range(20):
+        for _ in range(most):
             yield gripper
             settled = np.linalg.norm(self._tcp - goal) < tolerance
             turned = np.abs(self._goal_rotation - self._rotation).max() < 0.05

@@ -64,6 +64,9 @@ class GoogleEpisode(ABC):
         subtask_done: what is told first in an episode of two sub-tasks is done.
     """
 
+    #: No miss is made on purpose; see :attr:`Disturbance.misses`.
+    teaches = True
+
     def __init__(self, script: GoogleScript | None = None) -> None:
         self._script = GoogleScript() if script is None else script
         self._plan: Iterator[float] | None = None

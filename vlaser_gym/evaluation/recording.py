@@ -43,8 +43,8 @@ class RecordedEpisode:
         frames: ``[R, h, w, 3]`` uint8.
         columns: arrays ``[R, ...]`` by name: ``proprio [8]``, ``state [26]`` (see
             :data:`~vlaser_gym.envs.vector.STATE_FIELDS`), ``action [7]`` (what ran), ``label [7]`` (what the agent
-            meant), ``decision`` (a policy that decides every few steps does so here), ``reward``, ``done``,
-            ``flag/<name>``.
+            meant), ``decision`` (a policy that decides every few steps does so here, and what follows is worth
+            imitating), ``reward``, ``done``, ``flag/<name>``.
     """
 
     address: Address
@@ -141,24 +141,30 @@ class EpisodeCamera:
 
 
 class LabelTap:
-    """An agent that does what another does, and keeps what that one says it ``intended``, lane by lane."""
+    """An agent that does what another does, and keeps what that one says it ``intended`` and where it ``teaches``, lane
+    by lane.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.observes = agent.observes
         self.labels: dict[int, list[NDArray[np.float64]]] = {}
+        self.taught: dict[int, list[NDArray[np.bool_]]] = {}
 
     def reset(self, lanes: Lanes, addresses: Sequence[Address]) -> None:
         """See :class:`~vlaser_gym.agents.base.Agent`."""
         self.agent.reset(lanes, addresses)
         self.labels |= {int(lane): [] for lane in lanes}
+        self.taught |= {int(lane): [] for lane in lanes}
 
     def act(self, observations: Observations, lanes: Lanes) -> NDArray[np.floating[Any]]:
         """See :class:`~vlaser_gym.agents.base.Agent`."""
         actions = self.agent.act(observations, lanes)
         intended = self.agent.intended(lanes) if hasattr(self.agent, "intended") else actions
-        for lane, chunk in zip(lanes, np.asarray(intended, np.float64), strict=True):
+        teaches = self.agent.teaches(lanes) if hasattr(self.agent, "teaches") else np.ones(len(lanes), bool)
+        for lane, chunk, taught in zip(lanes, np.asarray(intended, np.float64), teaches, strict=True):
             self.labels[int(lane)].append(chunk)
+            self.taught[int(lane)].append(np.full(len(chunk), taught))
         return actions
 
     def subtask_done(self, lanes: Lanes) -> NDArray[np.bool_]:
@@ -187,7 +193,7 @@ class Recorder:
             "state": state_of(result.address, trajectory)[:steps],
             "action": trajectory["action"],
             "label": np.concatenate(self.tap.labels[lane])[:steps],
-            "decision": np.arange(steps) % self.every == 0,
+            "decision": (np.arange(steps) % self.every == 0) & np.concatenate(self.tap.taught[lane])[:steps],
             "reward": trajectory["reward"].astype(np.float32),
             "done": np.arange(steps) == steps - 1,
             **{name: values for name, values in trajectory.items() if name.startswith("flag/")},
