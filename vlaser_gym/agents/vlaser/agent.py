@@ -38,7 +38,7 @@ Lanes = NDArray[np.int64]
 
 #: Policies that come with the package: their folders' names stand for them wherever a checkpoint is asked for.
 SHIPPED = Path(__file__).parent / "weights"
-SHIPPED_NAMES = ("nano",)
+SHIPPED_NAMES = ("nano", "nano-sft")
 #: What stands before a preset's name to ask for random weights of its sizes.
 RANDOM = "random:"
 #: What an agent can tell of a decision.
