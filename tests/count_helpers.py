@@ -72,10 +72,10 @@ def main(package: Path) -> None:
     found = functions(package)
     single = [function for function in found if function.is_single_helper]
     longest = sorted(found, key=lambda function: -function.length)[:5]
-    print(
-        f"{len(found)} functions, {len(single)} private ones with one reference: {100 * len(single) / len(found):.1f} %"
-    )
-    print("longest: " + ", ".join(f"{function.name} ({function.place}) {function.length}" for function in longest))
+    share = 100 * len(single) / len(found)
+    lines = [f"{len(found)} functions, {len(single)} private ones with one reference: {share:.1f} %"]
+    lines += [f"{function.length} lines: {function.name} ({function.place})" for function in longest]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

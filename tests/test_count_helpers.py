@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.count_helpers import PACKAGE, functions
+from count_helpers import PACKAGE, functions
 
 SOURCE = '''
 def public():
