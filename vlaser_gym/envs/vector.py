@@ -410,7 +410,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._outdate(lanes)
         for lane, reading in zip(running, self.engine.read(lanes), strict=True):
             lane.advance(reading)
-        self._evaluate(running)
+        self._update_flags(running)
 
     def drive(self, lanes: Ints, actions: NDArray[np.float64], readings: Sequence[Reading]) -> None:
         """Let the engine run one control step with ``actions [B, 7]`` from ``readings``; evaluate no flag."""
@@ -421,7 +421,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         qvel = np.array([reading.qvel for reading in readings])
         cast(DrivenEngine, self.engine).step(lanes, self.controller.act(lanes, actions, qpos, qvel))
 
-    def _evaluate(self, lanes: list[Lane]) -> None:
+    def _update_flags(self, lanes: list[Lane]) -> None:
         """Flags after a control step, by the simulator's own rules where it has any."""
         for lane in lanes:
             if (verdict := lane.reading.verdict) is not None:
