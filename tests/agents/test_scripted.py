@@ -123,6 +123,22 @@ def test_a_miss_on_purpose_is_not_taught_and_the_next_grasp_succeeds() -> None:
     assert info["success"].sum() >= 3
 
 
+@pytest.mark.parametrize(("share", "closes"), [(0.0, True), (1.0, False)])
+def test_a_noticed_miss_leaves_the_fingers_open(share: float, closes: bool) -> None:
+    task = "widowx_stack_cube"
+    env = SceneVectorEnv(task, 2, observe=("state",), autoreset_mode=AutoresetMode.DISABLED)
+    observation, _ = env.reset(options={"layout": ["region2:7000000", "region2:7000001"]})
+    expert, lanes = ScriptedExpert({"probability": 0.0, "misses": 1.0, "noticed": share}), np.arange(2)
+    expert.reset(lanes, env.addresses)
+    closed = np.zeros(2, bool)
+    for _ in range(20):
+        actions = expert.act(observation, lanes)
+        closed |= (actions[:, 0, 6] < 0) & ~expert.teaches(lanes)
+        observation, *_ = env.step_chunk(actions)
+    env.close()
+    assert (closed == closes).all()
+
+
 def test_without_misses_everything_is_taught_and_the_google_robot_refuses_them() -> None:
     addresses = [Address("widowx_stack_cube", layout=0)]
     expert = ScriptedExpert({"position": 0.01})

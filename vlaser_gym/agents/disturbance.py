@@ -11,6 +11,22 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Miss:
+    """A grasp that is aimed beside the object.
+
+    Attributes:
+        error: of the aim (m); zero for a good one.
+        noticed: the fingers do not close.
+    """
+
+    error: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    noticed: bool = False
+
+    def __bool__(self) -> bool:
+        return any(self.error)
+
+
+@dataclass(frozen=True)
 class Disturbance:
     """Displacements that an expert's actions get.
 
@@ -25,6 +41,8 @@ class Disturbance:
         every: actions of a chunk.
         misses: probability that the first grasp of an episode is aimed beside the object. What is done until it has
             failed teaches nothing; the second attempt shows how to go on.
+        noticed: share of the misses that are noticed before the fingers close: the second attempt begins beside the
+            object, with open fingers.
         miss_distance: greatest horizontal error of such an aim (m); the least is two fifths of it.
     """
 
@@ -33,14 +51,16 @@ class Disturbance:
     probability: float = 0.6
     every: int = 4
     misses: float = 0.0
+    noticed: float = 0.0
     miss_distance: float = 0.05
 
-    def aim_error(self, rng: np.random.Generator) -> Floats:
-        """Draw the horizontal error ``[3]`` of the first grasp's aim (m), zero where it is no miss."""
+    def draw_miss(self, rng: np.random.Generator) -> Miss:
+        """Draw what is wrong with the first grasp of an episode."""
         if rng.random() >= self.misses:
-            return np.zeros(3)
+            return Miss()
         direction, distance = rng.uniform(0, 2 * np.pi), self.miss_distance * rng.uniform(0.4, 1.0)
-        return distance * np.array([np.cos(direction), np.sin(direction), 0.0])
+        error = (distance * np.cos(direction), distance * np.sin(direction), 0.0)
+        return Miss(error, noticed=rng.random() < self.noticed)
 
     def draw(self, rng: np.random.Generator) -> Floats:
         """Draw the offset ``[7]`` of every action in a chunk."""

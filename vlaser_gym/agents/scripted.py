@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Observations
-from vlaser_gym.agents.disturbance import Disturbance, Pushes
+from vlaser_gym.agents.disturbance import Disturbance, Miss, Pushes
 from vlaser_gym.agents.scripted_cabinet import CabinetEpisode
 from vlaser_gym.agents.scripted_google import GoogleEpisode, TableEpisode
 from vlaser_gym.conventions import rotations
@@ -87,7 +87,7 @@ class ScriptedExpert:
             self._episodes[int(lane)] = episode
             episode.pushes = Pushes(self._disturbance, address.rng("disturbance"))
             if self._disturbance is not None and self._disturbance.misses:
-                _aim(episode, self._disturbance.aim_error(address.rng("miss")))
+                _aim(episode, self._disturbance.draw_miss(address.rng("miss")))
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:
         """``[N, 1, 7]`` actions."""
@@ -107,7 +107,7 @@ class ScriptedExpert:
         return np.array([self._episodes[int(lane)].subtask_done for lane in lanes])
 
 
-def _aim(episode: _Episode | GoogleEpisode, error: Floats) -> None:
+def _aim(episode: _Episode | GoogleEpisode, miss: Miss) -> None:
     """Aim an episode's first grasp beside the object.
 
     Raises:
@@ -115,7 +115,7 @@ def _aim(episode: _Episode | GoogleEpisode, error: Floats) -> None:
     """
     if not isinstance(episode, _Episode):
         raise InvalidConfigError("agent.disturbance.misses is for WidowX tasks, whose expert grasps again; leave it 0.")
-    episode.aim_error = error
+    episode.miss = miss
 
 
 def _start(task: Task, address: Address) -> _Episode | GoogleEpisode:
@@ -136,7 +136,7 @@ class _Episode:
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
         self.intended = np.zeros(7)
         self.pushes = Pushes()
-        self.aim_error = np.zeros(3)
+        self.miss = Miss()
         self.teaches, self.subtask_done = True, False
 
     def act(self, state: Floats) -> Floats:
@@ -190,9 +190,9 @@ class _Episode:
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, then place it; then stay."""
         rest = self._source[2]
-        for error in (self.aim_error, np.zeros(3), np.zeros(3)):
-            self.teaches = not error.any()
-            yield from self._grasp(error)
+        for miss in (self.miss, Miss(), Miss()):
+            self.teaches = not miss
+            yield from self._grasp(miss)
             if self._source[2] > rest + self._script.lift / 2:
                 break
         self.teaches = True
@@ -200,15 +200,17 @@ class _Episode:
         while True:
             yield _OPEN
 
-    def _grasp(self, error: Floats) -> Iterator[float]:
+    def _grasp(self, miss: Miss) -> Iterator[float]:
         script = self._script
         self._goal_rotation = self._grasp_rotation()
-        grasp = self._source + error + [0, 0, script.grasp_offset]
+        grasp = self._source + miss.error + [0, 0, script.grasp_offset]
         yield from self._move(grasp + [0, 0, script.approach], _OPEN)
         # Beside its middle the object may be in the way, so that the fingers close higher.
-        yield from self._move(grasp, _OPEN, tolerance=0.004, most=7 if error.any() else 20)
+        yield from self._move(grasp, _OPEN, tolerance=0.004, most=7 if miss else 20)
+        if miss.noticed:
+            return
         yield from self._wait(script.close_steps, _CLOSE)
-        yield from self._move(grasp + [0, 0, script.lift], _CLOSE, most=5 if error.any() else 20)
+        yield from self._move(grasp + [0, 0, script.lift], _CLOSE, most=5 if miss else 20)
 
     def _place(self, rest: float) -> Iterator[float]:
         script = self._script
