@@ -116,6 +116,8 @@ class Job:
             if answers:
                 settings = self._with_head()
             policy, processor, keeps = initial_policy(settings, self.init, statistics, self.say)
+            # What it sees from now on: pictures of another size are other pictures.
+            processor = replace(processor, image_size=str(settings.engine.get("image_size") or ""))
             return self.vlaser(policy, processor, teach=answers), keeps
         make, device = import_string(settings.policy, "policy"), own_device(choose_device(settings.device))
         made = make(self.init, robot=settings.robot, seed=settings.seed, device=device)

@@ -244,6 +244,7 @@ class VlaserAgent:
             "parameters": sum(parameter.numel() for parameter in self.policy.parameters()),
             "image_size": config.image_size,
             "resize": self.processor.resize.filter,
+            **({"image_size_of_checkpoint": self.processor.image_size} if self.processor.image_size else {}),
             "prompt": prompt.template,
             "prompt_wrap": prompt.wrap,
             "time_max_period": config.time_max_period,
