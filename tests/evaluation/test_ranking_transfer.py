@@ -137,7 +137,7 @@ def test_recorded_states_have_our_names(tmp_path: Path) -> None:
 
 def test_checkpoints_need_engines_and_their_own_robot() -> None:
     with pytest.raises(InvalidConfigError, match="recorded episodes are experts' alone: name the engines"):
-        parity.main(load("parity", ["figures=ranking", "checkpoints=nano", f"golden={Path(__file__).parent}"]))
+        parity.main(load("parity", ["figures=ranking", "checkpoints=nano"]))
     google = drawn_trials(["google_robot_pick_coke_can"], 1, ("nano",))
     with pytest.raises(InvalidConfigError, match=r"nano is for widowx; the tasks are of google_robot: choose tasks"):
         run_trials(google, "mujoco", None, {})

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from vlaser_gym.cli import run, typed, words
@@ -57,9 +58,30 @@ def main(config: DictConfig) -> None:
     check_output("videos", settings.videos, folder=True)
     options = {key: value for key, value in settings.engine.items() if key != "name"}
     simulator = Simulator(engine, look, options, settings.num_envs)
-    recordings, names, figures = Recordings(settings.golden), resolve(settings.task), _figures(settings, look)
+    names, figures = resolve(settings.task), _figures(settings, look)
     report: dict[str, Any] = {"engine": engine, "look": look}
     console = make_console()
+    if set(figures) != {"ranking"}:
+        report |= _against_recordings(settings, names, figures, simulator, console)
+    if "ranking" in figures:
+        sides = _sides(settings, names, simulator)
+        transfers = [compare_sides(a.name, b.name, a.outcomes, b.outcomes) for a in sides[:-1] for b in sides[-1:]]
+        report["ranking"] = [transfer.stored() for transfer in transfers]
+        console.print(_ranking_table(transfers))
+        for transfer in transfers:
+            console.print(_disagreements(transfer), soft_wrap=True)
+        if settings.videos is not None:
+            console.print(_write_videos(settings, sides), soft_wrap=True)
+    if settings.output is not None:
+        write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
+
+
+def _against_recordings(
+    settings: ParitySettings, names: Sequence[str], figures: Sequence[str], simulator: Simulator, console: Console
+) -> dict[str, Any]:
+    """Print and return the figures that compare with the original's recordings."""
+    recordings, engine, options = Recordings(settings.golden), simulator.engine, simulator.options
+    report: dict[str, Any] = {}
     if "replays" in figures:
         report["tasks"] = [task_figures(recordings, name, simulator) for name in names]
         console.print(_task_table(report["tasks"]))
@@ -74,17 +96,7 @@ def main(config: DictConfig) -> None:
         report |= {"bridge_tasks": rows, "bridge_robots": [motion]}
         console.print(_task_table(rows, f"{_OWN}: initial state, open-loop replays"))
         console.print(_robot_table([motion], f"{_OWN}: free motion of the TCP"))
-    if "ranking" in figures:
-        sides = _sides(settings, names, simulator)
-        transfers = [compare_sides(a.name, b.name, a.outcomes, b.outcomes) for a in sides[:-1] for b in sides[-1:]]
-        report["ranking"] = [transfer.stored() for transfer in transfers]
-        console.print(_ranking_table(transfers))
-        for transfer in transfers:
-            console.print(_disagreements(transfer), soft_wrap=True)
-        if settings.videos is not None:
-            console.print(_write_videos(settings, sides), soft_wrap=True)
-    if settings.output is not None:
-        write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
+    return report
 
 
 def _figures(settings: ParitySettings, look: str) -> list[str]:
