@@ -11,8 +11,8 @@ import torch
 
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.ablated import AblatedAgent
-from vlaser_gym.agents.vlaser.agent import SHIPPED
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task, resolve

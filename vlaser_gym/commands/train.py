@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device
+from vlaser_gym.agents.vlaser.agent import RANDOM, choose_device
 from vlaser_gym.agents.vlaser.config import PRESETS
+from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine

@@ -79,8 +79,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             :class:`~vlaser_gym.wrappers.perturbed.Perturbed` does the rest of it.
 
     An action is 7 numbers: TCP translation (m) and axis-angle rotation (rad) in the base frame, neither scaled nor
-    clipped, and the gripper in [-1, 1], whose sign is the robot's (+1 opens the WidowX and closes the Google Robot);
-    :mod:`vlaser_gym.conventions` declares all of it.
+    clipped, and the gripper in [-1, 1], whose sign is the robot's own; :mod:`vlaser_gym.conventions` declares it all.
 
     Example:
         >>> env = SceneVectorEnv("widowx_stack_cube", num_envs=2, observe=("proprio", "instruction"))

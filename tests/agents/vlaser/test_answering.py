@@ -13,13 +13,14 @@ from demonstrations import tiny_config
 from safetensors import safe_open
 
 from vlaser_gym.agents.text_rows import NOT_LEARNED, TextSample, answer_weights, packed, text_rows
-from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
+from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.answering import AnsweringPolicy, Prompter, greedy_answers, reasoning_settings
 from vlaser_gym.agents.vlaser.chat import Request
 from vlaser_gym.agents.vlaser.checkpoint import CheckpointError, load_policy, save_pretrained, save_released
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.agents.vlaser.tokenizer import AnswerTokenizer, ByteTokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.errors import InvalidConfigError

@@ -22,6 +22,7 @@ from vlaser_gym.agents.vlaser.config import PREFIX_MASK, VlaserConfig
 from vlaser_gym.agents.vlaser.language import KeyValue
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor, ResizeImage, normalize_pixels
+from vlaser_gym.agents.vlaser.shipped import shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT
 from vlaser_gym.agents.vlaser.tokenizer import IM_END, IMAGE, AnswerTokenizer, ByteTokenizer, Tokenizer
 from vlaser_gym.errors import InvalidConfigError
@@ -107,8 +108,6 @@ class AnsweringPolicy:
             CheckpointError: if its weights cannot be used.
             InvalidConfigError: if it has no language head.
         """
-        from vlaser_gym.agents.vlaser.agent import shipped_or_path  # noqa: PLC0415  (it imports this module)
-
         folder = shipped_or_path(str(source))
         policy, _ = load_policy(folder, dtype=dtype, device=device)
         known = OF_ROBOT[str(policy.config.robot)]
