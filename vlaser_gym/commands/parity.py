@@ -150,7 +150,7 @@ def _pictures(
 
 @dataclass
 class _Side:
-    """What one side played: outcomes, and states where videos are wanted."""
+    """The episodes of one side: outcomes, and states where videos are wanted."""
 
     name: str
     look: str
