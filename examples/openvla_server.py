@@ -33,7 +33,7 @@ from vlaser_gym.errors import InvalidConfigError, RemoteError
 from vlaser_gym.registry import import_string
 
 Floats = NDArray[np.float64]
-#: A picture ``[224, 224, 3]`` and a prompt -> seven ids of tokens.
+#: An image ``[224, 224, 3]`` and a prompt -> seven ids of tokens.
 Model = Callable[[NDArray[np.uint8], str], Sequence[int]]
 
 EDGES = np.linspace(-1.0, 1.0, 256)
@@ -96,7 +96,7 @@ class OpenVla:
     """
 
     observes = ("image", "instruction")
-    #: Pictures of 224 x 224, roll, pitch and yaw, a gripper of 1 open and 0 closed: converted by the gym.
+    #: Images of 224 x 224, roll, pitch and yaw, a gripper of 1 open and 0 closed: converted by the gym.
     convention = "openvla"
 
     def __init__(self, model: str | Model, statistics: str, key: str = KEY) -> None:
@@ -107,7 +107,7 @@ class OpenVla:
         """OpenVLA remembers nothing."""
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:
-        """One action per lane, ``[N, 1, 7]``."""
+        """One action per environment, ``[N, 1, 7]``."""
         told = zip(observations["image"], observations["instruction"], strict=True)
         return np.stack([settled(self.decode(self.model(picture, prompt_of(text)))) for picture, text in told])[:, None]
 

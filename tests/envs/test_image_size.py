@@ -1,4 +1,4 @@
-"""Pictures of another size than the camera's own: ``engine.image_size``."""
+"""Images of another size than the camera's own: ``engine.image_size``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def env_of(task: str = "widowx_stack_cube", options: dict[str, Any] | None = Non
 
 
 def seen(task: str, options: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    """All pictures in layout 3 after a chunk."""
+    """All images in layout 3 after a chunk."""
     env = env_of(task, options, observe=("image", "wrist_image"))
     env.reset(options={"layout": 3})
     observation, *_ = env.step_chunk(FORWARD)
@@ -158,7 +158,7 @@ def test_training_evaluation_and_video_of_a_policy_with_small_pictures(tmp_path:
     config = read_config(tmp_path / "small")
     assert config["engine"]["image_size"] == "160x120"
     assert config["agent_settings"]["image_size_of_checkpoint"] == "160x120"
-    with pytest.warns(GymWarning, match="was trained on pictures of 160x120; here they have the size of the camera"):
+    with pytest.warns(GymWarning, match="was trained on images of 160x120; here they have the size of the camera"):
         evaluate(EvalSettings.from_config(load("eval", [*scored, f"run={tmp_path / 'large'}"])))
     table = published_table("vlaser-widowx")
     runs = [tmp_path / name for name in ("small", "large")]

@@ -276,7 +276,7 @@ def _kept(store: RunStore) -> str:
 
 @dataclass
 class Evaluation:
-    """One go at the missing episodes of a run directory. Use :func:`evaluate`.
+    """One attempt at the missing episodes of a run directory. Use :func:`evaluate`.
 
     Attributes:
         who: acts and simulates.
@@ -475,11 +475,11 @@ def _check_robots(who: Introduction, tasks: Sequence[Task]) -> None:
 
 
 def _warn_of_pictures(who: Introduction, engine: Mapping[str, Any]) -> None:
-    """A policy that learned from pictures of one size sees others in those of another."""
+    """A policy that learned from images of one size sees others in those of another."""
     learned, shown = who.agent_settings.get("image_size_of_checkpoint"), engine.get("image_size")
     if learned is not None and learned != shown:
         warnings.warn(
-            f"The agent {who.origin['agent']} was trained on pictures of {learned}; here they have "
+            f"The agent {who.origin['agent']} was trained on images of {learned}; here they have "
             f"{shown or 'the size of the camera'}: engine.image_size={learned} shows it what it learned from.",
             GymWarning,
             stacklevel=2,

@@ -102,7 +102,7 @@ class Transfer:
     disagreements: tuple[tuple[Policy, str, str], ...]
 
     def stored(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return asdict(self)
 
 

@@ -86,7 +86,7 @@ class BesideVideos:
 
         Raises:
             StorageError: if it cannot be written.
-            RenderingUnavailableError: if no pictures can be made here.
+            RenderingUnavailableError: if no images can be made here.
         """
         policy, address = policy_name(key[0]), key[1]
         words = [Path(policy).name, address.task, address.layout.replace(":", "-"), f"trial-{address.trial}"]
@@ -109,7 +109,7 @@ class BesideVideos:
             yield draw_caption(np.hstack(pictures), caption)
 
     def _pictures(self, address: Address, side: Side, count: int) -> Iterator[NDArray[np.uint8]]:
-        """``count`` pictures of a side."""
+        """``count`` images of a side."""
         look = shown_look(side.look, self._assets)
         if look not in self._renderers:
             self._renderers[look] = SceneRenderer(look, assets=self._assets)

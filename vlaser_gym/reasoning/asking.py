@@ -67,7 +67,7 @@ def chosen_questions(settings: ReasonSettings) -> list[Question]:
 
     Raises:
         StorageError: if the data are no folder of questions.
-        MissingAssetError: if pictures are missing.
+        MissingAssetError: if images are missing.
         UnknownNameError: for a split that there is not.
         InvalidConfigError: if nothing is left to ask.
     """
@@ -86,7 +86,7 @@ def chosen_questions(settings: ReasonSettings) -> list[Question]:
         raise InvalidConfigError(f"{folder} has no question of split={settings.split} kinds={settings.kinds}.")
     if missing := missing_pictures(folder, questions):
         raise MissingAssetError(
-            f"{len(missing)} pictures of these questions are missing in {folder}, the first is {missing[0]}: copy the "
+            f"{len(missing)} images of these questions are missing in {folder}, the first is {missing[0]}: copy the "
             "folder again, or repeat the command that made it."
         )
     return questions
@@ -149,7 +149,7 @@ def _check_answer(line: dict[str, Any]) -> None:
 
 
 def read_answers(path: str | Path) -> dict[tuple[str, bool], dict[str, Any]]:
-    """The stored answers, by question and whether it was asked without its picture."""
+    """The stored answers, by question and whether it was asked without its image."""
     lines = read_lines(Path(path) / ANSWERS_FILE, _check_answer)
     return {(line["id"], line["blind"]): line for line in lines}
 
@@ -161,8 +161,8 @@ def _ask(
     known = read_answers(path)
     wanted = [(q, blind) for blind in ((False, True) if settings.blind else (False,)) for q in questions]
     left = [(question, blind) for question, blind in wanted if (question.id, blind) not in known]
-    # Answers of one form are about as long, and a batch waits for its longest. Questions about a picture follow each
-    # other: pictures are most of the work of a short answer, and one that a batch shares is read and looked at once.
+    # Answers of one form are about as long, and a batch waits for its longest. Questions about an image follow each
+    # other: images are most of the work of a short answer, and one that a batch shares is read and looked at once.
     left.sort(key=lambda pair: (pair[1], pair[0].form, pair[0].images))
     done = len(wanted) - len(left)
     with (path / ANSWERS_FILE).open("ab", buffering=0) as lines:

@@ -117,7 +117,7 @@ class Job:
             if answers:
                 settings = self._with_head()
             policy, processor, keeps = initial_policy(settings, self.init, statistics, self.say)
-            # What it sees from now on: pictures of another size are other pictures.
+            # What it sees from now on: images of another size are other images.
             processor = replace(processor, image_size=str(settings.engine.get("image_size") or ""))
             return self.vlaser(policy, processor, teach=answers), keeps
         make, device = import_string(settings.policy, "policy"), own_device(choose_device(settings.device))

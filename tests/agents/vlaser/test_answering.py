@@ -83,7 +83,7 @@ def embedded_by_hand(policy: VlaserPolicy, ids, features: torch.Tensor) -> torch
 
 
 def samples_and_features(policy: VlaserPolicy) -> tuple[list[TextSample], list[torch.Tensor]]:
-    """Three questions: about one picture, about two, and about none."""
+    """Three questions: about one image, about two, and about none."""
     prompter = Prompter(policy.config, ByteTokenizer())
     pixels = torch.randn(3, 3, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = [
@@ -97,7 +97,7 @@ def samples_and_features(policy: VlaserPolicy) -> tuple[list[TextSample], list[t
 
 @torch.no_grad()
 def test_logits_and_loss_are_those_of_the_formulas_whatever_shares_a_row(policy):
-    """Pictures and question see each other, an answer what stands before it: recomputed token by token."""
+    """Images and question see each other, an answer what stands before it: recomputed token by token."""
     samples, features = samples_and_features(policy)
     weights = answer_weights(samples, "square")
     losses = []
@@ -331,7 +331,7 @@ def test_eight_questions_at_once_take_two_fifths_of_the_time():
 
     seconds([requests[:1]], 1)
     assert ratio(requests, 12) > 2.5
-    # Of one token pictures are most of the work; a folder of questions has five about each.
+    # Of one token images are most of the work; a folder of questions has five about each.
     shared = [Request(one.question, [requests[i // 4].images[0]]) for i, one in enumerate(requests)]
     assert ratio(shared, 1) > 2.5
 
@@ -343,7 +343,7 @@ def test_a_picture_that_questions_share_is_looked_at_once(monkeypatch: pytest.Mo
     asked = [
         Request("<image>\nWhat is it?", [first]),
         Request("<image>\nWhere?", [second]),
-        Request("No picture"),
+        Request("No image"),
         Request("Image-1: <image>\nImage-2: <image>\nWhich is later?", [second, first]),
     ]
     apart = [asking.replies([one], max_new_tokens=5)[0] for one in asked]

@@ -125,7 +125,7 @@ def check_perturbation(perturbation: Perturbation, engine: Mapping[str, Any], lo
         )
     if engine.get("image_size") is not None and perturbation.counts_pixels:
         raise InvalidConfigError(
-            f"perturb={perturbation.name} is measured in the pixels of the camera's own pictures: leave "
+            f"perturb={perturbation.name} is measured in the pixels of the camera's own images: leave "
             f"engine.image_size={engine['image_size']} out, for the unperturbed arm too."
         )
     for task in tasks:
