@@ -24,7 +24,7 @@ def kinds(base: type = GymError) -> Iterator[type]:
 
 def all_kinds() -> list[type]:
     """Of errors.py and of every module of the package that can be imported here."""
-    needs_more = "vlaser_gym.envs.engines", "vlaser_gym.commands", "vlaser_gym.evaluation.vla_eval"
+    needs_more = "vlaser_gym.envs.engines", "vlaser_gym.commands"
     for module in pkgutil.walk_packages(vlaser_gym.__path__, "vlaser_gym."):
         if not module.name.startswith(needs_more):
             importlib.import_module(module.name)

@@ -217,11 +217,13 @@ def test_without_a_driver_scores_stand_and_pictures_are_refused(
 @pytest.mark.slow
 def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    score(tmp_path / "scored", "task=widowx_stack_cube", "episodes=1", "video=1", "agent=random")
+    score(tmp_path / "scored", "task=widowx_stack_cube", "episodes=3", "video=1", "agent=random")
     (video,) = video_folder(tmp_path / "scored").resolve().iterdir()
     assert video.parent.parent == tmp_path / "videos"
     assert video.name == "widowx_stack_cube.default.grid-0000.trial-0.failure.mp4"
-    assert str(video.relative_to(tmp_path)) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(video.relative_to(tmp_path)) in printed
+    assert f"Videos of 1 episodes; 2 were not rendered: python -m vlaser_gym.render run={tmp_path}/scored" in printed
     page = (tmp_path / "scored" / "report.html").read_text()
     (tile,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["episodes"]  # type: ignore[index]
     picture = Image.open(io.BytesIO(base64.b64decode(tile["sides"][0]["picture"])))

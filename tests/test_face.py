@@ -47,8 +47,7 @@ first = [getattr(vlaser_gym, name) for name in vlaser_gym.__all__]
 names = [found.name for found in pkgutil.walk_packages(vlaser_gym.__path__, "vlaser_gym.")]
 assert {"vlaser_gym.train", "vlaser_gym.collect", "vlaser_gym.compare", "vlaser_gym.eval"} < set(names)
 for name in names:
-    if name != "vlaser_gym.evaluation.vla_eval":  # loaded by vla-eval, where that is installed
-        importlib.import_module(name)
+    importlib.import_module(name)
 assert [getattr(vlaser_gym, name) for name in vlaser_gym.__all__] == first
 import vlaser_gym.train
 from vlaser_gym import collect, compare, train

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
+from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load, typed
 from vlaser_gym.commands import train

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vlaser_gym import cli
-from vlaser_gym.agents.vlaser.agent import SHIPPED
 from vlaser_gym.agents.vlaser.checkpoint import load_pretrained, save_pretrained
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.commands.verify import main
 from vlaser_gym.evaluation.store import RunStore, read_records, read_summary
 from vlaser_gym.training.trainer_state import write_state

@@ -18,12 +18,18 @@ import pytest
 import torch
 from torch import nn
 
+PROCESSORS = ("preprocessor", "postprocessor")
+
 
 class FeatureType(StrEnum):
     STATE = "STATE"
     VISUAL = "VISUAL"
     ENV = "ENV"
     ACTION = "ACTION"
+
+
+#: ``PolicyFeature``.
+Feature = SimpleNamespace
 
 
 class Config:
@@ -53,6 +59,14 @@ class Act(nn.Module):
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: Any, *, config: Any = None, **options: Any) -> Any:
         return cls(config)
+
+    def save_pretrained(self, save_directory: Any) -> None:
+        features = {
+            name: {k: {"type": f.type.value, "shape": f.shape} for k, f in getattr(self.config, name).items()}
+            for name in ("input_features", "output_features")
+        }
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        (Path(save_directory) / "config.json").write_text(json.dumps({**vars(self.config), **features}))
 
     def reset(self) -> None:
         self._action_queue: deque = deque(maxlen=self.config.n_action_steps)
@@ -99,14 +113,33 @@ def after(action: torch.Tensor) -> torch.Tensor:
     return action / 10
 
 
+class NewProcessor:
+    """One that was made from settings and statistics, not loaded."""
+
+    def __init__(self, name: str, statistics: dict[str, dict[str, torch.Tensor]]) -> None:
+        self.name, self.statistics = name, statistics
+
+    def save_pretrained(self, save_directory: Any) -> None:
+        shapes = {key: {name: list(t.shape) for name, t in of.items()} for key, of in self.statistics.items()}
+        (Path(save_directory) / f"{self.name}.json").write_text(json.dumps(shapes))
+
+
+def make_policy_config(policy_type: str, **settings: Any) -> Any:
+    config = Config()
+    vars(config).update({"type": policy_type, "n_obs_steps": 1, **settings})
+    return config
+
+
 def make_pre_post_processors(policy_cfg: Any, pretrained_path: str | None = None, **options: Any) -> tuple[Any, Any]:
+    if pretrained_path is None:
+        return tuple(NewProcessor(f"policy_{when}", options["dataset_stats"]) for when in PROCESSORS)
     assert options == {"preprocessor_overrides": {"device_processor": {"device": "cpu"}}}
     assert (Path(str(pretrained_path)) / "policy_preprocessor.json").is_file()
     return before, after
 
 
 def get_policy_class(name: str) -> type:
-    kinds = {"act": Act, "smolvla": Act, "diffusion": Diffusion}
+    kinds = {**dict.fromkeys(("act", "smolvla", "pi0", "xvla"), Act), "diffusion": Diffusion}
     if name not in kinds:
         raise ValueError(f"Policy type '{name}' is not available.")
     return kinds[name]
@@ -125,7 +158,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         )
     }
     modules["lerobot.configs.policies"].PreTrainedConfig = Config  # type: ignore[attr-defined]
+    configs: Any = modules["lerobot.configs"]
+    configs.FeatureType, configs.PolicyFeature = FeatureType, Feature
     factory: Any = modules["lerobot.policies.factory"]
+    factory.make_policy_config = make_policy_config
     factory.get_policy_class, factory.make_pre_post_processors = get_policy_class, make_pre_post_processors
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)

@@ -11,8 +11,9 @@ import torch
 
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.ablated import AblatedAgent
-from vlaser_gym.agents.vlaser.agent import SHIPPED, SHIPPED_NAMES, load_agent
+from vlaser_gym.agents.vlaser.agent import load_agent
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.shipped import SHIPPED, SHIPPED_NAMES
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task, resolve

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -269,6 +271,16 @@ def test_a_server_of_ours_is_asked_in_vla_eval_s_words_as_in_openpi_s() -> None:
             chunks.append(np.concatenate([agent.act({}, LANE) for _ in range(3)]))
             agent.close()
     np.testing.assert_array_equal(chunks[0], chunks[1])
+
+
+def test_without_vla_eval_a_benchmark_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "vla_eval"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "vla_eval", None)
+    monkeypatch.delitem(sys.modules, "vlaser_gym.evaluation.vla_eval", raising=False)
+    benchmark = importlib.import_module("vlaser_gym.evaluation.vla_eval")
+    with pytest.raises(InvalidConfigError, match=r"is not installed here \(.*vla_eval.*\): pip install"):
+        benchmark.Scenes(task="widowx_stack_cube")
 
 
 def test_specs_and_conventions_say_the_same() -> None:

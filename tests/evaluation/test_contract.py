@@ -13,11 +13,12 @@ from fake_env import FakeVectorEnv
 
 from vlaser_gym import cli
 from vlaser_gym.agents import make_agent
-from vlaser_gym.agents.vlaser.agent import SHIPPED, VlaserAgent
+from vlaser_gym.agents.vlaser.agent import VlaserAgent
 from vlaser_gym.agents.vlaser.checkpoint import load_policy, save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.agents.vlaser.statistics import BRIDGE
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.envs.address import Address

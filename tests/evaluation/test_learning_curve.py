@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.cli import load
 from vlaser_gym.commands.eval import main
 from vlaser_gym.errors import InvalidConfigError

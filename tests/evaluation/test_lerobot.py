@@ -216,7 +216,7 @@ def test_the_data_card_says_what_the_columns_are_and_is_its_owners_afterwards(tm
     for name in info["features"]:
         if not name.startswith("next.") and name not in INDICES:
             assert f"| `{name}` |" in card
-    assert "+1 opens it, -1 closes it" in card
+    assert "then the gripper's goal: -1 closed to 1 open" in card
     assert "every 4 steps" in card
     (tmp_path / "README.md").write_text("mine")
     with writer(tmp_path, every=4, agent={"name": "expert"}, engine="mujoco", only_successful=True) as mine:

@@ -60,6 +60,9 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
         assert (agent.pop("initial_noise", None), agent.pop("check_weights", True)) == (None, True)
         assert (agent.pop("explain", None), agent.pop("think", None)) == (None, None)
         kept["agent"] = agent
+        if line.startswith("eval"):
+            kept["engine"] = {**kept["engine"]}
+            assert kept["engine"].pop("image_size", None) is None
     assert json.dumps(stored, sort_keys=True) == json.dumps(before, sort_keys=True), "1 is not 1.0 here"
 
 

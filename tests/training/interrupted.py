@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 
 _ON_POLICY = (
     *("task=widowx_stack_cube", "num_envs=2", f"init={SHIPPED / 'nano'}", "algo.n_steps=3", "algo.batch_size=6"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.cli import load, typed
 from vlaser_gym.settings.training import TrainSettings
 from vlaser_gym.training.distributed import ProcessGroup, joined_processes, own_device

@@ -16,8 +16,8 @@ from fake_lanes import FakeLanes
 from gymnasium.vector import AutoresetMode
 from test_ppo import collected, no_pictures, trainable, weights  # noqa: F401  (a fixture)
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.algorithms import DENSITIES, GrpoSettings

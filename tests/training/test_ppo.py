@@ -17,9 +17,10 @@ from demonstrations import tiny_config
 from fake_lanes import FakeLanes
 from torch import distributed
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
+from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import group_config, typed
 from vlaser_gym.errors import DivergedError, InvalidConfigError, StorageError, UnknownNameError

@@ -17,10 +17,11 @@ from demonstrations import SIZE, TINY, tiny_config, write_set
 from fabricate_vlm import SPECIAL_IDS, write_vlm
 
 from vlaser_gym import cli
-from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent, nano_processor
+from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.commands.train import main

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.forwarding import ForwardingAgent
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.perturbations.words import other_instruction
 from vlaser_gym.envs.tasks import task_names
@@ -19,7 +20,7 @@ IMAGES = ("true", "blank", "swap")
 INSTRUCTIONS = ("true", "other", "empty")
 
 
-class AblatedAgent:
+class AblatedAgent(ForwardingAgent):
     """Another agent behind a filter. What else that agent has (``describe``, ``robot``, ``subtask_done``) it has too.
 
     Args:
@@ -54,11 +55,6 @@ class AblatedAgent:
         more = ("instruction",) if self.image == "swap" else ()
         self.observes = tuple(dict.fromkeys((*self.agent.observes, *more)))
         self._tasks: dict[int, str] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "agent":  # not built yet, such as while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.agent, name)
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """See :class:`~vlaser_gym.agents.base.Agent`.

@@ -55,8 +55,8 @@ class Agent(Protocol):
 
         Returns:
             ``[N, H, 7]`` actions in environment units: translation (m) and axis-angle (rad) per control step in the
-            robot's base frame, and the gripper, where +1 opens the WidowX and closes the Google Robot; see
-            :mod:`vlaser_gym.conventions`. All H are executed before the next decision.
+            robot's base frame, and the gripper, whose sign is the robot's own: see :mod:`vlaser_gym.conventions`. All H
+            are executed before the next decision.
         """
 
 

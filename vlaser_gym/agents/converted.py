@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.base import Agent, Observations
+from vlaser_gym.agents.forwarding import ForwardingAgent
 from vlaser_gym.conventions import CONVENTIONS, rotations
 from vlaser_gym.conventions.convention import Convention
 from vlaser_gym.conventions.conversion import ORIGIN, Conversion, PosesOf, Start, check, check_has_pose, read
@@ -39,7 +40,7 @@ def is_of_this_gym(convention: Convention) -> bool:
     return any(Conversion(convention, own).is_identity and convention.state == own.state for own in ours)
 
 
-class ConvertedAgent:
+class ConvertedAgent(ForwardingAgent):
     """Another agent whose observations and actions are converted. What else that agent has, it has too.
 
     Everything is checked when an episode begins, before its first step.
@@ -72,11 +73,6 @@ class ConvertedAgent:
         # Where the arm is has to be known for whatever is not said about its own axes.
         self.observes = tuple(dict.fromkeys((*agent.observes, "proprio")))
         self._lanes: dict[int, _Lane] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "agent":  # not built yet, such as while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.agent, name)
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """See :class:`~vlaser_gym.agents.base.Agent`.
@@ -144,7 +140,7 @@ class _Lane:
         self._openness = np.clip(last, 0.0, 1.0)
 
 
-class ConvertedClient:
+class ConvertedClient(ForwardingAgent):
     """The other way round: an agent of this gym for clients whose numbers follow another convention.
 
     It reads their states and answers in their actions.
@@ -166,11 +162,6 @@ class ConvertedClient:
         self.conversion = check(_lenient(of_robot(robot)), observed(convention, agent.observes))
         if "proprio" in agent.observes:
             check_has_pose(convention)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "agent":
-            raise AttributeError(name)
-        return getattr(self.agent, name)
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
         """See :class:`~vlaser_gym.agents.base.Agent`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -379,11 +380,17 @@ def _report(
 
 def _film(evaluation: Evaluation, per_task: int, assets: str | None, say: Callable[[str], None]) -> None:
     """Videos of some episodes of each task. Where images cannot be made the scores stand without them."""
-    chosen = choose_examples(read_records(evaluation.path), per_task)
+    records = read_records(evaluation.path)
+    chosen = choose_examples(records, per_task)
     folder = video_folder(evaluation.path)
     try:
         for path in render_videos(evaluation.path, chosen, folder, assets=assets):
             say(f"Video: {path}")
+        if left := sum(record["states"] is not None for record in records) - len(chosen):
+            say(
+                f"Videos of {len(chosen)} episodes; {left} were not rendered: python -m vlaser_gym.render "
+                f"run={shlex.quote(str(evaluation.path))} episodes=failures (or all, or an address)."
+            )
     except RenderingUnavailableError as error:
         say(f"No videos: {error} The scores above do not need images.")
 

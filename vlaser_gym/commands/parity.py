@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from vlaser_gym.cli import run, typed, words
@@ -21,16 +23,22 @@ from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.bridge import bridge_robot_figures, bridge_task_figures
 from vlaser_gym.evaluation.parity import INITIAL, Recordings, Simulator, robot_figures, task_figures
 from vlaser_gym.evaluation.pictures import beside, compare_pictures, picture_figures
+from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.evaluation.transfer import (
+    BELIEFS,
     RECORDED,
+    Key,
     Outcomes,
     Transfer,
+    Trial,
     compare_sides,
     drawn_trials,
+    policy_name,
     recorded_trials,
     run_trials,
 )
+from vlaser_gym.evaluation.transfer_videos import BesideVideos, Side, States, recorded_states
 from vlaser_gym.settings.commands import ParitySettings
 from vlaser_gym.storage.files import check_output, write_output
 
@@ -47,11 +55,33 @@ def main(config: DictConfig) -> None:
     check_counts(settings.engine)
     check_output("output", settings.output)
     check_output("beside", settings.beside, folder=True)
+    check_output("videos", settings.videos, folder=True)
     options = {key: value for key, value in settings.engine.items() if key != "name"}
     simulator = Simulator(engine, look, options, settings.num_envs)
-    recordings, names, figures = Recordings(settings.golden), resolve(settings.task), _figures(settings, look)
+    names, figures = resolve(settings.task), _figures(settings, look)
     report: dict[str, Any] = {"engine": engine, "look": look}
     console = make_console()
+    if set(figures) != {"ranking"}:
+        report |= _against_recordings(settings, names, figures, simulator, console)
+    if "ranking" in figures:
+        sides = _sides(settings, names, simulator)
+        transfers = [compare_sides(a.name, b.name, a.outcomes, b.outcomes) for a in sides[:-1] for b in sides[-1:]]
+        report["ranking"] = [transfer.stored() for transfer in transfers]
+        console.print(_ranking_table(transfers))
+        for transfer in transfers:
+            console.print(_disagreements(transfer), soft_wrap=True)
+        if settings.videos is not None:
+            console.print(_write_videos(settings, sides), soft_wrap=True)
+    if settings.output is not None:
+        write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
+
+
+def _against_recordings(
+    settings: ParitySettings, names: Sequence[str], figures: Sequence[str], simulator: Simulator, console: Console
+) -> dict[str, Any]:
+    """Print and return the figures that compare with the original's recordings."""
+    recordings, engine, options = Recordings(settings.golden), simulator.engine, simulator.options
+    report: dict[str, Any] = {}
     if "replays" in figures:
         report["tasks"] = [task_figures(recordings, name, simulator) for name in names]
         console.print(_task_table(report["tasks"]))
@@ -66,14 +96,7 @@ def main(config: DictConfig) -> None:
         report |= {"bridge_tasks": rows, "bridge_robots": [motion]}
         console.print(_task_table(rows, f"{_OWN}: initial state, open-loop replays"))
         console.print(_robot_table([motion], f"{_OWN}: free motion of the TCP"))
-    if "ranking" in figures:
-        transfers = _transfers(settings, names, simulator)
-        report["ranking"] = [transfer.stored() for transfer in transfers]
-        console.print(_ranking_table(transfers))
-        for transfer in transfers:
-            console.print(_disagreements(transfer), soft_wrap=True)
-    if settings.output is not None:
-        write_output("output", settings.output, (json.dumps(report, indent=1) + "\n").encode())
+    return report
 
 
 def _figures(settings: ParitySettings, look: str) -> list[str]:
@@ -125,27 +148,72 @@ def _pictures(
     return {"task": task, **(picture_figures(comparisons) if comparisons else {"pictures": []})}
 
 
-def _transfers(settings: ParitySettings, names: Sequence[str], simulator: Simulator) -> list[Transfer]:
-    """Every other side as the reference of the engine."""
+@dataclass
+class _Side:
+    """The episodes of one side: outcomes, and states where videos are wanted."""
+
+    name: str
+    look: str
+    outcomes: Outcomes = field(default_factory=dict)
+    states: dict[Key, States] = field(default_factory=dict)
+
+
+def _sides(settings: ParitySettings, names: Sequence[str], simulator: Simulator) -> list[_Side]:
+    """The reference sides, and the engine last, all played."""
     others = words(settings.engines) if settings.engines is not None else [RECORDED]
-    sides = [(name, look or None) for name, _, look in (other.partition("/") for other in others)]
-    for name, look in sides:
-        if name != RECORDED:
-            check_engine(name, look)
-    known: dict[str, Outcomes] = {}
-    if RECORDED in others:
-        trials, known[RECORDED] = recorded_trials(Path(settings.golden), names)
-    else:
-        trials = drawn_trials(names, settings.episodes)
-    for other, (name, look) in zip(others, sides, strict=True):
-        if name != RECORDED:
-            known[other] = run_trials(trials, name, look, {}, settings.num_envs)
-    ours = run_trials(trials, simulator.engine, simulator.look, simulator.options, simulator.lanes)
-    return [compare_sides(other, f"{simulator.engine}/{simulator.look}", known[other], ours) for other in others]
+    checkpoints = words(settings.checkpoints) if settings.checkpoints is not None else []
+    if RECORDED in others and checkpoints:
+        raise InvalidConfigError(
+            "The recorded episodes are experts' alone: name the engines that checkpoints= are compared on with "
+            "engines=, such as engines=mujoco/original."
+        )
+    looks = {
+        other: check_engine(other.split("/")[0], other.partition("/")[2] or None)
+        for other in others
+        if other != RECORDED
+    }
+    trials = drawn_trials(names, settings.episodes, (*BELIEFS, *checkpoints))
+    sides = [_Side(other, looks.get(other, "original")) for other in others]
+    for side in sides:
+        if side.name == RECORDED:
+            trials, side.outcomes = recorded_trials(Path(settings.golden), names)
+    for side in sides:
+        if side.name != RECORDED:
+            _play(side, trials, side.name.split("/")[0], {}, settings)
+    ours = _Side(f"{simulator.engine}/{simulator.look}", str(simulator.look))
+    _play(ours, trials, simulator.engine, simulator.options, settings)
+    return [*sides, ours]
+
+
+def _play(
+    side: _Side, trials: Sequence[Trial], engine: str, options: Mapping[str, Any], settings: ParitySettings
+) -> None:
+    def keep(trial: Trial, result: EpisodeResult) -> None:
+        if settings.videos is not None:
+            side.states[trial.key] = result.trajectory
+
+    side.outcomes = run_trials(trials, engine, side.look, options, settings.num_envs, keep)
+
+
+def _write_videos(settings: ParitySettings, sides: Sequence[_Side]) -> str:
+    """Videos of all episodes that end otherwise than on the engine, and a line about each."""
+    *others, ours = sides
+    lines = []
+    with BesideVideos(Path(settings.videos or "."), settings.engine.get("assets")) as videos:
+        for other in others:
+            for key in [key for key, ended in ours.outcomes.items() if other.outcomes.get(key, ended) != ended]:
+                recorded = other.name == RECORDED
+                states = recorded_states(Path(settings.golden), key) if recorded else other.states[key]
+                pair = (
+                    Side(other.name, other.look, states, other.outcomes[key]),
+                    Side(ours.name, ours.look, ours.states[key], ours.outcomes[key]),
+                )
+                lines.append(f"{policy_name(key[0])} {key[1]}: {videos.write(key, pair)}")
+    return "\n".join(lines or ["No episode ends otherwise: no videos."])
 
 
 def _ranking_table(transfers: Sequence[Transfer]) -> Table:
-    title = "Ranking: experts with wrong beliefs, the same episodes on both sides; 95 % intervals"
+    title = "Ranking of policies: the same episodes on both sides; 95 % intervals"
     table = Table(title=title, box=box.ASCII)
     table.add_column("reference and engine")
     for name in ("episodes", "Pearson", "MMRV", "by task: Pearson, MMRV", "alike %", "only one side", "p"):
@@ -165,11 +233,11 @@ def _ranking_table(transfers: Sequence[Transfer]) -> Table:
 
 
 def _disagreements(transfer: Transfer) -> str:
-    """Rates of both sides by belief, and every episode that ends otherwise."""
-    rows = zip(transfer.beliefs, transfer.rates_a, transfer.rates_b, strict=True)
-    rates = ", ".join(f"{1000 * belief:g} mm {100 * a:.0f} and {100 * b:.0f} %" for belief, a, b in rows)
-    lines = [f"  {1000 * belief:g} mm {address}: {winner} alone" for belief, address, winner in transfer.disagreements]
-    return "\n".join([f"{transfer.a} and {transfer.b} by belief: {rates}", *lines])
+    """Rates of both sides by policy, and every episode that ends otherwise."""
+    rows = zip(transfer.policies, transfer.rates_a, transfer.rates_b, strict=True)
+    rates = ", ".join(f"{policy_name(policy)} {100 * a:.0f} and {100 * b:.0f} %" for policy, a, b in rows)
+    lines = [f"  {policy_name(policy)} {address}: {winner} alone" for policy, address, winner in transfer.disagreements]
+    return "\n".join([f"{transfer.a} and {transfer.b} by policy: {rates}", *lines])
 
 
 def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:

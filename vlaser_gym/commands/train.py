@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device
+from vlaser_gym.agents.vlaser.agent import RANDOM, choose_device
 from vlaser_gym.agents.vlaser.config import PRESETS
+from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS, why_another_version
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.engines import check_counts, check_engine
@@ -32,7 +33,7 @@ from vlaser_gym.evaluation.store import check_writable
 from vlaser_gym.evaluation.table import make_console
 from vlaser_gym.evaluation.tracker import check_tracker
 from vlaser_gym.settings.fields import check_unread
-from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.settings.training import LATER, TrainSettings
 from vlaser_gym.storage.files import remove_leftovers, storage_errors, write_whole
 from vlaser_gym.storage.lines import append_line, drop_cut_line, parse_object
 from vlaser_gym.storage.locks import held
@@ -195,7 +196,8 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
         raise StorageError(f"{file} is damaged: expected the run's settings; restore the file or choose another run=.")
     if "schema" not in before and before.get("init") in PRESETS:
         before["init"] = f"{RANDOM}{before['init']}"
-    differing = sorted(k for k in stored if before.get(k) != json.loads(json.dumps(stored[k])))
+    now = {k: LATER[k] for k in LATER.keys() & before.keys()} | json.loads(json.dumps(stored))
+    differing = sorted(k for k in now if before.get(k) != now[k])
     name, wanted = (kept.get("algo", {}).get("name") for kept in (before, stored))
     if name != wanted:
         raise StorageError(f"{path} holds a run of algo={name}, not {wanted}; choose another run= or algo={name}.")

@@ -79,8 +79,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             :class:`~vlaser_gym.wrappers.perturbed.Perturbed` does the rest of it.
 
     An action is 7 numbers: TCP translation (m) and axis-angle rotation (rad) in the base frame, neither scaled nor
-    clipped, and the gripper in [-1, 1], whose sign is the robot's (+1 opens the WidowX and closes the Google Robot);
-    :mod:`vlaser_gym.conventions` declares all of it.
+    clipped, and the gripper in [-1, 1], whose sign is the robot's own; :mod:`vlaser_gym.conventions` declares it all.
 
     Example:
         >>> env = SceneVectorEnv("widowx_stack_cube", num_envs=2, observe=("proprio", "instruction"))
@@ -131,12 +130,12 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             "autoreset_mode": self.autoreset_mode,
         }
         self.single_action_space = spaces.Box(-_LIMITS, _LIMITS, dtype=np.float32)
-        cameras = {name: setups[0].cameras[camera] for name, camera in self._cameras.items()}
-        self.single_observation_space = _observation_space(self.observe, cameras)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
 
         self.engine = make_engine(engine, num_envs, look, engine_options, self._cameras.values())
+        cameras = {name: self._seen_by(setups[0].cameras[camera]) for name, camera in self._cameras.items()}
+        self.single_observation_space = _observation_space(self.observe, cameras)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.controller = setups[0].make_controller(num_envs)
         self._tree = KinematicTree(setups[0].robot)
         self._tcp_link = setups[0].robot.tcp_link
@@ -148,6 +147,11 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         # Images of each camera that still show the present: an environment that has not moved is not rendered again.
         self._frames: dict[str, NDArray[np.uint8]] = {}
         self._stale = {camera: np.ones(num_envs, bool) for camera in setups[0].cameras}
+
+    def _seen_by(self, camera: Camera) -> Camera:
+        """A camera of the robot with the number of pixels that the engine gives its images."""
+        size: tuple[int, int] | None = getattr(self.engine, "image_size", None)
+        return camera if size is None else camera.at(size)
 
     # ------------------------------------------------------------------ addresses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +26,7 @@ from vlaser_gym.envs.perturbations import Perturbation, check_perturbation, find
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
 from vlaser_gym.envs.vector import SceneVectorEnv
-from vlaser_gym.errors import AgentError, InvalidConfigError, StorageError
+from vlaser_gym.errors import AgentError, GymWarning, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
@@ -214,6 +215,7 @@ def evaluate(
         robot = next(iter(by_robot(tasks).values()))
         who = launcher.introduce([task.name for task in robot])
         _check_robots(who, tasks)
+        _warn_of_pictures(who, settings.engine)
         return _continue(settings, plan, until, path, launcher, who, on_start, on_episode)
 
 
@@ -469,6 +471,18 @@ def _check_robots(who: Introduction, tasks: Sequence[Task]) -> None:
         raise InvalidConfigError(
             f"The agent {who.origin['agent']} is for {who.robot}; the tasks are of {' and '.join(robots)}: "
             f"choose those of {who.robot} with task=."
+        )
+
+
+def _warn_of_pictures(who: Introduction, engine: Mapping[str, Any]) -> None:
+    """A policy that learned from images of one size sees others in those of another."""
+    learned, shown = who.agent_settings.get("image_size_of_checkpoint"), engine.get("image_size")
+    if learned is not None and learned != shown:
+        warnings.warn(
+            f"The agent {who.origin['agent']} was trained on images of {learned}; here they have "
+            f"{shown or 'the size of the camera'}: engine.image_size={learned} shows it what it learned from.",
+            GymWarning,
+            stacklevel=2,
         )
 
 

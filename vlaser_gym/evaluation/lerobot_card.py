@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vlaser_gym.conventions import CONVENTIONS, of_robot
+
 _POSE = "position (m) and quaternion w, x, y, z"
 _ACTION = (
     "move of the TCP: translation (m) and axis-angle rotation (rad), both in the base frame, neither scaled nor clipped"
 )
-#: What +1 and -1 in the last number of an action do.
-_GRIPPER = {
-    "widowx": "the gripper's goal: +1 opens it, -1 closes it",
-    "google_robot": "a change of the gripper's goal: +1 closes it, -1 opens it, 0 leaves it (the opposite of WidowX)",
-}
 _COLUMNS = {
     "observation.images.main": "the robot's camera, before the step",
     "observation.state": f"pose of the TCP in the base frame, {_POSE}, and how far the gripper is open (0 to 1)",
@@ -37,8 +34,9 @@ def data_card(robot: str, fps: float, settings: Mapping[str, Any], columns: Mapp
         settings: what made the episodes.
         columns: of ``meta/info.json``, by name.
     """
-    family = next((name for name in _GRIPPER if robot.startswith(name)), "")
-    words = {"gripper": _GRIPPER.get(family, "the gripper"), "every": settings.get("every", 1)}
+    family = next((name for name in CONVENTIONS if robot.startswith(name)), None)
+    gripper = "the gripper" if family is None else f"the gripper's goal: {of_robot(family).gripper.words}"
+    words = {"gripper": gripper, "every": settings.get("every", 1)}
     rows = [f"| `{name}` | {_COLUMNS[name].format(**words)} |" for name in columns if name in _COLUMNS]
     agent = dict(settings.get("agent") or {}).get("name", "an agent")
     kept = "those that are solved at their last step" if settings.get("only_successful") else "all"

@@ -191,6 +191,9 @@ def _of_run(config: Mapping[str, Any], table: PublishedTable) -> Iterator[Depart
     told = config.get("agent_settings") or {}
     if "initial_noise_of_checkpoint" in told:
         yield Departure("initial_noise", told["initial_noise_of_checkpoint"], told["initial_noise"])
+    seen = _engine(config).get("image_size") or ""
+    if told.get("image_size_of_checkpoint", seen) != seen:
+        yield Departure("image_size", told["image_size_of_checkpoint"], seen or "the camera's own")
     outdated = why_outdated(told)
     if outdated is not None:
         yield Departure("agent", "as it is now", outdated)

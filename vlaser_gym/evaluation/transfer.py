@@ -1,13 +1,13 @@
 """Do two simulators order policies alike: the same policies, episodes and noise on both, compared episode by episode.
 
 The policies are experts with wrong beliefs (:class:`~vlaser_gym.agents.believing.BelievingExpert`), whose quality is
-graded. Recordings of such experts in the original are a side of their own, :data:`RECORDED`.
+graded, and checkpoints. Recordings of such experts in the original are a side of their own, :data:`RECORDED`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from vlaser_gym.agents.base import Agent
 from vlaser_gym.agents.believing import BelievingExpert
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import lanes_that_fit
@@ -24,7 +25,7 @@ from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.evaluation.comparison import mcnemar
 from vlaser_gym.evaluation.ranking import mmrv, pearson
-from vlaser_gym.evaluation.runner import Runner
+from vlaser_gym.evaluation.runner import EpisodeResult, Runner
 from vlaser_gym.evaluation.statistics import Interval, wilson
 
 Floats = NDArray[np.float64]
@@ -37,22 +38,33 @@ BELIEFS = (0.0, 0.005, 0.010, 0.015, 0.020, 0.030)
 _RESAMPLES = 2000
 
 
+#: An expert by its belief (m), or a checkpoint by its name or folder.
+Policy = float | str
+#: An episode of a policy, on whatever side.
+Key = tuple[Policy, Address]
+
+
 @dataclass(frozen=True)
 class Trial:
-    """An episode of a policy: its belief (m), its address, and the errors ``[2, 3]`` (m) that were recorded, if any."""
+    """An episode of a policy, its address, and the errors ``[2, 3]`` (m) that were recorded of an expert, if any."""
 
-    belief: float
+    policy: Policy
     address: Address
     errors: tuple[tuple[float, ...], ...] | None = None
 
     @property
-    def key(self) -> tuple[float, Address]:
-        """The name that identifies the policy on every side."""
-        return self.belief, self.address
+    def key(self) -> Key:
+        """The name that identifies the episode on every side."""
+        return self.policy, self.address
 
 
 #: ``Trial.key`` -> success at the last step.
-Outcomes = Mapping[tuple[float, Address], bool]
+Outcomes = Mapping[Key, bool]
+
+
+def policy_name(policy: Policy) -> str:
+    """For people: ``"10 mm"`` of an expert."""
+    return policy if isinstance(policy, str) else f"{1000 * policy:g} mm"
 
 
 @dataclass(frozen=True)
@@ -61,18 +73,19 @@ class Transfer:
 
     Attributes:
         n: episodes that both hold.
-        rates_a, rates_b: mean over tasks of each policy, best belief first.
+        policies: experts, best belief first, then checkpoints.
+        rates_a, rates_b: mean over tasks of each policy.
         agreement: share of the episodes that end alike.
         only_a, only_b: successes of one side alone; ``p`` is McNemar's, two-sided.
         pearson, mmrv: over policies; ``cell_pearson``, ``cell_mmrv``: over the cells of policy and task. Intervals (95
             %): layouts are drawn again within tasks, for all policies and both sides together.
-        disagreements: belief (m), address, which side succeeded.
+        disagreements: policy, address, which side succeeded.
     """
 
     a: str
     b: str
     n: int
-    beliefs: tuple[float, ...]
+    policies: tuple[Policy, ...]
     rates_a: tuple[float, ...]
     rates_b: tuple[float, ...]
     agreement: float
@@ -86,24 +99,24 @@ class Transfer:
     mmrv_interval: Interval
     cell_pearson: float
     cell_mmrv: float
-    disagreements: tuple[tuple[float, str, str], ...]
+    disagreements: tuple[tuple[Policy, str, str], ...]
 
     def stored(self) -> dict[str, Any]:
         """Dictionary for JSON."""
         return asdict(self)
 
 
-def drawn_trials(tasks: Sequence[str], layouts: int, beliefs: Sequence[float] = BELIEFS) -> list[Trial]:
+def drawn_trials(tasks: Sequence[str], layouts: int, policies: Sequence[Policy] = BELIEFS) -> list[Trial]:
     """Every policy on the first ``layouts`` of the grid of each task."""
     addresses = [
         Address(name, "default", f"grid:{index}")
         for name in tasks
         for index in range(min(layouts, get_task(name).num_layouts))
     ]
-    return [Trial(belief, address) for belief in beliefs for address in addresses]
+    return [Trial(policy, address) for policy in policies for address in addresses]
 
 
-def recorded_trials(golden: Path, tasks: Sequence[str]) -> tuple[list[Trial], dict[tuple[float, Address], bool]]:
+def recorded_trials(golden: Path, tasks: Sequence[str]) -> tuple[list[Trial], dict[Key, bool]]:
     """Recorded episodes of tasks in ``golden``'s folders ``ranking`` and ``ranking_google``, and how they ended.
 
     Raises:
@@ -132,32 +145,73 @@ def run_trials(
     look: str | None,
     options: Mapping[str, Any],
     lanes: int = 8,
-    on_episode: Callable[[], None] = lambda: None,
-) -> dict[tuple[float, Address], bool]:
-    """Outcomes of trials on an engine."""
-    outcomes: dict[tuple[float, Address], bool] = {}
-    for tasks in by_robot([get_task(name) for name in dict.fromkeys(t.address.task for t in trials)]).values():
-        names = [task.name for task in tasks]
-        own = [trial for trial in trials if trial.address.task in names]
-        grouped = {belief: [t for t in own if t.belief == belief] for belief in dict.fromkeys(t.belief for t in own)}
+    on_episode: Callable[[Trial, EpisodeResult], None] = lambda trial, result: None,
+) -> dict[Key, bool]:
+    """Outcomes of trials on an engine.
+
+    Args:
+        trials: what to run.
+        engine, look, options: of the environments.
+        lanes: most episodes at the same time.
+        on_episode: told each, with its states.
+
+    Raises:
+        InvalidConfigError: for a checkpoint of another robot than its episodes'.
+    """
+    outcomes: dict[Key, bool] = {}
+    for those in _played_together(trials):
+        by_key = {trial.key: trial for trial in those}
+        agents = {policy: _agent(policy, those) for policy in dict.fromkeys(trial.policy for trial in those)}
+        grouped = {policy: [t.address for t in those if t.policy == policy] for policy in agents}
+        observe = next(iter(agents.values())).observes
+        fitting = lanes_that_fit(engine, min(lanes, *map(len, grouped.values())), pictures="image" in observe)
         env = SceneVectorEnv(
-            names,
-            lanes_that_fit(engine, min(lanes, *map(len, grouped.values())), pictures=False),
+            list(dict.fromkeys(trial.address.task for trial in those)),
+            fitting,
             engine=engine,
             look=look,
-            observe=("state",),
+            observe=observe,
             autoreset_mode=AutoresetMode.DISABLED,
+            record_states=True,
             engine_options=options,
         )
         try:
-            for belief, those in grouped.items():
-                agent = BelievingExpert(belief, {t.address: t.errors for t in those if t.errors is not None})
-                for result in Runner(env, agent, [t.address for t in those], name="believing"):
-                    outcomes[belief, result.address] = result.success
-                    on_episode()
+            for policy, addresses in grouped.items():
+                for result in Runner(env, agents[policy], addresses, name=policy_name(policy)):
+                    outcomes[policy, result.address] = result.success
+                    on_episode(by_key[policy, result.address], result)
         finally:
             env.close()
     return outcomes
+
+
+def _played_together(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
+    """Trials of one robot whose policies read the same: all experts, or one checkpoint."""
+    for tasks in by_robot([get_task(name) for name in dict.fromkeys(t.address.task for t in trials)]).values():
+        names = [task.name for task in tasks]
+        own = [trial for trial in trials if trial.address.task in names]
+        for reads in dict.fromkeys(trial.policy if isinstance(trial.policy, str) else "" for trial in own):
+            yield [t for t in own if (t.policy if isinstance(t.policy, str) else "") == reads]
+
+
+def _agent(policy: Policy, trials: Sequence[Trial]) -> Agent:
+    """The agent of a policy; an expert takes over the errors that were recorded."""
+    if not isinstance(policy, str):
+        return BelievingExpert(policy, {t.address: t.errors for t in trials if t.policy == policy and t.errors})
+    from vlaser_gym.agents.vlaser.agent import load_agent  # noqa: PLC0415  needs torch
+
+    agent, (robot,) = load_agent(policy), by_robot([get_task(trial.address.task) for trial in trials])
+    if agent.robot != robot:
+        raise InvalidConfigError(
+            f"The checkpoint {policy} is for {agent.robot}; the tasks are of {robot}: choose tasks of one robot, and "
+            "checkpoints for it."
+        )
+    return agent
+
+
+def _order(policy: Policy) -> tuple[bool, Policy]:
+    """Sorts experts by their belief before checkpoints by their name."""
+    return isinstance(policy, str), policy
 
 
 def compare_sides(a: str, b: str, of_a: Outcomes, of_b: Outcomes, seed: int = 0) -> Transfer:
@@ -166,16 +220,16 @@ def compare_sides(a: str, b: str, of_a: Outcomes, of_b: Outcomes, seed: int = 0)
     Raises:
         InvalidConfigError: if there is none, or a policy lacks some of them.
     """
-    keys = sorted(of_a.keys() & of_b.keys(), key=lambda key: (key[0], key[1].sort_key))
-    beliefs = tuple(sorted({belief for belief, _ in keys}))
+    keys = sorted(of_a.keys() & of_b.keys(), key=lambda key: (_order(key[0]), key[1].sort_key))
+    policies = tuple(sorted({policy for policy, _ in keys}, key=_order))
     addresses = sorted({address for _, address in keys}, key=lambda address: address.sort_key)
-    if not keys or len(keys) != len(beliefs) * len(addresses):
+    if not keys or len(keys) != len(policies) * len(addresses):
         raise InvalidConfigError(
             f"{a} and {b} must share the same episodes of every policy; they share {len(keys)} of {len(addresses)} "
-            f"addresses and {len(beliefs)} policies."
+            f"addresses and {len(policies)} policies."
         )
     tasks = np.unique([address.task for address in addresses], return_inverse=True)[1].ravel()
-    ours, theirs = (np.array([[side[x, y] for y in addresses] for x in beliefs], float) for side in (of_b, of_a))
+    ours, theirs = (np.array([[side[x, y] for y in addresses] for x in policies], float) for side in (of_b, of_a))
     cells = [_cells(side, tasks) for side in (theirs, ours)]
     rates = [cell.mean(1) for cell in cells]
     alike = int((ours == theirs).sum())
@@ -185,7 +239,7 @@ def compare_sides(a: str, b: str, of_a: Outcomes, of_b: Outcomes, seed: int = 0)
         a=a,
         b=b,
         n=len(keys),
-        beliefs=beliefs,
+        policies=policies,
         rates_a=tuple(rates[0].tolist()),
         rates_b=tuple(rates[1].tolist()),
         agreement=alike / len(keys),

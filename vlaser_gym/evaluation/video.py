@@ -133,7 +133,9 @@ def render_videos(
             if used not in renderers:
                 renderers[used] = SceneRenderer(used, _BATCH, processes, assets)
             frames = _frames(renderers[used], record, read_states(run, record), _warning_of(record, used), cameras)
-            yield _write((Path(folder) / video_name(record)).with_suffix(suffix), frames, fps or _control_hz(record))
+            yield write_video(
+                (Path(folder) / video_name(record)).with_suffix(suffix), frames, fps or _control_hz(record)
+            )
     finally:
         for renderer in renderers.values():
             renderer.close()
@@ -287,8 +289,12 @@ def video_name(record: Record) -> str:
     return f"{Path(record['states']).stem}.{outcome}.mp4"
 
 
-def _write(file: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> Path:
-    """Encode; the file appears when it is complete."""
+def write_video(file: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> Path:
+    """Encode captioned images ``[H, W, 3]``; the file appears when it is complete.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     first = next(frames)  # before anything is created: rendering may be refused
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

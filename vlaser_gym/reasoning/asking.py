@@ -10,10 +10,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlaser_gym import __version__
 from vlaser_gym.agents.vlaser.chat import Request
@@ -159,12 +161,14 @@ def _ask(
     known = read_answers(path)
     wanted = [(q, blind) for blind in ((False, True) if settings.blind else (False,)) for q in questions]
     left = [(question, blind) for question, blind in wanted if (question.id, blind) not in known]
-    # Answers of one kind are about as long: a batch waits for its longest.
-    left.sort(key=lambda pair: (pair[1], pair[0].kind))
+    # Answers of one form are about as long, and a batch waits for its longest. Questions about an image follow each
+    # other: images are most of the work of a short answer, and one that a batch shares is read and looked at once.
+    left.sort(key=lambda pair: (pair[1], pair[0].form, pair[0].images))
     done = len(wanted) - len(left)
     with (path / ANSWERS_FILE).open("ab", buffering=0) as lines:
         for batch in _batches(left, settings.batch):
-            requests = [request_of(Path(settings.data), question, blind) for question, blind in batch]
+            read = cache(read_picture)
+            requests = [request_of(Path(settings.data), question, blind, read) for question, blind in batch]
             for (question, blind), reply in zip(batch, model.replies(requests), strict=True):
                 line = {"id": question.id, "blind": blind, "answer": reply.text, "cut": reply.cut}
                 append_line(lines, line)
@@ -177,11 +181,13 @@ def _batches(left: Sequence[tuple[Question, bool]], size: int) -> Iterator[Seque
         yield left[begin : begin + size]
 
 
-def request_of(folder: Path, question: Question, blind: bool) -> Request:
+def request_of(
+    folder: Path, question: Question, blind: bool, read: Callable[[Path, str], NDArray[np.uint8]] = read_picture
+) -> Request:
     """The request to a model; ``blind``: without the images and the words that announce them."""
     if blind:
         return Request(question.text)
-    pictures = [read_picture(folder, path) for path in question.images]
+    pictures = [read(folder, path) for path in question.images]
     return Request(picture_lines(len(pictures)) + question.text, pictures)
 
 

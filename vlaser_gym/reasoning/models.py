@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED_NAMES, choose_device, choose_dtype
+from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype
 from vlaser_gym.agents.vlaser.answering import AnsweringPolicy
 from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE, Reply, Request
 from vlaser_gym.agents.vlaser.checkpoint import is_ours
+from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
 from vlaser_gym.reasoning.folder import picture_lines
 from vlaser_gym.settings.commands import ReasonSettings

@@ -335,6 +335,16 @@ class ParitySettings(Settings):
         "null: recorded.",
     )
     episodes: int = option(12, "With figures=ranking and without recorded: grid layouts of each task.", least=2)
+    checkpoints: Any = option(
+        None,
+        "With figures=ranking and without recorded: policies that are ranked beside the experts, nano or folders "
+        "(checkpoints=nano,FOLDER), for the robot of the tasks. null: experts alone.",
+    )
+    videos: str | None = option(
+        None,
+        "With figures=ranking: folder for a video of each episode that the two sides end otherwise, both beside each "
+        "other. null: none.",
+    )
     beside: str | None = option(
         None, "Folder for images side by side, recorded and ours, one of each task. null: none."
     )

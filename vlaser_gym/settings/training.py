@@ -13,10 +13,11 @@ TRACKERS = ("wandb", "trackio")
 #: Version of what a run keeps of them. In the first, which says no number, ``init=nano`` meant random weights.
 SCHEMA = 2
 #: Settings that came later: a run keeps them where they say something else than what was so before them.
-_LATER = {
+LATER = {
     **{"checkpointing": [], "weights": "float32", "optimizer": "adamw", "shard": False, "compile": False},
     "columns": {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},
     **{"convention": None, "fps": None, "questions": None, "questions_weight": 1.0},
+    "image_size": None,
 }
 WEIGHTS = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "adamw_8bit", "bitsandbytes")
@@ -200,5 +201,6 @@ class TrainSettings(Settings):
     def stored(self, init: str) -> dict[str, Any]:
         """The settings that a run stores, which must agree to continue it."""
         told = {name: value for name, value in asdict(self).items() if name not in _FREE}
-        kept = {name: value for name, value in told.items() if name not in _LATER or value != _LATER[name]}
+        told["image_size"] = self.engine.get("image_size")  # unlike the rest of the engine's settings, what is learned
+        kept = {name: value for name, value in told.items() if name not in LATER or value != LATER[name]}
         return {**kept, "robot": self.robot or "widowx", "schema": SCHEMA, "init": init}

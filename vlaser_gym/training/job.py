@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from vlaser_gym.agents.trainable import TrainableAgent
-from vlaser_gym.agents.vlaser.agent import RANDOM, SHIPPED_NAMES, choose_device, random_policy, shipped_or_path
+from vlaser_gym.agents.vlaser.agent import RANDOM, choose_device, random_policy
 from vlaser_gym.agents.vlaser.answering import reasoning_settings
 from vlaser_gym.agents.vlaser.checkpoint import CONFIG_FILE, is_ours, load_policy, read_config
 from vlaser_gym.agents.vlaser.config import PRESETS
 from vlaser_gym.agents.vlaser.densities import make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor
+from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES, shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
@@ -116,6 +117,8 @@ class Job:
             if answers:
                 settings = self._with_head()
             policy, processor, keeps = initial_policy(settings, self.init, statistics, self.say)
+            # What it sees from now on: images of another size are other images.
+            processor = replace(processor, image_size=str(settings.engine.get("image_size") or ""))
             return self.vlaser(policy, processor, teach=answers), keeps
         make, device = import_string(settings.policy, "policy"), own_device(choose_device(settings.device))
         made = make(self.init, robot=settings.robot, seed=settings.seed, device=device)

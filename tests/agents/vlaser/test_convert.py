@@ -14,11 +14,12 @@ from fabricate import Sizes, released, released_groups, vlm
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vlaser_gym.agents.vlaser.agent import SHIPPED, load_agent
+from vlaser_gym.agents.vlaser.agent import load_agent
 from vlaser_gym.agents.vlaser.checkpoint import load_policy, load_pretrained, save_pretrained
 from vlaser_gym.agents.vlaser.config import VlaserConfig
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Processor
+from vlaser_gym.agents.vlaser.shipped import SHIPPED
 from vlaser_gym.agents.vlaser.statistics import BRIDGE, FRACTAL, Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.cli import run

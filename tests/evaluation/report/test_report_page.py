@@ -203,11 +203,19 @@ def test_steps_pictures_and_chunks_agree(browser: Browser, pages: dict[str, Path
 
 def test_other_episodes_show_the_command(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["run"])
+    browser.evaluate("{ window.told = []; console.info = (text) => window.told.push(text); }")
     browser.evaluate("document.querySelectorAll('.tile')[1].click()")
     browser.wait("document.querySelector('.missing code') !== null")
     command = browser.evaluate("document.querySelector('.missing code').textContent")
     assert command.startswith("python -m vlaser_gym.render run=")
     assert command.endswith(f" episodes={WHERE[1]}")
+    told = browser.evaluate("window.told")
+    assert len(told) == 1
+    assert told[0].startswith("No fault: the video file:///")
+    assert told[0].endswith(f"has not been rendered. To make it: {command}")
+    place = browser.evaluate("document.querySelector('.missing .place').textContent")
+    assert place.startswith("Looked for at ")
+    assert place.removesuffix(", beside this page.").rsplit("/", 1)[-1] in told[0]
     assert browser.evaluate("document.querySelectorAll('.lane').length") > 4, "its flags are there without a video"
     browser.evaluate("document.querySelector('#next').click()")
     assert browser.evaluate("document.querySelector('#player-title').textContent") == "carrot on plate, grid:1, trial 0"

@@ -26,19 +26,16 @@ from vlaser_gym.agents.vlaser.inference import PolicyEngine
 from vlaser_gym.agents.vlaser.places import PlaceReader, load_place_reader
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
+from vlaser_gym.agents.vlaser.shipped import shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS
 from vlaser_gym.conventions import Convention, View, of_robot
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.storage.hub import local_folder
 
 Lanes = NDArray[np.int64]
 
-#: Policies that come with the package: their folders' names stand for them wherever a checkpoint is asked for.
-SHIPPED = Path(__file__).parent / "weights"
-SHIPPED_NAMES = ("nano", "nano-sft")
 #: What stands before a preset's name to ask for random weights of its sizes.
 RANDOM = "random:"
 #: What an agent can tell of a decision.
@@ -244,6 +241,7 @@ class VlaserAgent:
             "parameters": sum(parameter.numel() for parameter in self.policy.parameters()),
             "image_size": config.image_size,
             "resize": self.processor.resize.filter,
+            **({"image_size_of_checkpoint": self.processor.image_size} if self.processor.image_size else {}),
             "prompt": prompt.template,
             "prompt_wrap": prompt.wrap,
             "time_max_period": config.time_max_period,
@@ -424,14 +422,6 @@ def random_policy(
     if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
         raise InvalidConfigError(f"{name} needs a tokenizer; give the folder of a VLM instead.")
     return VlaserPolicy.initialise(config, seed, dtype, device), nano_processor(config)
-
-
-def shipped_or_path(checkpoint: str) -> str:
-    """The folder of a policy that comes with the package, by its name, or of one on the Hugging Face hub, by its.
-
-    Anything else is a path, whether there is something or not.
-    """
-    return str(SHIPPED / checkpoint) if checkpoint in SHIPPED_NAMES else str(local_folder(checkpoint, "checkpoint"))
 
 
 def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -> Processor:

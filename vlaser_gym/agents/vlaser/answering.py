@@ -22,6 +22,7 @@ from vlaser_gym.agents.vlaser.config import PREFIX_MASK, VlaserConfig
 from vlaser_gym.agents.vlaser.language import KeyValue
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Processor, ResizeImage, normalize_pixels
+from vlaser_gym.agents.vlaser.shipped import shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT
 from vlaser_gym.agents.vlaser.tokenizer import IM_END, IMAGE, AnswerTokenizer, ByteTokenizer, Tokenizer
 from vlaser_gym.errors import InvalidConfigError
@@ -107,8 +108,6 @@ class AnsweringPolicy:
             CheckpointError: if its weights cannot be used.
             InvalidConfigError: if it has no language head.
         """
-        from vlaser_gym.agents.vlaser.agent import shipped_or_path  # noqa: PLC0415  (it imports this module)
-
         folder = shipped_or_path(str(source))
         policy, _ = load_policy(folder, dtype=dtype, device=device)
         known = OF_ROBOT[str(policy.config.robot)]
@@ -127,7 +126,7 @@ class AnsweringPolicy:
         """The answers to several questions at once.
 
         Args:
-            requests: the questions with their images.
+            requests: the questions with their images; one that several share, as the same array, is looked at once.
             system: system message; the small model has none.
             max_tiles: of no meaning here: a policy reads an image as one square.
             max_new_tokens: length of an answer at most; images, question and answer together have the checkpoint's
@@ -145,14 +144,20 @@ class AnsweringPolicy:
                 f"Images and question have less than {self.policy.config.reasoning_length} tokens for this policy; "
                 f"got {len(prompts[longest])} of {requests[longest].question!r:.80}: shorten it."
             )
-        pictures = [self.pixels(image) for one in requests for image in one.images]
-        features = None
-        if pictures:
-            pixels = normalize_pixels(torch.from_numpy(np.stack(pictures)).to(self.policy.device))
-            features = self.policy.image_features(pixels.to(self.policy.dtype))
+        features = self._features([image for one in requests for image in one.images])
         end = prompter.tokenizer.end_id
         rows = greedy_answers(self.policy, features, prompts, [min(room, max_new_tokens) for room in rooms], end)
         return [Reply(prompter.text(row), not row or row[-1] != end) for row in rows]
+
+    def _features(self, images: Sequence[NDArray[np.uint8]]) -> Tensor | None:
+        """Of each image ``[pictures, image tokens, width]``; ``None`` without any."""
+        if not images:
+            return None
+        distinct = list({id(image): image for image in images}.values())
+        pixels = normalize_pixels(torch.from_numpy(np.stack([self.pixels(image) for image in distinct])))
+        features = self.policy.image_features(pixels.to(self.policy.device, self.policy.dtype))
+        places = {id(image): place for place, image in enumerate(distinct)}
+        return features[torch.tensor([places[id(image)] for image in images], device=features.device)]
 
     def pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """An image ``[H, W, 3]`` in the policy's size ``[S, S, 3]``."""

@@ -12,6 +12,7 @@ from vlaser_gym import __version__
 from vlaser_gym.agents.vlaser.agent import open_policy
 from vlaser_gym.agents.vlaser.densities import Distribution
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
+from vlaser_gym.conventions import of_robot
 from vlaser_gym.storage.hub import hub_errors
 
 #: What the card of a policy says below its metadata.
@@ -35,7 +36,6 @@ python -m vlaser_gym.eval agent=vlaser checkpoint=ORG/NAME
 
 {{ notes }}
 """  # noqa: E501  (a table's row is a line)
-_GRIPPER = {"widowx": "+1 opens", "google_robot": "+1 closes, relatively"}
 
 
 class PretrainedVlaser(
@@ -105,7 +105,7 @@ class PretrainedVlaser(
             "image_size": config.image_size,
             "horizon": config.horizon,
             "executed": config.executed_steps,
-            "gripper": _GRIPPER.get(self.robot, "see docs/conventions.md"),
+            "gripper": of_robot(self.robot).gripper.words,
             "flow_steps": config.num_flow_steps,
             "notes": "",
         }

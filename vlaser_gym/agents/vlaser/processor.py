@@ -13,7 +13,7 @@ import functools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -248,12 +248,15 @@ class Processor:
         resize: makes the policy's square image.
         robot: ``"widowx"`` or ``"google_robot"``.
         statistics: of the data that the policy was trained on.
+        image_size: of the images that the policy was trained on before ``resize``, such as ``"160x120"``; empty for
+            the camera's own.
     """
 
     prompt: TokenizePrompt
     resize: ResizeImage
     robot: str
     statistics: Statistics
+    image_size: str = ""
 
     def __post_init__(self) -> None:
         if self.robot not in PROPRIO_DIMS:
@@ -328,6 +331,7 @@ class Processor:
             "template": prompt.template,
             "wrap": prompt.wrap,
             "resize": self.resize.filter,
+            **({"image_size": self.image_size} if self.image_size else {}),
         }
         write_whole(Path(folder) / FILE_NAME, (json.dumps(data, indent=2) + "\n").encode())
         if acts:
@@ -369,7 +373,7 @@ class Processor:
         if statistics is None:
             statistics = own_statistics(source) or _published_statistics(source, robot or config.robot)
         template = stored.get("template", "vlaser") if template is None else template
-        return cls.build(
+        built = cls.build(
             config,
             load_tokenizer(_tokenizer_source(folder, stored) if tokenizer is None else tokenizer),
             robot=stored.get("robot") if robot is None else robot,
@@ -378,6 +382,7 @@ class Processor:
             wrap=stored.get("wrap", "{instruction}") if wrap is None else wrap,
             resize=stored.get("resize", "lanczos4") if resize is None else resize,
         )
+        return replace(built, image_size=stored.get("image_size", ""))
 
     @property
     def transform(self) -> Compose:

@@ -15,6 +15,7 @@ from vlaser_gym.envs.engines.base import (
     Placement,
     Reading,
     Verdict,
+    read_image_size,
     refuse_other_cameras,
 )
 from vlaser_gym.envs.robots import get_setup
@@ -87,7 +88,7 @@ def check_engine(name: str, look: str | None = None) -> str:
 
 
 def check_counts(engine: Mapping[str, Any]) -> None:
-    """Look whether an engine's settings name possible numbers of threads and processes.
+    """Look whether an engine's settings name possible numbers of threads, processes and pixels.
 
     Engines look at them only when they build what they count, and then not kindly.
 
@@ -99,6 +100,7 @@ def check_counts(engine: Mapping[str, Any]) -> None:
         unset = value is None and key != "threads"
         if not unset and (type(value) is not int or value < least):
             raise InvalidConfigError(f"engine.{key} must be a whole number from {least} on; got {value!r}.")
+    read_image_size(engine.get("image_size"))
 
 
 def check_episodes(engine: Mapping[str, Any], addresses: Iterable[Address]) -> None:
@@ -140,7 +142,8 @@ def effective_settings(engine: Mapping[str, Any], task: Task) -> dict[str, Any]:
         ``control_freq`` (Hz), ``max_steps``, ``camera``, and what the engine says of itself.
     """
     setup = get_setup(task.robot_setup)
-    camera = f"{setup.camera.name} {setup.camera.width}x{setup.camera.height}"
+    size = engine.get("image_size") or f"{setup.camera.width}x{setup.camera.height}"
+    camera = f"{setup.camera.name} {size}"
     own = {name: engine[name] for name in ("sim_backend",) if name in engine}
     if engine["name"] in _SETTINGS:
         own = _find(_SETTINGS[engine["name"]][1])(task, engine)

@@ -7,6 +7,7 @@ environments or on the environment's past.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -137,9 +138,10 @@ class Engine(Protocol):
 
     A class with a true attribute ``policy_camera_only`` is not asked for images of other cameras. One whose
     constructor takes ``pictures`` is told whether the agent will look at any (``SceneVectorEnv(observe=...)``): one
-    that will not need not prepare them, but must make one that is asked for all the same, for ``render()``. One with
-    an attribute ``told`` (task -> settings by name) says with what its simulator runs a task, once an episode of it has
-    begun; runs keep that.
+    that will not need not prepare them, but must make one that is asked for all the same, for ``render()``. One whose
+    attribute ``image_size`` is ``(width, height)`` makes its images with so many pixels, not with the cameras' own.
+    One with an attribute ``told`` (task -> settings by name) says with what its simulator runs a task, once an episode
+    of it has begun; runs keep that.
     """
 
     name: str
@@ -186,6 +188,23 @@ def refuse_other_cameras(engine: str, cameras: Iterable[str]) -> None:
                 f"engine={engine} makes images of the policy's camera only; got camera {camera!r}: observe image, or "
                 "choose engine=mujoco."
             )
+
+
+_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+
+
+def read_image_size(text: str | None) -> tuple[int, int] | None:
+    """Width and height (pixels) that ``"160x120"`` means; ``None`` for ``None``, the cameras' own.
+
+    Raises:
+        InvalidConfigError: for another text.
+    """
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(str(text))
+    if found is None:
+        raise InvalidConfigError(f"engine.image_size is WIDTHxHEIGHT in pixels, such as 160x120; got {text!r}.")
+    return int(found[1]), int(found[2])
 
 
 class DrivenEngine(Engine, Protocol):

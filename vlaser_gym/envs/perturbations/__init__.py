@@ -123,6 +123,11 @@ def check_perturbation(perturbation: Perturbation, engine: Mapping[str, Any], lo
             f"perturb={perturbation.name} would be hidden by the photograph of look={look}: choose "
             f"look={' or '.join(perturbation.looks)}, for the unperturbed arm too."
         )
+    if engine.get("image_size") is not None and perturbation.counts_pixels:
+        raise InvalidConfigError(
+            f"perturb={perturbation.name} is measured in the pixels of the camera's own images: leave "
+            f"engine.image_size={engine['image_size']} out, for the unperturbed arm too."
+        )
     for task in tasks:
         if not perturbation.applies(task):
             raise InvalidConfigError(f"perturb={perturbation.name} has nothing to change in {task.name}: leave it out.")

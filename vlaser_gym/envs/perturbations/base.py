@@ -81,6 +81,7 @@ class Perturbation:
         strengths: of :data:`LEVELS`; a single one where there are no levels.
         engines: that can do it; empty for every engine.
         looks: in which it can be seen; empty for every look.
+        counts_pixels: its strength is measured in the pixels of the camera's own images.
         flags: what episodes have besides the task's own: ``original_goal``, see :meth:`original_target`.
         level, strength: the level, empty where there is one only, and its number.
         label: what records and tables call it, and what :func:`get_perturbation` finds it by again.
@@ -95,6 +96,7 @@ class Perturbation:
     strengths: tuple[float, ...]
     engines: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
+    counts_pixels: bool = False
     flags: tuple[str, ...] = ()
 
     def __init__(self, level: str = DEFAULT_LEVEL) -> None:

@@ -12,6 +12,7 @@ class ImageNoise(Perturbation):
     """Gaussian noise, drawn anew for every image."""
 
     name, family = "image_noise", "vision"
+    counts_pixels = True
     sentence = "Gaussian noise of {strength} on every value (0 to 255) of every image"
     strengths = (8.0, 20.0, 40.0)
 
@@ -25,6 +26,7 @@ class Blur(Perturbation):
     """A lens out of focus."""
 
     name, family = "blur", "vision"
+    counts_pixels = True
     sentence = "Gaussian blur with a standard deviation of {strength} pixels"
     strengths = (1.5, 3.0, 6.0)
 
@@ -37,6 +39,7 @@ class Jpeg(Perturbation):
     """An image that was compressed on its way."""
 
     name, family = "jpeg", "vision"
+    counts_pixels = True
     sentence = "JPEG compression at quality {strength} of 100"
     strengths = (40.0, 15.0, 5.0)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import gcd
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.robots.numbers import ManiskillNumbers, MujocoNumbers, SimplerNumbers
+from vlaser_gym.errors import InvalidConfigError
 
 #: The camera that every robot has: the one through which the original's policies look.
 POLICY_CAMERA = "policy"
@@ -71,6 +73,26 @@ class Camera:
     near: float
     far: float
     pose: tuple[float, ...]
+
+    def at(self, size: tuple[int, int]) -> Camera:
+        """The same view with ``size`` pixels, width and height.
+
+        Raises:
+            InvalidConfigError: if their proportion is another one, or there are more pixels than the camera has.
+        """
+        width, height = size
+        if width * self.height != height * self.width or width > self.width:
+            step = gcd(self.width, self.height)
+            quarter = self.width // 4, self.height // 4
+            raise InvalidConfigError(
+                f"Expected an image size of at most {self.width}x{self.height} and of its proportion "
+                f"({self.width // step}:{self.height // step}), as the camera {self.name} sees the scene; got "
+                f"{width}x{height}: try {quarter[0]}x{quarter[1]}."
+            )
+        scale = width / self.width
+        return replace(
+            self, width=width, height=height, focal=self.focal * scale, cx=self.cx * scale, cy=self.cy * scale
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,15 @@ from mujoco.batch import SimulationError as BatchError
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.assets import AssetPack
-from vlaser_gym.envs.engines.base import NOMINAL_PHYSICS, NOMINAL_SIGHT, Floats, Ints, Placement, Reading
+from vlaser_gym.envs.engines.base import (
+    NOMINAL_PHYSICS,
+    NOMINAL_SIGHT,
+    Floats,
+    Ints,
+    Placement,
+    Reading,
+    read_image_size,
+)
 from vlaser_gym.envs.engines.mujoco.rendering import Job, RenderPool, SceneKey
 from vlaser_gym.envs.engines.mujoco.scene import Scene, build_scene, write_qpos
 from vlaser_gym.envs.robots import POLICY_CAMERA, DriveTargets
@@ -35,9 +43,12 @@ class MujocoEngine:
         threads: physics threads; 0 for one per core.
         render_processes: processes that make images; None for one per core, at most four.
         assets: directory of the asset pack, for the look ``"original"``; None for the user's cache.
+        image_size: of the images, ``"160x120"``; None for the cameras' own. It is another image than a large one
+            that was shrunk: there is no multisampling, so that edges are jagged where shrinking averages.
 
     Raises:
         MissingAssetError: if the look needs the asset pack and it is not there.
+        InvalidConfigError: for a text that is no size.
     """
 
     name = "mujoco"
@@ -50,8 +61,10 @@ class MujocoEngine:
         threads: int = 0,
         render_processes: int | None = None,
         assets: str | None = None,
+        image_size: str | None = None,
     ) -> None:
         self.look = look
+        self.image_size = read_image_size(image_size)
         self._assets = None if look == "builtin" else str(AssetPack(assets).directory)
         self._num_lanes, self._threads = num_lanes, threads
         self._render_processes = render_processes
@@ -116,7 +129,7 @@ class MujocoEngine:
             assert key is not None
             pool, drawn = self._pools[key], key._replace(physics=NOMINAL_PHYSICS)
             state = pool.batch.qpos[lane], pool.base_pose(int(lane))
-            jobs.append(Job(drawn, *state, camera, sight=self._sights[lane]))
+            jobs.append(Job(drawn, *state, camera, sight=self._sights[lane], size=self.image_size))
         return self._renderer.render(jobs)
 
     def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:

@@ -29,12 +29,12 @@ _NUMBERED = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_I
 
 
 class _Artist:
-    """One scene's model, data and OpenGL context, for one of its cameras.
+    """One scene's model, data and OpenGL context, for images ``size`` (height, width) of one of its cameras.
 
     Photographs are of what the policy's camera sees: they stand behind the foreground of its images only.
     """
 
-    def __init__(self, key: SceneKey, camera_name: str, view: View) -> None:
+    def __init__(self, key: SceneKey, camera_name: str, size: tuple[int, int], view: View) -> None:
         task, is_policy = get_task(key.task), camera_name == POLICY_CAMERA
         pack = AssetPack(view.assets) if key.look == "original" else None
         photograph = pack is not None and is_policy and bool(task.photograph(key.variant))
@@ -48,7 +48,7 @@ class _Artist:
         if camera_name not in cameras:
             self.camera = viewpoint(task, key.variant, find_view(camera_name))
             hide_walls(scene.model)
-        self.size = camera.height, camera.width
+        self.size = size
         self._backdrop: Backdrop | None = None
         if photograph and pack is not None and not view.keyed:
             self._backdrop = Backdrop(task, key.variant, pack, self.size)
@@ -104,7 +104,7 @@ class _Artist:
 
 class _Server:
     def __init__(self) -> None:
-        self._artists: dict[tuple[SceneKey, str], _Artist] = {}
+        self._artists: dict[tuple[SceneKey, str, tuple[int, int]], _Artist] = {}
         self._view = View()
         self._pixels: NDArray[np.uint8] | None = None
 
@@ -115,7 +115,8 @@ class _Server:
 
     def _artist(self, job: Job) -> _Artist:
         """The renderer of a scene; of the many scenes of a protocol the most recently used stay loaded."""
-        key = job.key, job.camera
+        height, width, _ = job.shape
+        key = job.key, job.camera, (height, width)
         if key not in self._artists and len(self._artists) >= _MOST_SCENES:
             self._artists.pop(next(iter(self._artists))).close()
         artist = self._artists.pop(key, None) or _Artist(*key, self._view)

@@ -54,6 +54,7 @@ class Job(NamedTuple):
         camera: name of the robot's camera, or of a view of the scene; see ``views.py``.
         segmentation: labels of :func:`segment_labels` in place of colours.
         sight: in what it differs from the scene's own images.
+        size: width and height in pixels; None for the camera's own.
     """
 
     key: SceneKey
@@ -62,13 +63,15 @@ class Job(NamedTuple):
     camera: str = POLICY_CAMERA
     segmentation: bool = False
     sight: Sight = NOMINAL_SIGHT
+    size: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the image."""
         cameras = get_setup(get_task(self.key.task).robot_setup).cameras
         camera = cameras.get(self.camera, cameras[POLICY_CAMERA])
-        return camera.height, camera.width, 1 if self.segmentation else 3
+        width, height = self.size or (camera.width, camera.height)
+        return height, width, 1 if self.segmentation else 3
 
 
 class View(NamedTuple):

@@ -223,9 +223,10 @@
     });
     const picture = side.picture
       ? [make("img", { src: `data:image/jpeg;base64,${side.picture}`, alt: "The scene at the end of the episode" })] : [];
+    const place = side.file ? [make("span", { className: "place" }, `Looked for at ${decodeURI(side.file)}, beside this page.`)] : [];
     return make("div", { className: "missing" }, ...picture,
       make("span", {}, "This video has not been rendered. Where the run was made, this makes it; then open the episode again:"),
-      make("code", {}, side.command), copy);
+      make("code", {}, side.command), copy, ...place);
   }
 
   /** The video of a side, embedded or next to the page; the command to make it if there is none. */
@@ -234,7 +235,13 @@
     const box = make("div");
     const video = make("video", { controls: true, muted: true, playsInline: true, preload: "auto" });
     video.src = side.video === null ? side.file : videoUrl(side.video);
-    video.addEventListener("error", () => { pane.video = null; box.replaceChildren(missing(side)); ready(); });
+    video.addEventListener("error", () => {
+      pane.video = null;
+      // The browser's own line above it reads like a fault of the page.
+      console.info(`No fault: the video ${video.src} has not been rendered. To make it: ${side.command}`);
+      box.replaceChildren(missing(side));
+      ready();
+    });
     video.addEventListener("loadedmetadata", () => { pane.video = video; ready(); });
     video.addEventListener("timeupdate", () => follow(pane));
     video.addEventListener("play", () => tick(pane));
