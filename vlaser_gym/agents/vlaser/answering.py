@@ -150,7 +150,7 @@ class AnsweringPolicy:
         return [Reply(prompter.text(row), not row or row[-1] != end) for row in rows]
 
     def _features(self, images: Sequence[NDArray[np.uint8]]) -> Tensor | None:
-        """Of each image ``[pictures, image tokens, width]``; ``None`` without any."""
+        """Features of each image ``[pictures, image tokens, width]``; ``None`` without any."""
         if not images:
             return None
         distinct = list({id(image): image for image in images}.values())
