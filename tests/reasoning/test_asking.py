@@ -192,7 +192,7 @@ class TestWrongInput:
     def test_pictures_missing(self, tmp_path: Path) -> None:
         folder = write_folder(tmp_path / "q", layouts=3)
         (folder / "images" / "test1.png").unlink()
-        with pytest.raises(MissingAssetError, match=r"1 pictures.*test1\.png"):
+        with pytest.raises(MissingAssetError, match=r"1 images.*test1\.png"):
             ask_all(settings(folder, tmp_path / "run"), Seer())
 
     def test_a_damaged_line(self, tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_the_command_with_a_checkpoint(data: Path, tmp_path: Path, capsys: pytes
     cli.run("reason", reason_command.main, arguments)
     told = capsys.readouterr().out
     assert "6 questions of" in told
-    assert "no picture" in told
+    assert "no image" in told
     answers = read_answers(tmp_path / "run")
     assert len(answers) == 12
     assert all(line["cut"] for line in answers.values())

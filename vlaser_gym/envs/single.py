@@ -30,8 +30,7 @@ class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
 
     Example:
         >>> from vlaser_gym.wrappers import ChunkActions
-        >>> environments = SceneVectorEnv("widowx_stack_cube", observe=("proprio",),
-        autoreset_mode=AutoresetMode.DISABLED)
+        >>> lanes = SceneVectorEnv("widowx_stack_cube", observe=("proprio",), autoreset_mode=AutoresetMode.DISABLED)
         >>> env = SingleLane(ChunkActions(lanes, horizon=4))
         >>> _ = env.reset(options={"layout": 7})
         >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample() * 0)

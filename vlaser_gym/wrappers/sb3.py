@@ -90,7 +90,7 @@ class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # Stable-Baselines3
 
     Example:
         >>> from vlaser_gym.envs.vector import SceneVectorEnv
-        >>> environments = SceneVectorEnv("widowx_stack_cube", num_envs=2, observe=("proprio", "instruction"))
+        >>> lanes = SceneVectorEnv("widowx_stack_cube", num_envs=2, observe=("proprio", "instruction"))
         >>> env = StableBaselines3VecEnv(lanes, horizon=60)
         >>> observation = env.reset()
         >>> {name: values.shape for name, values in observation.items()}
