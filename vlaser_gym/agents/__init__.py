@@ -55,7 +55,15 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
     settings: dict[str, Any] = OmegaConf.to_container(nameless, resolve=True)
     path = str(settings.pop("_target_", ""))
     path = MOVED.get(path, path)
-    target = _import(path)
+    module, _, name = path.rpartition(".")
+    with agent_code(f"Importing the agent {path}"):
+        try:
+            target = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InvalidConfigError(
+                f"agent._target_ must be an importable class such as my_package.MyAgent; got {path!r} ({error}); "
+                "modules of the current folder and of installed packages are found."
+            ) from error
     _check_arguments(path, target, settings)
     with agent_code(f"Building the agent {path} with {settings}"):
         agent = target(**settings)
@@ -72,18 +80,6 @@ def understood(agent: Agent) -> Agent:
 
     convention = declared(agent)
     return agent if convention is None or is_of_this_gym(convention) else ConvertedAgent(agent, convention)
-
-
-def _import(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    with agent_code(f"Importing the agent {path}"):
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InvalidConfigError(
-                f"agent._target_ must be an importable class such as my_package.MyAgent; got {path!r} ({error}); "
-                "modules of the current folder and of installed packages are found."
-            ) from error
 
 
 def _check_arguments(path: str, target: Any, settings: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vlaser_gym import __version__
@@ -266,18 +265,15 @@ class _Decoder:
 
     def __call__(self, value: dict[Any, Any]) -> Any:
         if "__image__" in value and value.get("format") != "raw":
-            return self._picture(value)
+            # A small file may hold a large image: its header is looked at before it is decoded.
+            with Image.open(io.BytesIO(value["data"]), formats=("PNG", "JPEG")) as image:
+                self._pixels -= image.width * image.height
+                if self._pixels < 0:
+                    raise ValueError(f"images of more than {_MOST_PIXELS} pixels")
+                return np.array(image)
         if "__ndarray__" in value or "__image__" in value:
             return array_of({key.encode(): entry for key, entry in value.items() if isinstance(key, str)})
         return value
-
-    def _picture(self, value: Mapping[Any, Any]) -> NDArray[np.uint8]:
-        """A small file may hold a large image: its header is looked at before it is decoded."""
-        with Image.open(io.BytesIO(value["data"]), formats=("PNG", "JPEG")) as image:
-            self._pixels -= image.width * image.height
-            if self._pixels < 0:
-                raise ValueError(f"images of more than {_MOST_PIXELS} pixels")
-            return np.array(image)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -107,7 +107,9 @@ class RemoteAgent:
         """Open the environments' connections; their next message begins an episode."""
         for lane, address in zip(lanes, addresses, strict=True):
             self._begin[int(lane)] = self._addresses[int(lane)] = address
-            if not _is_open(self._connections.get(int(lane))):
+            connection = self._connections.get(int(lane))
+            # A server hangs up on environments that are silent for long; their next episode has a new connection.
+            if connection is None or connection.state is not State.OPEN:
                 self._connections[int(lane)] = self._spare.pop() if self._spare else self._connect()[0]
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -267,11 +269,6 @@ def _printable(value: Any) -> Any:
     if isinstance(value, list):
         return [_printable(entry) for entry in value]
     return printable(value) if isinstance(value, str) else value
-
-
-def _is_open(connection: ClientConnection | None) -> bool:
-    """A server hangs up on environments that are silent for long; their next episode has a new connection."""
-    return connection is not None and connection.state is State.OPEN
 
 
 def _limit_sending(connection: ClientConnection, seconds: float) -> None:

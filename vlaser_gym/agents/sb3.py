@@ -14,7 +14,7 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -97,7 +97,10 @@ class StableBaselines3Agent:
         with _sentences(file):
             self.policy, self._about = _policy(committed(file), trust, device or "cpu")
         self.observes = _observes(self.policy.observation_space, file)
-        self.horizon = _horizon(self.policy.action_space, file)
+        shape = tuple(self.policy.action_space.shape or ())
+        if len(shape) not in (1, 2) or shape[-1] != 7:
+            raise InvalidConfigError(f"{file} should give actions [7] or chunks [H, 7]; it gives {list(shape)}.")
+        self.horizon: int = shape[0] if len(shape) == 2 else 1
         statistics = committed(file.with_name(NORMALIZATION_FILE))
         self._normalization: Any = None
         if statistics.is_file():
@@ -112,15 +115,14 @@ class StableBaselines3Agent:
         seen = {name: np.asarray(observations[name]) for name in self.observes}
         if self._normalization is not None:
             seen = self._normalization.normalize_obs(seen)
-        chosen = [self._predict(seen, rows) for rows in np.array_split(np.arange(len(lanes)), -(-len(lanes) // BATCH))]
+        chosen = []
+        for rows in np.array_split(np.arange(len(lanes)), -(-len(lanes) // BATCH)):
+            # A batch is filled up with copies of its first row.
+            full = np.concatenate([rows, np.repeat(rows[:1], BATCH - len(rows))])
+            batch = {name: values[full] for name, values in seen.items()}
+            chosen.append(np.asarray(self.policy.predict(batch, deterministic=True)[0], np.float64)[: len(rows)])
         actions = np.concatenate(chosen).reshape(len(lanes), self.horizon, 7)
         return scaled_actions(actions, self.action_range)
-
-    def _predict(self, seen: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Actions of some rows, in a batch that is filled up with copies of the first."""
-        full = np.concatenate([rows, np.repeat(rows[:1], BATCH - len(rows))])
-        actions, _ = self.policy.predict({name: values[full] for name, values in seen.items()}, deterministic=True)
-        return np.asarray(actions, np.float64)[: len(rows)]
 
     def describe(self) -> dict[str, Any]:
         """The settings that decide how this agent acts."""
@@ -209,10 +211,3 @@ def _observes(space: Any, file: Path) -> tuple[str, ...]:
             f"{file} should read {' or '.join(PLAIN)}, as models of algo=sb3_ppo and sb3_sac do; it reads {space}."
         )
     return names
-
-
-def _horizon(space: Any, file: Path) -> int:
-    shape = tuple(space.shape or ())
-    if len(shape) not in (1, 2) or shape[-1] != 7:
-        raise InvalidConfigError(f"{file} should give actions [7] or chunks [H, 7]; it gives {list(shape)}.")
-    return shape[0] if len(shape) == 2 else 1

@@ -290,7 +290,14 @@ class PolicyServer:
         """The agent's observation from a message, checked."""
         row = {name: _entry(name, self.keys[name], message) for name in self.agent.observes}
         if self._checks_states and "proprio" in row:
-            _check_state(self.keys["proprio"], row["proprio"])
+            state = row["proprio"]
+            if len(state) == STATE_SIZE and not looks_like_ours(state):
+                raise RemoteError(
+                    f"{self.keys['proprio']} (proprio) should hold x y z (m), a unit quaternion w x y z and the "
+                    f"gripper's openness from 0 to 1; numbers 3 to 6 have the length {np.linalg.norm(state[3:7]):.3g} "
+                    f"and the last is {state[7]:.3g}, as in LIBERO's states: convert them at the client, or serve with "
+                    "convention=openpi_libero."
+                )
         return row
 
     def _next_address(self) -> Address:
@@ -432,29 +439,14 @@ def _entry(name: str, key: str, message: Mapping[str, Any]) -> Any:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
             raise RemoteError(f"{key} ({name}) must be uint8 of shape (H, W, 3); got {array.dtype} {array.shape}.")
         return array
-    return _row_of_numbers(f"{key} ({name})", array)
-
-
-def _row_of_numbers(label: str, array: NDArray[Any]) -> NDArray[np.float32]:
-    """``[n]`` as agents are given it, checked; numbers that float32 cannot hold would reach them as infinite."""
     numbers = np.empty(0, np.float32)
     if array.dtype.kind in "iuf":
-        # Numpy need not warn of what is refused below.
+        # Numbers that float32 cannot hold would reach agents as infinite; numpy need not warn of what is refused below.
         with np.errstate(over="ignore", invalid="ignore"):
             numbers = array.astype(np.float32)
     if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
-        raise RemoteError(f"{label} must be a row of finite numbers (float32); got {array.dtype} {array.shape}.")
+        raise RemoteError(f"{key} ({name}) must be a row of finite numbers (float32); got {array.dtype} {array.shape}.")
     return numbers
-
-
-def _check_state(key: str, state: NDArray[np.float32]) -> None:
-    """Raise :class:`RemoteError` for eight numbers that another convention means something else by."""
-    if len(state) == STATE_SIZE and not looks_like_ours(state):
-        raise RemoteError(
-            f"{key} (proprio) should hold x y z (m), a unit quaternion w x y z and the gripper's openness from 0 to 1; "
-            f"numbers 3 to 6 have the length {np.linalg.norm(state[3:7]):.3g} and the last is {state[7]:.3g}, as in "
-            "LIBERO's states: convert them at the client, or serve with convention=openpi_libero."
-        )
 
 
 def _sentence(name: str, error: Exception) -> RemoteError:

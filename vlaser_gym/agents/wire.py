@@ -218,9 +218,14 @@ def _encode(value: Any) -> Any:
 def _decode(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
         return array_of(value)
-    if b"__npgeneric__" in value:
-        return _scalar(value)
-    return value
+    if b"__npgeneric__" not in value:
+        return value
+    dtype, data = _dtype(value[b"dtype"]), value[b"data"]
+    kinds: dict[str, tuple[type, ...]] = {"b": (bool,), "f": (int, float), "U": (str,), "S": (bytes,)}
+    # From a number numpy would make a text of that many zeros.
+    if not isinstance(data, kinds.get(dtype.kind, (int,))) or (isinstance(data, bool) and dtype.kind != "b"):
+        raise ValueError(f"a {type(data).__name__} is no scalar of {dtype}")
+    return dtype.type(data)
 
 
 def array_of(value: Mapping[Any, Any]) -> NDArray[Any]:
@@ -235,16 +240,6 @@ def array_of(value: Mapping[Any, Any]) -> NDArray[Any]:
     if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"the bytes of an array do not fill {dtype} {shape!r:.99}")
     return (np.frombuffer(data, dtype) if data else np.empty(0, dtype)).reshape(shape)
-
-
-def _scalar(value: Mapping[Any, Any]) -> np.generic:
-    dtype, data = _dtype(value[b"dtype"]), value[b"data"]
-    kinds: dict[str, tuple[type, ...]] = {"b": (bool,), "f": (int, float), "U": (str,), "S": (bytes,)}
-    # From a number numpy would make a text of that many zeros.
-    if not isinstance(data, kinds.get(dtype.kind, (int,))) or (isinstance(data, bool) and dtype.kind != "b"):
-        raise ValueError(f"a {type(data).__name__} is no scalar of {dtype}")
-    scalar: np.generic = dtype.type(data)
-    return scalar
 
 
 def _dtype(name: Any) -> np.dtype[Any]:

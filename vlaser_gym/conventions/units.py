@@ -37,12 +37,8 @@ def doubted_units(convention: RobotConvention, actions: NDArray[np.float64]) -> 
     if (too_far | too_much).sum() < 2:
         return ""
     limits = f"{convention.robot} reaches {convention.reach:g} m, no turn exceeds {LARGEST_TURN:.2f} rad"
-    guess = _guess(bool(too_far.any()), bool(too_much.any()))
+    guess = "degrees"
+    if too_far.any():
+        # Normalised to +-1, no turn is longer than 1.73, the root of 3.
+        guess = "normalised numbers" + (", millimetres or degrees" if too_much.any() else " or millimetres")
     return f"the largest step is {lengths.max():.2f} m and {angles.max():.2f} rad ({limits}): {guess}?"
-
-
-def _guess(too_far: bool, too_much: bool) -> str:
-    """A guess at the units. Normalised to +-1, no turn is longer than 1.73, the root of 3."""
-    if not too_far:
-        return "degrees"
-    return "normalised numbers, millimetres or degrees" if too_much else "normalised numbers or millimetres"

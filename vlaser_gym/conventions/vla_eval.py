@@ -42,7 +42,10 @@ def action_spec(convention: Convention) -> Spec:
     rotation = next((theirs for theirs, ours in ROTATIONS.items() if ours == convention.rotation), None)
     place = _part("position", 3, motion, (-1.0, 1.0) if convention.low else None)
     turn = _part("rotation", rotation_size(convention.rotation), rotation or _OTHER.format(convention.rotation))
-    return {"position": place, "rotation": turn, "gripper": _part("gripper", 1, _gripper_format(convention.gripper))}
+    gripper = convention.gripper
+    known = next((theirs for theirs, ours in GRIPPERS.items() if ours == gripper), None)
+    numbers = f"{gripper.mode}_open{gripper.open:g}_closed{gripper.closed:g}"
+    return {"position": place, "rotation": turn, "gripper": _part("gripper", 1, known or _OTHER.format(numbers))}
 
 
 def observation_spec(observes: Sequence[str], convention: Convention | None) -> Spec:
@@ -83,12 +86,6 @@ def convention_of(spec: Mapping[str, Any], name: str) -> Convention | None:
 def _format(spec: Mapping[str, Any], part: str) -> str:
     entry = spec.get(part)
     return str(entry.get("format", "")) if isinstance(entry, Mapping) else ""
-
-
-def _gripper_format(gripper: Gripper) -> str:
-    known = next((theirs for theirs, ours in GRIPPERS.items() if ours == gripper), None)
-    numbers = f"{gripper.mode}_open{gripper.open:g}_closed{gripper.closed:g}"
-    return known or _OTHER.format(numbers)
 
 
 def _part(name: str, dims: int, kind: str, bounds: tuple[float, float] | None = None) -> dict[str, Any]:

@@ -52,9 +52,21 @@ def aggregate(run: Path, protocol: PerturbedProtocol) -> list[Aggregate]:
     folders |= {label: arm_folder(run, get_perturbation(label)) for label in protocol.labels}
     arms = dict(zip(folders, load_runs([folder for folder in folders.values() if folder.is_dir()]), strict=True))
     tasks = list(dict.fromkeys(address.task for address in arms[BENIGN].records))
-    per_task = [_of_task(task, protocol, arms) for task in tasks]
-    rows = [row for row, _ in per_task]
-    return rows if len(rows) == 1 else [*rows, _mean(rows, [stratum for _, stratum in per_task])]
+    rows, strata = [], []
+    for task in tasks:
+        groups: dict[str, float | None] = {}
+        counted: list[dict[str, bool]] = []
+        for group, labels in protocol.groups.items():
+            mine = [_outcomes(arms[label], task) for label in (labels or (BENIGN,))]
+            mine = [outcomes for outcomes in mine if outcomes]
+            groups[group] = float(np.mean([np.mean(list(of.values())) for of in mine])) if mine else None
+            counted += [] if group in protocol.apart else mine
+        layouts = list(counted[0])
+        stratum = Stratum.of([sum(of[layout] for of in counted) for layout in layouts], [len(counted)] * len(layouts))
+        episodes = len(layouts) * len(counted)
+        rows.append(Aggregate(task, groups, stratum.mean, _interval([stratum]), len(counted), episodes))
+        strata.append(stratum)
+    return rows if len(rows) == 1 else [*rows, _mean(rows, strata)]
 
 
 def write_scores(run: Path, protocol: PerturbedProtocol, rows: Sequence[Aggregate]) -> Path:
@@ -62,21 +74,6 @@ def write_scores(run: Path, protocol: PerturbedProtocol, rows: Sequence[Aggregat
     data = {"protocol": protocol.name, "apart": protocol.apart, "scores": [asdict(row) for row in rows]}
     write_whole(run / SCORES, (json.dumps(data, indent=2) + "\n").encode())
     return run / SCORES
-
-
-def _of_task(task: str, protocol: PerturbedProtocol, arms: dict[str, StoredRun]) -> tuple[Aggregate, Stratum]:
-    groups: dict[str, float | None] = {}
-    counted: list[dict[str, bool]] = []
-    for group, labels in protocol.groups.items():
-        mine = [_outcomes(arms[label], task) for label in (labels or (BENIGN,))]
-        mine = [outcomes for outcomes in mine if outcomes]
-        groups[group] = float(np.mean([np.mean(list(of.values())) for of in mine])) if mine else None
-        counted += [] if group in protocol.apart else mine
-    layouts = list(counted[0])
-    stratum = Stratum.of([sum(of[layout] for of in counted) for layout in layouts], [len(counted)] * len(layouts))
-    value = stratum.mean
-    episodes = len(layouts) * len(counted)
-    return Aggregate(task, groups, value, _interval([stratum]), len(counted), episodes), stratum
 
 
 def _outcomes(run: StoredRun, task: str) -> dict[str, bool]:

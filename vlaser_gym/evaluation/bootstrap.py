@@ -78,7 +78,7 @@ def stratified_bootstrap(
         >>> 0 < low < 0.7 < high < 1
         True
     """
-    from scipy.stats import bootstrap  # noqa: PLC0415  loading it takes a second
+    from scipy.stats import bootstrap, norm, t  # noqa: PLC0415  loading it takes a second
 
     def statistic(*drawn: NDArray[np.int64], axis: int = -1) -> Any:
         means = [s.totals[i].sum(axis) / s.trials[i].sum(axis) for s, i in zip(strata, drawn, strict=True)]
@@ -87,23 +87,18 @@ def stratified_bootstrap(
     if all(stratum.constant for stratum in strata):
         mean = mean_over_tasks(strata)
         return mean, mean
+    # The percentile level whose interval is as wide as Student's.
+    several = [len(stratum.totals) for stratum in strata if len(stratum.totals) > 1]
+    freedom = sum(n - 1 for n in several)
+    narrowness = sqrt(sum(several) / freedom)
+    widened = float(1 - 2 * norm.sf(narrowness * t.ppf((1 + level) / 2, freedom)))
     result = bootstrap(
         [np.arange(len(stratum.totals)) if len(stratum.totals) > 1 else np.zeros(2, int) for stratum in strata],
         statistic,
         n_resamples=resamples,
         vectorized=True,
         method="percentile",
-        confidence_level=_widened(level, [len(stratum.totals) for stratum in strata]),
+        confidence_level=widened,
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def _widened(level: float, layouts: Sequence[int]) -> float:
-    """The percentile level whose interval is as wide as Student's."""
-    from scipy.stats import norm, t  # noqa: PLC0415
-
-    several = [n for n in layouts if n > 1]
-    freedom = sum(n - 1 for n in several)
-    narrowness = sqrt(sum(several) / freedom)
-    return float(1 - 2 * norm.sf(narrowness * t.ppf((1 + level) / 2, freedom)))

@@ -36,8 +36,13 @@ def bridge_task_figures(
     Initial figures say how far from the recorded start everything begins. Success is by ManiSkill's rules.
     """
     for name, recorded in ((task, True), (f"{task}, own reset", False)):
-        resets = list(recordings.episodes("reset", task))
-        errors = [_initial(task, episode, environments, recorded) for episode in resets]
+        errors = []
+        for episode in recordings.episodes("reset", task):
+            _, meta, arrays = episode
+            course = environments.play(task, _begin(task, episode, recorded), _NOTHING)
+            objects = {f"object/{body}": poses[0] for body, poses in course.object_pose.items()}
+            state = {"qpos": course.qpos[0]} | objects
+            errors.append(initial_errors(get_task(task), meta, arrays, state, course.base_pose))
         replays = list(recordings.episodes("replay_task", task))
         outcomes = [_outcome(task, episode, environments, recorded) for episode in replays]
         initial = dict(zip(INITIAL, np.max(errors, 0).tolist(), strict=True)) if errors else dict.fromkeys(INITIAL)
@@ -65,13 +70,6 @@ def _free_motion(environments: BridgeEnvironments, task: str, actions: NDArray[A
     away = {name: np.array([*np.multiply(_AWAY, i), 1, 0, 0, 0]) for i, name in enumerate(names, 1)}
     tcp = environments.play(task, Begin(0, away), actions).tcp
     return tcp[0], tcp[1:]
-
-
-def _initial(task: str, episode: Episode, environments: BridgeEnvironments, recorded: bool) -> tuple[float, ...]:
-    _, meta, arrays = episode
-    course = environments.play(task, _begin(task, episode, recorded), _NOTHING)
-    state = {"qpos": course.qpos[0]} | {f"object/{name}": poses[0] for name, poses in course.object_pose.items()}
-    return initial_errors(get_task(task), meta, arrays, state, course.base_pose)
 
 
 def _outcome(task: str, episode: Episode, environments: BridgeEnvironments, recorded: bool) -> dict[str, Any]:

@@ -205,7 +205,11 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
     for name in _SAME_SETTINGS:
         sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
     sides["perturb"] = [str(run.config.get("perturb") or "none") for run in (a, b)]
-    sides |= _environment_values(a, b)
+    environments = [run.config.get("environment_settings") or {} for run in (a, b)]
+    for task in environments[0]:
+        for name in environments[0][task]:
+            if name in environments[1].get(task, {}):
+                sides[f"{name.replace('_', ' ')} of {task}"] = [str(settings[task][name]) for settings in environments]
     differing = [
         f"{name} differs: {first} in {a.label}, {second} in {b.label}."
         for name, (first, second) in sides.items()
@@ -213,18 +217,6 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
     ]
     outdated = [(run.label, why_outdated(run.config.get("agent_settings"))) for run in (a, b)]
     return (*differing, *(f"{label} was {why}." for label, why in outdated if why is not None))
-
-
-def _environment_values(a: StoredRun, b: StoredRun) -> dict[str, list[str]]:
-    """The reported environment settings of two runs for their common tasks, by setting and task."""
-    stored = [run.config.get("environment_settings") or {} for run in (a, b)]
-    return {
-        f"{name.replace('_', ' ')} of {task}": [str(settings[task][name]) for settings in stored]
-        for task in stored[0]
-        if task in stored[1]
-        for name in stored[0][task]
-        if name in stored[1][task]
-    }
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -402,7 +394,12 @@ def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunCompa
     groups = [_Pairs.of(task, addresses, (a, b), key, with_errors=False) for task, addresses in by_task]
     rows = tuple(_task_difference(pairs, level) for pairs in groups)
     overall = _overall(groups, rows, level)
-    warnings = [*differing_protocols(a, b), *_stopped_early(a, b)]
+    warnings = [*differing_protocols(a, b)]
+    warnings += [
+        f"{run.label} stopped when its question was decided (until=decided): p-values and intervals do not hold for it."
+        for run in (a, b)
+        if run.config.get("until") == "decided"
+    ]
     unpaired = len(a.records) - len(common), len(b.records) - len(common)
     if any(unpaired):
         warnings.append(
@@ -435,15 +432,6 @@ def _of_errors(overall: TaskDifference, everything: Sequence[_Pairs], a: str, b:
     ) + (undecided if overall.p is None else "")
 
 
-def _stopped_early(*runs: StoredRun) -> list[str]:
-    """Runs that chose their own end."""
-    return [
-        f"{run.label} stopped when its question was decided (until=decided): p-values and intervals do not hold for it."
-        for run in runs
-        if run.config.get("until") == "decided"
-    ]
-
-
 def _task_difference(pairs: _Pairs, level: float) -> TaskDifference:
     a, b = (sum(outcome[side] for outcome in pairs.all) for side in (0, 1))
     n = len(pairs.all)
@@ -474,7 +462,21 @@ def _overall(groups: Sequence[_Pairs], rows: Sequence[TaskDifference], level: fl
     """Mean over tasks; the difference is that over the tasks that have tested pairs."""
     a, a_interval = mean_of_rates([(round(row.a * row.n), row.n) for row in rows], level)
     b, b_interval = mean_of_rates([(round(row.b * row.n), row.n) for row in rows], level)
-    difference, interval, method = _mean_difference(groups, rows, level)
+    known = [(row.difference, row.interval) for row in rows if row.difference is not None and row.interval is not None]
+    difference: float | None = None
+    interval: Interval | None = None
+    method = rows[0].method
+    if known:
+        difference = float(np.mean([value for value, _ in known]))
+        strata = [pairs.layouts for pairs in groups if pairs.layouts is not None]
+        if any(pairs.clustered for pairs in groups) and not any(layouts.constant for layouts in strata):
+            interval, pooled = stratified_bootstrap(strata, level), "bootstrap by layout, within tasks"
+        else:
+            # Squared distances of the limits from the differences add up (Zou and Donner 2008).
+            below = sqrt(sum((value - low) ** 2 for value, (low, _) in known)) / len(known)
+            above = sqrt(sum((high - value) ** 2 for value, (_, high) in known)) / len(known)
+            interval, pooled = (difference - below, difference + above), "tasks' intervals combined (Zou and Donner)"
+        method = method if len(rows) == 1 else pooled
     counts = ("n", "errors_a", "errors_b", "tested", "layouts", "only_a", "only_b", "both", "neither")
     return TaskDifference(
         task="all",
@@ -488,29 +490,6 @@ def _overall(groups: Sequence[_Pairs], rows: Sequence[TaskDifference], level: fl
         p=_p_value(groups) if _decides(groups) else None,
         **{name: sum(getattr(row, name) for row in rows) for name in counts},
     )
-
-
-def _mean_difference(
-    groups: Sequence[_Pairs], rows: Sequence[TaskDifference], level: float
-) -> tuple[float | None, Interval | None, str]:
-    """Mean of the tasks' differences, its interval, and how that was found."""
-    known = [(row.difference, row.interval) for row in rows if row.difference is not None and row.interval is not None]
-    if not known:
-        return None, None, rows[0].method
-    difference = float(np.mean([value for value, _ in known]))
-    strata = [pairs.layouts for pairs in groups if pairs.layouts is not None]
-    if any(pairs.clustered for pairs in groups) and not any(layouts.constant for layouts in strata):
-        interval, method = stratified_bootstrap(strata, level), "bootstrap by layout, within tasks"
-    else:
-        interval, method = _combined(known, difference), "tasks' intervals combined (Zou and Donner)"
-    return difference, interval, rows[0].method if len(rows) == 1 else method
-
-
-def _combined(parts: Sequence[tuple[float, Interval]], mean: float) -> Interval:
-    """Limits of a mean from the limits of its parts: squared distances add up (Zou and Donner 2008)."""
-    below = sqrt(sum((difference - low) ** 2 for difference, (low, _) in parts)) / len(parts)
-    above = sqrt(sum((high - difference) ** 2 for difference, (_, high) in parts)) / len(parts)
-    return mean - below, mean + above
 
 
 def _decides(groups: Sequence[_Pairs]) -> bool:

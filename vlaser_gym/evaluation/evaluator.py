@@ -57,7 +57,14 @@ class EvalSettings(EvalKeys):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.protocol is not None:
-            _check_protocol(self)
+            get_protocol(str(self.protocol))
+            defaults = defaults_of(EvalKeys)
+            for key in ("variant", "layouts", "episodes", "trials"):
+                if getattr(self, key) != defaults[key]:
+                    raise InvalidConfigError(
+                        f"protocol={self.protocol} fixes tasks, variants, layouts and trials; got {key}="
+                        f"{getattr(self, key)}: leave {key}= out."
+                    )
         elif self.task is None:
             self.task = DEFAULT_TASK
         self.look = check_engine(str(self.engine["name"]), self.look)
@@ -216,39 +223,25 @@ def evaluate(
         who = launcher.introduce([task.name for task in robot])
         _check_robots(who, tasks)
         _warn_of_pictures(who, settings.engine)
-        return _continue(settings, plan, until, path, launcher, who, on_start, on_episode)
-
-
-def _continue(
-    settings: EvalSettings,
-    plan: Sequence[Address],
-    until: UntilDecided | None,
-    path: Path,
-    launcher: Launcher,
-    who: Introduction,
-    on_start: Callable[[Path, int, int], None],
-    on_episode: Callable[[Record], None],
-) -> Evaluation:
-    """Run what the run directory lacks."""
-    decided = {
-        "engine_version": who.origin["engine_version"],
-        "agent_settings": dict(who.agent_settings),
-        "environment_settings": {task.name: effective_settings(settings.engine, task) for task in settings.tasks},
-    }
-    with RunStore(path, {**settings.stored(), **decided}) as store:
-        _check_planned(store, plan)
-        on_start(path, len(store.records), len(plan))
-        evaluation = Evaluation(settings, who, store, launcher, on_episode, until)
-        order = plan if until is None else until.plan
-        try:
-            evaluation.run([address for address in order if address not in store.records])
-        except AgentError as error:
-            raise AgentError(f"{error} {_kept(store)}", error.trace) from error
-        evaluation.complete = evaluation.decided or all(address in store.records for address in plan)
-        if evaluation.complete:
-            store.finish(evaluation.summary() | evaluation.verdict)
-    evaluation.seconds = evaluation.elapsed()
-    return evaluation
+        decided = {
+            "engine_version": who.origin["engine_version"],
+            "agent_settings": dict(who.agent_settings),
+            "environment_settings": {task.name: effective_settings(settings.engine, task) for task in tasks},
+        }
+        with RunStore(path, {**settings.stored(), **decided}) as store:
+            _check_planned(store, plan)
+            on_start(path, len(store.records), len(plan))
+            evaluation = Evaluation(settings, who, store, launcher, on_episode, until)
+            order = plan if until is None else until.plan
+            try:
+                evaluation.run([address for address in order if address not in store.records])
+            except AgentError as error:
+                raise AgentError(f"{error} {_kept(store)}", error.trace) from error
+            evaluation.complete = evaluation.decided or all(address in store.records for address in plan)
+            if evaluation.complete:
+                store.finish(evaluation.summary() | evaluation.verdict)
+        evaluation.seconds = evaluation.elapsed()
+        return evaluation
 
 
 def _check_planned(store: RunStore, plan: Sequence[Address]) -> None:
@@ -334,29 +327,26 @@ class Evaluation:
         return {"sequential": {"verdict": test.verdict, "reason": test.conclusion, **named, **counts, **limits}}
 
     def run(self, addresses: Sequence[Address]) -> None:
-        """Run and store episodes, robot after robot."""
+        """Run and store episodes, robot after robot; those that a simulator failure interrupts are tried once more."""
         self.store.add_timing({"event": "start", "time": _now(), "host": platform.node()})
         tasks = [get_task(name) for name in dict.fromkeys(address.task for address in addresses)]
         for group in by_robot(tasks).values():
             names = {task.name for task in group}
-            self._run_robot([address for address in addresses if address.task in names])
+            waiting = [address for address in addresses if address.task in names]
+            while waiting and not self._enough():
+                suspects, waiting, failure = self._run_lanes(waiting, self.settings.num_envs)
+                for address in suspects:  # each by itself
+                    if self._enough():
+                        break
+                    self.store.add_timing({"event": "retry", **_where(address), "error": failure, "time": _now()})
+                    interrupted, _, error = self._run_lanes([address], 1)
+                    if interrupted:
+                        self._add_error(address, error)
         self.store.add_timing({"event": "end", "time": _now(), "seconds": round(self.elapsed(), 3)})
 
     def elapsed(self) -> float:
         """Seconds since agent and engine were ready."""
         return time.monotonic() - self._begun
-
-    def _run_robot(self, addresses: list[Address]) -> None:
-        """Episodes of one robot. Those that a simulator failure interrupts are tried once more, each by itself."""
-        while addresses and not self._enough():
-            suspects, addresses, failure = self._run_lanes(addresses, self.settings.num_envs)
-            for address in suspects:
-                if self._enough():
-                    return
-                self.store.add_timing({"event": "retry", **_where(address), "error": failure, "time": _now()})
-                interrupted, _, error = self._run_lanes([address], 1)
-                if interrupted:
-                    self._add_error(address, error)
 
     def _run_lanes(self, addresses: list[Address], lanes: int) -> tuple[list[Address], list[Address], str]:
         """Run episodes until all are done or the simulator fails: ``(interrupted, not begun, what it said)``."""
@@ -370,7 +360,13 @@ class Evaluation:
 
     def _add(self, result: EpisodeResult, lanes: int) -> None:
         self._units.see(result)
-        self._keep_told(result)
+        task = result.address.task
+        kept = self._environments.get(task, {})
+        told = {name: result.environment.get(name, value) for name, value in kept.items()}
+        if result.environment and told != kept:
+            # What the simulator reports replaces what was requested.
+            self._environments[task] = told
+            self.store.keep_environments(self._environments)
         record = {
             **self._told(result.address),
             **self.who.origin,
@@ -387,17 +383,6 @@ class Evaluation:
         self._store(record, result.trajectory, result.training)
         timing = {"event": "episode", **_where(result.address), "seconds": round(result.seconds, 4), "lanes": lanes}
         self.store.add_timing({**timing, "time": _now()})
-
-    def _keep_told(self, result: EpisodeResult) -> None:
-        """Replace the requested settings of a task by those that the simulator reports."""
-        task = result.address.task
-        kept = self._environments.get(task)
-        if kept is None or not result.environment:
-            return
-        told = {name: result.environment.get(name, value) for name, value in kept.items()}
-        if told != kept:
-            self._environments[task] = told
-            self.store.keep_environments(self._environments)
 
     def _add_error(self, address: Address, error: str) -> None:
         """An episode that the simulator could not finish counts as a failure; it never leaves the denominator."""
@@ -450,18 +435,6 @@ def _with_batch_size(settings: EvalSettings, plan: Sequence[Address], path: Path
     stored = read_config(path).get("agent_settings", {}) if (path / "config.yaml").is_file() else {}
     size = stored.get("micro_batch", batch_size_for(len(plan)))
     return replace(settings, agent={**settings.agent, "micro_batch": size})
-
-
-def _check_protocol(settings: EvalSettings) -> None:
-    """A protocol says itself what is run."""
-    get_protocol(str(settings.protocol))
-    defaults = defaults_of(EvalKeys)
-    for key in ("variant", "layouts", "episodes", "trials"):
-        if getattr(settings, key) != defaults[key]:
-            raise InvalidConfigError(
-                f"protocol={settings.protocol} fixes tasks, variants, layouts and trials; got {key}="
-                f"{getattr(settings, key)}: leave {key}= out."
-            )
 
 
 def _check_robots(who: Introduction, tasks: Sequence[Task]) -> None:

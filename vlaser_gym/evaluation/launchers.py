@@ -316,7 +316,12 @@ class RayLauncher:
         if settings.launcher["address"] is None:
             os.environ.setdefault(_LISTENS_EVERYWHERE, "0")  # read when Ray is imported, and by its processes
         self.ray = _import_ray()
-        self.settings, self.make_env = _settings_of_worker(settings), make_env
+        # A worker has as many threads and render processes as processors, unless they were chosen.
+        processors, engine = max(1, int(settings.launcher["cpus"])), dict(settings.engine)
+        for key, unset in (("threads", 0), ("render_processes", None)):
+            if engine.get(key, processors) == unset:
+                engine[key] = processors
+        self.settings, self.make_env = replace(settings, engine=engine), make_env
         self.options = settings.launcher
         self._ours = not self.ray.is_initialized()
         if self._ours:
@@ -465,16 +470,6 @@ class RayLauncher:
 
 #: Resources of Ray, and the key of ``configs/launcher/ray.yaml`` that says how much of each a worker takes.
 _RESOURCES = (("CPU", "cpus"), ("GPU", "gpus"))
-
-
-def _settings_of_worker(settings: EvalSettings) -> EvalSettings:
-    """Threads and render processes as many as a worker has processors, unless they were chosen."""
-    own = max(1, int(settings.launcher["cpus"]))
-    engine = dict(settings.engine)
-    for key, unset in (("threads", 0), ("render_processes", None)):
-        if engine.get(key, own) == unset:
-            engine[key] = own
-    return replace(settings, engine=engine)
 
 
 #: Ray's own switch, on elsewhere than on Linux, by which a cluster of one machine listens at loopback alone.

@@ -166,7 +166,11 @@ class LeRobotWriter:
         if stored is not None and self.addresses:
             self._check_same(stored)
         with damage_as_sentence(self.path):
-            self.tasks = self._read_instructions()
+            file = self.path / TASKS_PATH
+            tasks = read_tasks(file) if self._episodes else {}
+            if sorted(tasks) != list(range(len(tasks))):
+                raise StorageError(f"{file} should number its {len(tasks)} instructions from 0 on; restore the file.")
+            self.tasks = [tasks[number] for number in range(len(tasks))]
             self._read_numbers()
         self._is_ours = True
         self._remove_leftovers()
@@ -183,13 +187,6 @@ class LeRobotWriter:
         drop_cut_line(self.path / DROPPED_PATH)
         self.dropped = {address_of(entry) for entry in read_lines(self.path / DROPPED_PATH, check_where)}
         self.addresses = {_address(row) for row in self._episodes} | self.dropped
-
-    def _read_instructions(self) -> list[str]:
-        file = self.path / TASKS_PATH
-        tasks = read_tasks(file) if self._episodes else {}
-        if sorted(tasks) != list(range(len(tasks))):
-            raise StorageError(f"{file} should number its {len(tasks)} instructions from 0 on; restore the file.")
-        return [tasks[number] for number in range(len(tasks))]
 
     def _read_numbers(self) -> None:
         """Keep the numbers of the stored episodes: quantiles are taken over all of them."""
@@ -311,9 +308,30 @@ class LeRobotWriter:
         Raises:
             StorageError: if they cannot be written.
         """
-        if self._waiting:
-            with uninterrupted(), self._sentences():
-                self._write_group()
+        if not self._waiting:
+            return
+        place = {"chunk_index": self._next_group // CHUNK_SIZE, "file_index": self._next_group % CHUNK_SIZE}
+        with uninterrupted(), self._sentences():
+            rows, columns = self._tables(place)
+            frames = np.concatenate([episode.frames for episode in self._waiting])
+            table = {name: _array(values) for name, values in columns.items()}
+            if self.images == "mp4":
+                file = self.path / VIDEO_PATH.format(video_key=CAMERA, **place)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with appearing(file) as partial:
+                    encode(partial, frames[0], frames[1:], self.fps, quality=8)
+            else:
+                table[CAMERA] = _array([{"bytes": _png(frame), "path": None} for frame in frames])
+            names = pa.table({"task_index": range(len(self.tasks)), "__index_level_0__": self.tasks})
+            _write_table(names.replace_schema_metadata({"pandas": json.dumps(_PANDAS_INDEX)}), self.path / TASKS_PATH)
+            _write_table(pa.table(table), self.path / DATA_PATH.format(**place))
+            _write_table(pa.Table.from_pylist(rows), self.path / EPISODES_PATH.format(**place))
+            self._episodes += rows
+            self._keep_numbers(columns)
+            self._next_group += 1
+            features = {name: _feature(name, values) for name, values in columns.items()}
+            self._waiting = []  # they are stored, whatever happens from here on
+            self._write_meta({CAMERA: self._camera_feature(frames.shape[1:]), **features})
 
     def rebuild(self) -> None:
         """Write what follows from the stored rows anew: features, counts, statistics, and the card if there is none.
@@ -326,15 +344,13 @@ class LeRobotWriter:
         table = read_table(file)
         columns = _number_columns(file, [name for name in table.column_names if name != CAMERA])
         features = {name: _feature(name, values) for name, values in columns.items()}
-        self._write_meta({CAMERA: self._camera_feature(self._picture_shape(table)), **features})
-
-    def _picture_shape(self, table: pa.Table) -> Sequence[int]:
-        """Height, width and channels of the stored images."""
         if self.images == "mp4":
-            file = self.path / VIDEO_PATH.format(video_key=CAMERA, chunk_index=0, file_index=0)
-            return next(open_video(file)[1]).shape
-        data = np.frombuffer(table[CAMERA][0].as_py()["bytes"], np.uint8)
-        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)).shape
+            video = self.path / VIDEO_PATH.format(video_key=CAMERA, chunk_index=0, file_index=0)
+            picture = next(open_video(video)[1])
+        else:
+            data = np.frombuffer(table[CAMERA][0].as_py()["bytes"], np.uint8)
+            picture = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+        self._write_meta({CAMERA: self._camera_feature(picture.shape), **features})
 
     def _meta_is_whole(self) -> bool:
         """True if the derived metadata count all stored rows; a writer may have died before updating them."""
@@ -344,25 +360,6 @@ class LeRobotWriter:
         info, stats = (_read_json(self.path / place) for place in (INFO_PATH, "meta/stats.json"))
         pooled = stats.get("action", {}).get("count")
         return all(info.get(name) == count for name, count in counts) and pooled == [self.total_frames]
-
-    def _write_group(self) -> None:
-        place = {"chunk_index": self._next_group // CHUNK_SIZE, "file_index": self._next_group % CHUNK_SIZE}
-        rows, columns = self._tables(place)
-        frames = np.concatenate([episode.frames for episode in self._waiting])
-        table: dict[str, Any] = dict(columns)
-        if self.images == "mp4":
-            self._write_video(frames, self.path / VIDEO_PATH.format(video_key=CAMERA, **place))
-        else:
-            table[CAMERA] = [{"bytes": _png(frame), "path": None} for frame in frames]
-        self._write_instructions()
-        _write_table(_arrow(table), self.path / DATA_PATH.format(**place))
-        _write_table(pa.Table.from_pylist(rows), self.path / EPISODES_PATH.format(**place))
-        self._episodes += rows
-        self._keep_numbers(columns)
-        self._next_group += 1
-        features = {name: _feature(name, values) for name, values in columns.items()}
-        self._waiting = []  # they are stored, whatever happens from here on
-        self._write_meta({CAMERA: self._camera_feature(frames.shape[1:]), **features})
 
     # ------------------------------------------------------------------ pieces
 
@@ -376,8 +373,15 @@ class LeRobotWriter:
             number, length = self.total_episodes + len(rows), len(episode)
             columns = _columns(episode)
             rows.append(self._episode_row(episode, number, index, in_file, place, columns))
-            tasks = np.array([self.tasks.index(text) for text in episode.instructions])
-            parts.append(self._with_indices(columns, number, index, tasks))
+            steps = np.arange(len(columns["action"]))
+            indices: Columns = {
+                "timestamp": (steps / self.fps).astype(np.float32),
+                "frame_index": steps,
+                "episode_index": np.full(len(steps), number),
+                "index": index + steps,
+                "task_index": np.array([self.tasks.index(text) for text in episode.instructions]),
+            }
+            parts.append({**columns, **indices})
             index, in_file = index + length, in_file + length
         return rows, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -407,17 +411,6 @@ class LeRobotWriter:
             f"stats/{name}/{key}": value for name, found in statistics.items() for key, value in found.items()
         }
 
-    def _with_indices(self, columns: Columns, number: int, index: int, tasks: NDArray[np.int64]) -> Columns:
-        steps = np.arange(len(columns["action"]))
-        return {
-            **columns,
-            "timestamp": (steps / self.fps).astype(np.float32),
-            "frame_index": steps,
-            "episode_index": np.full(len(steps), number),
-            "index": index + steps,
-            "task_index": tasks,
-        }
-
     def _camera_feature(self, shape: Sequence[int]) -> dict[str, Any]:
         feature = {"shape": [int(n) for n in shape], "names": ["height", "width", "channels"]}
         if self.images == "png":
@@ -433,15 +426,6 @@ class LeRobotWriter:
             "has_audio": False,
         }
         return {"dtype": "video", **feature, "info": info}
-
-    def _write_video(self, frames: NDArray[np.uint8], file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(file) as partial:
-            encode(partial, frames[0], frames[1:], self.fps, quality=8)
-
-    def _write_instructions(self) -> None:
-        names = pa.table({"task_index": range(len(self.tasks)), "__index_level_0__": self.tasks})
-        _write_table(names.replace_schema_metadata({"pandas": json.dumps(_PANDAS_INDEX)}), self.path / TASKS_PATH)
 
     def _write_meta(self, features: dict[str, Any]) -> None:
         self._numbers = {name: [np.concatenate(parts)] for name, parts in self._numbers.items()}
@@ -568,10 +552,6 @@ def _pooled(parts: Columns) -> dict[str, Any]:
         "std": np.sqrt(variance).tolist(),
         "count": [int(counts.sum())],
     }
-
-
-def _arrow(columns: dict[str, Any]) -> pa.Table:
-    return pa.table({name: _array(values) for name, values in columns.items()})
 
 
 def _array(values: Any) -> pa.Array:

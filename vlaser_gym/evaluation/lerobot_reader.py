@@ -64,7 +64,10 @@ def read_tasks(file: Path) -> dict[int, str]:
         StorageError: if the file is absent or damaged, or two instructions share a number.
     """
     table = read_table(file)
-    texts = [name for name in _pandas_index(table.schema) if name in table.column_names] or [
+    # Pandas also names as an index what it makes up itself, and that is no text.
+    described = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    index = [name for name in described.get("index_columns", ()) if isinstance(name, str)]
+    texts = [name for name in index if name in table.column_names] or [
         name for name in ("task", "__index_level_0__") if name in table.column_names
     ]
     if not texts or "task_index" not in table.column_names:
@@ -107,12 +110,6 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
     if not all(isinstance(row, dict) for row in rows):
         raise StorageError(f"{file} should hold a JSON object in every line; restore the file.")
     return rows
-
-
-def _pandas_index(schema: pa.Schema) -> list[str]:
-    """The columns that pandas takes for the index; those that it makes up itself are left out."""
-    described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    return [name for name in described.get("index_columns", ()) if isinstance(name, str)]
 
 
 def read_table(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -166,33 +163,30 @@ class LeRobotReader:
 
     def _open(self, groups: int | None) -> None:
         self.info = self._read_info()
+        self.episodes: list[dict[str, Any]] = []
         if self.is_version_2:
-            self._open_version_2()
-            return
-        there = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
-        self.groups = there[:groups]
-        self._is_whole = len(self.groups) == len(there)
-        listed = [(file, row) for file in self.groups for row in read_table(file).to_pylist()]
-        self.episodes: list[dict[str, Any]] = [row for _, row in listed]
-        self._lists = [file for file, _ in listed]
+            file, start = self.path / EPISODES_2_PATH, 0
+            self.groups, self._is_whole = [file], True
+            for row in read_json_lines(file):
+                length = row.get("length")
+                stop = start + (length if isinstance(length, int) else 0)
+                bounds = {"dataset_from_index": start, "dataset_to_index": stop}
+                self.episodes.append({**row, **bounds, "data/chunk_index": 0, "data/file_index": 0})
+                start = stop
+            self._lists = [file] * len(self.episodes)
+        else:
+            there = sorted(self.path.glob("meta/episodes/*/file-*.parquet"))
+            self.groups = there[:groups]
+            self._is_whole = len(self.groups) == len(there)
+            listed = [(file, row) for file in self.groups for row in read_table(file).to_pylist()]
+            self.episodes += [row for _, row in listed]
+            self._lists = [file for file, _ in listed]
         self._check_episodes()
 
     @property
     def is_version_2(self) -> bool:
         """True for version 2 of the format, where each episode has files of its own."""
         return (self.path / EPISODES_2_PATH).is_file() and not (self.path / "meta/episodes").is_dir()
-
-    def _open_version_2(self) -> None:
-        file, start = self.path / EPISODES_2_PATH, 0
-        self.groups, self._is_whole, self.episodes = [file], True, []
-        for row in read_json_lines(file):
-            length = row.get("length")
-            stop = start + (length if isinstance(length, int) else 0)
-            bounds = {"dataset_from_index": start, "dataset_to_index": stop}
-            self.episodes.append({**row, **bounds, "data/chunk_index": 0, "data/file_index": 0})
-            start = stop
-        self._lists = [file] * len(self.episodes)
-        self._check_episodes()
 
     def _read_info(self) -> dict[str, Any]:
         file = self.path / INFO_PATH
@@ -431,17 +425,14 @@ class LeRobotReader:
                     f"{unknown[0]}, which is none of the {len(tasks)} in {self.path / TASKS_PATH}; restore one of both."
                 )
             told += [tasks[number] for number in mine]
-            if column == "task_index":
-                self._check_told(episode, {tasks[number] for number in mine})
+            here = {tasks[number] for number in mine}
+            if column == "task_index" and set(episode.get("tasks") or here) != here:
+                raise StorageError(
+                    f"The rows of episode {episode['episode_index']} are told {_quoted(here)} by "
+                    f"{self.path / TASKS_PATH}, but {self._list_of(episode)} lists {_quoted(set(episode['tasks']))}; "
+                    "restore the file that is wrong."
+                )
         return told
-
-    def _check_told(self, episode: Episode, told: set[str]) -> None:
-        listed = set(episode.get("tasks") or told)
-        if listed != told:
-            raise StorageError(
-                f"The rows of episode {episode['episode_index']} are told {_quoted(told)} by {self.path / TASKS_PATH}, "
-                f"but {self._list_of(episode)} lists {_quoted(listed)}; restore the file that is wrong."
-            )
 
     def _tasks(self) -> dict[int, str]:
         if (self.path / TASKS_2_PATH).is_file() and not (self.path / TASKS_PATH).is_file():
@@ -466,7 +457,11 @@ class LeRobotReader:
         """
         self._check_camera()
         chosen = np.ones(self.total_frames, bool) if chosen is None else chosen
-        yield from self._from_videos(chosen) if self.is_video else self._from_rows(chosen)
+        if not self.is_video:
+            yield from self._from_rows(chosen)
+            return
+        for file, episodes in groupby(self.episodes, self._video_file):
+            yield from self._from_video(file, list(episodes), chosen)
 
     def _check_camera(self) -> None:
         self.require(self.camera)
@@ -500,10 +495,6 @@ class LeRobotReader:
                 f"{self.place(row)}: {self.camera} holds no image that can be decoded; restore the file."
             )
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-    def _from_videos(self, chosen: NDArray[np.bool_]) -> Iterator[NDArray[np.uint8]]:
-        for file, episodes in groupby(self.episodes, self._video_file):
-            yield from self._from_video(file, list(episodes), chosen)
 
     def _from_video(
         self, file: Path, episodes: Sequence[Episode], chosen: NDArray[np.bool_]

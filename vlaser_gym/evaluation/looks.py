@@ -275,7 +275,11 @@ class FlipTest:
             ``[R]`` 1 where the agent is better and this look decides so, -1 where it is worse, 0 where it stays open.
             Of an evaluation that an earlier look has decided it is what this look would say without that.
         """
-        totals = _grouped(sums) @ self.signs.T
+        runs, layouts = sums.shape
+        if layouts > _GROUPS:  # as sums of at most as many groups as are swapped
+            padded = np.pad(sums, ((0, 0), (0, -layouts % _GROUPS)))
+            sums = np.asarray(padded.reshape(runs, -1, _GROUPS).sum(1), np.float64)
+        totals = sums @ self.signs.T
         sizes = np.where(self._waiting, np.abs(totals), -1.0)
         most = int(spent * len(self.signs) + _TOLERANCE)
         largest = np.sort(np.partition(sizes, -most - 1)[:, -most - 1 :])
@@ -293,15 +297,6 @@ def swaps(layouts: int, flips: int = FLIPS) -> Floats:
     signs = np.random.default_rng(20250131).choice([-1.0, 1.0], (flips + 1, min(layouts, _GROUPS)))
     signs[0] = 1
     return signs
-
-
-def _grouped(sums: Floats) -> Floats:
-    """``[R, L]`` as sums of at most as many groups as are swapped."""
-    runs, layouts = sums.shape
-    if layouts <= _GROUPS:
-        return sums
-    padded = np.pad(sums, ((0, 0), (0, -layouts % _GROUPS)))
-    return np.asarray(padded.reshape(runs, -1, _GROUPS).sum(1), np.float64)
 
 
 def _bernoulli(rates: Floats, rng: np.random.Generator) -> Draw:

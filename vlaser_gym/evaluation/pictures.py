@@ -149,10 +149,18 @@ def ssim(a: Picture, b: Picture, sigma: float = 1.5) -> NDArray[np.float64]:
 def _compared(recorded: Recorded, ours: Picture, foreground: Mask, photograph: Picture | None) -> Comparison:
     own, theirs = foreground, recorded.foreground
     similarity = ssim(ours, recorded.picture)
+    object_iou = {}
+    for name, mask in recorded.objects.items():
+        # Compared are an object's pixels and those near it, but for those nearer to the rest of the foreground.
+        to_object = distance_transform_edt(~mask)
+        others = theirs & ~mask
+        to_others = distance_transform_edt(~others) if others.any() else np.full(mask.shape, np.inf)
+        around = mask | ((to_object <= _AROUND) & (to_object < to_others))
+        object_iou[name] = _iou(own & around, mask)
     return Comparison(
         recorded,
         iou=_iou(own, theirs),
-        object_iou={name: _iou(own & _around(mask, theirs), mask) for name, mask in recorded.objects.items()},
+        object_iou=object_iou,
         ssim=float(similarity[theirs].mean()),
         photograph_ssim=None if photograph is None else float(ssim(photograph, recorded.picture)[theirs].mean()),
         whole_ssim=float(similarity.mean()),
@@ -162,14 +170,6 @@ def _compared(recorded: Recorded, ours: Picture, foreground: Mask, photograph: P
 
 def _iou(a: Mask, b: Mask) -> float:
     return float((a & b).sum() / (a | b).sum())
-
-
-def _around(mask: Mask, foreground: Mask) -> Mask:
-    """An object's pixels and those near it, but for those that are nearer to the rest of the foreground."""
-    to_object = distance_transform_edt(~mask)
-    others = foreground & ~mask
-    to_others = distance_transform_edt(~others) if others.any() else np.full(mask.shape, np.inf)
-    return np.asarray(mask | ((to_object <= _AROUND) & (to_object < to_others)))
 
 
 def _recorded(recordings: Recordings, task_name: str) -> Iterator[Recorded]:

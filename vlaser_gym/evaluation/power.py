@@ -145,7 +145,9 @@ def paired_power(
     bottom = max(0, int(fewest - 10 * sqrt(fewest) - 20))
     top = min(int(episodes.max()), int(most + 10 * sqrt(most) + 20))
     disagreements = np.arange(bottom, top + 1)
-    critical = _critical(disagreements, alpha)
+    # The largest count of the rarer outcome at which the exact test rejects; -1 where it never does.
+    guess = binom.ppf(alpha / 2, disagreements, 0.5).astype(np.int64)
+    critical = np.where(2 * binom.cdf(guess, disagreements, 0.5) > alpha, guess - 1, guess)
     share = (discordant + a - b) / 2 / discordant if discordant else 0.5
     found = binom.cdf(critical, disagreements, share) + binom.sf(disagreements - critical - 1, disagreements, share)
     return np.array([binom.pmf(disagreements, n, discordant) @ found for n in episodes])
@@ -158,15 +160,6 @@ def discordant_share(a: float, b: float, correlation: float) -> float:
     """
     both = a * b + correlation * sqrt(a * (1 - a) * b * (1 - b))
     return a + b - 2 * both
-
-
-def _critical(disagreements: NDArray[np.int64], alpha: float) -> NDArray[np.int64]:
-    """Largest count of the rarer outcome at which the exact test rejects; -1 where it never does."""
-    from scipy.stats import binom  # noqa: PLC0415
-
-    guess = binom.ppf(alpha / 2, disagreements, 0.5).astype(np.int64)
-    too_many = 2 * binom.cdf(guess, disagreements, 0.5) > alpha
-    return np.asarray(np.where(too_many, guess - 1, guess), np.int64)
 
 
 def _check(a: float, b: float, power: float, alpha: float) -> None:

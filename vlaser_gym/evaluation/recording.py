@@ -21,7 +21,6 @@ from vlaser_gym.envs.engines.base import Engine
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.evaluation.runner import EpisodeResult, Step, VectorEnv
@@ -226,21 +225,19 @@ def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
     source = task.source if layout.source is None else layout.source
     target = task.target if layout.target is None else layout.target
     for field, index in (("source", source), ("target", source if target < 0 and not layout.goal_joint else target)):
-        state[:, STATE_FIELDS[field]] = transforms.compose(base, _path_of(task, layout, index, trajectory))
+        if index >= 0:
+            poses = np.asarray(trajectory[f"object/{task.objects_of(layout.cast)[index].name}"], np.float64)
+        else:  # the middle of the drawer's handle
+            drawer = layout.goal_joint.removesuffix(joint_name(""))
+            openings = trajectory[f"joint/{layout.goal_joint}"]
+            poses = np.array([handle_pose(drawer, float(opening)) for opening in openings])
+        state[:, STATE_FIELDS[field]] = transforms.compose(base, poses)
     joints = [values for name, values in trajectory.items() if name.startswith("joint/")]
     for column, values in enumerate(joints):
         state[:, 22 + column] = values
     if "stage" in trajectory:
         state[:, STATE_FIELDS["stage"]] = trajectory["stage"][:, None]
     return state
-
-
-def _path_of(task: Task, layout: Layout, index: int, trajectory: Trajectory) -> NDArray[np.float64]:
-    """World poses ``[T + 1, 7]`` of an object, or (index -1) of the middle of the drawer's handle."""
-    if index >= 0:
-        return np.asarray(trajectory[f"object/{task.objects_of(layout.cast)[index].name}"], np.float64)
-    drawer = layout.goal_joint.removesuffix(joint_name(""))
-    return np.array([handle_pose(drawer, float(value)) for value in trajectory[f"joint/{layout.goal_joint}"]])
 
 
 def _joined(infos: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]:
@@ -252,10 +249,9 @@ def _joined(infos: list[dict[str, Any]], last: dict[str, Any]) -> dict[str, Any]
     flags = {name: np.concatenate([c["flags"][name] for c in chunks], axis=1) for name in chunks[0]["flags"]}
     joined = {**last, "steps": sum(info["steps"] for info in infos), "chunk": {**chunk, "flags": flags}}
     if "states" in last:
-        per_lane = zip(*(info["states"] for info in infos), strict=True)
-        joined["states"] = [_concatenated([part for part in parts if part]) for parts in per_lane]
+        joined["states"] = []
+        for of_lane in zip(*(info["states"] for info in infos), strict=True):
+            parts = [part for part in of_lane if part]
+            names = parts[0] if parts else {}
+            joined["states"].append({name: np.concatenate([part[name] for part in parts]) for name in names})
     return joined
-
-
-def _concatenated(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

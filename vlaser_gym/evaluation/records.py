@@ -7,7 +7,7 @@ caller knows file and line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from reprlib import repr as shortened
 from sys import float_info
@@ -59,10 +59,6 @@ def _names(kind: Kind) -> Kind:
     return Kind(f"names with {kind.words}", holds)
 
 
-def _one_of(*words: str) -> Kind:
-    return Kind(f"one of {', '.join(words)}", lambda value: isinstance(value, str) and value in words)
-
-
 TEXT = Kind("text", _is_text)
 NAME = Kind("a name", lambda value: _is_text(value) and bool(value))
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
@@ -88,7 +84,7 @@ RECORD = {
     "first_success_step": _optional(POSITIVE),
     "steps": COUNT,
     "reward": NUMBER,
-    "ending": _one_of("truncated", "terminated", "error"),
+    "ending": Kind("one of truncated, terminated, error", lambda value: value in ("truncated", "terminated", "error")),
     "flags": FLAGS,
     "flags_any": FLAGS,
     "error": _optional(TEXT),
@@ -99,7 +95,10 @@ RECORD_MORE = {"perturb": NAME, "training": _optional(TEXT), "crc32": TEXT}
 #: Settings of a run that readers use. A run stores more of them, or fewer.
 CONFIG = {
     "vlaser_gym": TEXT,
-    "task": Kind("names of tasks", lambda value: value is None or _is_text(value) or _is_list(value, NAME)),
+    "task": Kind(
+        "names of tasks",
+        lambda value: value is None or _is_text(value) or (isinstance(value, list) and all(map(NAME.holds, value))),
+    ),
     "variant": TEXT,
     "layouts": TEXT,
     "episodes": POSITIVE,
@@ -108,7 +107,10 @@ CONFIG = {
     "look": _optional(TEXT),
     "protocol": _optional(TEXT),
     "until": _optional(TEXT),
-    "engine": Kind("a name, or settings with a name", lambda value: _is_text(_name_of(value))),
+    "engine": Kind(
+        "a name, or settings with a name",
+        lambda value: _is_text(value.get("name", "") if isinstance(value, dict) else value),
+    ),
     "engine_version": TEXT,
     "agent": SETTINGS,
     "agent_settings": SETTINGS,
@@ -119,14 +121,6 @@ ROW = {"task": NAME, "n": POSITIVE, "errors": COUNT, "success": SETTINGS, "succe
 SUMMARY = {"tasks": Kind("a list", lambda value: isinstance(value, list))}
 #: What is noted about the time that an episode took.
 EPISODE_TIMING = {"task": NAME, "seconds": SECONDS, "lanes": POSITIVE}
-
-
-def _is_list(value: Any, kind: Kind) -> bool:
-    return isinstance(value, list) and all(kind.holds(part) for part in value)
-
-
-def _name_of(value: Any) -> Any:
-    return value.get("name", "") if isinstance(value, dict) else value
 
 
 def check_fields(entry: Mapping[str, Any], needed: Mapping[str, Kind], more: Mapping[str, Kind] | None = None) -> None:
@@ -171,7 +165,17 @@ def check_record(entry: Mapping[str, Any]) -> None:
     """
     check_fields(entry, RECORD, RECORD_MORE)
     check_where(entry)
-    for wrong, phrase in _contradictions(entry):
+    first = entry["first_success_step"]
+    contradictions = (
+        (entry["success"] and not entry["success_any"], "success at the last step, but at no step"),
+        ((first is None) == entry["success_any"], "success_any and first_success_step"),
+        (first is not None and first > entry["steps"], f"the first success at step {first} of {entry['steps']}"),
+        (entry["flags"].get("success", entry["success"]) != entry["success"], "success and flags"),
+        (entry["flags_any"].get("success", entry["success_any"]) != entry["success_any"], "success_any and flags_any"),
+        (entry["error"] is None and entry["ending"] == "error", "error and ending"),
+        (entry["error"] is not None and entry["success_any"], "a success of an episode that did not end"),
+    )
+    for wrong, phrase in contradictions:
         if wrong:
             raise ValueError(f"its fields contradict each other: {phrase}")
     for name in ("states", "training"):
@@ -182,20 +186,6 @@ def check_record(entry: Mapping[str, Any]) -> None:
             "it was changed after it was written: its crc32 is another (take that field out of the line if the change "
             "was meant)"
         )
-
-
-def _contradictions(entry: Mapping[str, Any]) -> Sequence[tuple[bool, str]]:
-    """The possible contradictions of a record: whether each holds, and its description."""
-    first = entry["first_success_step"]
-    return (
-        (entry["success"] and not entry["success_any"], "success at the last step, but at no step"),
-        ((first is None) == entry["success_any"], "success_any and first_success_step"),
-        (first is not None and first > entry["steps"], f"the first success at step {first} of {entry['steps']}"),
-        (entry["flags"].get("success", entry["success"]) != entry["success"], "success and flags"),
-        (entry["flags_any"].get("success", entry["success_any"]) != entry["success_any"], "success_any and flags_any"),
-        (entry["error"] is None and entry["ending"] == "error", "error and ending"),
-        (entry["error"] is not None and entry["success_any"], "a success of an episode that did not end"),
-    )
 
 
 def address_of(entry: Mapping[str, Any]) -> Address:

@@ -123,23 +123,21 @@ def measure_drops(run: Path, perturbations: Sequence[Perturbation]) -> Robustnes
     """
     benign, *arms = load_runs([arm_folder(run, one) for one in (None, *perturbations)])
     compared = compare_runs([benign, *arms]).against
-    drops = [
-        Drop(one.label, one.family, one.meaning, two.tasks, two.overall, _at_original_goal(one, arm))
-        for one, two, arm in zip(perturbations, compared, arms, strict=True)
-    ]
+    drops = []
+    for one, two, arm in zip(perturbations, compared, arms, strict=True):
+        at_original_goal = None
+        if "original_goal" in one.flags:
+            at_original_goal = sum(bool(record["flags"].get("original_goal")) for record in arm.records.values())
+        drops.append(Drop(one.label, one.family, one.meaning, two.tasks, two.overall, at_original_goal))
     families = []
     for family in dict.fromkeys(one.family for one in perturbations):
         of = [arm for one, arm in zip(perturbations, arms, strict=True) if one.family == family]
         if len(of) > 1:
-            (two,) = compare_runs([_repeated(benign, len(of)), _together(of)]).against
+            # Each benign episode counts as often as there are arms, as trials of its layout.
+            trials = {_trial(a, i, len(of)): record for a, record in benign.records.items() for i in range(len(of))}
+            (two,) = compare_runs([replace(benign, records=trials), _together(of)]).against
             families.append(Drop(family, family, f"mean over {len(of)} perturbations", two.tasks, two.overall))
     return Robustness(tuple(drops), tuple(_corrected(families)))
-
-
-def _at_original_goal(perturbation: Perturbation, run: StoredRun) -> int | None:
-    if "original_goal" not in perturbation.flags:
-        return None
-    return sum(bool(record["flags"].get("original_goal")) for record in run.records.values())
 
 
 def goal_line(drop: Drop) -> str:
@@ -150,12 +148,6 @@ def goal_line(drop: Drop) -> str:
     return (
         f"{drop.label}: at the goal that was told {told} of {drop.overall.n}, at the usual goal {drop.original_goal}."
     )
-
-
-def _repeated(run: StoredRun, times: int) -> StoredRun:
-    """A run whose every episode counts several times, as trials of its layout."""
-    records = {_trial(a, i, times): record for a, record in run.records.items() for i in range(times)}
-    return replace(run, records=records)
 
 
 def _together(runs: Sequence[StoredRun]) -> StoredRun:

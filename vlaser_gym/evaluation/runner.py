@@ -168,8 +168,13 @@ class Runner:
     def _decide(self, lanes: Lanes) -> NDArray[np.float64]:
         """Actions ``[N, H, 7]`` of all environments, zero where none runs."""
         decided = self._checked(self._ask("act", _rows(self._observations, lanes), lanes), lanes)
-        self._advance(lanes)
-        self._listen(lanes)
+        if hasattr(self.agent, "subtask_done"):  # it declares sub-tasks done, and the environment goes on
+            done = lanes[np.asarray(self._ask("subtask_done", lanes), bool)]
+            if len(done):
+                self.env.advance_to_next_subtask(done)
+        if hasattr(self.agent, "thoughts"):
+            for lane, text in zip(lanes, self._ask("thoughts", lanes) or (), strict=False):
+                self._episodes[int(lane)].think(str(text))
         actions = np.zeros((self.env.num_envs, *decided.shape[1:]))
         actions[lanes] = decided
         if self.keep:
@@ -184,20 +189,6 @@ class Runner:
         """Call a method of the agent; its errors are reported as the agent's."""
         with agent_code(f"{self.name}.{method}"):
             return self.call(getattr(self.agent, method), *arguments)
-
-    def _advance(self, lanes: Lanes) -> None:
-        """Tell the environment of sub-tasks that the agent has just declared done."""
-        if not hasattr(self.agent, "subtask_done"):
-            return
-        done = lanes[np.asarray(self._ask("subtask_done", lanes), bool)]
-        if len(done):
-            self.env.advance_to_next_subtask(done)
-
-    def _listen(self, lanes: Lanes) -> None:
-        """Keep what the agent says, if it says anything."""
-        thoughts = self._ask("thoughts", lanes) if hasattr(self.agent, "thoughts") else None
-        for lane, text in zip(lanes, thoughts or (), strict=False):
-            self._episodes[int(lane)].think(str(text))
 
     def _checked(self, chunk: Any, lanes: Lanes) -> NDArray[np.float64]:
         """The agent's answer as float64 ``[N, H, 7]``."""

@@ -247,7 +247,10 @@ class _AgainstRun:
         now = seen[-1]
 
         def is_open(difference: float) -> bool:
-            return self._last(seen, difference) == 0
+            """True if the last interim analysis does not reject this difference between agent and baseline."""
+            test = FlipTest(self.signs)
+            said = [test.look((s.sums - difference * s.counts)[None], self.schedule.spent[s.look]) for s in seen]
+            return int(said[-1][0]) == 0
 
         by_swaps = [_edge(now.mean, end, end, is_open, tries=8) for end in (-1.0, 1.0)]
         # Swaps take differences as symmetric around the true one, which single outcomes are around none but 0.
@@ -256,12 +259,6 @@ class _AgainstRun:
         by_score = tango(lost, won, pairs, 1 - self.schedule.spent[now.look])
         low, high = min(by_swaps[0], by_score[0]), max(by_swaps[1], by_score[1])
         return _without(0.0, self.verdict(seen), low, high)
-
-    def _last(self, seen: Sequence[_Seen], difference: float) -> int:
-        """The last interim analysis's test of a given difference between agent and baseline."""
-        test = FlipTest(self.signs)
-        said = [test.look((s.sums - difference * s.counts)[None], self.schedule.spent[s.look]) for s in seen]
-        return int(said[-1][0])
 
 
 def _without(null: float, verdict: str | None, low: float, high: float) -> Interval:

@@ -97,32 +97,17 @@ def against_run(
             layout's rates allow.
     """
     rng = np.random.default_rng(seed)
-    return Forecast.of(
-        np.concatenate(
-            [
-                _paired_verdicts(agent, baseline, schedule, correlation, agreement, count, rng)
-                for count in _batches(runs)
-            ]
-        ),
-        schedule.looks,
-    )
-
-
-def _paired_verdicts(
-    agent: float,
-    baseline: float,
-    schedule: Schedule,
-    correlation: float,
-    agreement: float,
-    runs: int,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    shape = runs, schedule.sizes[0]
-    a, b = (layout_rates(rate, correlation, shape, rng) for rate in (agent, baseline))
-    both = np.clip(a * b + agreement * np.sqrt(a * (1 - a) * b * (1 - b)), np.maximum(0, a + b - 1), np.minimum(a, b))
-    steps = schedule.sums(runs, _differences(a - both, b - both, rng))
-    test = FlipTest(swaps(schedule.sizes[0], _FLIPS), runs)
-    return np.stack([test.look(sums, spent) for (sums, _), spent in zip(steps, schedule.spent, strict=True)], 1)
+    verdicts = []
+    for count in _batches(runs):
+        shape = count, schedule.sizes[0]
+        a, b = (layout_rates(rate, correlation, shape, rng) for rate in (agent, baseline))
+        alike = a * b + agreement * np.sqrt(a * (1 - a) * b * (1 - b))
+        both = np.clip(alike, np.maximum(0, a + b - 1), np.minimum(a, b))
+        steps = schedule.sums(count, _differences(a - both, b - both, rng))
+        test = FlipTest(swaps(schedule.sizes[0], _FLIPS), count)
+        looks = [test.look(sums, spent) for (sums, _), spent in zip(steps, schedule.spent, strict=True)]
+        verdicts.append(np.stack(looks, 1))
+    return Forecast.of(np.concatenate(verdicts), schedule.looks)
 
 
 def _differences(only_agent: Floats, only_baseline: Floats, rng: np.random.Generator) -> Draw:

@@ -262,7 +262,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError):
             config = None
     checked = _of_this_version(file, config, check_config)
-    _import_tasks(checked.get("task"))
+    # Tasks module:object are imported: the records call them by the names that they have themselves.
+    tasks = checked.get("task")
+    for name in tasks.split(",") if isinstance(tasks, str) else tasks or ():
+        if ":" in name:
+            get_task(name.strip())
     return checked
 
 
@@ -278,13 +282,6 @@ def read_summary(path: str | Path) -> dict[str, Any] | None:
             return None
         data = file.read_bytes()
     return _of_this_version(file, parse_object(data), check_summary)
-
-
-def _import_tasks(spec: Any) -> None:
-    """Make a run's tasks ``module:object`` known: its records call them by the names that they have themselves."""
-    for name in spec.split(",") if isinstance(spec, str) else spec or ():
-        if ":" in name:
-            get_task(name.strip())
 
 
 def read_records(path: str | Path) -> list[Record]:

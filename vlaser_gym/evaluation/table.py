@@ -77,23 +77,19 @@ def result_table(
 
 def subgoal_table(summary: Mapping[str, Any], plain: bool = False, narrow: bool = False) -> Table:
     """In how many episodes each sub-goal was reached at some step, %; a dash where a task has no such sub-goal."""
-    if narrow:
-        return _subgoal_list(summary, plain)
+    title = "sub-goals reached at any step"
+    if narrow:  # for 80 columns, a line for each sub-goal
+        table = make_table(title, ("sub-goal", "%"), plain, wrap=False)
+        for row in summary["tasks"]:
+            for index, (name, rate) in enumerate(row["subgoals"].items()):
+                task = "" if index else short_name(row["task"])
+                table.add_row(task, name.replace("_", " "), f"{100 * rate['rate']:.1f}")
+        return table
     names = dict.fromkeys(name for row in summary["tasks"] for name in row["subgoals"])
-    table = make_table("sub-goals reached at any step", tuple(name.replace("_", " ") for name in names), plain)
+    table = make_table(title, tuple(name.replace("_", " ") for name in names), plain)
     for row in summary["tasks"]:
         rates = [row["subgoals"].get(name) for name in names]
         table.add_row(row["task"], *("-" if rate is None else f"{100 * rate['rate']:.1f}" for rate in rates))
-    return table
-
-
-def _subgoal_list(summary: Mapping[str, Any], plain: bool) -> Table:
-    """The same for 80 columns, a line for each sub-goal."""
-    table = make_table("sub-goals reached at any step", ("sub-goal", "%"), plain, wrap=False)
-    for row in summary["tasks"]:
-        for index, (name, rate) in enumerate(row["subgoals"].items()):
-            task = "" if index else short_name(row["task"])
-            table.add_row(task, name.replace("_", " "), f"{100 * rate['rate']:.1f}")
     return table
 
 

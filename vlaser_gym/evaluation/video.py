@@ -132,10 +132,12 @@ def render_videos(
             used = look or shown_look(str(record["look"]), assets)
             if used not in renderers:
                 renderers[used] = SceneRenderer(used, _BATCH, processes, assets)
-            frames = _frames(renderers[used], record, read_states(run, record), _warning_of(record, used), cameras)
-            yield write_video(
-                (Path(folder) / video_name(record)).with_suffix(suffix), frames, fps or _control_hz(record)
-            )
+            simulated = record["engine"], record["look"]
+            note = f"shown: {_ENGINE}, {used}; simulated: {simulated[0]}, {simulated[1]}"
+            note = "" if simulated == (_ENGINE, used) else note
+            frames = _frames(renderers[used], record, read_states(run, record), note, cameras)
+            rate = fps or get_setup(get_task(record["task"]).robot_setup).control_hz
+            yield write_video((Path(folder) / video_name(record)).with_suffix(suffix), frames, rate)
     finally:
         for renderer in renderers.values():
             renderer.close()
@@ -156,25 +158,14 @@ def draw_caption(picture: NDArray[np.uint8], caption: Mapping[str, Any]) -> NDAr
     draw.text((width - 12, height + 10), caption["step"], _TEXT, large, anchor="ra")
     draw.text((12, height + 34), caption["where"], _FAINT, small)
     draw.text((12, height + 51), caption["note"], _WARNING, small)
-    _draw_flags(draw, caption["flags"], small, top=height + 55 + extra, width=width)
-    return np.asarray(image)
-
-
-def _draw_flags(
-    draw: ImageDraw.ImageDraw,
-    flags: Mapping[str, bool],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    top: float,
-    width: int,
-) -> None:
-    """Names of flags, those that are true in colour; a second line takes what the first has no room for."""
-    left = 12.0
-    for name, value in flags.items():
-        length = draw.textlength(name, font)
-        if left + length > width - 12 and left > 12:
+    left, top = 12.0, height + 55.0 + extra
+    for name, value in caption["flags"].items():
+        length = draw.textlength(name, small)
+        if left + length > width - 12 and left > 12:  # a second line takes what the first has no room for
             left, top = 12.0, top + 18
-        draw.text((left, top), name, _GOOD if value else _FAINT, font)
+        draw.text((left, top), name, _GOOD if value else _FAINT, small)
         left += length + 14
+    return np.asarray(image)
 
 
 def _matches(word: str, record: Record) -> bool:
@@ -188,13 +179,6 @@ def _matches(word: str, record: Record) -> bool:
     if wanted.get("layout", "").isdigit():
         wanted["layout"] = canonical_layout(int(wanted["layout"]))
     return all(str(record[name]) == value for name, value in wanted.items())
-
-
-def _warning_of(record: Record, look: str) -> str:
-    """Says so when the image is not what was simulated."""
-    if (record["engine"], record["look"]) == (_ENGINE, look):
-        return ""
-    return f"shown: {_ENGINE}, {look}; simulated: {record['engine']}, {record['look']}"
 
 
 def _check_cameras(wanted: Sequence[str], cameras: Mapping[str, Camera]) -> None:
@@ -220,14 +204,22 @@ def _frames(
     named = drawn_states(states)
     count, told = len(named["qpos"]), instructions_told(record, states)
     thoughts = thoughts_had(states, count - 1)
+    most_steps = get_task(record["task"]).max_steps
+    where = [str(record["task"]), str(record["layout"]), f"trial {record['trial']}", str(record["agent"])]
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))
         batch = [{name: values[t] for name, values in named.items()} for t in rows]
         seen = [_pictures(renderer, record, states, batch, camera, rows) for camera in cameras]
         for t, pictures in zip(rows, zip(*seen, strict=True), strict=True):
-            yield draw_caption(
-                np.hstack(pictures), _caption(record, states, told[t], t, _with_thought(note, thoughts[t : t + 1]))
-            )
+            told_at = record.get("perturb"), explanation_note(states, t)
+            caption = {
+                "instruction": told[t],
+                "where": "   ".join([*where, *filter(None, told_at)]),
+                "step": f"step {t}/{most_steps}",
+                "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
+                "note": _with_thought(note, thoughts[t : t + 1]),
+            }
+            yield draw_caption(np.hstack(pictures), caption)
 
 
 def _pictures(
@@ -265,22 +257,6 @@ def _seen(
 
 def _with_thought(note: str, thought: Sequence[str]) -> str:
     return "   ".join([*([note] if note else []), *(f"says: {text}" for text in thought)])
-
-
-def _caption(record: Record, states: Mapping[str, NDArray[Any]], instruction: str, t: int, note: str) -> dict[str, Any]:
-    task = get_task(record["task"])
-    where = [str(record["task"]), str(record["layout"]), f"trial {record['trial']}", str(record["agent"])]
-    return {
-        "instruction": instruction,
-        "where": "   ".join([*where, *filter(None, (record.get("perturb"), explanation_note(states, t)))]),
-        "step": f"step {t}/{task.max_steps}",
-        "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
-        "note": note,
-    }
-
-
-def _control_hz(record: Record) -> float:
-    return get_setup(get_task(record["task"]).robot_setup).control_hz
 
 
 def video_name(record: Record) -> str:

@@ -220,15 +220,12 @@ def read_pointarena(folder: Path) -> Iterator[Item]:
     """
     for entry in json.loads((folder / "data.json").read_text(encoding="utf-8")):
         category = str(entry.get("category", "pointarena"))
-        image, mask = (
-            _in_category(folder / place, category, str(entry[key]))
-            for place, key in (("images", "image_filename"), ("masks", "mask_filename"))
-        )
+        paths = []
+        for place, key in (("images", "image_filename"), ("masks", "mask_filename")):
+            within = folder / place / category / str(entry[key])
+            paths.append(within if within.is_file() else _beside(folder / place, str(entry[key])))
+        image, mask = paths
         yield Item(category, "point", _pointing(str(entry["user_input"])), [image], truth={"mask": mask})
-
-
-def _in_category(folder: Path, category: str, name: str) -> Path:
-    return folder / category / name if (folder / category / name).is_file() else _beside(folder, name)
 
 
 def read_pixmo_points(folder: Path) -> Iterator[Item]:

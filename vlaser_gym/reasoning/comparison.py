@@ -107,7 +107,11 @@ def _scores(path: str | Path) -> dict[str, tuple[Question, float]]:
 
 
 def _row(kind: str, n: int, strata: Sequence[Stratum], means: Sequence[float], level: float) -> KindDifference:
-    p = _swap_test(strata)
+    # Two-sided p-value of the null that A and B may be swapped on any layout, by random swaps.
+    weighted = np.concatenate([stratum.totals / stratum.trials.sum() for stratum in strata])
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (_SWAPS, len(weighted)))
+    swapped = np.abs(signs @ weighted)
+    p = float((1 + (swapped >= abs(weighted.sum()) - 1e-12).sum()) / (_SWAPS + 1))
     return KindDifference(
         kind=kind,
         n=n,
@@ -119,11 +123,3 @@ def _row(kind: str, n: int, strata: Sequence[Stratum], means: Sequence[float], l
         p=p,
         p_holm=p,
     )
-
-
-def _swap_test(strata: Sequence[Stratum]) -> float:
-    """Two-sided p-value of the null that A and B may be swapped on any layout, by random swaps."""
-    weighted = np.concatenate([stratum.totals / stratum.trials.sum() for stratum in strata])
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (_SWAPS, len(weighted)))
-    swapped = np.abs(signs @ weighted)
-    return float((1 + (swapped >= abs(weighted.sum()) - 1e-12).sum()) / (_SWAPS + 1))

@@ -72,10 +72,6 @@ def _fit_point(group: Sequence[Question]) -> str:
     return point_text([[number_of(column, width), number_of(row, height)]])
 
 
-def _fit_box(group: Sequence[Question]) -> str:
-    return _best_of([question.answer for question in group], group)
-
-
 def _fit_choice(group: Sequence[Question]) -> str:
     """The most frequent letter or option, whichever is right more often; of equals the first by name."""
     words = Counter(question.right for question in group)
@@ -105,7 +101,7 @@ def _best_of(answers: Sequence[str], group: Sequence[Question]) -> str:
 
 _FITS: dict[str, Callable[[Sequence[Question]], str]] = {
     "point": _fit_point,
-    "box": _fit_box,
+    "box": lambda group: _best_of([question.answer for question in group], group),
     "choice": _fit_choice,
     "number": _fit_number,
     "trace": _fit_trace,

@@ -82,11 +82,7 @@ def deal(
             for i, about in enumerate(sorted(by_about))
         ]
         rounds[kind] = deque(_in_turns([groups[i] for i in rng.permutation(len(groups))]))
-    return _take(rounds, count)
-
-
-def _take(rounds: Mapping[Kind, deque[list[Dealt]]], count: int) -> list[Dealt]:
-    """Rounds of the kind that has fewest questions, again and again; a round is not cut."""
+    # Rounds of the kind that has fewest questions, again and again; a round is not cut.
     taken: dict[Kind, list[Dealt]] = {kind: [] for kind in rounds}
     total = 0
     while total < count:
@@ -144,7 +140,15 @@ def _round(
     kind: Kind, candidates: Sequence[Candidate], wording: int, options: tuple[str, ...], number: int
 ) -> list[Dealt]:
     if kind.mirror is not None and number % 2:
-        candidates = [_mirrored(candidate, kind.mirror) for candidate in candidates]
+        # The same questions with their two things named in the other order.
+        candidates = [
+            replace(
+                one,
+                words={**one.words, "a": one.words["b"], "b": one.words["a"]},
+                answer=kind.mirror.get(one.answer, one.answer),
+            )
+            for one in candidates
+        ]
     dealt = []
     for i, candidate in enumerate(candidates):
         at = options.index(candidate.answer)
@@ -154,9 +158,3 @@ def _round(
         answer = LETTERS[shown.index(candidate.answer)] if kind.wordings[wording].lettered else candidate.answer
         dealt.append(Dealt(kind, candidate, wording, shown, answer))
     return dealt
-
-
-def _mirrored(candidate: Candidate, mirror: Mapping[str, str]) -> Candidate:
-    """The same question with its two things named in the other order."""
-    words = {**candidate.words, "a": candidate.words["b"], "b": candidate.words["a"]}
-    return replace(candidate, words=words, answer=mirror.get(candidate.answer, candidate.answer))

@@ -6,8 +6,8 @@ once their images are written, and questions follow from the moments and the see
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -35,7 +35,7 @@ from vlaser_gym.reasoning.catalogue import chosen_kinds
 from vlaser_gym.reasoning.dealing import Dealt, deal, generator
 from vlaser_gym.reasoning.episodes import Episode, Robots
 from vlaser_gym.reasoning.folder import FORMAT, SETTINGS_FILE, Question, write_meta, write_split
-from vlaser_gym.reasoning.kinds import Candidate, Kind
+from vlaser_gym.reasoning.kinds import Kind
 from vlaser_gym.reasoning.moments import Moment, choose_steps, observe
 from vlaser_gym.settings.commands import QuestionsSettings
 from vlaser_gym.storage.files import storage_errors, write_whole
@@ -77,7 +77,11 @@ def make_questions(settings: QuestionsSettings, say: Say = lambda text: None) ->
     """
     kinds = chosen_kinds(_names(settings.kinds))
     plan = plan_addresses(settings)
-    stored = list(_stored_episodes(_names(settings.runs)))
+    stored = []
+    for number, run in enumerate(_names(settings.runs)):
+        # Two runs may have one name and hold the same addresses.
+        name = f"{Path(run).name}-{number}"
+        stored += [Shown(name, Path(run), record) for record in read_records(run) if record["states"] is not None]
     folder = Path(settings.output)
     with held(folder, "another output="), storage_errors(f"Cannot write {folder}", "choose another output="):
         _begin(folder, settings)
@@ -192,20 +196,6 @@ def _run(
             yield Shown(name, folder, record)
 
 
-def _stored_episodes(runs: Sequence[str]) -> Iterator[Shown]:
-    """Episodes of runs that were stored before.
-
-    Raises:
-        StorageError: if a folder is no run.
-    """
-    for number, run in enumerate(runs):
-        # Two runs may have one name and hold the same addresses.
-        name = f"{Path(run).name}-{number}"
-        for record in read_records(run):
-            if record["states"] is not None:
-                yield Shown(name, Path(run), record)
-
-
 def take_pictures(settings: QuestionsSettings, shown: Sequence[Shown], say: Say) -> list[Moment]:
     """The moments of all episodes; those whose lines are missing are rendered."""
     folder = Path(settings.output)
@@ -308,7 +298,9 @@ class _Photographer:
             rng = generator(self._settings.seed, "probes", view.number)
             run = view.shown.run
             moment = observe(episode, view.step, view.number, run, view.look, segmentations[i], labels[i], rng)
-            _write_jpeg(self._folder / moment.image, pictures[i])
+            bgr = cv2.cvtColor(pictures[i], cv2.COLOR_RGB2BGR)
+            _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            (self._folder / moment.image).write_bytes(data.tobytes())
             moments.append(moment)
         return moments
 
@@ -316,12 +308,6 @@ class _Photographer:
 def _batches(views: Sequence[_View]) -> Iterator[Sequence[_View]]:
     for begin in range(0, len(views), _BATCH):
         yield views[begin : begin + _BATCH]
-
-
-def _write_jpeg(file: Path, picture: NDArray[np.uint8]) -> None:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
-    file.write_bytes(data.tobytes())
 
 
 def split_of(moment: Moment, settings: QuestionsSettings) -> str | None:
@@ -348,13 +334,17 @@ def _write(settings: QuestionsSettings, kinds: Sequence[Kind], moments: Sequence
     folder = Path(settings.output)
     counts = {}
     for split, wanted in _shares(settings, [s for s in _ORDER if s in by_split]).items():
-        found = {kind: list(_candidates(kind, by_split[split])) for kind in kinds}
+        episodes = [list(group) for _, group in groupby(by_split[split], key=lambda moment: moment.episode)]
+        found = {kind: [one for episode in episodes for one in kind.find(episode)] for kind in kinds}
         dealt = deal(found, wanted, settings.seed, _wordings(kinds, settings.held_out_wordings, split))
         questions = _questions(split, dealt)
         write_split(folder, split, questions)
         counts[split] = len(questions)
         say(f"{split}: {len(questions)} questions" + (f" of {wanted}" if len(questions) < wanted else ""))
-        _tell_kinds_without(found, dealt, split, say)
+        asked = {one.kind.name for one in dealt}
+        without = [kind.name for kind in kinds if kind.name not in asked]
+        if without:
+            say(f"{split}: no balanced question of {', '.join(without)} in these scenes")
     write_meta(folder, counts)
     write_whole(folder / "README.md", data_card(folder, settings, moments).encode())
     return counts
@@ -379,11 +369,6 @@ def _wordings(kinds: Sequence[Kind], held_out: int, split: str) -> dict[str, lis
     if split == "ood_wording":
         return {name: found[-held_out:] for name, found in numbers.items()}
     return {name: found[:-held_out] for name, found in numbers.items()}
-
-
-def _candidates(kind: Kind, moments: Sequence[Moment]) -> Iterator[Candidate]:
-    for _, group in groupby(moments, key=lambda moment: moment.episode):
-        yield from kind.find(list(group))
 
 
 def _questions(split: str, dealt: Sequence[Dealt]) -> list[Question]:
@@ -419,12 +404,3 @@ def _question(number: str, split: str, dealt: Dealt) -> Question:
         trial=first.trial,
         steps=[moment.step for moment in moments],
     )
-
-
-def _tell_kinds_without(
-    found: Mapping[Kind, Sequence[Candidate]], dealt: Sequence[Dealt], split: str, say: Say
-) -> None:
-    asked = Counter(one.kind.name for one in dealt)
-    without = [kind.name for kind in found if not asked[kind.name]]
-    if without:
-        say(f"{split}: no balanced question of {', '.join(without)} in these scenes")

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype
 from vlaser_gym.agents.vlaser.answering import AnsweringPolicy
@@ -69,7 +67,11 @@ class LocalModel:
             self._model: AnsweringPolicy | Vlm = AnsweringPolicy.load(self.name, device, dtype)
         else:
             folder = vlm_folder(self.name)
-            _refuse_policy(folder)
+            if (folder / "processor.json").is_file() and (folder / "statistics.json").is_file():
+                raise InvalidConfigError(
+                    f"{folder} is a policy without a language head: it acts and cannot answer. Give the "
+                    "vision-language model that it was trained from."
+                )
             self._model = _vlm(folder, device, dtype)
 
     def replies(self, requests: Sequence[Request]) -> list[Reply]:
@@ -105,27 +107,18 @@ def vlm_folder(name: str) -> Path:
     return folder
 
 
-def _refuse_policy(folder: Path) -> None:
-    """Raise :class:`InvalidConfigError` for a checkpoint of a policy, which has no head to answer with."""
-    if (folder / "processor.json").is_file() and (folder / "statistics.json").is_file():
-        raise InvalidConfigError(
-            f"{folder} is a policy without a language head: it acts and cannot answer. Give the vision-language model "
-            "that it was trained from."
-        )
-
-
 class ServerModel:
     """A server that speaks the OpenAI chat API, as vLLM, SGLang and LMDeploy do."""
 
     def __init__(self, settings: ReasonSettings) -> None:
         self._settings, self._url = settings, str(settings.url).rstrip("/")
-        self.name = settings.model or self._first_model()
-
-    def _first_model(self) -> str:
-        listed = self._call("/models").get("data") or [{}]
-        if "id" not in listed[0]:
-            raise RemoteError(f"{self._url}/models lists no model: give model=NAME.")
-        return str(listed[0]["id"])
+        name = settings.model
+        if not name:
+            listed = self._call("/models").get("data") or [{}]
+            if "id" not in listed[0]:
+                raise RemoteError(f"{self._url}/models lists no model: give model=NAME.")
+            name = str(listed[0]["id"])
+        self.name = name
 
     def replies(self, requests: Sequence[Request]) -> list[Reply]:
         """See :class:`Answerer`; the server gets all at the same time."""
@@ -175,11 +168,8 @@ def _content(request: Request) -> list[dict[str, Any]]:
     for number, image in enumerate(request.images, 1):
         if len(request.images) > 1:
             parts.append({"type": "text", "text": f"Image-{number}:"})
-        parts.append({"type": "image_url", "image_url": {"url": _data_url(image)}})
+        _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        url = "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
+        parts.append({"type": "image_url", "image_url": {"url": url}})
     text = request.question.removeprefix(picture_lines(len(request.images))) if request.images else request.question
     return [*parts, {"type": "text", "text": text}]
-
-
-def _data_url(image: NDArray[np.uint8]) -> str:
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()

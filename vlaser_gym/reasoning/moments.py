@@ -217,16 +217,11 @@ def _places(episode: Episode, step: int, masks: Mapping[str, Mask], rng: np.rand
     qpos, base = (np.repeat(array[step : step + 1], len(names), axis=0) for array in (episode.qpos, episode.base))
     camera = episode.projector.seen(qpos, base, world)
     pixels = episode.projector.pixels(camera)
-    robot = _in_frame(base[0], world)
+    robot = rotations.rotate(rotations.matrix_from_quaternion(base[0, 3:]).T, world - base[0, :3])
     return {
         name: _place(episode, name, masks[name], rng, world[i], robot[i], camera[i], pixels[i])
         for i, name in enumerate(names)
     }
-
-
-def _in_frame(base: NDArray[np.float64], world: NDArray[np.float64]) -> NDArray[np.float64]:
-    back = rotations.matrix_from_quaternion(base[3:]).T
-    return np.asarray(rotations.rotate(back, world - base[:3]))
 
 
 def _place(

@@ -42,22 +42,21 @@ def wrong_page(
         kinds.setdefault(one.question.kind, []).append(one)
     in_turns = [one for turn in zip_longest(*kinds.values()) for one in turn if one is not None]
     shown = in_turns[: settings.pictures]
-    figures = [_figure(folder, one, answers[one.question.id, False]) for one in shown]
+    figures = []
+    for one in shown:
+        question = one.question
+        pictures = [read_picture(folder, path) for path in question.images]
+        picture = drawn(question, answers[question.id, False], pictures)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+        source = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+        right = escape(question.right if question.form == "choice" else question.answer)
+        unread = "" if one.score.read else " (cannot be read)"
+        figures.append(
+            f'<figure><img src="{source}" alt="{escape(question.id)}"><figcaption>{escape(question.kind)}, '
+            f"{escape(question.id)}: right is <b>{right}</b>{unread}</figcaption></figure>"
+        )
     who = escape(str(settings.checkpoint or settings.url))
     return _PAGE.format(who=who, wrong=len(wrong), total=len(scored), shown=len(shown), figures="\n".join(figures))
-
-
-def _figure(folder: Path, one: Scored, answer: str) -> str:
-    question = one.question
-    picture = drawn(question, answer, [read_picture(folder, path) for path in question.images])
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    source = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-    right = escape(question.right if question.form == "choice" else question.answer)
-    unread = "" if one.score.read else " (cannot be read)"
-    return (
-        f'<figure><img src="{source}" alt="{escape(question.id)}"><figcaption>{escape(question.kind)}, '
-        f"{escape(question.id)}: right is <b>{right}</b>{unread}</figcaption></figure>"
-    )
 
 
 def drawn(question: Question, answer: str, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -70,16 +70,14 @@ def things_of(task: Task, cast: str, setup: RobotSetup) -> dict[str, Thing]:
     """The things of a scene by their names; of two objects with one name neither is a thing."""
     bodies = task.objects_of(cast)
     names = [spoken_name(body.name) for body in bodies]
-    found = [_object(body, i) for i, body in enumerate(bodies) if _is_asked_about(body.name, names)]
+    found = [
+        _object(body, i) for i, body in enumerate(bodies) if body.name not in _SCENERY and names.count(names[i]) == 1
+    ]
     if "sink" in names:
         found.append(Thing(BASKET, ("part:basket",), "container", names.index("sink"), tuple(_BASKET_CENTRE), False))
     if task.scenery == "google_cabinet":
         found += [_handle(drawer) for drawer in cabinet.DRAWERS]
     return {thing.name: thing for thing in (*found, Thing(GRIPPER, gripper_labels(setup), "gripper"))}
-
-
-def _is_asked_about(model: str, names: list[str]) -> bool:
-    return model not in _SCENERY and names.count(spoken_name(model)) == 1
 
 
 def _object(body: ObjectSpec, index: int) -> Thing:

@@ -66,15 +66,16 @@ def read_spoken(run: str | Path) -> list[Spoken]:
         states = read_states(run, record)
         episode = Episode(record, states, robots)
         asked = list(zip(states["decision"].tolist(), states["thought"].tolist(), strict=True))[:: int(every)]
-        judged = [_is_right(episode, int(step), str(text)) for step, text in asked]
+        judged: list[bool | None] = []
+        for step, said in asked:
+            expected, options = next_subtask(episode, int(step)), subtasks(episode, int(step))
+            if expected is None:
+                judged.append(None)
+            else:
+                judged.append(read_choice(str(said), options, lettered=False) == options[expected])
         counts = [judged.count(verdict) for verdict in (True, False, None)]
         found.append(Spoken(str(record["task"]), bool(record["success"]), *counts))
     return found
-
-
-def _is_right(episode: Episode, step: int, said: str) -> bool | None:
-    expected, options = next_subtask(episode, step), subtasks(episode, step)
-    return None if expected is None else read_choice(said, options, lettered=False) == options[expected]
 
 
 def conditioned(spoken: Sequence[Spoken]) -> dict[str, Conditioned]:

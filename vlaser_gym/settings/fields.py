@@ -145,13 +145,13 @@ def groups_of(cls: type) -> dict[str, str]:
 
 def defaults_of(cls: type) -> dict[str, Any]:
     """The default of every key of a dataclass, :data:`REQUIRED` where it has none."""
-    return {entry.name: _default(entry) for entry in fields(cls) if entry.name in options_of(cls)}
-
-
-def _default(entry: Any) -> Any:
-    if entry.default_factory is not MISSING:
-        return entry.default_factory()
-    return REQUIRED if entry.default is MISSING else entry.default
+    known, defaults = options_of(cls), dict[str, Any]()
+    for entry in fields(cls):
+        if entry.name in known:
+            defaults[entry.name] = REQUIRED if entry.default is MISSING else entry.default
+            if entry.default_factory is not MISSING:
+                defaults[entry.name] = entry.default_factory()
+    return defaults
 
 
 def check(settings: Any, prefix: str = "") -> None:

@@ -35,12 +35,18 @@ def typed(cls: type[T], config: Mapping[str, Any], prefix: str = "") -> T:
     given = {str(key): value for key, value in config.items() if key in own or key != "name"}
     for key in given.keys() - own:
         raise UnknownNameError("key", f"{prefix}{key}", (f"{prefix}{name}" for name in own))
-    _check_sizes(given, prefix)
+    for key, value in given.items():
+        if isinstance(value, int) and value.bit_length() > 1023:  # no float holds it, wherever one is wanted
+            raise InvalidConfigError(f"{prefix}{key} must be below 1e308; got a number of {value.bit_length()} bits.")
     _check_lists({key: hints[key] for key in given}, given, prefix)
     schema = make_dataclass(cls.__name__, [(key, _plain(hints[key])) for key in given])
     try:
         values = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
-        settings = cls(**{key: _of_type(hints[key], getattr(values, key)) for key in given})
+        read = {key: getattr(values, key) for key in given}
+        for key, value in read.items():
+            if get_origin(hints[key]) is tuple and isinstance(value, list):
+                read[key] = tuple(value)
+        settings = cls(**read)
     except OmegaConfBaseException as error:
         wrong = str(error.msg).splitlines()[0]
         raise InvalidConfigError(f"{prefix}{error.full_key} has a wrong value: {wrong}.") from error
@@ -79,17 +85,6 @@ def _plain(hint: Any) -> Any:
     if origin is Sequence:
         return list[_plain(arguments[0])] if arguments else list[Any]  # type: ignore[misc]
     return hint
-
-
-def _of_type(hint: Any, value: Any) -> Any:
-    return tuple(value) if get_origin(hint) is tuple and isinstance(value, list) else value
-
-
-def _check_sizes(values: Mapping[str, Any], prefix: str) -> None:
-    """Refuse whole numbers that no float holds, wherever one is wanted."""
-    for key, value in values.items():
-        if isinstance(value, int) and value.bit_length() > 1023:
-            raise InvalidConfigError(f"{prefix}{key} must be below 1e308; got a number of {value.bit_length()} bits.")
 
 
 def _check_lists(hints: Mapping[str, Any], values: Mapping[str, Any], prefix: str) -> None:

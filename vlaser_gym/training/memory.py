@@ -199,17 +199,17 @@ def accounts(
 
 def passes(agent: TrainableVlaser, case: Case) -> int:
     """The peak memory of forward and backward pass beyond weights and gradients (bytes)."""
+
+    def forget_gradient(weight: Tensor) -> None:
+        """A gradient is added to what an earlier part of the step left, and gone."""
+        weight.grad = None
+
     given = make_batch(agent, case)
-    # A gradient is added to what an earlier part of the step left, and gone.
     for weight in trained(agent):
-        weight.register_post_accumulate_grad_hook(_forget_gradient)  # type: ignore[no-untyped-call]
+        weight.register_post_accumulate_grad_hook(forget_gradient)  # type: ignore[no-untyped-call]
     with LiveBytes([*agent.parameters(), *tree_leaves(given[:2])]) as counted:
         run_passes(agent, case, *given)
     return int(counted.peak)
-
-
-def _forget_gradient(weight: Tensor) -> None:
-    weight.grad = None
 
 
 def _account(agent: TrainableVlaser, case: Case, processes: int, held: int) -> Memory:
@@ -223,12 +223,20 @@ def _account(agent: TrainableVlaser, case: Case, processes: int, held: int) -> M
     copies = case.keeps + (own if case.average else 0)
     if case.reference and not case.lora:
         copies += sum(weight.nbytes for weight in learned)
+    gathered = 0.0
+    if processes > 1:
+        # The layer at work and the next one, gradients of the one, in their own type and in fp32; and the rest.
+        *layers, rest = units
+        sizes = [sum(weight.nbytes for weight in unit) for unit in layers] or [0]
+        largest = max(layers, key=lambda unit: sum(weight.nbytes for weight in unit), default=[])
+        gradients = sum(weight.nbytes + 4 * weight.numel() for weight in largest if weight.requires_grad)
+        gathered = 2 * max(sizes) + gradients + sum(2 * weight.nbytes for weight in rest)
     return Memory(
         weights=bytes_of(weights, lambda weight: weight.nbytes),
         gradients=own,
         optimizer=bytes_of(learned, lambda weight: state_bytes(case.optimizer, weight)),
         copies=copies,
-        gathered=_gathered(units) if processes > 1 else 0.0,
+        gathered=gathered,
         passes=held,
     )
 
@@ -239,16 +247,6 @@ def _units(agent: TrainableVlaser) -> list[list[nn.Parameter]]:
     in_layers = {id(weight) for unit in units for weight in unit}
     rest = [weight for weight in agent.parameters() if id(weight) not in in_layers and weight.requires_grad]
     return [*(unit for unit in units if any(weight.requires_grad for weight in unit)), rest]
-
-
-def _gathered(units: list[list[nn.Parameter]]) -> float:
-    """The layer at work and the next one, gradients of the one, in their own type and in fp32; and the rest."""
-    *layers, rest = units
-    sizes = [sum(weight.nbytes for weight in unit) for unit in layers] or [0]
-    most = max(layers, key=lambda unit: sum(weight.nbytes for weight in unit), default=[])
-    learned = [weight for weight in most if weight.requires_grad]
-    gradients = sum(weight.nbytes + 4 * weight.numel() for weight in learned)
-    return 2 * max(sizes) + gradients + sum(2 * weight.nbytes for weight in rest)
 
 
 def policy_config(name: str) -> VlaserConfig:

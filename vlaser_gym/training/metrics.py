@@ -57,7 +57,7 @@ class MetricLogger:
                 append_line(stream, row)
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
-            overview = tuple(name for name in ordered(self.rows) if _is_first(name))
+            overview = tuple(name for name in ordered(self.rows) if name.startswith(_FIRST))
             if overview != self._overview:
                 self._overview = overview
                 self._events.add_custom_scalars({"Overview": {"success and return": ["Multiline", list(overview)]}})
@@ -110,10 +110,6 @@ def read_metrics(file: Path) -> list[Row]:
         StorageError: for any other line that is damaged.
     """
     return read_lines(file, lambda row: check_fields(row, {"step": COUNT}))
-
-
-def _is_first(name: str) -> bool:
-    return name.startswith(_FIRST)
 
 
 def ordered(rows: Iterable[Row]) -> list[str]:

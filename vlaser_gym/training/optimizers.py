@@ -28,14 +28,13 @@ class MasterAdamW(torch.optim.AdamW):
 
     def __init__(self, groups: Iterable[dict[str, Any]], **options: Any) -> None:
         self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
-        copied = [{**group, "params": [self._copy(weight) for weight in group["params"]]} for group in groups]
+        copied = []
+        for group in groups:
+            weights = list(group["params"])
+            masters = [w if w.dtype == torch.float32 else nn.Parameter(w.detach().float()) for w in weights]
+            self.pairs += [pair for pair in zip(weights, masters, strict=True) if pair[0] is not pair[1]]
+            copied.append({**group, "params": masters})
         super().__init__(copied, **options)
-
-    def _copy(self, weight: nn.Parameter) -> nn.Parameter:
-        if weight.dtype == torch.float32:
-            return weight
-        self.pairs.append((weight, nn.Parameter(weight.detach().float())))
-        return self.pairs[-1][1]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Also of the narrow weights."""

@@ -14,6 +14,8 @@ _SHOWN = (
     *("success/mean", "rollout/success_rate", "rollout/success", "evaluation/success", "rollout/reward"),
     *("train/approx_kl", "loss/imitation", "train/loss", "train/explained_variance"),
 )
+#: Words for those whose names do not say it.
+_LABELS = {"success/mean": "success", "rollout/success_rate": "rollouts", "rollout/success": "rollouts"}
 _FEW, _MOST = 2, 3
 _NARROW = 100
 
@@ -56,7 +58,9 @@ class TrainingProgress:
             self._said = now
             left = self.seconds_left
             pace = f", {_rate(self.pace)}" if self.pace else ""
-            end = pace if left is None or done == self.total else f"{pace}, {_duration(left)} left"
+            minutes = round((left or 0.0) / 60)
+            duration = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"
+            end = pace if left is None or done == self.total else f"{pace}, {duration} left"
             self.console.print(f"{self.unit} {done}/{self.total}  {self.text()}{end}", soft_wrap=True, highlight=False)
 
     def report(self, row: Mapping[str, float]) -> None:
@@ -68,7 +72,10 @@ class TrainingProgress:
         """The numbers that matter most, success first."""
         most = _FEW if self.console.is_terminal and self.console.width < _NARROW else _MOST
         shown = [name for name in _SHOWN if name in self._numbers][:most]
-        return "  ".join(f"{_label(name)} {_value(name, self._numbers[name])}" for name in shown)
+        labels = [_LABELS.get(name, name.rsplit("/", maxsplit=1)[-1].replace("_", " ")) for name in shown]
+        return "  ".join(
+            f"{label} {_value(name, self._numbers[name])}" for label, name in zip(labels, shown, strict=True)
+        )
 
     @property
     def pace(self) -> float | None:
@@ -82,12 +89,6 @@ class TrainingProgress:
         return None if self.pace is None else self.pace * (self.total - self.done)
 
 
-def _label(name: str) -> str:
-    return {"success/mean": "success", "rollout/success_rate": "rollouts", "rollout/success": "rollouts"}.get(
-        name, name.rsplit("/", maxsplit=1)[-1].replace("_", " ")
-    )
-
-
 def _value(name: str, value: float) -> str:
     return f"{100 * value:.0f} %" if "success" in name else f"{value:.3g}"
 
@@ -97,8 +98,3 @@ def _rate(pace: float | None) -> str:
     if not pace:
         return ""
     return f"{pace:.3g} s each" if pace >= 1 else f"{1 / pace:.3g} a second"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"

@@ -118,7 +118,12 @@ class StockTraining:
         self.layouts, self.evaluate_episodes = layouts, evaluate_episodes
         stored = committed(self.path / NORMALIZATION_FILE)
         with reading(stored):
-            self.env = _stored_normalization(stored, env) if stored.is_file() else VecNormalize(env, norm_reward=False)
+            if stored.is_file():
+                with _plain_only(stored), stored.open("rb") as stream:
+                    self.env: VecNormalize = _of_kind(plain(stream), VecNormalize)
+                    self.env.set_venv(env)
+            else:
+                self.env = VecNormalize(env, norm_reward=False)
         self.report, self.tracker = report, tracker
         self.metrics: MetricLogger | None = None
         self.stop: Callable[[], bool] = lambda: False
@@ -152,8 +157,11 @@ class StockTraining:
             self.model.set_parameters(parameters, exact_match=True, device=device)
             for name, value in (variables or {}).items():
                 recursive_setattr(self.model, f"{name}.data", value.data)
-            for name, count in _counters(file).items():
-                setattr(self.model, name, count)
+            with zipfile.ZipFile(file) as archive:
+                attributes = json.loads(archive.read("data"))
+            for name in ("num_timesteps", "_n_updates", "_episode_num"):
+                if name in attributes:
+                    setattr(self.model, name, int(attributes[name]))
         if isinstance(self.model, SAC):
             with reading(memory), _plain_only(memory), memory.open("rb") as stream:
                 self.model.replay_buffer = _of_kind(plain(stream), ReplayBuffer)
@@ -211,16 +219,13 @@ class StockTraining:
         remedy = "make space there: the one before it is whole, and the same command goes on from it"
         with storage_errors(f"Cannot write the model to {self.path}", remedy):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write_files()
-
-    def _write_files(self) -> None:
-        with storing_together(self.path) as files:
-            if isinstance(self.model, SAC):
-                self.model.save_replay_buffer(files / REPLAY_FILE)
-            self.env.save(str(files / NORMALIZATION_FILE))
-            self.model.save(files / MODEL_FILE)
-        if self.metrics is not None:
-            self.metrics.keep(self.timesteps)
+            with storing_together(self.path) as files:
+                if isinstance(self.model, SAC):
+                    self.model.save_replay_buffer(files / REPLAY_FILE)
+                self.env.save(str(files / NORMALIZATION_FILE))
+                self.model.save(files / MODEL_FILE)
+            if self.metrics is not None:
+                self.metrics.keep(self.timesteps)
 
     def evaluate(self, episodes: int) -> Numbers:
         """Share of successes, and of episodes that ended within reach, without noise, on layouts 0, 1, ... of the kind
@@ -254,13 +259,6 @@ class StockTraining:
                 metrics.add(self.timesteps, **row)
 
 
-def _stored_normalization(file: Path, env: VecEnv) -> VecNormalize:
-    with _plain_only(file), file.open("rb") as stream:
-        stored: VecNormalize = _of_kind(plain(stream), VecNormalize)
-        stored.set_venv(env)
-    return stored
-
-
 def _of_kind(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"expected a {kind.__name__}; got a {type(value).__name__}")
@@ -275,13 +273,6 @@ def _plain_only(file: Path) -> Iterator[None]:
         raise InvalidConfigError(
             f"{file} holds more than numbers ({error}), and reading that could run any code: choose another run=."
         ) from error
-
-
-def _counters(file: Path) -> dict[str, int]:
-    """The counters of a model, by the names of its attributes."""
-    with zipfile.ZipFile(file) as archive:
-        data = json.loads(archive.read("data"))
-    return {name: int(data[name]) for name in ("num_timesteps", "_n_updates", "_episode_num") if name in data}
 
 
 class _Keeper(BaseCallback):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker

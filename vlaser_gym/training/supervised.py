@@ -142,8 +142,15 @@ class SupervisedTraining(Trainer):
             set_rate(group, group["peak"] * self.rate(self.done))
         self.optimizer.zero_grad(set_to_none=True)
         parts, found = list(self.micro_batches()), []
+        gpus = [self.agent.device] if self.agent.device.type == "cuda" else []
         for number, part in enumerate(parts):
-            with self._no_sync(number < len(parts) - 1), self.autocast(self.settings.precision), self._depth(number):
+            exchange: AbstractContextManager[None] = nullcontext()
+            if number < len(parts) - 1 and isinstance(self.loss, DistributedDataParallel):
+                exchange = self.loss.no_sync()  # gradients are exchanged once per step, with the last part
+            with exchange, self.autocast(self.settings.precision), torch.random.fork_rng(gpus):
+                # Stochastic depth draws from torch's global stream: seeded here by step and part, as all else is.
+                share = number * self.group.size + self.group.rank
+                torch.manual_seed(seed_of(self.seed, self.done, share, 1))
                 loss, terms = self.loss(*part)
                 (loss / len(parts)).backward()
             found.append(terms)
@@ -164,21 +171,6 @@ class SupervisedTraining(Trainer):
             return (step + 1) / settings.warmup
         progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
         return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * min(progress, 1))) / 2
-
-    def _no_sync(self, more: bool) -> AbstractContextManager[None]:
-        """Gradients are exchanged once per step, with the last part."""
-        if more and isinstance(self.loss, DistributedDataParallel):
-            return self.loss.no_sync()
-        return nullcontext()
-
-    @contextmanager
-    def _depth(self, number: int) -> Iterator[None]:
-        """Stochastic depth draws from torch's global stream: seeded here by step and part, as all else is."""
-        device = self.agent.device
-        part = number * self.group.size + self.group.rank
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed_of(self.seed, self.done, part, 1))
-            yield
 
     # ------------------------------------------------------------------ files
 

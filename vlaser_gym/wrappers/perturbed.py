@@ -72,7 +72,15 @@ class Perturbed(SceneWrapper):
 
     def on_action(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Displace objects whose time has come; what is executed in place of what was decided."""
-        self._shift_objects()
+        if self.perturbation.changes("shift"):
+            for i, lane in enumerate(self.env.lanes):
+                shift = self.perturbation.shift(self.perturbation.moment(lane.address))
+                if shift is None or lane.ended or self._shifted[i] or lane.elapsed < shift.step:
+                    continue
+                if lane.source_pose[2] > self._heights[i] + _ON_THE_TABLE:
+                    self._shifted[i] = True  # it was lifted
+                else:
+                    self._displace(i, np.array(shift.offset))
         if not self.perturbation.changes("actions"):
             return actions
         chunks = np.array(actions if actions.ndim == 3 else actions[:, None], np.float64)
@@ -132,18 +140,6 @@ class Perturbed(SceneWrapper):
         said = {text: self.perturbation.instruction(text, moment) for text in np.unique(true).tolist()}
         told = np.array([said[text] for text in true.ravel().tolist()]).reshape(true.shape)
         return {**states, "instruction": told}
-
-    def _shift_objects(self) -> None:
-        if not self.perturbation.changes("shift"):
-            return
-        for i, lane in enumerate(self.env.lanes):
-            shift = self.perturbation.shift(self.perturbation.moment(lane.address))
-            if shift is None or lane.ended or self._shifted[i] or lane.elapsed < shift.step:
-                continue
-            if lane.source_pose[2] > self._heights[i] + _ON_THE_TABLE:
-                self._shifted[i] = True  # it was lifted
-            else:
-                self._displace(i, np.array(shift.offset))
 
     def _displace(self, index: int, offset: NDArray[np.float64]) -> None:
         """Displace an environment's object, if need be in another direction; where none is free wait for the next

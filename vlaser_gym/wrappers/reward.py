@@ -73,11 +73,6 @@ class SubgoalReward(SceneWrapper):
             )
         self.gamma, self.scale, self.zero_when_truncated = gamma, scale, zero_when_truncated
         self.weights = dict(weights or {})
-        self._check_weights()
-        self._subgoals: list[tuple[str, ...]] = [()] * self.num_envs
-        self._reached: list[NDArray[np.bool_]] = [np.zeros(0, bool)] * self.num_envs
-
-    def _check_weights(self) -> None:
         tasks: tuple[Task, ...] = getattr(self.env.unwrapped, "tasks", ())
         names = {name for task in tasks for name in task.subgoals}
         for name, weight in self.weights.items():
@@ -88,6 +83,8 @@ class SubgoalReward(SceneWrapper):
         for task in tasks:
             if not any(self.weights.get(name, 1.0) for name in task.subgoals):
                 raise InvalidConfigError(f"All sub-goals of {task.name} weigh 0: give one of them a weight above 0.")
+        self._subgoals: list[tuple[str, ...]] = [()] * self.num_envs
+        self._reached: list[NDArray[np.bool_]] = [np.zeros(0, bool)] * self.num_envs
 
     def _begin(self, lanes: NDArray[np.int64]) -> None:
         addresses = self.addresses
@@ -107,29 +104,20 @@ class SubgoalReward(SceneWrapper):
         final = terminated | truncated if self.zero_when_truncated else terminated
         chunk = info["chunk"]
         extra = np.zeros(chunk["ran"].shape)
-        for i in np.flatnonzero(chunk["ran"].any(1)):
+        for i in np.flatnonzero(chunk["ran"].any(1)).tolist():
             steps = int(chunk["ran"][i].sum())
-            extra[i, :steps] = self._extras(int(i), chunk["flags"], steps, bool(final[i]))
+            now = np.stack([chunk["flags"][name][i, :steps] for name in self._subgoals[i]], 1)
+            reached = np.logical_or.accumulate(np.concatenate([self._reached[i][None], now]), 0)
+            self._reached[i] = reached[-1]
+            weights = np.array([self.weights.get(name, 1.0) for name in self._subgoals[i]])
+            share = reached @ weights / weights.sum() if self.weights else reached.mean(1)
+            potential = self.scale * share
+            if final[i]:
+                potential[-1] = 0.0
+            extra[i, :steps] = self.gamma * potential[1:] - potential[:-1]
         self._begin(np.flatnonzero(terminated | truncated))
         info = {**info, "chunk": {**chunk, "reward": chunk["reward"] + extra}}
         return observation, reward + extra.sum(1), terminated, truncated, info
-
-    def _extras(self, lane: int, flags: Mapping[str, Bools], steps: int, final: bool) -> NDArray[np.float64]:
-        """``[steps]`` extras of one environment; remembers the sub-goals reached."""
-        now = np.stack([flags[name][lane, :steps] for name in self._subgoals[lane]], 1)
-        reached = np.logical_or.accumulate(np.concatenate([self._reached[lane][None], now]), 0)
-        self._reached[lane] = reached[-1]
-        potential = self.scale * self._share(lane, reached)
-        if final:
-            potential[-1] = 0.0
-        return np.asarray(self.gamma * potential[1:] - potential[:-1])
-
-    def _share(self, lane: int, reached: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Weighted share of the sub-goals in ``reached [steps, sub-goals]``."""
-        if not self.weights:
-            return np.asarray(reached.mean(1))
-        weights = np.array([self.weights.get(name, 1.0) for name in self._subgoals[lane]])
-        return np.asarray(reached @ weights / weights.sum())
 
 
 class LastStepReward(SceneWrapper):

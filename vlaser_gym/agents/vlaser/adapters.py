@@ -41,9 +41,17 @@ def add_lora(
     """
     if has_adapters(policy):
         raise InvalidConfigError("The policy has adapters already: merge them before adding others.")
-    targets = [name for part in parts for name in _linear_names(policy, part)]
+    for part in parts:
+        if part not in PARTS or part == "embedding":
+            raise UnknownNameError("part for adapters", part, set(PARTS) - {"embedding"})
+    last = f"language.layers.{policy.config.layers - 1}."
+    # No action depends on these.
+    unused = tuple(last + name for name in ("mlp.", "self_attn.q_proj", "self_attn.o_proj"))
+    roots = [root for part in parts for root in PARTS[part]]
+    modules = [pair for root in roots for pair in policy.get_submodule(root).named_modules(prefix=root)]
+    targets = [name for name, module in modules if isinstance(module, nn.Linear) and not name.startswith(unused)]
     trainable = {id(p) for p in policy.parameters() if p.requires_grad}
-    adapted = {id(p) for part in parts for root in _roots(part) for p in policy.get_submodule(root).parameters()}
+    adapted = {id(p) for root in roots for p in policy.get_submodule(root).parameters()}
     inject_adapters(policy, targets, rank=rank, alpha=alpha, dropout=dropout, seed=seed)
     for parameter in policy.parameters():
         if id(parameter) in trainable - adapted:
@@ -121,20 +129,6 @@ def is_shared(tensor: Tensor) -> bool:
 def _whole(tensor: Any) -> Tensor:
     whole: Tensor = tensor.full_tensor() if is_shared(tensor) else tensor
     return whole
-
-
-def _linear_names(policy: VlaserPolicy, part: str) -> list[str]:
-    """Linear layers of a part that actions depend on."""
-    last = f"language.layers.{policy.config.layers - 1}."
-    unused = tuple(last + name for name in ("mlp.", "self_attn.q_proj", "self_attn.o_proj"))
-    modules = [pair for root in _roots(part) for pair in policy.get_submodule(root).named_modules(prefix=root)]
-    return [name for name, module in modules if isinstance(module, nn.Linear) and not name.startswith(unused)]
-
-
-def _roots(part: str) -> tuple[str, ...]:
-    if part not in PARTS or part == "embedding":
-        raise UnknownNameError("part for adapters", part, set(PARTS) - {"embedding"})
-    return PARTS[part]
 
 
 def adapted_layers(policy: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -160,7 +160,10 @@ class VlaserAgent:
         inputs = self.processor.tensors(data, self.policy.device)
         chosen = self._choose(inputs, lanes)
         if self.explain is not None:
-            self._keep_explanations(inputs, chosen["noise"], lanes)
+            engine = InferenceEngine(self._explain, self.policy.device, self.batch_sizes, record=False)
+            found = engine({**inputs._asdict(), "noise": chosen["noise"]}).map(torch.Tensor.cpu)
+            for row, lane in enumerate(lanes):
+                self._explained[int(lane)] = {name: tensor[row].numpy() for name, tensor in found.items()}
         seen = {name: data[name] for name in ("pixels", "input_ids", "proprio")}
         columns = {**seen, **{name: tensor.numpy() for name, tensor in chosen.items()}}
         for row, lane in enumerate(lanes):
@@ -186,12 +189,6 @@ class VlaserAgent:
         ``[2, 3]``: where source and target are as far as the image features tell, robot-base frame, m.
         """
         return [self._explained[int(lane)] for lane in lanes]
-
-    def _keep_explanations(self, inputs: Inputs, noise: torch.Tensor, lanes: Lanes) -> None:
-        engine = InferenceEngine(self._explain, self.policy.device, self.batch_sizes, record=False)
-        found = engine({**inputs._asdict(), "noise": noise}).map(torch.Tensor.cpu)
-        for row, lane in enumerate(lanes):
-            self._explained[int(lane)] = {name: tensor[row].numpy() for name, tensor in found.items()}
 
     @torch.inference_mode()
     def _explain(self, rows: NamedRows) -> NamedRows:
@@ -431,17 +428,14 @@ def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -
 
 def _device_for(checkpoint: str, device: str | None) -> str:
     """The device for a checkpoint; small weights on the CPU get one thread."""
-    is_small = checkpoint.startswith(RANDOM) or _weights_size(Path(shipped_or_path(checkpoint))) <= SMALL_WEIGHTS
+    path = Path(shipped_or_path(checkpoint))
+    files = [*path.glob("*.safetensors"), *path.glob("*.pt")] if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    is_small = checkpoint.startswith(RANDOM) or size <= SMALL_WEIGHTS
     chosen = choose_device("cpu" if device is None and is_small else device)
     if chosen == "cpu" and is_small:
         torch.set_num_threads(1)
     return chosen
-
-
-def _weights_size(source: Path) -> int:
-    """Bytes of the weights in a file or a folder."""
-    files = [*source.glob("*.safetensors"), *source.glob("*.pt")] if source.is_dir() else [source]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def choose_device(name: str | None, key: str = "device") -> str:

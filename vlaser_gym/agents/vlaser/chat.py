@@ -79,7 +79,8 @@ def _turns(question: str, history: Sequence[tuple[str, str]], pictures: int) -> 
     """Questions and answers in order, the last one open; images that nobody mentions stand at the beginning."""
     turns: list[tuple[str, str | None]] = [*history, (question, None)]
     if not any(PLACEHOLDER in asked for asked, _ in turns):
-        turns[0] = (_picture_lines(pictures) + turns[0][0], turns[0][1])
+        numbered = "".join(f"Image-{number}: {PLACEHOLDER}\n" for number in range(1, pictures + 1))
+        turns[0] = ((f"{PLACEHOLDER}\n" if pictures == 1 else numbered) + turns[0][0], turns[0][1])
     return turns
 
 
@@ -92,9 +93,3 @@ def _with_pictures(text: str, image_tokens: Sequence[int]) -> str:
         )
     pictures = [IMAGE_START + IMAGE * count + IMAGE_END for count in image_tokens]
     return pieces[0] + "".join(picture + piece for picture, piece in zip(pictures, pieces[1:], strict=True))
-
-
-def _picture_lines(count: int) -> str:
-    if count == 1:
-        return f"{PLACEHOLDER}\n"
-    return "".join(f"Image-{number}: {PLACEHOLDER}\n" for number in range(1, count + 1))

@@ -569,15 +569,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         if inner is None:
             break
         content = inner
-    tensors = {key: value for key, value in _items(content) if isinstance(value, Tensor)}
+    entries = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(key): value for key, value in entries if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path} should hold a policy's weights; it holds no tensors.")
     return tensors
-
-
-def _items(content: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(content, Mapping):
-        yield from ((str(key), value) for key, value in content.items())
 
 
 def _read_torch(path: Path) -> Any:
@@ -603,7 +599,16 @@ def _read_torch(path: Path) -> Any:
 def _read_folder(path: Path) -> dict[str, Tensor]:
     """All tensors of a folder with one or several safetensors files, or with one ``.pt`` file."""
     index = path / "model.safetensors.index.json"
-    names = _indexed_files(index) if index.is_file() else sorted(file.name for file in path.glob("*.safetensors"))
+    names = sorted(file.name for file in path.glob("*.safetensors"))
+    if index.is_file():
+        named = _read_json(index).get("weight_map")
+        files = list(named.values()) if isinstance(named, dict) else []
+        if not files or not all(isinstance(name, str) and Path(name).name == name for name in files):
+            raise CheckpointError(
+                f"{index} should map names of tensors to files beside it (weight_map); got something else. Copy it "
+                "again."
+            )
+        names = sorted(set(files))
     if not names:
         file = _only_pt(path)
         if file is not None:
@@ -625,17 +630,6 @@ def _is_before_zip(path: Path) -> bool:
             return file.read(len(_LEGACY)) == _LEGACY
     except OSError:
         return False
-
-
-def _indexed_files(index: Path) -> list[str]:
-    """The files beside an index of safetensors that it names."""
-    named = _read_json(index).get("weight_map")
-    files = list(named.values()) if isinstance(named, dict) else []
-    if not files or not all(isinstance(name, str) and Path(name).name == name for name in files):
-        raise CheckpointError(
-            f"{index} should map names of tensors to files beside it (weight_map); got something else. Copy it again."
-        )
-    return sorted(set(files))
 
 
 def _only_pt(path: Path) -> Path | None:
@@ -668,19 +662,15 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with appearing(path) as temporary:
         save_file(whole, temporary, {"format": "pt", CHECKSUM_KEY: _checksum(whole)})
-        _sort_metadata(temporary)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Bring a safetensors file's metadata into one order: the library's is another every time, equal files differ."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) <= size:
-            file.seek(8)
-            file.write(text.ljust(size))
+        # The library orders the metadata differently every time: in one order, equal weights make equal files.
+        with temporary.open("r+b") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            if len(text) <= size:
+                file.seek(8)
+                file.write(text.ljust(size))
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -104,23 +104,20 @@ class VlaserConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            self._check_type(field.name, field.type)
+            value, kind = getattr(self, field.name), str(field.type)
+            if value is None and kind.endswith(" | None"):
+                continue
+            kind = kind.removesuffix(" | None")
+            if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, float(value))
+            elif type(value).__name__ != kind:
+                raise InvalidConfigError(f"{field.name} should be of type {kind}; got {value!r}.")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise InvalidConfigError(f"{name} should be positive; got {getattr(self, name)}.")
         for holds, sentence in self._rules():
             if not holds:
                 raise InvalidConfigError(sentence)
-
-    def _check_type(self, name: str, kind: Any) -> None:
-        value = getattr(self, name)
-        if value is None and kind.endswith(" | None"):
-            return
-        kind = kind.removesuffix(" | None")
-        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            object.__setattr__(self, name, float(value))
-        elif type(value).__name__ != kind:
-            raise InvalidConfigError(f"{name} should be of type {kind}; got {value!r}.")
 
     def _rules(self) -> list[tuple[bool, str]]:
         side = self.image_size // self.patch_size

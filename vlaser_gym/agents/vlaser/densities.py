@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -456,16 +456,15 @@ def make_density(
         "noise_bounds": noise_bounds,
         "seed": seed,
     }
-    density = makers[name]() if name in makers else _from_outside(name, num_steps, given)
+    if name in makers:
+        density = makers[name]()
+    else:
+        make = DENSITIES.find(name)
+        taken = inspect.signature(make).parameters
+        density = make(num_steps, **{key: value for key, value in given.items() if key in taken})
     if not isinstance(density, Distribution):
         raise InvalidConfigError(
             f"algo.density={name} should give a {Density.__module__}.Density; got {type(density).__name__}."
         )
     density.initial_noise = initial_noise
     return density
-
-
-def _from_outside(name: str, num_steps: int, given: Mapping[str, Any]) -> Any:
-    make = DENSITIES.find(name)
-    names = inspect.signature(make).parameters
-    return make(num_steps, **{key: value for key, value in given.items() if key in names})

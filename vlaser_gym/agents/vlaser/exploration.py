@@ -6,7 +6,6 @@ nothing is random but the first state, and the gradient of a likelihood there sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,12 +57,6 @@ class ExploringAgent(VlaserAgent):
 
     def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, Tensor]:
         """See :meth:`VlaserAgent._choose`."""
-        draws = self._draws(lanes)
-        chain = self.decide.chains(*inputs, draws)["chain"]
-        return {"noise": chain[:, 0], "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
-
-    def _draws(self, lanes: Sequence[int] | Lanes) -> Draws:
-        """Random numbers of the environments' next decision."""
         config, steps = self.policy.config, np.array(self.density.random)
         shape = (self.density.length + 1, config.horizon, config.action_dim)
         numbers, random = [], []
@@ -72,7 +65,9 @@ class ExploringAgent(VlaserAgent):
             numbers.append(generator.standard_normal(shape, dtype=np.float32))
             random.append(steps[generator.integers(len(steps), size=1)] if self.density.one_step else steps)
         drawn = torch.from_numpy(np.stack(numbers))
-        return Draws(drawn[:, 0], drawn[:, 1:], torch.from_numpy(np.stack(random)))
+        draws = Draws(drawn[:, 0], drawn[:, 1:], torch.from_numpy(np.stack(random)))
+        chain = self.decide.chains(*inputs, draws)["chain"]
+        return {"noise": chain[:, 0], "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`VlaserAgent.describe`."""

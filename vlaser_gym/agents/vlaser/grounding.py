@@ -79,13 +79,6 @@ def draw_answer(image: NDArray[np.uint8], question: str, answer: str) -> NDArray
     canvas = Image.new("RGB", (width, height + len(lines) * line_height + 2 * _MARGIN), (24, 24, 28))
     canvas.paste(Image.fromarray(image))
     draw = ImageDraw.Draw(canvas)
-    _draw_marks(draw, answer, width, height, font)
-    for number, line in enumerate(lines):
-        draw.text((_MARGIN, height + _MARGIN + number * line_height), line, fill=(235, 235, 235), font=font)
-    return np.asarray(canvas)
-
-
-def _draw_marks(draw: ImageDraw.ImageDraw, answer: str, width: int, height: int, font: ImageFont.FreeTypeFont) -> None:
     radius = max(4, width // 100)
     for number, box in enumerate(parse_boxes(answer, width, height)):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -97,6 +90,9 @@ def _draw_marks(draw: ImageDraw.ImageDraw, answer: str, width: int, height: int,
         x, y = min(point[0], width - 1), min(point[1], height - 1)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=(255, 255, 255), width=2)
         _tag(draw, (x + radius, y - radius), str(number + 1), colour, font)
+    for number, line in enumerate(lines):
+        draw.text((_MARGIN, height + _MARGIN + number * line_height), line, fill=(235, 235, 235), font=font)
+    return np.asarray(canvas)
 
 
 def _tag(

@@ -8,7 +8,7 @@ The tests hold it against them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -69,19 +69,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """
     batch, heads, length, head_dim = q.shape
     folded = q.reshape(batch, k.shape[1], -1, head_dim)
-    with _attention_kernel(length, q.device):
+    # PyTorch's faster kernel shares a single token's keys out among the threads of a CPU, at places that depend on the
+    # row: there it is plain products.
+    eager = q.device.type == "cpu" and not torch.compiler.is_compiling()
+    alone = length == 1 and eager and torch.get_num_threads() > 1
+    with sdpa_kernel(SDPBackend.MATH) if alone else nullcontext():
         out = functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
     return out.view(batch, heads, length, head_dim).transpose(1, 2).reshape(batch, length, heads * head_dim)
-
-
-def _attention_kernel(length: int, device: torch.device) -> AbstractContextManager[None]:
-    """Plain products for one token on several threads of a CPU.
-
-    PyTorch's faster kernel shares such a token's keys out among the threads, at places that depend on the row.
-    """
-    eager = device.type == "cpu" and not torch.compiler.is_compiling()
-    alone = length == 1 and eager and torch.get_num_threads() > 1
-    return sdpa_kernel(SDPBackend.MATH) if alone else nullcontext()
 
 
 class RMSNorm(nn.Module):

@@ -569,11 +569,7 @@ def visible_tokens(lengths: Tensor, length: int, horizon: int) -> Tensor:
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     zeros = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return zeros.masked_fill(~visible, _blocked(dtype))
-
-
-def _blocked(dtype: torch.dtype) -> float:
-    return torch.finfo(dtype).min
+    return zeros.masked_fill(~visible, torch.finfo(dtype).min)
 
 
 def _padding_mask(lengths: Tensor, length: int, dtype: torch.dtype) -> Tensor:

@@ -373,9 +373,17 @@ class Processor:
         if statistics is None:
             statistics = own_statistics(source) or _published_statistics(source, robot or config.robot)
         template = stored.get("template", "vlaser") if template is None else template
+        if tokenizer is None:
+            tokenizer = "bytes" if stored.get("tokenizer") == "bytes" else folder
+            if tokenizer != "bytes" and not has_qwen_files(folder):
+                raise MissingAssetError(
+                    f"Weights come without their tokenizer, and there is none in {folder}. Copy the tokenizer files of "
+                    f"OpenGVLab/InternVL3-2B (vocab.json, merges.txt, added_tokens.json) there; an agent also takes "
+                    f"agent.tokenizer=FOLDER."
+                )
         built = cls.build(
             config,
-            load_tokenizer(_tokenizer_source(folder, stored) if tokenizer is None else tokenizer),
+            load_tokenizer(tokenizer),
             robot=stored.get("robot") if robot is None else robot,
             statistics=statistics if isinstance(statistics, Statistics) else Statistics.load(statistics),
             template=TEMPLATES.get(template, template),
@@ -469,18 +477,6 @@ def _published_statistics(source: str | Path, robot: str | None) -> Statistics:
         stacklevel=3,
     )
     return OF_ROBOT[robot]
-
-
-def _tokenizer_source(folder: Path, stored: Mapping[str, str]) -> str | Path:
-    if stored.get("tokenizer") == "bytes":
-        return "bytes"
-    if has_qwen_files(folder):
-        return folder
-    raise MissingAssetError(
-        f"Weights come without their tokenizer, and there is none in {folder}. Copy the tokenizer files of "
-        f"OpenGVLab/InternVL3-2B (vocab.json, merges.txt, added_tokens.json) there; an agent also takes "
-        f"agent.tokenizer=FOLDER."
-    )
 
 
 def normalize_pixels(pixels: torch.Tensor) -> torch.Tensor:

@@ -358,16 +358,14 @@ class TrainableVlaser(TrainableAgent):
     def frozen_copy(self) -> Self:
         """See :class:`TrainableAgent`; adapters are added in, the head for places is left out."""
         policy = VlaserPolicy.on_meta(self.policy.config)
-        policy.load_state_dict(self._merged_copies(), assign=True)
+        # Weights that may change are copied.
+        constant = {p.data_ptr() for p in self.policy.parameters() if not (p.requires_grad or is_shared(p))}
+        merged = merged_state_dict(self.policy).items()
+        weights = {name: value if value.data_ptr() in constant else value.clone() for name, value in merged}
+        policy.load_state_dict(weights, assign=True)
         copied = type(self)(policy.to(self.policy.device), self.processor, self.density, acts=self.acts)
         copied.policy.requires_grad_(False)
         return copied.eval()
-
-    def _merged_copies(self) -> dict[str, Tensor]:
-        """Weights by their plain names; those that may change are copied."""
-        constant = {p.data_ptr() for p in self.policy.parameters() if not (p.requires_grad or is_shared(p))}
-        merged = merged_state_dict(self.policy).items()
-        return {name: value if value.data_ptr() in constant else value.clone() for name, value in merged}
 
     # ------------------------------------------------------------------ how it fits into memory
 

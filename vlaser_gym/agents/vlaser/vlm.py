@@ -96,9 +96,19 @@ class VlmConfig:
             of_transformers = is_transformers_layout(data)
             data = as_chat_config(data, file) if of_transformers else data
             _check_architecture(data, file)
+            vision, language = data["vision_config"], data["llm_config"]
             return cls(
-                vision=_vision_config(data),
-                language={name: data["llm_config"][name] for name in _LANGUAGE_KEYS if name in data["llm_config"]},
+                vision=VlaserConfig().replace(
+                    name="vlm",
+                    image_size=data.get("force_image_size") or vision["image_size"],
+                    patch_size=vision["patch_size"],
+                    vision_width=vision["hidden_size"],
+                    vision_layers=vision["num_hidden_layers"],
+                    vision_heads=vision["num_attention_heads"],
+                    vision_mlp=vision["intermediate_size"],
+                    width=language["hidden_size"],
+                ),
+                language={name: language[name] for name in _LANGUAGE_KEYS if name in language},
                 min_tiles=int(data.get("min_dynamic_patch", 1)),
                 max_tiles=int(data.get("max_dynamic_patch", 12)),
                 of_transformers=of_transformers,
@@ -133,20 +143,6 @@ def _check_architecture(data: Mapping[str, Any], file: Path) -> None:
     for name, want, got in expected:
         if got != want:
             raise InvalidConfigError(f"{file}: {name} should be {want!r}, as in InternVL3 and Vlaser; got {got!r}.")
-
-
-def _vision_config(data: Mapping[str, Any]) -> VlaserConfig:
-    vision = data["vision_config"]
-    return VlaserConfig().replace(
-        name="vlm",
-        image_size=data.get("force_image_size") or vision["image_size"],
-        patch_size=vision["patch_size"],
-        vision_width=vision["hidden_size"],
-        vision_layers=vision["num_hidden_layers"],
-        vision_heads=vision["num_attention_heads"],
-        vision_mlp=vision["intermediate_size"],
-        width=data["llm_config"]["hidden_size"],
-    )
 
 
 class VisionLanguageModel(nn.Module):

@@ -119,8 +119,14 @@ class Course:
         return np.asarray(self.objects[:, index, 2] - self.objects[0, index, 2])
 
     def holds(self, index: int) -> list[tuple[int, int]]:
-        """First and last row of each stretch in which an object is held."""
-        return _stretches(self.held[:, index])
+        """First and last row of each stretch in which an object is held, over short gaps; short ones are left out."""
+        stretches: list[tuple[int, int]] = []
+        for row in np.flatnonzero(self.held[:, index]).tolist():
+            if stretches and row - stretches[-1][1] <= 1 + _GAP:
+                stretches[-1] = (stretches[-1][0], row)
+            else:
+                stretches.append((row, row))
+        return [(begin, end) for begin, end in stretches if end - begin + 1 >= _SHORTEST]
 
 
 def _outwards(course: Course) -> Floats:
@@ -222,14 +228,3 @@ def _pinches(
             pressed = (sizes[0] > TOUCH_IMPULSE) & (sizes[1] > TOUCH_IMPULSE)
             held[:, column] = pressed & ((one * other).sum(-1) < _OPPOSED * sizes[0] * sizes[1])
     return held, touched
-
-
-def _stretches(held: Bools) -> list[tuple[int, int]]:
-    """First and last index of the stretches of truth, over short gaps; those too short are left out."""
-    stretches: list[tuple[int, int]] = []
-    for row in np.flatnonzero(held).tolist():
-        if stretches and row - stretches[-1][1] <= 1 + _GAP:
-            stretches[-1] = (stretches[-1][0], row)
-        else:
-            stretches.append((row, row))
-    return [(begin, end) for begin, end in stretches if end - begin + 1 >= _SHORTEST]

@@ -112,14 +112,11 @@ def _grasps(course: Course) -> Iterator[Event]:
             yield Event(begin, "grasped", name)
             if end < course.last:
                 opened = course.opening[end + 1 : end + 4].max() - course.opening[end] > _OPENING
-                offset = _from_goal(course, course.last) if index == course.source else None
+                offset = None
+                if index == course.source and course.goal is not None:
+                    offset = _triple(course.place[course.last] - course.goal[course.last])
                 height = float(course.height(index)[end])
                 yield Event(end + 1, "released" if opened else "slipped", name, offset, height)
-
-
-def _from_goal(course: Course, row: int) -> Triple | None:
-    """Displacement from the goal to the source."""
-    return None if course.goal is None else _triple(course.place[row] - course.goal[row])
 
 
 def _pushes(course: Course) -> Iterator[Event]:

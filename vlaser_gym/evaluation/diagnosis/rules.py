@@ -75,20 +75,15 @@ def diagnose(record: Mapping[str, Any], states: Mapping[str, NDArray[Any]] | Non
         return Diagnosis("error", "the simulator did not finish it")
     try:
         course = read_course(record, {} if states is None else states)
-    except (KeyError, ValueError):
-        return _by_record(record)
+    except (KeyError, ValueError):  # without states there is the record alone
+        if record["success"]:
+            return Diagnosis("", "")
+        if record["success_any"]:
+            return Diagnosis("lost_again", f"had succeeded at step {record['first_success_step']} and lost it")
+        return Diagnosis("unknown", "its states were not stored")
     cause = _Cause("", "") if record["success"] else _explain(course, find_events(course))
     goal = None if course.goal is None else course.goal[0]
     return Diagnosis(**vars(cause), place=_triple(course.place[0]), goal=_triple(goal), events=find_events(course))
-
-
-def _by_record(record: Mapping[str, Any]) -> Diagnosis:
-    """The diagnosis of an episode without states, from its record alone."""
-    if record["success"]:
-        return Diagnosis("", "")
-    if record["success_any"]:
-        return Diagnosis("lost_again", f"had succeeded at step {record['first_success_step']} and lost it")
-    return Diagnosis("unknown", "its states were not stored")
 
 
 def _explain(course: Course, events: tuple[Event, ...]) -> _Cause:
@@ -96,14 +91,17 @@ def _explain(course: Course, events: tuple[Event, ...]) -> _Cause:
     rules: list[Callable[[Course, tuple[Event, ...]], _Cause | None]] = [_lost_again]
     if course.goal_drawer and course.source >= 0:
         rules.append(_wrong_stage)
-    if course.goal_drawer and not _drawer_done(course):
+    # A drawer that was open at some step, and after which a sub-task remained, did not cause the failure.
+    if course.goal_drawer and not (course.source >= 0 and (course.drawers[course.goal_drawer] >= _OPEN).any()):
         rules += [_wrong_drawer, _drawer_moved]
     if course.source >= 0:
         rules += [_held_once, _in_the_dark, _wrong_object, _moved_or_missed, _time]
     else:
         rules.append(_hooked_nothing)
     causes = (rule(course, events) for rule in rules)
-    return next((cause for cause in causes if cause is not None), _Cause("never_approached", _far_off(course)))
+    what = course.source_name if course.source >= 0 else f"handle of the {course.source_name}"
+    far_off = _Cause("never_approached", f"came no nearer than {millimetres(_nearest(course))} to the {what}")
+    return next((cause for cause in causes if cause is not None), far_off)
 
 
 def _of(events: tuple[Event, ...], kind: str, what: str) -> list[Event]:
@@ -125,16 +123,6 @@ def _progress(course: Course) -> Floats:
     """The progress of the right drawer from its initial towards its required opening, ``[T + 1]`` (m)."""
     opening = course.drawers[course.goal_drawer]
     return np.asarray(opening - opening[0] if opening[0] <= _CLOSED else opening[0] - opening)
-
-
-def _needed(course: Course) -> float:
-    opening = float(course.drawers[course.goal_drawer][0])
-    return _OPEN - opening if opening <= _CLOSED else opening - _CLOSED
-
-
-def _drawer_done(course: Course) -> bool:
-    """True if the drawer did not cause the failure: it was open at some step, and a later sub-task remained."""
-    return course.source >= 0 and bool((course.drawers[course.goal_drawer] >= _OPEN).any())
 
 
 def _wrong_stage(course: Course, events: tuple[Event, ...]) -> _Cause | None:
@@ -173,7 +161,9 @@ def _wrong_drawer(course: Course, events: tuple[Event, ...]) -> _Cause | None:
 
 
 def _drawer_moved(course: Course, events: tuple[Event, ...]) -> _Cause | None:
-    progress, needed, name = _progress(course), _needed(course), course.goal_drawer
+    progress, name = _progress(course), course.goal_drawer
+    opening = float(course.drawers[name][0])
+    needed = _OPEN - opening if opening <= _CLOSED else opening - _CLOSED
     best, final = float(progress.max()), float(progress[-1])
     if best < DRAWER_MOVED:
         return _hooked_nothing(course, events) if course.source >= 0 else None
@@ -208,7 +198,11 @@ def _held_once(course: Course, events: tuple[Event, ...]) -> _Cause | None:
         return None
     begin, end = holds[-1]
     if end == course.last:
-        return _Cause("out_of_time", f"still held the {name}{_to_go(course)} at the end", course.last)
+        to_go = ""
+        if course.goal is not None:
+            target = course.names[course.target] if course.target >= 0 else "drawer's middle"
+            to_go = f", {millimetres(float(np.hypot(*(course.place[-1] - course.goal[-1])[:2])))} from the {target},"
+        return _Cause("out_of_time", f"still held the {name}{to_go} at the end", course.last)
     loss = [e for e in events if e.kind in ("slipped", "released") and e.what == name][-1]
     carried = course.shift(course.source)[begin : end + 1].max() > MOVED
     lifted = course.height(course.source)[begin : end + 1].max() > LIFTED
@@ -231,26 +225,15 @@ def _drop(name: str, loss: Event, lifted: bool) -> str:
     return f"{how} the {name} at step {loss.step}, {millimetres(loss.amount)} above its place"
 
 
-def _to_go(course: Course) -> str:
-    if course.goal is None:
-        return ""
-    target = course.names[course.target] if course.target >= 0 else "drawer's middle"
-    return f", {millimetres(float(np.hypot(*(course.place[-1] - course.goal[-1])[:2])))} from the {target},"
-
-
 def _in_the_dark(course: Course, events: tuple[Event, ...]) -> _Cause | None:
     """Without contacts nobody knows whether things that moved were held."""
     if course.contacts:
         return None
-    moved = [i for i in range(len(course.names)) if _went_away(course, i)]
+    moved = [i for i in range(len(course.names)) if max(course.shift(i).max(), course.height(i).max()) > MOVED]
     if all(i == course.source and course.source_contacts for i in moved):
         return None
     names = " and the ".join(course.names[i] for i in moved)
     return _Cause("unknown", f"the {names} moved; contacts were not stored")
-
-
-def _went_away(course: Course, index: int) -> bool:
-    return bool(max(course.shift(index).max(), course.height(index).max()) > MOVED)
 
 
 def _wrong_object(course: Course, events: tuple[Event, ...]) -> _Cause | None:
@@ -279,11 +262,6 @@ def _time(course: Course, events: tuple[Event, ...]) -> _Cause | None:
         return None
     sentence = f"had come within {millimetres(_nearest(course))} of the {course.source_name} and not closed at the end"
     return _Cause("out_of_time", sentence, course.last)
-
-
-def _far_off(course: Course) -> str:
-    what = course.source_name if course.source >= 0 else f"handle of the {course.source_name}"
-    return f"came no nearer than {millimetres(_nearest(course))} to the {what}"
 
 
 def _nearest(course: Course) -> float:

@@ -18,12 +18,11 @@ def diagnose_run(path: str | Path, records: Mapping[Address, Record]) -> dict[Ad
         path: the run directory.
         records: the episodes to look at.
     """
-    return {address: _diagnose_stored(path, record) for address, record in records.items()}
-
-
-def _diagnose_stored(path: str | Path, record: Record) -> Diagnosis:
-    try:
-        states = None if record["states"] is None else read_states(path, record)
-    except StorageError:
-        states = None
-    return diagnose(record, states)
+    found = {}
+    for address, record in records.items():
+        try:
+            states = None if record["states"] is None else read_states(path, record)
+        except StorageError:
+            states = None
+        found[address] = diagnose(record, states)
+    return found

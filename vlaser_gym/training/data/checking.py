@@ -131,22 +131,18 @@ def drawn(source: Source, robot: str, episode: int) -> NDArray[np.uint8]:
     frames = next(iter(reader.frames(chosen)))
     picked = np.flatnonzero(chosen)
     points = _pixels(rows, picked, robot) if reader.is_of_this_gym else None
-    panels = [
-        _panel(frame, rows, int(row), robot, None if points is None else points[i])
-        for i, (frame, row) in enumerate(zip(frames, picked, strict=True))
-    ]
+    camera = get_setup(get_task(_task_of(robot)).robot_setup).camera
+    panels = []
+    for i, (frame, row) in enumerate(zip(frames, picked, strict=True)):
+        height = round(frame.shape[0] * WIDTH / frame.shape[1])
+        picture = np.ascontiguousarray(cv2.resize(frame, (WIDTH, height), interpolation=cv2.INTER_AREA))
+        if points is not None:
+            scale = np.array([WIDTH, height]) / [camera.width, camera.height]
+            a, b = (tuple(int(value) for value in end * scale) for end in points[i])
+            cv2.circle(picture, a, 4, _STATE, -1)
+            cv2.arrowedLine(picture, a, b, _ACTION, 2, cv2.LINE_AA, tipLength=0.3)
+        panels.append(np.concatenate([picture, _below(rows, int(row), robot)], 0))
     return np.concatenate(panels, axis=1)
-
-
-def _panel(frame: NDArray[np.uint8], rows: Rows, row: int, robot: str, ends: Floats | None) -> NDArray[np.uint8]:
-    height = round(frame.shape[0] * WIDTH / frame.shape[1])
-    picture = np.ascontiguousarray(cv2.resize(frame, (WIDTH, height), interpolation=cv2.INTER_AREA))
-    if ends is not None:
-        scale = np.array([WIDTH, height]) / np.array(_camera_size(robot))
-        a, b = (tuple(int(value) for value in end * scale) for end in ends)
-        cv2.circle(picture, a, 4, _STATE, -1)
-        cv2.arrowedLine(picture, a, b, _ACTION, 2, cv2.LINE_AA, tipLength=0.3)
-    return np.concatenate([picture, _below(rows, row, robot)], 0)
 
 
 def _below(rows: Rows, row: int, robot: str) -> NDArray[np.uint8]:
@@ -177,11 +173,6 @@ def _below(rows: Rows, row: int, robot: str) -> NDArray[np.uint8]:
 
 def _task_of(robot: str) -> str:
     return next(name for name in task_names() if get_setup(get_task(name).robot_setup).robot.name == robot)
-
-
-def _camera_size(robot: str) -> tuple[int, int]:
-    camera = get_setup(get_task(_task_of(robot)).robot_setup).camera
-    return camera.width, camera.height
 
 
 def _pixels(rows: Rows, picked: NDArray[np.int64], robot: str) -> Floats:

@@ -99,14 +99,11 @@ class DecisionMemory:
         self.decisions, self.agent = decisions, agent
         self.cache = PrefixCache(cache_bytes if agent.encoding_is_frozen else 0, device, len(decisions))
         if self.cache.budget:
-            self._fill()
-
-    @torch.no_grad()
-    def _fill(self) -> None:
-        for rows in torch.split(torch.arange(len(self.decisions)), _ENCODED_AT_ONCE):
-            self.cache.add(self.encode(self.agent, rows))
-            if self.cache.is_full:
-                return
+            with torch.no_grad():
+                for rows in torch.split(torch.arange(len(self.decisions)), _ENCODED_AT_ONCE):
+                    self.cache.add(self.encode(self.agent, rows))
+                    if self.cache.is_full:
+                        break
 
     def inputs(self, rows: Tensor) -> dict[str, Tensor]:
         """The policy's inputs in some decisions."""

@@ -92,7 +92,10 @@ def mine_pairs(
         found.update((start[0], pair.kind) for pair in pairs)
         wanted = [pair for pair in pairs if pair.kind in kinds]
         chosen.setdefault(start[0], []).append(_spread(wanted, per_layout, rng))
-    taken = _balanced(chosen, most, rng)
+    # Tasks take turns, and within a task its initial states.
+    by_task = [_in_turns([starts[i] for i in rng.permutation(len(starts))]) for starts in chosen.values()]
+    fewest = min((len(pairs) for pairs in by_task if pairs), default=0)
+    taken = _in_turns([pairs[:fewest] for pairs in by_task])[:most]
     return Mined(taken, [_row(task, episodes, by_start, found, taken) for task in chosen])
 
 
@@ -143,17 +146,6 @@ def _spread(pairs: Sequence[Pair], count: int, rng: np.random.Generator) -> list
         chosen.append(pairs[best])
         used.update((pairs[best].win, pairs[best].lose))
     return chosen
-
-
-def _balanced(chosen: dict[str, list[list[Pair]]], most: int | None, rng: np.random.Generator) -> list[Pair]:
-    """Tasks take turns, and within a task its initial states."""
-    by_task = []
-    for starts in chosen.values():
-        order = rng.permutation(len(starts))
-        by_task.append(_in_turns([starts[i] for i in order]))
-    counts = [len(pairs) for pairs in by_task if pairs]
-    least = min(counts, default=0)
-    return _in_turns([pairs[:least] for pairs in by_task])[:most]
 
 
 def _in_turns(lists: Sequence[Sequence[Pair]]) -> list[Pair]:

@@ -65,7 +65,10 @@ def cached_pixels(
     # A folder of its own for each data set, size and filter: what it holds of former content can go.
     place = hashlib.sha256(str(reader.path.resolve()).encode()).hexdigest()[:16]
     folder = Path(cache or places.user_cache() / "pictures") / f"{place}-{resize.size}-{resize.filter}"
-    name = f"{_fingerprint(reader, chosen)}.npy"
+    # The file's name tells the rows and the content of the files that their images come from.
+    sources = digest_of_files({str(file.relative_to(reader.path)): file for file in reader.picture_files()})
+    told = np.packbits(chosen).tobytes() + str(len(chosen)).encode() + sources.encode()
+    name = f"{hashlib.sha256(told).hexdigest()[:32]}.npy"
     with storage_errors(
         f"Cannot keep decoded images in {folder}", "choose a writable folder with enough space by cache=DIR"
     ):
@@ -95,14 +98,6 @@ def _forget(folder: Path) -> None:
     for old in folder.glob("*.npy"):
         with suppress(PermissionError):  # Windows removes no file that is open
             old.unlink()
-
-
-def _fingerprint(reader: PictureReader, chosen: NDArray[np.bool_]) -> str:
-    """Fingerprint of the rows and of the content of the files that their images come from."""
-    found = hashlib.sha256(np.packbits(chosen).tobytes() + str(len(chosen)).encode())
-    files = {str(file.relative_to(reader.path)): file for file in reader.picture_files()}
-    found.update(digest_of_files(files).encode())
-    return found.hexdigest()[:32]
 
 
 def _resized(frames: NDArray[np.uint8], resize: ImageResize) -> NDArray[np.uint8]:

@@ -219,14 +219,12 @@ def _column_names(reader: LeRobotReader, columns: Columns) -> dict[str, str]:
             names["steps"] = "steps"
     given = {"state": columns.state, "action": columns.action, "privileged": columns.privileged}
     names |= {key: name for key, name in given.items() if name is not None}
-    if not reader.is_of_this_gym and columns.privileged is None and not _has_state(reader, names["privileged"]):
-        del names["privileged"]
+    if not reader.is_of_this_gym and columns.privileged is None:
+        # Other projects use the name for other numbers: this simulator's state is told by its width.
+        feature = reader.features.get(names["privileged"])
+        if feature is None or list(feature["shape"]) != [_HOLDS["privileged"][0]]:
+            del names["privileged"]
     return names
-
-
-def _has_state(reader: LeRobotReader, name: str) -> bool:
-    """True if a column of that name has the width of this simulator's state; other projects use the name otherwise."""
-    return name in reader.features and list(reader.features[name]["shape"]) == [_HOLDS["privileged"][0]]
 
 
 def has_privileged(reader: LeRobotReader, source: Source) -> bool:
