@@ -17,7 +17,8 @@ from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
 from vlaser_gym.cli import run, typed
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_counts, check_engine
+from vlaser_gym.envs.engines import check_counts, check_engine, check_limit
+from vlaser_gym.envs.instructions import Instructions, stored_instructions
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
@@ -55,6 +56,10 @@ class CollectSettings(CollectKeys):
         check_images(self.images)
         if self.resize not in FILTERS:
             raise UnknownNameError("resize", self.resize, FILTERS)
+        if self.instruction is not None:
+            self.instruction = stored_instructions(self.instruction)
+            Instructions.read(self.instruction).check(task.name for task in self.tasks)
+        check_limit(self.engine, self.tasks, self.max_episode_steps)
         if self.store == "training":
             check_unread(self, _OF_DEMONSTRATIONS, "store=training")
 
@@ -134,6 +139,8 @@ def _store_training(settings: CollectSettings) -> None:
         episodes=settings.episodes,
         trials=settings.trials,
         terminate_on_success=True,
+        instruction=settings.instruction,
+        max_episode_steps=settings.max_episode_steps,
         checkpoint=settings.checkpoint,
         look=settings.look,
         num_envs=settings.num_envs,
@@ -198,6 +205,8 @@ def _make_env(settings: CollectSettings, agent: Agent, num_envs: int) -> SceneVe
         autoreset_mode=AutoresetMode.DISABLED,
         record_states=True,
         engine_options={key: value for key, value in settings.engine.items() if key != "name"},
+        max_episode_steps=settings.max_episode_steps,
+        instruction=settings.instruction,
     )
 
 

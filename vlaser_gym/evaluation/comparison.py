@@ -205,6 +205,7 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
     for name in _SAME_SETTINGS:
         sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
     sides["perturb"] = [str(run.config.get("perturb") or "none") for run in (a, b)]
+    sides["instruction"] = [str(run.config.get("instruction") or "the tasks' own") for run in (a, b)]
     sides |= _environment_values(a, b)
     differing = [
         f"{name} differs: {first} in {a.label}, {second} in {b.label}."

@@ -436,6 +436,8 @@ _ABSENT = object()
 #: What settings were in runs that do not keep them.
 _UNTOLD: dict[str, Any] = {
     "perturb": None,
+    "instruction": None,
+    "max_episode_steps": None,
     "render": "every_step",
     **{"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0},
     **{

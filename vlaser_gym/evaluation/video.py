@@ -266,15 +266,20 @@ def _with_thought(note: str, thought: Sequence[str]) -> str:
 
 
 def _caption(record: Record, states: Mapping[str, NDArray[Any]], instruction: str, t: int, note: str) -> dict[str, Any]:
-    task = get_task(record["task"])
     where = [str(record["task"]), str(record["layout"]), f"trial {record['trial']}", str(record["agent"])]
     return {
         "instruction": instruction,
         "where": "   ".join([*where, *filter(None, (record.get("perturb"), explanation_note(states, t)))]),
-        "step": f"step {t}/{task.max_steps}",
+        "step": f"step {t}/{step_limit(record)}",
         "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
         "note": note,
     }
+
+
+def step_limit(record: Record) -> int:
+    """Control steps that an episode could take: its task's, where it did not end at a limit of the run's own."""
+    steps = int(record["steps"])
+    return steps if record["ending"] == "truncated" else max(steps, get_task(record["task"]).max_steps)
 
 
 def _control_hz(record: Record) -> float:

@@ -23,6 +23,11 @@ _CHECKPOINT = "Weights, for agents that take a checkpoint (short for agent.check
 _AT_ONCE = "Episodes that run at the same time"
 _BUDGET = "Begin no further episodes after so many minutes; the same command goes on later."
 _VARIANT = "Named variant of the tasks' scenes."
+_INSTRUCTION = (
+    "Told in place of the tasks' own sentences: a sentence, several of which each episode gets one by its address, a "
+    ".txt file with one per line, or a .yaml file with lines TASK: SENTENCE (docs/own_scenes.md). null: the tasks' own."
+)
+_LIMIT = "Control steps after which an episode ends. null: each task's own limit, which is the benchmark's."
 
 
 @dataclass
@@ -57,6 +62,8 @@ class EvalKeys(Settings):
     terminate_on_success: bool = option(
         False, "End an episode at its first success; false is the benchmark's protocol."
     )
+    instruction: Any = option(None, _INSTRUCTION)
+    max_episode_steps: int | None = option(None, _LIMIT, least=1)
     checkpoint: str | None = option(
         None,
         f"{_CHECKPOINT}: a folder, a file, or nano. Several (checkpoint=A,B or RUN/checkpoints/*) are scored one after "
@@ -160,6 +167,8 @@ class CollectKeys(Settings):
         "An episode ends after so many successful steps in a row; null: at its step limit, as in the benchmark.",
         least=1,
     )
+    instruction: Any = option(None, _INSTRUCTION)
+    max_episode_steps: int | None = option(None, _LIMIT, least=1)
     image_size: int | None = option(
         None,
         "Side that pictures are resized to (pixels), as the policy's processor would; null: the camera's 640x480.",
