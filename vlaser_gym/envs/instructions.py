@@ -8,12 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError
-from vlaser_gym.settings.reading import read_yaml
 
 #: Endings of files with sentences: one per line, or YAML.
 FILE_ENDINGS = (".txt", ".yaml", ".yml")
@@ -93,6 +89,11 @@ def stored_instructions(given: Any) -> list[str] | dict[str, list[str]]:
 
 
 def _read(file: Path) -> Any:
+    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415  who only imports the package reads no file
+    from yaml import YAMLError  # noqa: PLC0415
+
+    from vlaser_gym.settings.reading import read_yaml  # noqa: PLC0415
+
     try:
         text = file.read_text(encoding="utf-8")
         return text.splitlines() if file.suffix == ".txt" else read_yaml(text)

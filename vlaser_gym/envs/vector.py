@@ -777,16 +777,14 @@ def _instructions(given: Any, tasks: Sequence[Task]) -> Instructions | None:
     return found
 
 
-def _observation_space(
-    observe: Sequence[str], cameras: Mapping[str, Camera], told: Instructions | None
-) -> spaces.Dict:
+def _observation_space(observe: Sequence[str], cameras: Mapping[str, Camera], told: Instructions | None) -> spaces.Dict:
     own = () if told is None else tuple(text for of in told.sentences.values() for text in of)
     letters = _CHARACTERS.union(*own)
     images = {name: spaces.Box(0, 255, (seen.height, seen.width, 3), np.uint8) for name, seen in cameras.items()}
     choices: dict[str, spaces.Space[Any]] = {
         **images,
         "proprio": spaces.Box(-_PROPRIO_LIMITS, _PROPRIO_LIMITS, dtype=np.float32),
-        "instruction": spaces.Text(max(200, *map(len, own)), charset=cast(Any, letters)),
+        "instruction": spaces.Text(max([200, *map(len, own)]), charset=cast(Any, letters)),
         "state": spaces.Box(-np.inf, np.inf, (26,), np.float32),
     }
     return spaces.Dict({name: choices[name] for name in observe})

@@ -154,7 +154,9 @@ class EvalSettings(EvalKeys):
 
     def stored(self) -> dict[str, Any]:
         """The settings that a run directory keeps: all but its own path."""
-        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}}
+        described = {task.name: task.definition for task in self.tasks if task.definition}
+        from_files = {"task_definitions": described} if described else {}
+        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}, **from_files}
 
 
 def make_scene_env(
