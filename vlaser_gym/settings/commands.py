@@ -14,7 +14,7 @@ RUN_STORES = ("states", "training")
 #: What ``collect`` makes: a data set in LeRobot's layout, or a run directory with what learners need.
 COLLECT_STORES = ("demonstrations", "training")
 COLLECT_RENDERS = ("every_step", "decisions")
-ASSET_ACTIONS = ("fetch", "import", "check")
+ASSET_ACTIONS = ("fetch", "import", "check", "object")
 
 # Keys that several commands have, and mean the same by.
 _TASKS = "A task, several (task=a,b), one of your own (task=module:object, docs/robots.md) or a preset"
@@ -561,24 +561,47 @@ class ConvertSettings(Settings):
 class AssetsSettings(Settings):
     """Bring the original's meshes, textures and photographs onto this machine, for look=original: `assets fetch` from
     its public repository, `assets import DIR` from a copy of that, `assets check` to see what is there. Every file is
-    compared with a list of SHA-256 sums. Without them everything works in the built-in look.
+    compared with a list of SHA-256 sums. Without them everything works in the built-in look. `assets object MESH` makes
+    an object for tasks of your own (docs/own_scenes.md); only it reads the keys from output on.
     """
 
     action: str = option(
         "check",
-        "What to do: fetch, import or check. May be given as the first word alone.",
+        "What to do: fetch, import, check or object. May be given as the first word alone.",
         choices=ASSET_ACTIONS,
     )
     source: str | None = option(
         None,
-        "import: the folder to read, may be given as the second word alone. fetch: a URL with the same files, a "
-        "mirror; null: the original's own.",
+        "import: the folder to read; object: the mesh file; either may be given as the second word alone. fetch: a URL "
+        "with the same files, a mirror; null: the original's own.",
     )
     directory: str | None = option(None, "Where the files live; null: in the user's cache.")
     unverified: bool = option(
         False,
         "Take files whose SHA-256 this project does not know too (20: table and room meshes, six cans and bottles): "
         "only their kind is checked.",
+    )
+    output: str | None = option(
+        None, "Folder of the object, which gives it its name; one that is there is made anew. null: objects/MESH."
+    )
+    unit: str = option("m", "Unit of the mesh's numbers.", choices=("m", "cm", "mm"))
+    density: float = option(600.0, "Density of the object's material, kg/m^3; wood has 600, plastics 1000.", above=0)
+    mass: float | None = option(None, "Mass in kg, in place of density.", above=0)
+    friction: float = option(0.5, "Sliding friction coefficient of the object alone (engine=maniskill).", least=0)
+    colour: list[float] | None = option(
+        None, "Red, green and blue, 0 to 1, in place of the mesh's own colour: colour=[0.8,0.2,0.1]."
+    )
+    concavity: float = option(
+        0.05,
+        "How much of the object's depth a convex piece may fill; smaller follows the mesh more closely with more "
+        "pieces.",
+        above=0,
+        most=1,
+    )
+    pieces: int = option(32, "Convex pieces at most.", least=1)
+    drops: int = option(48, "Drops from random orientations that find how the object rests.", least=8)
+    tries: int = option(
+        10, "Layouts in which the scripted expert tries to lift the object, as a check; 0: none.", least=0
     )
 
 

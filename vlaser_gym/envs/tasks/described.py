@@ -46,6 +46,8 @@ TABLE = 0.87
 AREA: Rectangle = (-0.275, -0.045, -0.115, 0.115)
 #: Relation -> slack of the vertical rule (m), and whether the source may touch nothing but target and robot.
 RELATIONS: dict[str, tuple[float, bool]] = {"on": (0.02, True), "over": (0.02, False), "in": (0.06, False)}
+#: Of the first two objects of a task.
+ROLES = ("source", "target")
 _GRID, _CLEARANCE = 24, 0.03
 #: Tasks by file and checksum: one that is asked for again is the same object, which other processes know already.
 _MADE: dict[tuple[Path, str], PutOnTask] = {}
@@ -164,26 +166,80 @@ def _read(path: Path) -> Any:
     return found
 
 
-def _from_parts(entry: _Entry) -> PutOnTask:
-    """Source and target on the table, and the rule for them."""
-    name = _name(entry)
-    relation = str(entry.get("relation", "on"))
-    if relation not in RELATIONS:
-        raise UnknownNameError(f"relation of the task {entry.file}", relation, RELATIONS)
-    things = [_thing(entry, role) for role in ("source", "target")]
-    if things[0].spec.name == things[1].spec.name:
-        raise InvalidConfigError(f"The task {entry.file} needs two different things; got {things[0].spec.name} twice.")
-    region = _region(entry, name, things)
+def put_on_table(
+    name: str,
+    instruction: Sequence[str],
+    things: Sequence[Thing],
+    *,
+    relation: str = "on",
+    spots: Sequence[Spot] = (),
+    clearance: float = _CLEARANCE,
+    grid: Floats | int = _GRID,
+    max_steps: int = 60,
+) -> PutOnTask:
+    """The task to put the first of two things on the second, both on the WidowX's table in their first posture.
+
+    Args:
+        name: of the task.
+        instruction: sentences, of which each layout has one.
+        things: source and target.
+        relation: one of :data:`RELATIONS`.
+        spots: where each may lie; empty: anywhere in :data:`AREA`, in every heading.
+        clearance: least distance between their footprints, m.
+        grid: layouts ``[n, 2, 7]``, or how many are drawn once by the task's name.
+        max_steps: control steps until truncation.
+
+    Raises:
+        InvalidConfigError: if the spots leave no room.
+    """
+    everywhere = [Spot(AREA, (-np.pi, np.pi), thing.rests[0].footprint) for thing in things]
+    bases = resting_poses(things)[None]
+    region = Region(bases[:0], bases, tuple(spots or everywhere), clearance)
+    if isinstance(grid, int):
+        grid = np.array([region.draw(Address(name, layout=f"grid:{k}").rng("layout")) for k in range(grid)])
+    grid.setflags(write=False)
+    region = replace(region, grid=grid)
     margin, alone = RELATIONS[relation]
+    specs = tuple(thing.spec for thing in things)
     return PutOnTask(
         name,
-        entry.sentences("instruction"),
-        tuple(thing.spec for thing in things),
+        instruction,
+        specs,
         region,
-        max_steps=int(entry.number("max_steps", 60, 1)),
+        max_steps=max_steps,
         z_margin=margin,
         completely_on=alone,
         region2=region,
+    )
+
+
+def resting_poses(things: Sequence[Thing]) -> Floats:
+    """Poses on the table, at its origin, ``[n, 7]``."""
+    return np.array([thing.rests[0].pose(TABLE) for thing in things])
+
+
+def _from_parts(entry: _Entry) -> PutOnTask:
+    """Source and target on the table, and the rule for them."""
+    relation = str(entry.get("relation", "on"))
+    if relation not in RELATIONS:
+        raise UnknownNameError(f"relation of the task {entry.file}", relation, RELATIONS)
+    things = [_thing(entry, role) for role in ROLES]
+    if things[0].spec.name == things[1].spec.name:
+        raise InvalidConfigError(f"The task {entry.file} needs two different things; got {things[0].spec.name} twice.")
+    where = entry.below("region")
+    where.check_keys((*ROLES, "clearance"))
+    grid: Floats | int = int(entry.number("grid", _GRID, 1))
+    if entry.has("layouts"):
+        grid = _layouts(entry, [thing.spec.name for thing in things], resting_poses(things))
+    return put_on_table(
+        _name(entry),
+        entry.sentences("instruction"),
+        things,
+        relation=relation,
+        spots=[_spot(where.below(role), thing.rests[0]) for role, thing in zip(ROLES, things, strict=True)],
+        clearance=where.number("clearance", _CLEARANCE, 0),
+        grid=grid,
+        max_steps=int(entry.number("max_steps", 60, 1)),
     )
 
 
@@ -215,7 +271,7 @@ def _checksum(entry: _Entry) -> str:
     value = crc32(entry.file.read_bytes())
     if isinstance(entry.values.get("layouts"), str):
         value = crc32(repr(_read(entry.file.parent / entry.values["layouts"])).encode(), value)
-    folders = [entry.file.parent / _named(entry, role)[0] for role in ("source", "target") if entry.has(role)]
+    folders = [entry.file.parent / _named(entry, role)[0] for role in ROLES if entry.has(role)]
     for folder in folders:
         value = crc32(digest(folder).encode(), value) if folder.is_dir() else value
     return f"{value:08x}"
@@ -234,7 +290,7 @@ def _thing(entry: _Entry, role: str) -> Thing:
     """A thing in the posture that is asked for, its likeliest without a word about it."""
     name, number = _named(entry, role)
     folder = entry.file.parent / name
-    known = _known_things()
+    known = table_things()
     if name not in known and not folder.is_dir():
         raise UnknownNameError(f"{role} of the task {entry.file} (a thing, or a folder of assets object)", name, known)
     thing = known[name] if name in known else load_object(folder)
@@ -243,7 +299,7 @@ def _thing(entry: _Entry, role: str) -> Thing:
     return replace(thing, rests=(thing.rests[number],))
 
 
-def _known_things() -> dict[str, Thing]:
+def table_things() -> dict[str, Thing]:
     """The things of the WidowX's table, as they rest there."""
     carrot, spoon, cubes = (task.region().spots for task in widowx.TASKS[:3])
     eggplant = google_settled.resting("eggplant", "flat", 0.0, (0.0, 0.0), 0.0)
@@ -264,23 +320,6 @@ def _known_things() -> dict[str, Thing]:
 def _rest(pose: Floats, spot: Spot) -> Rest:
     unturned = turned_about_z(pose[3:], -float(heading(pose[3:])))
     return Rest(float(pose[2]) - TABLE, tuple(unturned.tolist()), spot.footprint)
-
-
-def _region(entry: _Entry, name: str, things: Sequence[Thing]) -> Region:
-    """Where things may lie, and the grid: layouts that are given, or drawn once by the task's name."""
-    where = entry.below("region")
-    where.check_keys(("source", "target", "clearance"))
-    bases = np.array([[thing.rests[0].pose(TABLE) for thing in things]])
-    spots = tuple(
-        _spot(where.below(role), thing.rests[0]) for role, thing in zip(("source", "target"), things, strict=True)
-    )
-    empty = Region(bases[:0], bases, spots, where.number("clearance", _CLEARANCE, 0))
-    if entry.has("layouts"):
-        return replace(empty, grid=_layouts(entry, [thing.spec.name for thing in things], bases[0]))
-    count = int(entry.number("grid", _GRID, 1))
-    grid = np.array([empty.draw(Address(name, layout=f"grid:{k}").rng("layout")) for k in range(count)])
-    grid.setflags(write=False)
-    return replace(empty, grid=grid)
 
 
 def _spot(entry: _Entry, rest: Rest) -> Spot:
@@ -310,7 +349,7 @@ def _layouts(entry: _Entry, names: Sequence[str], rests: Floats) -> Floats:
 
 def _layout(entry: _Entry, number: int, row: Mapping[str, Any], names: Sequence[str], rests: Floats) -> Floats:
     poses = np.array(rests)
-    places = {name: index for index, name in enumerate(names)} | {"source": 0, "target": 1}
+    places = {name: index for index, name in enumerate(names)} | {role: index for index, role in enumerate(ROLES)}
     for name, values in row.items():
         if name not in places:
             raise UnknownNameError(f"object of layout {number} of the task {entry.file}", str(name), places)
@@ -318,7 +357,7 @@ def _layout(entry: _Entry, number: int, row: Mapping[str, Any], names: Sequence[
         if not all(isinstance(part, int | float) for part in pose) or len(pose) not in (3, 7):
             raise entry.wrong(f"layouts.{number}.{name}", "[x, y, yaw in degrees] or [x, y, z, qw, qx, qy, qz]", values)
         poses[places[name]] = _posed(pose.astype(np.float64), rests[places[name]])
-    for role in ("source", "target"):
+    for role in ROLES:
         if not {role, names[places[role]]} & row.keys():
             raise InvalidConfigError(f"Layout {number} of the task {entry.file} needs a pose of {role}.")
     return poses
