@@ -438,6 +438,7 @@ _UNTOLD: dict[str, Any] = {
     "perturb": None,
     "instruction": None,
     "max_episode_steps": None,
+    "cameras": "policy",
     "render": "every_step",
     **{"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0},
     **{

@@ -177,6 +177,11 @@ class CollectKeys(Settings):
     resize: str = option(
         "area", "How pictures are resized: area (averages) or lanczos4, whichever the policy's processor uses."
     )
+    cameras: Any = option(
+        "policy",
+        "Cameras of the robot whose pictures are kept: policy, or several with it (cameras=policy,wrist), each in a "
+        "column observation.images.NAME of its own; the policy's is observation.images.main.",
+    )
     images: str = option("png", "How pictures are stored: png (exact) or mp4 (small).")
     group: int = option(50, "Episodes per file; a killed command loses at most so many.", least=1)
     checkpoint: str | None = option(None, f"{_CHECKPOINT}.")

@@ -54,7 +54,7 @@ def write_pieces(file: Path, shape: ObjectShape) -> None:
 
 
 def _write_surface(file: Path, shape: ObjectShape) -> None:
-    colour = [int(round(255 * part)) for part in shape.colour]
+    colour = [round(255 * part) for part in shape.colour]
     image = Image.fromarray(shape.image) if shape.image.size else Image.new("RGB", (1, 1), tuple(colour))
     material = trimesh.visual.material.SimpleMaterial(image=image, diffuse=[*colour, 255])
     visual = trimesh.visual.TextureVisuals(uv=shape.uv * [1, -1] + [0, 1], material=material)

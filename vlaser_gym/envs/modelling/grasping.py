@@ -34,11 +34,11 @@ class Fingers:
     clearance: float = 0.0015
 
 
-_SAMPLES, _HEADINGS, _PLACES = 6000, 24, 9
+_SAMPLES, _HEADINGS, _PLACES = 12000, 24, 9
 #: Least alignment of the surface with the closing direction where the fingers touch (cosine, mean).
 _ALIGNED = 0.75
-#: Depth of the layer that a pad touches, m.
-_TOUCHED = 0.003
+#: Depth of the layer that a pad touches, m; deeper, edges of flat things would count with what lies behind them.
+_TOUCHED = 0.0007
 
 
 def find_grasps(mesh: Any, com: Sequence[float], rests: Sequence[Rest], fingers: Fingers = Fingers()) -> list[Grasp]:

@@ -87,8 +87,8 @@ def make_object(source: Path, folder: Path, recipe: Recipe = Recipe()) -> Made:
         StorageError: if the folder holds something else or cannot be written.
     """
     _check_folder(folder)
-    mesh, repairs = read_solid(source, recipe.unit)
-    shape = _shape(mesh, recipe)
+    mesh, seen, repairs = read_solid(source, recipe.unit)
+    shape = _shape(mesh, seen, recipe)
     numbers = mass_properties(mesh, recipe.density, recipe.mass)
     x, y, z = (float(side) for side in mesh.extents)
     spec = ObjectSpec(
@@ -108,16 +108,16 @@ def make_object(source: Path, folder: Path, recipe: Recipe = Recipe()) -> Made:
             "of mass."
         )
     thing = Thing(replace(spec, grasps=tuple(find_grasps(mesh, numbers.com, rests))), rests)
-    _write(folder, thing, mesh)
+    _write(folder, thing, seen)
     return Made(folder, load_object(folder), float(mesh.volume), _volume(shape), repairs)
 
 
-def _shape(mesh: Any, recipe: Recipe) -> ObjectShape:
+def _shape(mesh: Any, seen: Any, recipe: Recipe) -> ObjectShape:
+    """The pieces of a solid, and what is seen but for its texture, which is read from the file that it is written to."""
     hulls = convex_pieces(mesh, recipe.concavity, recipe.pieces)
-    faces = np.asarray(mesh.faces, np.int32)
-    uv, none = np.zeros((len(mesh.vertices), 2)), np.zeros((0, 0, 3), np.uint8)
-    colour = recipe.colour or _colour_of(mesh)
-    return ObjectShape(hulls, np.asarray(mesh.vertices, np.float64), faces, uv, colour, none)
+    uv, none = np.zeros((len(seen.vertices), 2)), np.zeros((0, 0, 3), np.uint8)
+    colour = recipe.colour or _colour_of(seen)
+    return ObjectShape(hulls, np.asarray(seen.vertices, np.float64), np.asarray(seen.faces, np.int32), uv, colour, none)
 
 
 def _colour_of(mesh: Any) -> tuple[float, float, float]:
@@ -145,7 +145,7 @@ def _check_folder(folder: Path) -> None:
         raise StorageError(f"{folder} holds something else than an object: choose another output=.")
 
 
-def _write(folder: Path, thing: Thing, mesh: Any) -> None:
+def _write(folder: Path, thing: Thing, seen: Any) -> None:
     """The whole folder or nothing of it."""
     assert thing.spec.shape is not None
     with storage_errors(f"Cannot write the object {folder}", "choose a writable place by output=DIR"):
@@ -153,7 +153,7 @@ def _write(folder: Path, thing: Thing, mesh: Any) -> None:
         partial = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             write_pieces(partial / COLLISION_FILE, thing.spec.shape)
-            mesh.export(partial / VISUAL_FILE)
+            seen.export(partial / VISUAL_FILE)
             save_object(partial, thing)
             partial.chmod(0o755)
             if folder.exists():

@@ -27,7 +27,7 @@ class MassProperties:
     inertia: tuple[float, float, float]
 
 
-def read_solid(file: Path, unit: str) -> tuple[Any, list[str]]:
+def read_solid(file: Path, unit: str) -> tuple[Any, Any, list[str]]:
     """A mesh file as one closed ``trimesh.Trimesh`` in metres, its bounding box in the middle of the frame.
 
     Args:
@@ -35,13 +35,14 @@ def read_solid(file: Path, unit: str) -> tuple[Any, list[str]]:
         unit: one of :data:`UNITS`.
 
     Returns:
-        The mesh and a sentence about each repair.
+        The solid, the same mesh as it is seen (with its texture, not repaired), and a sentence about each repair.
 
     Raises:
         InvalidConfigError: for a file that holds no mesh, one that stays open, or one of an unlikely size.
     """
-    mesh = _load(file)
-    mesh.apply_scale(UNITS[unit])
+    seen = _load(file)
+    seen.apply_scale(UNITS[unit])
+    mesh = trimesh.Trimesh(seen.vertices, seen.faces)
     _check_size(file, unit, mesh.extents)
     repairs = _closed(mesh)
     if not mesh.is_watertight:
@@ -53,8 +54,10 @@ def read_solid(file: Path, unit: str) -> tuple[Any, list[str]]:
     if mesh.volume < 0:
         mesh.invert()
         repairs.append("its triangles faced inwards and were turned round")
-    mesh.apply_translation(-mesh.bounds.mean(0))
-    return mesh, repairs
+    middle = mesh.bounds.mean(0)
+    mesh.apply_translation(-middle)
+    seen.apply_translation(-middle)
+    return mesh, seen, repairs
 
 
 def mass_properties(mesh: Any, density: float | None, mass: float | None) -> MassProperties:
@@ -106,9 +109,6 @@ def _check_size(file: Path, unit: str, extents: Floats) -> None:
 def _closed(mesh: Any) -> list[str]:
     """Close small holes and turn triangles to one side, in place; says what was done."""
     repairs = []
-    if not mesh.is_watertight:
-        # A corner of two texture charts is two vertices: what is one place becomes one, without its texture.
-        mesh.merge_vertices(merge_tex=True, merge_norm=True)
     if not mesh.is_watertight:
         before = len(mesh.faces)
         mesh.fill_holes()
