@@ -17,7 +17,7 @@ from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
 from vlaser_gym.cli import run, typed, words
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_counts, check_engine, check_limit, refuse_other_cameras
+from vlaser_gym.envs.engines import check_counts, check_engine, check_limit
 from vlaser_gym.envs.instructions import Instructions, stored_instructions
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve

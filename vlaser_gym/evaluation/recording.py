@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vlaser_gym.agents.base import Agent, Observations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines.base import Engine
+from vlaser_gym.envs.engines.base import Engine, refuse_other_cameras
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
@@ -69,6 +69,9 @@ class EpisodeCamera:
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
         every: control steps between two pictures; the steps between repeat the last one.
         cameras: of the robot, whose pictures are kept.
+
+    Raises:
+        InvalidConfigError: if the engine has the policy's camera only and another is named.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class EpisodeCamera:
     ) -> None:
         self.env, self.engine, self.resize, self.tail, self.every = env, engine, resize, tail, every
         self.num_envs, self.cameras = env.num_envs, tuple(cameras)
+        if getattr(engine, "policy_camera_only", False):
+            refuse_other_cameras(engine.name, self.cameras)
         #: Of each lane, the pictures ``[h, w, 3]`` so far, by camera.
         self.frames: list[dict[str, list[NDArray[np.uint8]]]] = [{} for _ in range(env.num_envs)]
         self.instructions: list[list[str]] = [[] for _ in range(env.num_envs)]
@@ -230,8 +235,8 @@ def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
     base = transforms.invert(np.asarray(layout.base_pose or get_setup(task.robot_setup).base_pose))
     source = task.source if layout.source is None else layout.source
     target = task.target if layout.target is None else layout.target
-    for field, index in (("source", source), ("target", source if target < 0 and not layout.goal_joint else target)):
-        state[:, STATE_FIELDS[field]] = transforms.compose(base, _path_of(task, layout, index, trajectory))
+    for name, index in (("source", source), ("target", source if target < 0 and not layout.goal_joint else target)):
+        state[:, STATE_FIELDS[name]] = transforms.compose(base, _path_of(task, layout, index, trajectory))
     joints = [values for name, values in trajectory.items() if name.startswith("joint/")]
     for column, values in enumerate(joints):
         state[:, 22 + column] = values

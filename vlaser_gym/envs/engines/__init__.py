@@ -61,7 +61,6 @@ __all__ = [
     "lanes_that_fit",
     "make_engine",
     "published_settings",
-    "refuse_other_cameras",
 ]
 
 

@@ -113,7 +113,7 @@ def make_object(source: Path, folder: Path, recipe: Recipe = Recipe()) -> Made:
 
 
 def _shape(mesh: Any, seen: Any, recipe: Recipe) -> ObjectShape:
-    """The pieces of a solid, and what is seen but for its texture, which is read from the file that it is written to."""
+    """The pieces of a solid, and what is seen without its texture, which is read again from the written mesh."""
     hulls = convex_pieces(mesh, recipe.concavity, recipe.pieces)
     uv, none = np.zeros((len(seen.vertices), 2)), np.zeros((0, 0, 3), np.uint8)
     colour = recipe.colour or _colour_of(seen)
