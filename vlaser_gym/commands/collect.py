@@ -80,11 +80,7 @@ class CollectSettings(CollectKeys):
             if name not in known:
                 raise UnknownNameError(f"camera of {self.tasks[0].name}", name, known)
         if POLICY_CAMERA not in wanted:
-            raise InvalidConfigError(
-                f"cameras= keeps the policy's camera too: cameras={','.join(['policy', *wanted])}."
-            )
-        if wanted != [POLICY_CAMERA] and self.engine["name"] != "mujoco":
-            refuse_other_cameras(str(self.engine["name"]), wanted)
+            raise InvalidConfigError(f"cameras= has the policy's camera in it too: cameras=policy,{','.join(wanted)}.")
         self.cameras = POLICY_CAMERA if wanted == [POLICY_CAMERA] else wanted
 
     @classmethod
