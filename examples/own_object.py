@@ -19,7 +19,7 @@ TASK = """\
 instruction: [put the mug on the plate, place the cup onto the plate]
 source: objects/mug
 target: plate
-relation: on
+relation: onto
 region:
   source: {x: [-0.23, -0.13], y: [-0.1, 0.0]}
   target: {x: [-0.19, -0.11], y: [0.04, 0.1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def test_it_is_grasped_across_its_short_side_as_low_as_the_fingers_reach(made: M
     assert np.hypot(*grasp.point[:2]) < 0.01
 
 
-def test_what_is_written_is_what_is_read(made: Made) -> None:
+def test_what_is_written_is_what_is_read(made: Made, tmp_path: Path) -> None:
     again = load_object(made.folder)
     assert again.spec == made.thing.spec
     assert [rest.rotation for rest in again.rests] == [rest.rotation for rest in made.thing.rests]
@@ -133,13 +134,14 @@ def test_what_is_written_is_what_is_read(made: Made) -> None:
     assert len(again.spec.shape.faces) == 12
     lines = describe(made)
     assert lines[0] == "tile: 90 x 45 x 8 mm, 32.4 cm^3, 19.4 g"
-    before = digest(made.folder)
-    (made.folder / "object.yaml").write_text(
-        (made.folder / "object.yaml").read_text().replace("mass: 0.019", "mass: 0.02")
-    )
-    assert digest(made.folder) != before
+    changed = shutil.copytree(made.folder, tmp_path / "changed")
+    assert digest(changed) == digest(made.folder)
+    numbers = changed / "object.yaml"
+    numbers.write_text(numbers.read_text().replace("mass: 0.019", "mass: 0.02"))
+    assert digest(changed) != digest(made.folder)
+    assert load_object(changed).spec.mass > made.thing.spec.mass
     with pytest.raises(StorageError, match=r"expected a folder with object.yaml"):
-        load_object(made.folder.parent)
+        load_object(tmp_path)
 
 
 def test_other_simulators_get_the_same_shapes_as_files(made: Made, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_layouts_lie_where_the_file_says_and_rest_as_on_the_benchmark_s_table() 
 
 
 @pytest.mark.parametrize(
-    ("relation", "height", "success"), [("over", 0.03, True), ("over", 0.06, False), ("in", 0.06, True)]
+    ("relation", "height", "success"), [("over", 0.03, True), ("over", 0.06, False), ("into", 0.06, True)]
 )
 def test_a_relation_is_a_slack_of_the_height(relation: str, height: float, success: bool, tmp_path: Path) -> None:
     """Spoon 26 mm thick and plate 6 mm: centres up to 16 mm apart plus 20 mm over the plate, plus 60 mm in it."""
@@ -91,8 +91,8 @@ def test_a_relation_is_a_slack_of_the_height(relation: str, height: float, succe
     assert bool(flags["success"][0]) is success
 
 
-def test_on_needs_that_nothing_else_is_touched(tmp_path: Path) -> None:
-    (tmp_path / "task.yaml").write_text(SPOON.replace("relation: over", "relation: on"))
+def test_onto_needs_that_nothing_else_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text(SPOON.replace("relation: over", "relation: onto"))
     assert [query.by for query in get_task("task.yaml").contacts[2:]] == ["scene"]
 
 

@@ -6,7 +6,7 @@
     instruction: put the mug on the plate   # or a list, of which each layout has one
     source: objects/mug                     # a thing's name, or the folder of an object of one's own
     target: plate
-    relation: on                            # on, over or in
+    relation: onto                          # onto, over or into
     region:                                 # where they are drawn from, metres and degrees
       source: {x: [-0.2, -0.1], y: [-0.1, 0.1], yaw: [0, 360]}
       clearance: 0.03
@@ -44,8 +44,9 @@ ENDINGS = (".yaml", ".yml")
 TABLE = 0.87
 #: What the arm reaches and the camera sees well: the benchmark's squares with a margin of 4 cm.
 AREA: Rectangle = (-0.275, -0.045, -0.115, 0.115)
-#: Relation -> slack of the vertical rule (m), and whether the source may touch nothing but target and robot.
-RELATIONS: dict[str, tuple[float, bool]] = {"on": (0.02, True), "over": (0.02, False), "in": (0.06, False)}
+#: Relation -> slack of the vertical rule (m), and whether the source may touch nothing but target and robot. None of the
+#: names is a word of YAML, as "on" is, which means true.
+RELATIONS: dict[str, tuple[float, bool]] = {"onto": (0.02, True), "over": (0.02, False), "into": (0.06, False)}
 #: Of the first two objects of a task.
 ROLES = ("source", "target")
 _GRID, _CLEARANCE = 24, 0.03
@@ -171,7 +172,7 @@ def put_on_table(
     instruction: Sequence[str],
     things: Sequence[Thing],
     *,
-    relation: str = "on",
+    relation: str = "onto",
     spots: Sequence[Spot] = (),
     clearance: float = _CLEARANCE,
     grid: Floats | int = _GRID,
@@ -220,7 +221,7 @@ def resting_poses(things: Sequence[Thing]) -> Floats:
 
 def _from_parts(entry: _Entry) -> PutOnTask:
     """Source and target on the table, and the rule for them."""
-    relation = str(entry.get("relation", "on"))
+    relation = str(entry.get("relation", "onto"))
     if relation not in RELATIONS:
         raise UnknownNameError(f"relation of the task {entry.file}", relation, RELATIONS)
     things = [_thing(entry, role) for role in ROLES]
