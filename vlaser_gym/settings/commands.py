@@ -603,7 +603,7 @@ class AssetsSettings(Settings):
         above=0,
         most=1,
     )
-    pieces: int = option(32, "Convex pieces at most.", least=1)
+    pieces: int = option(32, "Convex pieces of a connected body at most.", least=1)
     drops: int = option(48, "Drops from random orientations that find how the object rests.", least=8)
     tries: int = option(
         10, "Layouts in which the scripted expert tries to lift the object, as a check; 0: none.", least=0

@@ -11,6 +11,8 @@ from vlaser_gym.errors import InvalidConfigError
 
 #: Pieces of less than this share of the solid's volume are left out: they are slivers between others.
 _SLIVER = 1e-4
+#: What is smaller than its convex hull by no more than this share is convex.
+_CONVEX = 1e-3
 #: Corners of a piece at most: physics engines look at all of them at each contact.
 _CORNERS = 48
 
@@ -21,12 +23,16 @@ def convex_pieces(mesh: Any, concavity: float, most: int) -> tuple[Floats, ...]:
     Args:
         mesh: a closed ``trimesh.Trimesh``.
         concavity: how much of a solid's depth a piece may fill; smaller follows more closely and takes more pieces.
-        most: pieces at most.
+        most: pieces of a connected body at most.
 
     Raises:
         InvalidConfigError: where CoACD, which does it, is not installed.
     """
-    if mesh.convex_hull.volume < (1 + _SLIVER) * mesh.volume:
+    bodies = mesh.split()
+    if len(bodies) > 1 and min(body.volume for body in bodies) > 0:
+        # One by one: solids that overlap would be melted into one first, which takes long. A hole inside is no body.
+        return tuple(points for body in bodies for points in convex_pieces(body, concavity, most))
+    if mesh.convex_hull.volume < (1 + _CONVEX) * mesh.volume:
         return (np.asarray(mesh.convex_hull.vertices, np.float64),)
     coacd = _import_coacd()
     coacd.set_log_level("error")

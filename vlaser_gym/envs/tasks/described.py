@@ -44,8 +44,8 @@ ENDINGS = (".yaml", ".yml")
 TABLE = 0.87
 #: What the arm reaches and the camera sees well: the benchmark's squares with a margin of 4 cm.
 AREA: Rectangle = (-0.275, -0.045, -0.115, 0.115)
-#: Relation -> slack of the vertical rule (m), and whether the source may touch nothing but target and robot. None of the
-#: names is a word of YAML, as "on" is, which means true.
+#: Relation -> slack of the vertical rule (m), and whether the source may touch nothing but target and robot. No name is
+#: a word of YAML, as "on" is, which means true there.
 RELATIONS: dict[str, tuple[float, bool]] = {"onto": (0.02, True), "over": (0.02, False), "into": (0.06, False)}
 #: Of the first two objects of a task.
 ROLES = ("source", "target")
