@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from dataclasses import fields
@@ -32,6 +33,30 @@ def settings_page() -> str:
 
 def test_the_navigation_lists_every_page_once() -> None:
     assert sorted(pages(SITE["nav"])) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+def texts() -> list[str]:
+    """All texts of the package's code, a space for what is put into them."""
+    found = []
+    for file in (ROOT / "vlaser_gym").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else " " for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_the_messages_of_the_troubleshooting_page_are_the_package_s() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `([^`]+)`", page, re.M)
+    assert len(messages) > 20
+    said = "\n".join(texts())
+    for message in messages:
+        # N stands for whatever the sentence names.
+        pattern = ".*".join(re.escape(part.strip()) for part in re.split(r"\bN\b", message))
+        assert re.search(pattern, said), message
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
