@@ -71,7 +71,7 @@ def test_other_cameras_have_columns_of_their_own(tmp_path) -> None:
         assert np.array_equal(stored, ResizeImage(32, "area")({"image": seen[key]})["pixels"][0])
         assert np.mean(episode[f"stats/{name}/mean"]) == pytest.approx(stored.mean() / 255, abs=0.02)
     assert "observation.images.wrist" in (tmp_path / "set/README.md").read_text()
-    with pytest.raises(GymError, match="Unknown camera of widowx_stack_cube 'wirst'.*nearest: wrist"):
+    with pytest.raises(GymError, match=r"Unknown camera of widowx_stack_cube 'wirst'.*nearest: wrist"):
         collect(tmp_path / "other", "cameras=policy,wirst")
     with pytest.raises(GymError, match="has the policy's camera in it too: cameras=policy,wrist"):
         collect(tmp_path / "other", "cameras=wrist")

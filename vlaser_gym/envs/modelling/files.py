@@ -7,8 +7,10 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import trimesh
+from numpy.typing import NDArray
 from PIL import Image
 
 from vlaser_gym.envs.assets import default_directory
@@ -64,6 +66,7 @@ def _write_surface(file: Path, shape: ObjectShape) -> None:
 
 def _content(shape: ObjectShape) -> str:
     digest = hashlib.sha256(repr(shape.colour).encode())
-    for array in (*shape.hulls, shape.vertices, shape.faces, shape.uv, shape.image):
+    arrays: tuple[NDArray[Any], ...] = (*shape.hulls, shape.vertices, shape.faces, shape.uv, shape.image)
+    for array in arrays:
         digest.update(array.tobytes())
     return digest.hexdigest()[:32]
