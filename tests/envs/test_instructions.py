@@ -117,3 +117,12 @@ def test_the_original_simulator_runs_no_longer_than_it_does_by_itself() -> None:
     with pytest.raises(GymError, match=r"engine=simpler ends episodes by itself after 60 control steps; got .*=61"):
         EvalSettings(task=CARROT, max_episode_steps=61, engine={"name": "simpler"})
     EvalSettings(task=CARROT, max_episode_steps=61)
+
+
+def test_perturbations_of_the_benchmark_s_own_words_refuse_others() -> None:
+    from vlaser_gym.evaluation.evaluator import EvalSettings
+
+    for name in ("paraphrase", "object_colour", "unseen_object", "another_target"):
+        with pytest.raises(GymError, match=f"perturb={name} changes words of the benchmark's own sentences; leave"):
+            EvalSettings(task=CARROT, instruction="lay it down", perturb=name)
+    EvalSettings(task=CARROT, instruction="lay it down", perturb="typos")

@@ -89,6 +89,10 @@ class EvalSettings(EvalKeys):
             )
         (perturbation,) = found
         check_perturbation(perturbation, self.engine, str(self.look), self.tasks)
+        if perturbation.reads_words and self.instruction is not None:
+            raise InvalidConfigError(
+                f"perturb={perturbation.name} changes words of the benchmark's own sentences; leave instruction= out."
+            )
         return perturbation
 
     @classmethod

@@ -161,6 +161,16 @@ def test_commands_know_it_and_a_run_does_not_go_on_with_another_file(tmp_path: P
         vlaser_gym.evaluate("expert", run="run", **keys)
 
 
+def test_perturbations_apply_where_they_have_something_to_change(tmp_path: Path) -> None:
+    from vlaser_gym.envs.perturbations import get_perturbation
+
+    (tmp_path / "cube.yaml").write_text("instruction: spoon, green cube\nsource: spoon\ntarget: green_cube\ngrid: 1\n")
+    usual, odd = get_task("spoon_on_plate.yaml"), get_task("cube.yaml")
+    for name, there in (("another_target", (True, False)), ("distractors", (True, True)), ("typos", (True, True))):
+        assert (get_perturbation(name).applies(usual), get_perturbation(name).applies(odd)) == there, name
+    assert not get_perturbation("paraphrase").applies(odd), "no sentence of a known form"
+
+
 @pytest.mark.slow
 def test_the_expert_solves_it_and_it_is_recorded_and_rendered(tmp_path: Path) -> None:
     """Pictures come from processes that never read the file."""

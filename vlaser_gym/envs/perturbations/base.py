@@ -81,6 +81,7 @@ class Perturbation:
         strengths: of :data:`LEVELS`; a single one where there are no levels.
         engines: that can do it; empty for every engine.
         looks: in which it can be seen; empty for every look.
+        reads_words: it changes words of the benchmark's own sentences, and would leave others as they are.
         flags: what episodes have besides the task's own: ``original_goal``, see :meth:`original_target`.
         level, strength: the level, empty where there is one only, and its number.
         label: what records and tables call it, and what :func:`get_perturbation` finds it by again.
@@ -96,6 +97,7 @@ class Perturbation:
     engines: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    reads_words: bool = False
 
     def __init__(self, level: str = DEFAULT_LEVEL) -> None:
         if level not in LEVELS:

@@ -82,7 +82,12 @@ class Paraphrase(Perturbation):
 
     name, family = "paraphrase", "semantics"
     sentence = "the instruction in other words, one of two sentences by chance (docs/robustness.md lists them)"
+    reads_words = True
     strengths = (1.0, 2.0, 3.0)
+
+    def applies(self, task: Task) -> bool:
+        """To tasks whose instruction is of a known form."""
+        return bool(paraphrases(task.instruction("grid:0"), self.level))
 
     def instruction(self, text: str, moment: Moment) -> str:
         """Another sentence, the same for the whole episode; a text of no known form stays."""
