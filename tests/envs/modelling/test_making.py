@@ -14,7 +14,7 @@ from solids import SOLIDS, plate, properties
 from vlaser_gym.commands.assets import arguments
 from vlaser_gym.conventions.rotations import matrix_from_quaternion
 from vlaser_gym.envs.modelling import pieces, source
-from vlaser_gym.envs.modelling.files import shape_files
+from vlaser_gym.envs.modelling.files import shape_files, write_pieces
 from vlaser_gym.envs.modelling.making import Made, Recipe, describe, make_object
 from vlaser_gym.envs.tasks.own_objects import digest, load_object
 from vlaser_gym.envs.vector import SceneVectorEnv
@@ -153,6 +153,16 @@ def test_other_simulators_get_the_same_shapes_as_files(made: Made, tmp_path: Pat
     assert trimesh.load(seen, force="mesh").extents == pytest.approx([0.09, 0.045, 0.008])
     assert shape_files(made.thing.spec.shape, tmp_path) == (touching, seen)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_pieces_stay_apart_on_their_way_through_a_file(made: Made, tmp_path: Path) -> None:
+    """Two cubes that share a side, which a mesh library would make one body of."""
+    cube = np.array([[x, y, z] for x in (0.0, 0.02) for y in (0.0, 0.02) for z in (0.0, 0.02)])
+    folder = shutil.copytree(made.folder, tmp_path / "two")
+    write_pieces(folder / "collision.obj", replace(made.thing.spec.shape, hulls=(cube, cube + [0.02, 0, 0])))
+    first, second = load_object(folder).spec.shape.hulls
+    for hull, expected in ((first, cube), (second, cube + [0.02, 0, 0])):
+        assert sorted(map(tuple, np.round(hull, 9))) == sorted(map(tuple, np.round(expected, 9)))
 
 
 def test_a_scene_with_it_is_at_rest_and_weighs_what_it_should(made: Made, tmp_path: Path) -> None:

@@ -126,11 +126,8 @@ def digest(folder: str | Path) -> str:
 def _read_shape(folder: Path, colour: tuple[float, float, float]) -> ObjectShape:
     import trimesh  # noqa: PLC0415  takes half a second
 
-    pieces = trimesh.load(
-        folder / COLLISION_FILE, force="scene", process=False, split_object=True, group_material=False
-    )
     seen = trimesh.load(folder / VISUAL_FILE, force="mesh", process=False)
-    hulls = tuple(np.asarray(piece.vertices, np.float64) for piece in pieces.dump(concatenate=False))
+    hulls = _read_pieces(folder / COLLISION_FILE)
     image = getattr(getattr(seen.visual, "material", None), "image", None)
     uv = getattr(seen.visual, "uv", None)
     uv = np.zeros((len(seen.vertices), 2)) if uv is None else np.asarray(uv, np.float64) * [1, -1] + [0, 1]
@@ -139,6 +136,17 @@ def _read_shape(folder: Path, colour: tuple[float, float, float]) -> ObjectShape
         texture = np.asarray(image.convert("RGB"), np.uint8)
     faces = np.asarray(seen.faces, np.int32)
     return ObjectShape(hulls, np.asarray(seen.vertices, np.float64), faces, uv, colour, texture)
+
+
+def _read_pieces(file: Path) -> tuple[Floats, ...]:
+    """The corners of each object of an OBJ file; mesh libraries would join what touches."""
+    pieces: list[list[list[float]]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("o "):
+            pieces.append([])
+        elif line.startswith("v "):
+            pieces[-1].append([float(number) for number in line.split()[1:4]])
+    return tuple(np.array(corners) for corners in pieces)
 
 
 def _rest(row: Mapping[str, Any]) -> Rest:
