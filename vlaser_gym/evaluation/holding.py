@@ -17,6 +17,8 @@ from vlaser_gym.evaluation.runner import EpisodeResult, Runner
 
 #: Height above its resting place at which an object in closed fingers counts as held, m.
 LIFTED = 0.05
+#: Control steps of a try: enough to reach, grasp and lift; the place for it is not needed.
+_STEPS = 36
 #: Cosine of the greatest angle between a posture and the one that a grasp is for.
 _SAME = np.cos(np.deg2rad(10.0))
 
@@ -36,7 +38,14 @@ def tries_to_hold(thing: Thing, tries: int) -> dict[int, int]:
 def _count(thing: Thing, tries: int) -> int:
     plate = table_things()["plate"]
     task = put_on_table(f"hold_{thing.spec.name}", ["lift it"], [thing, plate], relation="over", grid=1)
-    env = SceneVectorEnv(task, tries, observe=("state",), autoreset_mode=AutoresetMode.DISABLED, record_states=True)
+    env = SceneVectorEnv(
+        task,
+        tries,
+        observe=("state",),
+        autoreset_mode=AutoresetMode.DISABLED,
+        record_states=True,
+        max_episode_steps=_STEPS,
+    )
     try:
         plan = plan_episodes([task], "default", "region", tries)
         return sum(_held(result, thing.spec.name) for result in Runner(env, ScriptedExpert(), plan))
