@@ -8,6 +8,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+import pytest
 import yaml
 
 from vlaser_gym.settings.commands import COMMAND_SETTINGS
@@ -72,3 +74,18 @@ def test_the_settings_page_has_every_key_of_every_command() -> None:
         assert sorted(listed) == sorted({field.name for field in fields(cls)} - set(groups_of(cls)))
     assert re.search(r"^\| `algo\.clip_range` \| `0\.2` \| above 0 and at most 1 \|", sections["algo=ppo"], re.M)
     assert "&lt;image>" in sections["ask"]
+
+
+@pytest.mark.slow
+def test_the_python_of_the_wrappers_page_runs() -> None:
+    """In one namespace, from top to bottom, with the page's own numbers; then its wrapper on the page's environment."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "wrappers.md").read_text(), re.S)
+    scope: dict = {}
+    for block in blocks:
+        exec(block, scope)
+    assert scope["observation"]["image"].shape == (4, 64, 64, 3)
+    wrapped = scope["TimePenalty"](scope["env"].env.env.env)
+    wrapped.reset(options={"layout": 0})
+    reward = wrapped.step_chunk(np.zeros((4, 3, 7)))[1]
+    assert reward.tolist() == pytest.approx([-0.03] * 4)
+    scope["env"].close()
