@@ -30,10 +30,11 @@ def mug_mesh() -> trimesh.Trimesh:
     """A mug of 42 mm width and 50 mm height with a handle, in millimetres, as a modelling program would export it."""
     profile = [(0, 0), (21, 0), (21, 50), (18, 50), (18, 4), (0, 4)]
     cup = trimesh.creation.revolve(np.array(profile, float), sections=48)
-    # The handle is a bent bar: it begins and ends inside of the wall.
+    # The handle is made of bars that overlap; the first and the last one begin inside of the wall.
     angle = np.linspace(-np.pi / 2, np.pi / 2, 13)
     path = np.column_stack([20.5 + 14 * np.cos(angle), np.zeros(13), 25 + 13 * np.sin(angle)])
-    bars = [trimesh.creation.cylinder(3, segment=(a, b), sections=12) for a, b in zip(path, path[1:], strict=False)]
+    ends = [(a - 0.2 * (b - a), b) for a, b in zip(path, path[1:], strict=False)]
+    bars = [trimesh.creation.cylinder(3, segment=segment, sections=12) for segment in ends]
     return trimesh.util.concatenate([cup, *bars])
 
 

@@ -46,10 +46,11 @@ def read_solid(file: Path, unit: str) -> tuple[Any, Any, list[str]]:
     _check_size(file, unit, mesh.extents)
     repairs = _closed(mesh)
     if not mesh.is_watertight:
-        edges = len(trimesh.grouping.group_rows(mesh.edges_sorted, require_count=1))
+        shared = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
         raise InvalidConfigError(
-            f"The mesh {file} is open: {edges} edges belong to one triangle only, and what is open has no volume. "
-            "Close it in a modelling program (Blender: Mesh, Clean Up, Fill Holes), or give its walls a thickness."
+            f"The mesh {file} is not closed: {(shared == 1).sum()} edges belong to one triangle only and "
+            f"{(shared > 2).sum()} to more than two, where it should be two, so that it has no volume. Mend it in a "
+            "modelling program (Blender: Mesh, Clean Up), and give what is thin a thickness."
         )
     if mesh.volume < 0:
         mesh.invert()
