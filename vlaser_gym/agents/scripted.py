@@ -218,7 +218,7 @@ class _Episode:
         grasps = self._task.objects[self._task.source].grasps
         return max(grasps, key=lambda grasp: float((self._source_rotation @ grasp.up)[2]), default=None)
 
-    def _grasp_rotation(self, known: Grasp | None) -> Floats:
+    def _grasp_rotation(self, known: Grasp | None = None) -> Floats:
         """Pointing down, the fingers closing as a known grasp says, else across the object's longest axis.
 
         Of the equivalent turns the one is taken that lies in a fixed range. Where the range begins and ends, equal
