@@ -49,7 +49,7 @@ class CabinetEpisode(GoogleEpisode):
         if self._closes:
             yield from self._push()
         else:
-            yield from self._pull()
+            yield from self._pull_open()
         if self._object is not None:
             self.subtask_done = True
             yield from self._fetch()
@@ -68,7 +68,7 @@ class CabinetEpisode(GoogleEpisode):
         closing = np.cross(up, inward)
         self._goal_rotation = np.stack([np.cross(closing, approach), closing, approach], -1)
 
-    def _pull(self) -> Iterator[float]:
+    def _pull_open(self) -> Iterator[float]:
         self._point(_SLOPE)
         wanted = _WIDE if self._object is None else _WIDER
         for _ in range(3):

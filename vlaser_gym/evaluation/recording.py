@@ -1,6 +1,6 @@
 """Recording what an agent saw and did, through the ordinary runner.
 
-:class:`EpisodeCamera` stands between the runner and the environment and keeps pictures; :class:`LabelTap` stands
+:class:`EpisodeCamera` stands between the runner and the environment and keeps images; :class:`LabelTap` stands
 between the runner and the agent and keeps what the agent meant where that is not what it did; :class:`Recorder` puts
 both together with the runner's result into a :class:`RecordedEpisode`.
 """
@@ -60,15 +60,15 @@ class RecordedEpisode:
 
 
 class EpisodeCamera:
-    """A vector environment for the runner that takes a picture before every control step of each lane.
+    """A vector environment for the runner that takes an image before every control step of each environment.
 
     Args:
         env: with autoreset mode DISABLED; observes the instruction.
-        engine: who makes the pictures of ``env``.
-        resize: makes the pictures that are kept; ``None`` keeps them as they are.
+        engine: who makes the images of ``env``.
+        resize: makes the images that are kept; ``None`` keeps them as they are.
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
-        every: control steps between two pictures; the steps between repeat the last one.
-        cameras: of the robot, whose pictures are kept.
+        every: control steps between two images; the steps between repeat the last one.
+        cameras: of the robot, whose images are kept.
 
     Raises:
         InvalidConfigError: if the engine has the policy's camera only and another is named.
@@ -87,7 +87,7 @@ class EpisodeCamera:
         self.num_envs, self.cameras = env.num_envs, tuple(cameras)
         if getattr(engine, "policy_camera_only", False):
             refuse_other_cameras(engine.name, self.cameras)
-        #: Of each lane, the pictures ``[h, w, 3]`` so far, by camera.
+        #: Of each environment, the images ``[h, w, 3]`` so far, by camera.
         self.frames: list[dict[str, list[NDArray[np.uint8]]]] = [{} for _ in range(env.num_envs)]
         self.instructions: list[list[str]] = [[] for _ in range(env.num_envs)]
         self._streak = np.zeros(env.num_envs, np.int64)
@@ -149,14 +149,16 @@ class EpisodeCamera:
             self.instructions[lane].append(observation["instruction"][lane])
 
     def _pictures(self, lanes: Lanes, observation: Mapping[str, Any], camera: str) -> NDArray[np.uint8]:
-        """Pictures ``[L, h, w, 3]`` of ``lanes`` as they are kept."""
+        """Images ``[L, h, w, 3]`` of ``lanes`` as they are kept."""
         name = "image" if camera == POLICY_CAMERA else f"{camera}_image"
         images = observation[name][lanes] if name in observation else self.engine.images(lanes, camera)
         return np.array(images if self.resize is None else self.resize(images))
 
 
 class LabelTap:
-    """An agent that does what another does, and keeps what that one says it ``intended``, lane by lane."""
+    """An agent that does what another does, and keeps what that one says it ``intended``, environment by
+    environment.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent

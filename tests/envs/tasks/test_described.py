@@ -173,7 +173,7 @@ def test_perturbations_apply_where_they_have_something_to_change(tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_expert_solves_it_and_it_is_recorded_and_rendered(tmp_path: Path) -> None:
-    """Pictures come from processes that never read the file."""
+    """Images come from processes that never read the file."""
     from vlaser_gym.cli import load
     from vlaser_gym.commands.render import main as render
 

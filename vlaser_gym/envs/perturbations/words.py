@@ -86,7 +86,7 @@ class Paraphrase(Perturbation):
     strengths = (1.0, 2.0, 3.0)
 
     def applies(self, task: Task) -> bool:
-        """To tasks whose instruction is of a known form."""
+        """Applicable to tasks that are known by name: the next one says something else."""
         return bool(paraphrases(task.instruction("grid:0"), self.level))
 
     def instruction(self, text: str, moment: Moment) -> str:
