@@ -55,6 +55,28 @@ def recorded(tmp_path_factory):
     return path
 
 
+def test_other_cameras_have_columns_of_their_own(tmp_path) -> None:
+    """Pixel by pixel what the environment shows from there before the first step; LeRobot's layout for both."""
+    collect(tmp_path / "set", "episodes=1", "task=widowx_stack_cube", "cameras=policy,wrist", "max_episode_steps=2",
+            "only_successful=false", "tail=null", "num_envs=1")  # fmt: skip
+    info, (episode,), columns = read(tmp_path / "set")
+    names = ("observation.images.main", "observation.images.wrist")
+    assert [info["features"][name]["shape"] for name in names] == [[32, 32, 3]] * 2
+    assert episode["length"] == 2
+    env = SceneVectorEnv(TASKS[0], 1, observe=("image", "wrist_image"), engine_options={"render_processes": 1})
+    seen, _ = env.reset(options={"layout": episode["address/layout"]})
+    env.close()
+    for name, key in zip(names, ("image", "wrist_image"), strict=True):
+        stored = np.array(Image.open(io.BytesIO(columns[name][0]["bytes"])))
+        assert np.array_equal(stored, ResizeImage(32, "area")({"image": seen[key]})["pixels"][0])
+        assert np.mean(episode[f"stats/{name}/mean"]) == pytest.approx(stored.mean() / 255, abs=0.02)
+    assert "observation.images.wrist" in (tmp_path / "set/README.md").read_text()
+    with pytest.raises(GymError, match=r"Unknown camera of widowx_stack_cube 'wirst'.*nearest: wrist"):
+        collect(tmp_path / "other", "cameras=policy,wirst")
+    with pytest.raises(GymError, match="has the policy's camera in it too: cameras=policy,wrist"):
+        collect(tmp_path / "other", "cameras=wrist")
+
+
 @pytest.fixture(scope="module")
 def oracle():
     """The same two episodes run by hand: observations before and actions at each control step."""

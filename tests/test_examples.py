@@ -234,3 +234,19 @@ def test_it_is_known_to_the_command_once_registered(tmp_path: Path, monkeypatch:
     train_command.main(config)
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["algo"]["temperature"] == 1.0
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_mug_is_made_from_its_mesh_and_put_onto_the_plate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Mesh, object, task and run of the tutorial."""
+    pytest.importorskip("coacd")
+    from examples import own_object
+
+    assert own_object.main(tmp_path, episodes=8) == 1.0
+    assert "mug: " in capsys.readouterr().out
+    assert (tmp_path / "objects/mug/collision.obj").is_file()
+    assert {r["instruction"] for r in map(json.loads, (tmp_path / "run/episodes.jsonl").open())} <= {
+        "put the mug on the plate", "place the cup onto the plate",
+    }  # fmt: skip

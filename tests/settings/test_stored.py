@@ -46,9 +46,10 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
     if line.startswith("train"):
         assert stored.pop("layouts") is None
     if line.startswith("eval"):
-        assert stored.pop("perturb") is None
+        assert [stored.pop(key) for key in ("perturb", "instruction", "max_episode_steps")] == [None] * 3
     if line.startswith("collect"):
-        assert stored.pop("render") == "every_step"
+        assert [stored.pop(key) for key in ("render", "cameras")] == ["every_step", "policy"]
+        assert [stored.pop(key) for key in ("instruction", "max_episode_steps")] == [None] * 2
     assert later == {key: LATER[key] for key in later}
     for key, (now_is, was) in CHANGED.items():
         if (algo.get(key, ...), old.get(key, ...)) == (now_is, was):

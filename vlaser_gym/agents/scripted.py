@@ -20,7 +20,7 @@ from vlaser_gym.conventions import rotations
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.envs.tasks.base import Task
+from vlaser_gym.envs.tasks.base import Grasp, Task
 from vlaser_gym.envs.vector import STATE_FIELDS
 from vlaser_gym.errors import InvalidConfigError
 
@@ -57,11 +57,12 @@ class Script:
     open_steps: int = 3
 
 
+#: By the object that is carried.
 _SCRIPTS = {
     # The fingers reach 16 mm below the TCP: at the spoon's own height they would stand on the table.
-    "widowx_spoon_on_towel": Script(grasp_offset=0.0085),
-    "widowx_stack_cube": Script(release=0.005),
-    "widowx_put_eggplant_in_basket": Script(approach=0.10, lift=0.14, release=0.06),
+    "bridge_spoon_generated_modified": Script(grasp_offset=0.0085),
+    "baked_green_cube_3cm": Script(release=0.005),
+    "eggplant": Script(approach=0.10, lift=0.14, release=0.06),
 }
 
 
@@ -121,7 +122,11 @@ def _aim(episode: _Episode | GoogleEpisode, miss: Miss) -> None:
 def _start(task: Task, address: Address) -> _Episode | GoogleEpisode:
     if get_setup(task.robot_setup).robot.name == "google_robot":
         return CabinetEpisode(task, address) if task.scenery == "google_cabinet" else TableEpisode(task, address)
-    return _Episode(task, _SCRIPTS.get(task.name, Script()))
+    return _Episode(task, _script_of(task))
+
+
+def _script_of(task: Task) -> Script:
+    return _SCRIPTS.get(task.objects[task.source].name, Script())
 
 
 class _Episode:
@@ -132,6 +137,7 @@ class _Episode:
         self._plan: Iterator[float] | None = None
         self._position, self._rotation = np.zeros(3), np.eye(3)
         self._tcp, self._source, self._target = np.zeros(3), np.zeros(3), np.zeros(3)
+        self._source_origin = np.zeros(3)
         self._source_rotation = np.eye(3)
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
         self.intended = np.zeros(7)
@@ -162,7 +168,7 @@ class _Episode:
         return action
 
     def _read(self, state: Floats) -> None:
-        self._tcp = state[:3]
+        self._tcp, self._source_origin = state[:3], state[STATE_FIELDS["source"]][:3]
         self._source, self._source_rotation = self._centre(state[STATE_FIELDS["source"]], self._task.source)
         self._target, _ = self._centre(state[STATE_FIELDS["target"]], self._task.target)
 
@@ -202,8 +208,12 @@ class _Episode:
 
     def _grasp(self, miss: Miss) -> Iterator[float]:
         script = self._script
-        self._goal_rotation = self._grasp_rotation()
-        grasp = self._source + miss.error + [0, 0, script.grasp_offset]
+        known = self._known_grasp()
+        self._goal_rotation = self._grasp_rotation(known)
+        grasp = self._source + [0, 0, script.grasp_offset]
+        if known is not None:
+            grasp = self._source_origin + self._source_rotation @ known.point
+        grasp = grasp + miss.error
         yield from self._move(grasp + [0, 0, script.approach], _OPEN)
         # Beside its middle the object may be in the way, so that the fingers close higher.
         yield from self._move(grasp, _OPEN, tolerance=0.004, most=7 if miss else 20)
@@ -228,8 +238,13 @@ class _Episode:
         """Height of the source's centre over its support, known from where it lay."""
         return min(rest, max(self._task.objects[self._task.source].bbox) / 2)
 
-    def _grasp_rotation(self) -> Floats:
-        """Pointing down, the fingers closing across the object's longest axis.
+    def _known_grasp(self) -> Grasp | None:
+        """The object's own grasp for the posture in which it lies; ``None`` where it names none."""
+        grasps = self._task.objects[self._task.source].grasps
+        return max(grasps, key=lambda grasp: float((self._source_rotation @ grasp.up)[2]), default=None)
+
+    def _grasp_rotation(self, known: Grasp | None = None) -> Floats:
+        """Pointing down, the fingers closing as a known grasp says, else across the object's longest axis.
 
         Of the equivalent turns the one is taken that lies in a fixed range. Where the range begins and ends, equal
         images are answered by opposite turns, which no policy can imitate: no layout of the benchmark lies there.
@@ -238,6 +253,9 @@ class _Episode:
         axis = self._source_rotation[:, int(np.argmax(box))]
         yaw = float(np.arctan2(axis[1], axis[0]))
         symmetry, greatest = (np.pi / 2, np.pi / 4) if np.isclose(box[0], box[1]) else (np.pi, _GREATEST_YAW)
+        if known is not None:
+            closing = self._source_rotation @ known.axis
+            yaw, symmetry, greatest = float(np.arctan2(-closing[0], closing[1])), np.pi, _GREATEST_YAW
         yaw = greatest - (greatest - yaw) % symmetry
         return np.asarray(rotations.matrix_from_axis_angle([0, 0, yaw]) @ _DOWN)
 

@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
-from vlaser_gym.cli import run, typed
+from vlaser_gym.cli import run, typed, words
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_counts, check_engine
-from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.engines import check_counts, check_engine, check_limit
+from vlaser_gym.envs.instructions import Instructions, stored_instructions
+from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION, SceneVectorEnv
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -37,7 +38,17 @@ from vlaser_gym.settings.fields import check_unread
 _FREE = ("episodes", "first", "trials", "store", "group", "num_envs", "max_minutes", "output", "task", "engine")
 _TIME_UP = "; the time is up, the same command goes on"
 #: Settings of demonstrations alone.
-_OF_DEMONSTRATIONS = ("only_successful", "every", "render", "tail", "image_size", "resize", "images", "group")
+_OF_DEMONSTRATIONS = (
+    "only_successful",
+    "every",
+    "render",
+    "tail",
+    "image_size",
+    "resize",
+    "cameras",
+    "images",
+    "group",
+)
 
 
 @dataclass
@@ -53,10 +64,24 @@ class CollectSettings(CollectKeys):
         self.look = check_engine(str(self.engine["name"]), self.look)
         check_counts(self.engine)
         check_images(self.images)
+        self._check_cameras()
         if self.resize not in FILTERS:
             raise UnknownNameError("resize", self.resize, FILTERS)
+        if self.instruction is not None:
+            self.instruction = stored_instructions(self.instruction)
+            Instructions.read(self.instruction).check(task.name for task in self.tasks)
+        check_limit(self.engine, self.tasks, self.max_episode_steps)
         if self.store == "training":
             check_unread(self, _OF_DEMONSTRATIONS, "store=training")
+
+    def _check_cameras(self) -> None:
+        wanted, known = words(self.cameras), get_setup(self.tasks[0].robot_setup).cameras
+        for name in wanted:
+            if name not in known:
+                raise UnknownNameError(f"camera of {self.tasks[0].name}", name, known)
+        if POLICY_CAMERA not in wanted:
+            raise InvalidConfigError(f"cameras= has the policy's camera in it too: cameras=policy,{','.join(wanted)}.")
+        self.cameras = POLICY_CAMERA if wanted == [POLICY_CAMERA] else wanted
 
     @classmethod
     def from_config(cls, config: DictConfig) -> CollectSettings:
@@ -134,6 +159,8 @@ def _store_training(settings: CollectSettings) -> None:
         episodes=settings.episodes,
         trials=settings.trials,
         terminate_on_success=True,
+        instruction=settings.instruction,
+        max_episode_steps=settings.max_episode_steps,
         checkpoint=settings.checkpoint,
         look=settings.look,
         num_envs=settings.num_envs,
@@ -164,7 +191,8 @@ def _record(
 
     env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))
     rendered = settings.every if settings.render == "decisions" else 1
-    camera = EpisodeCamera(env, env.engine, _make_resize(settings), settings.tail, rendered)
+    resize, cameras = _make_resize(settings), words(settings.cameras)
+    camera = EpisodeCamera(env, env.engine, resize, settings.tail, rendered, cameras)
     tap = LabelTap(agent)
     recorder = Recorder(camera, tap, settings.every)
     units = UnitsWatch(str(settings.agent.get("name")))
@@ -198,6 +226,8 @@ def _make_env(settings: CollectSettings, agent: Agent, num_envs: int) -> SceneVe
         autoreset_mode=AutoresetMode.DISABLED,
         record_states=True,
         engine_options={key: value for key, value in settings.engine.items() if key != "name"},
+        max_episode_steps=settings.max_episode_steps,
+        instruction=settings.instruction,
     )
 
 

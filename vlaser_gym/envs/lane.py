@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import Placement, Reading
+from vlaser_gym.envs.instructions import Instructions
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import Layout, Memory, ObjectSpec, Task
 from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
@@ -36,10 +37,11 @@ class Lane:
     Args:
         task: the first episode's.
         limit: of control steps, in place of the tasks' own.
+        instructions: sentences in place of the tasks' own.
     """
 
-    def __init__(self, task: Task, limit: int | None = None) -> None:
-        self.task, self._limit = task, limit
+    def __init__(self, task: Task, limit: int | None = None, instructions: Instructions | None = None) -> None:
+        self.task, self._limit, self._instructions = task, limit, instructions
         self.address = Address(task.name)
         self.rng: np.random.Generator | None = None
         self.elapsed, self.stage = 0, 0
@@ -63,7 +65,10 @@ class Lane:
 
     @property
     def instruction(self) -> str:
-        """The current instruction."""
+        """The current instruction; one of one's own holds for all stages of a task."""
+        own = None if self._instructions is None else self._instructions.told(self.address)
+        if own is not None:
+            return own
         if self.reading.verdict is not None:
             return self.reading.verdict.instruction
         return self.task.instruction(self.address.layout, self.address.variant, self.stage)

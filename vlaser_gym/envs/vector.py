@@ -19,6 +19,7 @@ from vlaser_gym.conventions import Convention, of_robot, rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import LAYOUT_KINDS, Address, canonical_layout
 from vlaser_gym.envs.engines import ActingEngine, DrivenEngine, Placement, Reading, make_engine
+from vlaser_gym.envs.instructions import Instructions
 from vlaser_gym.envs.lane import Lane
 from vlaser_gym.envs.perturbations.base import Perturbation
 from vlaser_gym.envs.robots import POLICY_CAMERA, Camera, RobotSetup, get_setup
@@ -72,6 +73,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             environment that ended stands still until it is reset).
         max_episode_steps: control steps after which episodes are truncated; ``None``, or the limit of one of the tasks,
             for each task's own.
+        instruction: told in place of the tasks' own sentences: one, several (one of them by chance of the episode's
+            address), or a mapping from tasks to such.
         record_states: put every control step's state into ``info["states"]``; see
             :meth:`~vlaser_gym.envs.lane.Lane.state`.
         engine_options: keyword arguments of the engine.
@@ -109,6 +112,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         perturbation: Perturbation | None = None,
         render_mode: str | None = "rgb_array",
         max_episode_steps: int | None = None,
+        instruction: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         self._made = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.observe = (observe,) if isinstance(observe, str) else tuple(observe)
@@ -116,6 +120,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         tasks = [task] if isinstance(task, str | Task) else list(task)
         self.tasks = tuple(get_task(one) if isinstance(one, str) else add_task(one) for one in tasks)
         _check_tasks(self.tasks, variant, layouts)
+        told = _instructions(instruction, self.tasks)
         setups = [get_setup(t.robot_setup) for t in self.tasks]
         self.robot = _only_robot(self.tasks)
         self._cameras = _observed_cameras(self.observe, setups)
@@ -134,7 +139,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
         self.engine = make_engine(engine, num_envs, look, engine_options, self._cameras.values())
         cameras = {name: self._seen_by(setups[0].cameras[camera]) for name, camera in self._cameras.items()}
-        self.single_observation_space = _observation_space(self.observe, cameras)
+        self.single_observation_space = _observation_space(self.observe, cameras, told)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.controller = setups[0].make_controller(num_envs)
         self._tree = KinematicTree(setups[0].robot)
@@ -142,7 +147,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         queried = {name for t in self.tasks for query in t.contacts for name in (query.of, query.by)}
         self._contact_links = sorted(name.removeprefix("link:") for name in queried if name.startswith("link:"))
         limit = None if max_episode_steps in {t.max_steps for t in self.tasks} else max_episode_steps
-        self.lanes = [Lane(self.tasks[i % len(self.tasks)], limit) for i in range(num_envs)]
+        self.lanes = [Lane(self.tasks[i % len(self.tasks)], limit, told) for i in range(num_envs)]
         self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
         # Images of each camera that still show the present: an environment that has not moved is not rendered again.
         self._frames: dict[str, NDArray[np.uint8]] = {}
@@ -776,12 +781,22 @@ def _observed_cameras(observe: Sequence[str], setups: Sequence[RobotSetup]) -> d
     return {name: camera for name, camera in common.items() if name in observe}
 
 
-def _observation_space(observe: Sequence[str], cameras: Mapping[str, Camera]) -> spaces.Dict:
+def _instructions(given: Any, tasks: Sequence[Task]) -> Instructions | None:
+    if given is None:
+        return None
+    found = Instructions.read(given)
+    found.check(task.name for task in tasks)
+    return found
+
+
+def _observation_space(observe: Sequence[str], cameras: Mapping[str, Camera], told: Instructions | None) -> spaces.Dict:
+    own = () if told is None else tuple(text for of in told.sentences.values() for text in of)
+    letters = _CHARACTERS.union(*own)
     images = {name: spaces.Box(0, 255, (seen.height, seen.width, 3), np.uint8) for name, seen in cameras.items()}
     choices: dict[str, spaces.Space[Any]] = {
         **images,
         "proprio": spaces.Box(-_PROPRIO_LIMITS, _PROPRIO_LIMITS, dtype=np.float32),
-        "instruction": spaces.Text(200, charset=cast(Any, _CHARACTERS)),
+        "instruction": spaces.Text(max([200, *map(len, own)]), charset=cast(Any, letters)),
         "state": spaces.Box(-np.inf, np.inf, (26,), np.float32),
     }
     return spaces.Dict({name: choices[name] for name in observe})

@@ -205,6 +205,7 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
     for name in _SAME_SETTINGS:
         sides[name] = [str(run.config.get(name, "not stored")) for run in (a, b)]
     sides["perturb"] = [str(run.config.get("perturb") or "none") for run in (a, b)]
+    sides["instruction"] = [str(run.config.get("instruction") or "the tasks' own") for run in (a, b)]
     environments = [run.config.get("environment_settings") or {} for run in (a, b)]
     for task in environments[0]:
         for name in environments[0][task]:

@@ -21,7 +21,8 @@ from vlaser_gym.agents import Agent
 from vlaser_gym.agents.batch_sizes import batch_size_for
 from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, effective_settings
+from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, check_limit, effective_settings
+from vlaser_gym.envs.instructions import Instructions, stored_instructions
 from vlaser_gym.envs.perturbations import Perturbation, check_perturbation, find_perturbations
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import get_protocol
@@ -70,6 +71,10 @@ class EvalSettings(EvalKeys):
         self.look = check_engine(str(self.engine["name"]), self.look)
         check_counts(self.engine)
         check_launcher(self.launcher)
+        if self.instruction is not None:
+            self.instruction = stored_instructions(self.instruction)
+            Instructions.read(self.instruction).check(task.name for task in self.tasks)
+        check_limit(self.engine, self.tasks, self.max_episode_steps)
         if (perturbation := self.perturbation) is not None:
             self.perturb = perturbation.label
         if (self.until is None) != (self.baseline is None):
@@ -92,6 +97,10 @@ class EvalSettings(EvalKeys):
             )
         (perturbation,) = found
         check_perturbation(perturbation, self.engine, str(self.look), self.tasks)
+        if perturbation.reads_words and self.instruction is not None:
+            raise InvalidConfigError(
+                f"perturb={perturbation.name} changes words of the benchmark's own sentences; leave instruction= out."
+            )
         return perturbation
 
     @classmethod
@@ -157,7 +166,9 @@ class EvalSettings(EvalKeys):
 
     def stored(self) -> dict[str, Any]:
         """The settings that a run directory keeps: all but its own path."""
-        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}}
+        described = {task.name: task.definition for task in self.tasks if task.definition}
+        from_files = {"task_definitions": described} if described else {}
+        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}, **from_files}
 
 
 def make_scene_env(
@@ -178,6 +189,8 @@ def make_scene_env(
         record_states=True,
         engine_options=options,
         perturbation=perturbation,
+        max_episode_steps=settings.max_episode_steps,
+        instruction=settings.instruction,
     )
     return env if perturbation is None else cast(SceneVectorEnv, Perturbed(env, perturbation))
 
@@ -226,7 +239,9 @@ def evaluate(
         decided = {
             "engine_version": who.origin["engine_version"],
             "agent_settings": dict(who.agent_settings),
-            "environment_settings": {task.name: effective_settings(settings.engine, task) for task in tasks},
+            "environment_settings": {
+                task.name: effective_settings(settings.engine, task, settings.max_episode_steps) for task in tasks
+            },
         }
         with RunStore(path, {**settings.stored(), **decided}) as store:
             _check_planned(store, plan)
@@ -291,6 +306,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
         self._perturbation = self.settings.perturbation
+        given = self.settings.instruction
+        self._instructions = None if given is None else Instructions.read(given)
         self._units = UnitsWatch(str(self.who.origin["agent"]))
         self._outcomes = {address: outcome_of(record) for address, record in self.store.records.items()}
         self._environments = dict(read_config(self.path).get("environment_settings") or {})
@@ -404,7 +421,8 @@ class Evaluation:
 
     def _told(self, address: Address) -> dict[str, Any]:
         """The address of an episode and the instruction at its start."""
-        instruction = get_task(address.task).instruction(address.layout, address.variant)
+        own = None if self._instructions is None else self._instructions.told(address)
+        instruction = get_task(address.task).instruction(address.layout, address.variant) if own is None else own
         perturbation = self._perturbation
         if perturbation is None:
             return {**_where(address), "instruction": instruction}

@@ -25,7 +25,7 @@ is left alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -70,6 +70,8 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 COLLECTION_PATH, DROPPED_PATH, CARD_PATH = "meta/collection.json", "meta/dropped.jsonl", "README.md"
 #: Of the columns; the first one had a row per decision, with a block of actions.
 LAYOUT = 2
+#: What names of columns of images begin with.
+_PICTURES = "observation.images."
 #: LeRobot's limit of files per folder.
 CHUNK_SIZE = 1000
 IMAGE_FORMATS = ("png", "mp4")
@@ -192,7 +194,7 @@ class LeRobotWriter:
         """Keep the numbers of the stored episodes: quantiles are taken over all of them."""
         keys = self._episodes[0] if self._episodes else {}
         means = [key.removeprefix("stats/").removesuffix("/mean") for key in keys if key.endswith("/mean")]
-        names = [name for name in means if name != CAMERA]
+        names = [name for name in means if not _is_picture(name)]
         for chunk, number in dict.fromkeys((e["data/chunk_index"], e["data/file_index"]) for e in self._episodes):
             file = self.path / DATA_PATH.format(chunk_index=chunk, file_index=number)
             self._keep_numbers(_number_columns(file, names))
@@ -240,7 +242,8 @@ class LeRobotWriter:
 
     def _remove_leftovers(self) -> None:
         """Remove files of ours that belong to no complete group, and nothing else."""
-        for folder, ending in (("data", "parquet"), (f"videos/{CAMERA}", "mp4"), ("meta/episodes", "parquet")):
+        videos = [(f"videos/{folder.name}", "mp4") for folder in self.path.glob(f"videos/{_PICTURES}*")]
+        for folder, ending in (("data", "parquet"), *videos, ("meta/episodes", "parquet")):
             for chunk in self.path.glob(f"{folder}/chunk-*"):
                 remove_leftovers(chunk)
                 for file in chunk.glob(f"file-*.{ending}"):
@@ -313,15 +316,17 @@ class LeRobotWriter:
         place = {"chunk_index": self._next_group // CHUNK_SIZE, "file_index": self._next_group % CHUNK_SIZE}
         with uninterrupted(), self._sentences():
             rows, columns = self._tables(place)
-            frames = np.concatenate([episode.frames for episode in self._waiting])
-            table = {name: _array(values) for name, values in columns.items()}
-            if self.images == "mp4":
-                file = self.path / VIDEO_PATH.format(video_key=CAMERA, **place)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with appearing(file) as partial:
-                    encode(partial, frames[0], frames[1:], self.fps, quality=8)
-            else:
-                table[CAMERA] = _array([{"bytes": _png(frame), "path": None} for frame in frames])
+            table, shapes = {name: _array(values) for name, values in columns.items()}, {}
+            for name in _pictures(self._waiting[0]):
+                frames = np.concatenate([_pictures(episode)[name] for episode in self._waiting])
+                shapes[name] = frames.shape[1:]
+                if self.images == "mp4":
+                    file = self.path / VIDEO_PATH.format(video_key=name, **place)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with appearing(file) as partial:
+                        encode(partial, frames[0], frames[1:], self.fps, quality=8)
+                else:
+                    table[name] = _array([{"bytes": _png(frame), "path": None} for frame in frames])
             names = pa.table({"task_index": range(len(self.tasks)), "__index_level_0__": self.tasks})
             _write_table(names.replace_schema_metadata({"pandas": json.dumps(_PANDAS_INDEX)}), self.path / TASKS_PATH)
             _write_table(pa.table(table), self.path / DATA_PATH.format(**place))
@@ -331,7 +336,7 @@ class LeRobotWriter:
             self._next_group += 1
             features = {name: _feature(name, values) for name, values in columns.items()}
             self._waiting = []  # they are stored, whatever happens from here on
-            self._write_meta({CAMERA: self._camera_feature(frames.shape[1:]), **features})
+            self._write_meta({**{name: self._camera_feature(shape) for name, shape in shapes.items()}, **features})
 
     def rebuild(self) -> None:
         """Write what follows from the stored rows anew: features, counts, statistics, and the card if there is none.
@@ -342,15 +347,18 @@ class LeRobotWriter:
         first = self._episodes[0]
         file = self.path / DATA_PATH.format(**{key: first[f"data/{key}"] for key in ("chunk_index", "file_index")})
         table = read_table(file)
-        columns = _number_columns(file, [name for name in table.column_names if name != CAMERA])
+        columns = _number_columns(file, [name for name in table.column_names if not _is_picture(name)])
         features = {name: _feature(name, values) for name, values in columns.items()}
+        shapes = {name: self._picture_shape(table, name) for name in _pictures_of(first)}
+        self._write_meta({**{name: self._camera_feature(shape) for name, shape in shapes.items()}, **features})
+
+    def _picture_shape(self, table: pa.Table, name: str) -> Sequence[int]:
+        """Height, width and channels of the stored images of a column."""
         if self.images == "mp4":
-            video = self.path / VIDEO_PATH.format(video_key=CAMERA, chunk_index=0, file_index=0)
-            picture = next(open_video(video)[1])
-        else:
-            data = np.frombuffer(table[CAMERA][0].as_py()["bytes"], np.uint8)
-            picture = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
-        self._write_meta({CAMERA: self._camera_feature(picture.shape), **features})
+            file = self.path / VIDEO_PATH.format(video_key=name, chunk_index=0, file_index=0)
+            return next(open_video(file)[1]).shape
+        data = np.frombuffer(table[name][0].as_py()["bytes"], np.uint8)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)).shape
 
     def _meta_is_whole(self) -> bool:
         """True if the derived metadata count all stored rows; a writer may have died before updating them."""
@@ -397,15 +405,15 @@ class LeRobotWriter:
             **{f"data/{key}": value for key, value in place.items()},
             **{f"meta/episodes/{key}": value for key, value in place.items()},
         }
-        if self.images == "mp4":
-            row |= {f"videos/{CAMERA}/{key}": value for key, value in place.items()}
+        for name in _pictures(episode) if self.images == "mp4" else ():
+            row |= {f"videos/{name}/{key}": value for key, value in place.items()}
             row |= {
-                f"videos/{CAMERA}/from_timestamp": in_file / self.fps,
-                f"videos/{CAMERA}/to_timestamp": (in_file + len(episode)) / self.fps,
+                f"videos/{name}/from_timestamp": in_file / self.fps,
+                f"videos/{name}/to_timestamp": (in_file + len(episode)) / self.fps,
             }
         row |= {f"address/{key}": value for key, value in asdict(episode.address).items()}
         row["success"] = episode.success
-        statistics = {CAMERA: _picture_statistics(episode.frames)}
+        statistics = {name: _picture_statistics(frames) for name, frames in _pictures(episode).items()}
         statistics |= {name: _statistics(values) for name, values in columns.items()}
         return row | {
             f"stats/{name}/{key}": value for name, found in statistics.items() for key, value in found.items()
@@ -449,6 +457,21 @@ class LeRobotWriter:
         write_whole(self.path / INFO_PATH, _json(info))
         if not (self.path / CARD_PATH).exists():  # afterwards it is its owner's
             write_whole(self.path / CARD_PATH, data_card(self.robot, self.fps, self.settings, features).encode())
+
+
+def _is_picture(column: str) -> bool:
+    return column.startswith(_PICTURES)
+
+
+def _pictures(episode: RecordedEpisode) -> dict[str, NDArray[np.uint8]]:
+    """Frames of all cameras, by the names of their columns."""
+    return {CAMERA: episode.frames, **{f"{_PICTURES}{name}": frames for name, frames in episode.views.items()}}
+
+
+def _pictures_of(row: Mapping[str, Any]) -> list[str]:
+    """Columns of images that a stored episode has."""
+    means = (key.removeprefix("stats/").removesuffix("/mean") for key in row if key.endswith("/mean"))
+    return [name for name in means if _is_picture(name)]
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
@@ -526,10 +549,10 @@ def _histogram_statistics(counts: NDArray[np.int64]) -> dict[str, float]:
 def _total_statistics(episodes: list[dict[str, Any]], numbers: Columns) -> dict[str, Any]:
     """Statistics over all episodes: quantiles from all rows, those of images as LeRobot's own, the episodes' mean."""
     found = {}
-    for name in (CAMERA, *numbers):
+    for name in (*_pictures_of(episodes[0]), *numbers):
         parts = {key: np.array([e[f"stats/{name}/{key}"] for e in episodes], np.float64) for key in _POOLED}
         found[name] = _pooled(parts)
-        if name == CAMERA:
+        if _is_picture(name):
             of_each = {key: np.array([e[f"stats/{name}/{key}"] for e in episodes]) for key in QUANTILES}
             found[name] |= {key: np.average(v, 0, parts["count"][:, 0]).tolist() for key, v in of_each.items()}
         else:

@@ -186,6 +186,8 @@ def _of_run(config: Mapping[str, Any], table: PublishedTable) -> Iterator[Depart
     left_out = (*_NO_SETTINGS, *(_FIXED_BY_PROTOCOL if config.get("protocol") else ()))
     published = {name: value for name, value in table.protocol.items() if name not in left_out}
     yield from _differing(published, {**config, "engine": _engine(config).get("name")})
+    if config.get("instruction") is not None:
+        yield Departure("instruction", "the benchmark's", "one's own")
     if config.get("until") == "decided":
         yield Departure("end", "after all episodes", "when decided")
     told = config.get("agent_settings") or {}

@@ -8,7 +8,7 @@ both together with the runner's result into a :class:`RecordedEpisode`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from vlaser_gym.agents.base import Agent, Observations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.engines.base import Engine
-from vlaser_gym.envs.robots import get_setup
+from vlaser_gym.envs.engines.base import Engine, refuse_other_cameras
+from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.robots.kinematics import KinematicTree
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
@@ -39,11 +39,12 @@ class RecordedEpisode:
         address: which episode.
         instructions: what the robot was told, row by row; it changes where a task has stages.
         success: at the last step.
-        frames: ``[R, h, w, 3]`` uint8.
+        frames: of the policy's camera, ``[R, h, w, 3]`` uint8.
         columns: arrays ``[R, ...]`` by name: ``proprio [8]``, ``state [26]`` (see
             :data:`~vlaser_gym.envs.vector.STATE_FIELDS`), ``action [7]`` (what ran), ``label [7]`` (what the agent
             meant), ``decision`` (a policy that decides every few steps does so here, and what follows is worth
             imitating), ``reward``, ``done``, ``flag/<name>``.
+        views: frames of further cameras of the robot, by the camera's name.
     """
 
     address: Address
@@ -51,6 +52,7 @@ class RecordedEpisode:
     success: bool
     frames: NDArray[np.uint8]
     columns: dict[str, NDArray[Any]]
+    views: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -65,6 +67,10 @@ class EpisodeCamera:
         resize: makes the images that are kept; ``None`` keeps them as they are.
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
         every: control steps between two images; the steps between repeat the last one.
+        cameras: of the robot, whose images are kept.
+
+    Raises:
+        InvalidConfigError: if the engine has the policy's camera only and another is named.
     """
 
     def __init__(
@@ -74,10 +80,14 @@ class EpisodeCamera:
         resize: Resize | None = None,
         tail: int | None = None,
         every: int = 1,
+        cameras: Sequence[str] = (POLICY_CAMERA,),
     ) -> None:
         self.env, self.engine, self.resize, self.tail, self.every = env, engine, resize, tail, every
-        self.num_envs = env.num_envs
-        self.frames: list[list[NDArray[np.uint8]]] = [[] for _ in range(env.num_envs)]
+        self.num_envs, self.cameras = env.num_envs, tuple(cameras)
+        if getattr(engine, "policy_camera_only", False):
+            refuse_other_cameras(engine.name, self.cameras)
+        #: Of each environment, the images ``[h, w, 3]`` so far, by camera.
+        self.frames: list[dict[str, list[NDArray[np.uint8]]]] = [{} for _ in range(env.num_envs)]
         self.instructions: list[list[str]] = [[] for _ in range(env.num_envs)]
         self._streak = np.zeros(env.num_envs, np.int64)
         self._over = np.ones(env.num_envs, bool)
@@ -89,7 +99,7 @@ class EpisodeCamera:
         self._streak[lanes] = 0
         self._over[lanes] = False
         for lane in lanes:
-            self.frames[lane], self.instructions[lane] = [], []
+            self.frames[lane], self.instructions[lane] = {camera: [] for camera in self.cameras}, []
         self._shoot(lanes, observation)
         return observation, info
 
@@ -127,15 +137,20 @@ class EpisodeCamera:
         return self._streak >= self.tail if self.tail is not None else np.zeros(self.num_envs, bool)
 
     def _shoot(self, lanes: Lanes, observation: Mapping[str, Any]) -> None:
-        due = np.array([lane for lane in lanes if len(self.frames[lane]) % self.every == 0], np.int64)
-        pictures = dict(zip(due.tolist(), self._pictures(due, observation), strict=True)) if len(due) else {}
+        due = np.array([lane for lane in lanes if len(self.instructions[lane]) % self.every == 0], np.int64)
+        for camera in self.cameras:
+            taken = self._pictures(due, observation, camera) if len(due) else ()
+            pictures = dict(zip(due.tolist(), taken, strict=True))
+            for lane in lanes.tolist():
+                frames = self.frames[lane][camera]
+                frames.append(pictures[lane] if lane in pictures else frames[-1])
         for lane in lanes.tolist():
-            self.frames[lane].append(pictures[lane] if lane in pictures else self.frames[lane][-1])
             self.instructions[lane].append(observation["instruction"][lane])
 
-    def _pictures(self, lanes: Lanes, observation: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def _pictures(self, lanes: Lanes, observation: Mapping[str, Any], camera: str) -> NDArray[np.uint8]:
         """Images ``[L, h, w, 3]`` of ``lanes`` as they are kept."""
-        images = observation["image"][lanes] if "image" in observation else self.engine.images(lanes)
+        name = "image" if camera == POLICY_CAMERA else f"{camera}_image"
+        images = observation[name][lanes] if name in observation else self.engine.images(lanes, camera)
         return np.array(images if self.resize is None else self.resize(images))
 
 
@@ -197,8 +212,9 @@ class Recorder:
             "done": np.arange(steps) == steps - 1,
             **{name: values for name, values in trajectory.items() if name.startswith("flag/")},
         }
-        frames, told = np.stack(self.camera.frames[lane]), tuple(self.camera.instructions[lane])
-        return RecordedEpisode(result.address, told, result.success, frames, columns)
+        views = {camera: np.stack(frames) for camera, frames in self.camera.frames[lane].items()}
+        told = tuple(self.camera.instructions[lane])
+        return RecordedEpisode(result.address, told, result.success, views.pop(POLICY_CAMERA), columns, views)
 
 
 def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
@@ -224,14 +240,14 @@ def state_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
     base = transforms.invert(np.asarray(layout.base_pose or get_setup(task.robot_setup).base_pose))
     source = task.source if layout.source is None else layout.source
     target = task.target if layout.target is None else layout.target
-    for field, index in (("source", source), ("target", source if target < 0 and not layout.goal_joint else target)):
+    for name, index in (("source", source), ("target", source if target < 0 and not layout.goal_joint else target)):
         if index >= 0:
             poses = np.asarray(trajectory[f"object/{task.objects_of(layout.cast)[index].name}"], np.float64)
         else:  # the middle of the drawer's handle
             drawer = layout.goal_joint.removesuffix(joint_name(""))
             openings = trajectory[f"joint/{layout.goal_joint}"]
             poses = np.array([handle_pose(drawer, float(opening)) for opening in openings])
-        state[:, STATE_FIELDS[field]] = transforms.compose(base, poses)
+        state[:, STATE_FIELDS[name]] = transforms.compose(base, poses)
     joints = [values for name, values in trajectory.items() if name.startswith("joint/")]
     for column, values in enumerate(joints):
         state[:, 22 + column] = values

@@ -26,7 +26,7 @@ from yaml import YAMLError
 
 from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.address import Address
-from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks import get_task, is_reference
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.arrays import pack_arrays, read_arrays
 from vlaser_gym.evaluation.records import (
@@ -251,7 +251,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises:
         StorageError: if there is no run, one of a newer version of this package, or one whose settings are damaged.
-        InvalidConfigError: if it is of a task ``module:object`` that cannot be imported.
+        InvalidConfigError: if it is of a task ``module:object`` or a YAML file that cannot be read.
     """
     file = Path(path) / "config.yaml"
     with _sentences(Path(path)):
@@ -265,7 +265,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     # Tasks module:object are imported: the records call them by the names that they have themselves.
     tasks = checked.get("task")
     for name in tasks.split(",") if isinstance(tasks, str) else tasks or ():
-        if ":" in name:
+        if is_reference(name.strip()):
             get_task(name.strip())
     return checked
 
@@ -434,6 +434,9 @@ _ABSENT = object()
 _UNTOLD: dict[str, Any] = {
     "perturb": None,
     "engine.image_size": None,
+    "instruction": None,
+    "max_episode_steps": None,
+    "cameras": "policy",
     "render": "every_step",
     **{"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0},
     **{

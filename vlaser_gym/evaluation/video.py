@@ -204,7 +204,7 @@ def _frames(
     named = drawn_states(states)
     count, told = len(named["qpos"]), instructions_told(record, states)
     thoughts = thoughts_had(states, count - 1)
-    most_steps = get_task(record["task"]).max_steps
+    most_steps = step_limit(record)
     where = [str(record["task"]), str(record["layout"]), f"trial {record['trial']}", str(record["agent"])]
     for begin in range(0, count, _BATCH):
         rows = range(begin, min(begin + _BATCH, count))
@@ -257,6 +257,12 @@ def _seen(
 
 def _with_thought(note: str, thought: Sequence[str]) -> str:
     return "   ".join([*([note] if note else []), *(f"says: {text}" for text in thought)])
+
+
+def step_limit(record: Record) -> int:
+    """Control steps that an episode could take: its task's, where it did not end at a limit of the run's own."""
+    steps = int(record["steps"])
+    return steps if record["ending"] == "truncated" else max(steps, get_task(record["task"]).max_steps)
 
 
 def video_name(record: Record) -> str:

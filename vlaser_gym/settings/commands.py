@@ -14,7 +14,7 @@ RUN_STORES = ("states", "training")
 #: What ``collect`` makes: a data set in LeRobot's layout, or a run directory with what learners need.
 COLLECT_STORES = ("demonstrations", "training")
 COLLECT_RENDERS = ("every_step", "decisions")
-ASSET_ACTIONS = ("fetch", "import", "check")
+ASSET_ACTIONS = ("fetch", "import", "check", "object")
 
 # Keys that several commands have, and mean the same by.
 _TASKS = "A task, several (task=a,b), one of your own (task=module:object, docs/robots.md) or a preset"
@@ -23,6 +23,11 @@ _CHECKPOINT = "Weights, for agents that take a checkpoint (short for agent.check
 _AT_ONCE = "Episodes that run at the same time"
 _BUDGET = "Begin no further episodes after so many minutes; the same command goes on later."
 _VARIANT = "Named variant of the tasks' scenes."
+_INSTRUCTION = (
+    "Told in place of the tasks' own sentences: a sentence, several of which each episode gets one by its address, a "
+    ".txt file with one per line, or a .yaml file with lines TASK: SENTENCE (docs/own_scenes.md). null: the tasks' own."
+)
+_LIMIT = "Control steps after which an episode ends. null: each task's own limit, which is the benchmark's."
 
 
 @dataclass
@@ -57,6 +62,8 @@ class EvalKeys(Settings):
     terminate_on_success: bool = option(
         False, "End an episode at its first success; false is the benchmark's protocol."
     )
+    instruction: Any = option(None, _INSTRUCTION)
+    max_episode_steps: int | None = option(None, _LIMIT, least=1)
     checkpoint: str | None = option(
         None,
         f"{_CHECKPOINT}: a folder, a file, or nano. Several (checkpoint=A,B or RUN/checkpoints/*) are scored one after "
@@ -160,6 +167,8 @@ class CollectKeys(Settings):
         "An episode ends after so many successful steps in a row; null: at its step limit, as in the benchmark.",
         least=1,
     )
+    instruction: Any = option(None, _INSTRUCTION)
+    max_episode_steps: int | None = option(None, _LIMIT, least=1)
     image_size: int | None = option(
         None,
         "Side that images are resized to (pixels), as the policy's processor would; null: the camera's 640x480.",
@@ -167,6 +176,11 @@ class CollectKeys(Settings):
     )
     resize: str = option(
         "area", "How images are resized: area (averages) or lanczos4, whichever the policy's processor uses."
+    )
+    cameras: Any = option(
+        "policy",
+        "Cameras of the robot whose images are kept: policy, or several with it (cameras=policy,wrist), each in a "
+        "column observation.images.NAME of its own; the policy's is observation.images.main.",
     )
     images: str = option("png", "How images are stored: png (exact) or mp4 (small).")
     group: int = option(50, "Episodes per file; a killed command loses at most so many.", least=1)
@@ -562,24 +576,47 @@ class ConvertSettings(Settings):
 class AssetsSettings(Settings):
     """Bring the original's meshes, textures and photographs onto this machine, for look=original: `assets fetch` from
     its public repository, `assets import DIR` from a copy of that, `assets check` to see what is there. Every file is
-    compared with a list of SHA-256 sums. Without them everything works in the built-in look.
+    compared with a list of SHA-256 sums. Without them everything works in the built-in look. `assets object MESH` makes
+    an object for tasks of your own (docs/own_scenes.md); only it reads the keys from output on.
     """
 
     action: str = option(
         "check",
-        "What to do: fetch, import or check. May be given as the first word alone.",
+        "What to do: fetch, import, check or object. May be given as the first word alone.",
         choices=ASSET_ACTIONS,
     )
     source: str | None = option(
         None,
-        "import: the folder to read, may be given as the second word alone. fetch: a URL with the same files, a "
-        "mirror; null: the original's own.",
+        "import: the folder to read; object: the mesh file; either may be given as the second word alone. fetch: a URL "
+        "with the same files, a mirror; null: the original's own.",
     )
     directory: str | None = option(None, "Where the files live; null: in the user's cache.")
     unverified: bool = option(
         False,
         "Take files whose SHA-256 this project does not know too (20: table and room meshes, six cans and bottles): "
         "only their kind is checked.",
+    )
+    output: str | None = option(
+        None, "Folder of the object, which gives it its name; one that is there is made anew. null: objects/MESH."
+    )
+    unit: str = option("m", "Unit of the mesh's numbers.", choices=("m", "cm", "mm"))
+    density: float = option(600.0, "Density of the object's material, kg/m^3; wood has 600, plastics 1000.", above=0)
+    mass: float | None = option(None, "Mass in kg, in place of density.", above=0)
+    friction: float = option(0.5, "Sliding friction coefficient of the object alone (engine=maniskill).", least=0)
+    colour: list[float] | None = option(
+        None, "Red, green and blue, 0 to 1, in place of the mesh's own colour: colour=[0.8,0.2,0.1]."
+    )
+    concavity: float = option(
+        0.05,
+        "How much of the object's depth a convex piece may fill; smaller follows the mesh more closely with more "
+        "pieces.",
+        above=0,
+        most=1,
+    )
+    pieces: int = option(32, "Convex pieces of a connected body at most.", least=1)
+    drops: int = option(48, "Drops from random orientations that find how the object rests.", least=8)
+    tries: int = option(
+        10, "Layouts in which the scripted expert tries to lift the object, as a check; 0: none.", least=0
     )
 
 

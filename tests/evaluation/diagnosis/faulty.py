@@ -56,7 +56,7 @@ class FaultyWidowX(scripted._Episode):
     """Puts one object on another, badly."""
 
     def __init__(self, task, address: Address, fault: str) -> None:
-        super().__init__(task, scripted._SCRIPTS.get(task.name, scripted.Script()))
+        super().__init__(task, scripted._script_of(task))
         self.fault, self.rng = fault, _rng(address)
 
     def _read(self, state) -> None:

@@ -56,6 +56,7 @@ __all__ = [
     "check_counts",
     "check_engine",
     "check_episodes",
+    "check_limit",
     "effective_settings",
     "engine_names",
     "lanes_that_fit",
@@ -120,6 +121,20 @@ def check_episodes(engine: Mapping[str, Any], addresses: Iterable[Address]) -> N
             find(get_task(task), variant, layout)
 
 
+def check_limit(engine: Mapping[str, Any], tasks: Iterable[Task], limit: int | None) -> None:
+    """Complain about episodes longer than a simulator runs that ends them itself.
+
+    Raises:
+        InvalidConfigError: for a limit above that of one of the tasks.
+    """
+    shortest = min((task.max_steps for task in tasks), default=0)
+    if limit is not None and engine["name"] == "simpler" and limit > shortest:
+        raise InvalidConfigError(
+            f"engine=simpler ends episodes by itself after {shortest} control steps; got max_episode_steps={limit}: "
+            "choose fewer, or engine=mujoco."
+        )
+
+
 def lanes_that_fit(engine: str, wanted: int, pictures: bool) -> int:
     """The number of environments, at most ``wanted`` and at least one, that fit into this machine's free memory.
 
@@ -131,12 +146,13 @@ def lanes_that_fit(engine: str, wanted: int, pictures: bool) -> int:
     return min(wanted, _find(_MEMORY[engine])(pictures)) if engine in _MEMORY else wanted
 
 
-def effective_settings(engine: Mapping[str, Any], task: Task) -> dict[str, Any]:
+def effective_settings(engine: Mapping[str, Any], task: Task, limit: int | None = None) -> dict[str, Any]:
     """Values by which an engine runs a task, as far as an episode's address does not decide them.
 
     Args:
         engine: its name and its options.
         task: what is run.
+        limit: of control steps, in place of the task's own.
 
     Returns:
         ``control_freq`` (Hz), ``max_steps``, ``camera``, and what the engine says of itself.
@@ -147,7 +163,7 @@ def effective_settings(engine: Mapping[str, Any], task: Task) -> dict[str, Any]:
     own = {name: engine[name] for name in ("sim_backend",) if name in engine}
     if engine["name"] in _SETTINGS:
         own = _find(_SETTINGS[engine["name"]][1])(task, engine)
-    return {"control_freq": setup.control_hz, "max_steps": task.max_steps, "camera": camera, **own}
+    return {"control_freq": setup.control_hz, "max_steps": limit or task.max_steps, "camera": camera, **own}
 
 
 def published_settings(task: Task) -> dict[str, Any]:

@@ -82,6 +82,7 @@ class Perturbation:
         engines: that can do it; empty for every engine.
         looks: in which it can be seen; empty for every look.
         counts_pixels: its strength is measured in the pixels of the camera's own images.
+        reads_words: it changes words of the benchmark's own sentences, and would leave others as they are.
         flags: what episodes have besides the task's own: ``original_goal``, see :meth:`original_target`.
         level, strength: the level, empty where there is one only, and its number.
         label: what records and tables call it, and what :func:`get_perturbation` finds it by again.
@@ -98,6 +99,7 @@ class Perturbation:
     looks: tuple[str, ...] = ()
     counts_pixels: bool = False
     flags: tuple[str, ...] = ()
+    reads_words: bool = False
 
     def __init__(self, level: str = DEFAULT_LEVEL) -> None:
         if level not in LEVELS:

@@ -7,6 +7,7 @@ import numpy as np
 from vlaser_gym.conventions.rotations import heading, matrix_from_quaternion, turned_about_z
 from vlaser_gym.envs.engines.base import Placement
 from vlaser_gym.envs.perturbations.base import Floats
+from vlaser_gym.envs.tasks.base import ObjectSpec
 from vlaser_gym.envs.tasks.google_objects import catalogued
 from vlaser_gym.envs.tasks.region import Rectangle, box, placed_outline, separation
 from vlaser_gym.errors import InvalidConfigError
@@ -33,7 +34,7 @@ class Table:
         task, layout = placement.task, placement.layout
         objects, poses = task.objects_of(layout.cast), layout.object_pose
         self._scenery = task.scenery
-        self._outlines = [covered(body.name, pose) for body, pose in zip(objects, poses, strict=True)]
+        self._outlines = [covered(body, pose) for body, pose in zip(objects, poses, strict=True)]
         source = task.source if layout.source is None else layout.source
         target = task.target if layout.target is None else layout.target
         self._way = strip(poses[source, :2], poses[target if target >= 0 else source, :2])
@@ -52,7 +53,7 @@ class Table:
             places = rng.uniform((low_x, low_y, -np.pi), (high_x, high_y, np.pi), (_DRAWS, 3))
             for x, y, yaw in places:
                 placed = np.array([x, y, pose[2], *turned_about_z(pose[3:], yaw)])
-                outline = covered(name, placed)
+                outline = covered(catalogued(name), placed)
                 clear = all(separation(outline, other) >= GAP for other in self._outlines)
                 if clear and separation(outline, self._way) >= way:
                     self._outlines.append(outline)
@@ -61,10 +62,10 @@ class Table:
         raise InvalidConfigError(f"There is no free place on the table for {name}: choose a milder level.")
 
 
-def covered(name: str, pose: Floats) -> Floats:
+def covered(body: ObjectSpec, pose: Floats) -> Floats:
     """Outline ``[4, 2]`` of what an object covers that lies or stands as in ``pose [7]``, by its box, m."""
     unturned = turned_about_z(pose[3:], -float(heading(pose[3:])))
-    x, y, _ = np.abs(matrix_from_quaternion(unturned)) @ np.abs(catalogued(name).bbox) / 2
+    x, y, _ = np.abs(matrix_from_quaternion(unturned)) @ np.abs(body.bbox) / 2
     return placed_outline(pose, box(-x, x, -y, y))
 
 

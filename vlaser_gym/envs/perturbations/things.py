@@ -128,6 +128,7 @@ class ObjectColour(Perturbation):
 
     name, family, engines, looks = "object_colour", "semantics", _MUJOCO, _BUILTIN
     sentence = "the object to be moved is blue or pink, by chance, and called so where its colour is named"
+    reads_words = True
     strengths = (1.0,)
 
     def applies(self, task: Task) -> bool:
@@ -154,6 +155,7 @@ class UnseenObject(Perturbation):
 
     name, family, engines = "unseen_object", "semantics", _MUJOCO
     sentence = "an object that is new to the task in place of the one to be moved, one of two by chance, named so"
+    reads_words = True
     strengths = (1.0,)
 
     def applies(self, task: Task) -> bool:
@@ -197,12 +199,14 @@ class AnotherTarget(Perturbation):
 
     name, family, engines = "another_target", "semantics", _MUJOCO
     sentence = "another target than the usual one, which is there as well; both goals are scored"
+    reads_words = True
     strengths = (1.0,)
     flags = ("original_goal",)
 
     def applies(self, task: Task) -> bool:
         """To tasks that put something on something on a table, or move it near something."""
-        return _on_a_table(task) and task.target >= 0
+        known = task.scenery != "bridge_table" or task.objects[task.target].name in _OTHER_TARGET
+        return _on_a_table(task) and task.target >= 0 and known
 
     def place(self, placement: Placement, moment: Moment) -> Placement:
         """The third object of ``move_near``; on the WidowX table a plate or a towel in a free place."""

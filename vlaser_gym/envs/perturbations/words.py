@@ -82,7 +82,12 @@ class Paraphrase(Perturbation):
 
     name, family = "paraphrase", "semantics"
     sentence = "the instruction in other words, one of two sentences by chance (docs/robustness.md lists them)"
+    reads_words = True
     strengths = (1.0, 2.0, 3.0)
+
+    def applies(self, task: Task) -> bool:
+        """Applicable to tasks that are known by name: the next one says something else."""
+        return bool(paraphrases(task.instruction("grid:0"), self.level))
 
     def instruction(self, text: str, moment: Moment) -> str:
         """Another sentence, the same for the whole episode; a text of no known form stays."""
@@ -166,7 +171,7 @@ class WrongInstruction(Perturbation):
     strengths = (1.0,)
 
     def applies(self, task: Task) -> bool:
-        """Applicable to tasks that are known by name: the next one says something else."""
+        """To tasks that are known by name: the next one says something else."""
         return task.name in task_names()
 
     def instruction(self, text: str, moment: Moment) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from vlaser_gym.envs.robots import get_setup
-from vlaser_gym.envs.tasks import drawers, google_pick, move_near, place_in_drawer, widowx
+from vlaser_gym.envs.tasks import described, drawers, google_pick, move_near, place_in_drawer, widowx
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Layout, Memory, ObjectSpec, Snapshot, Task
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.registry import import_string
@@ -25,6 +25,7 @@ __all__ = [
     "added_tasks",
     "by_robot",
     "get_task",
+    "is_reference",
     "resolve",
     "task_names",
 ]
@@ -58,18 +59,26 @@ def get_task(name: str) -> Task:
     """The task of that name; one instance serves everybody.
 
     Args:
-        name: of a task that is known, or ``module:object``, an import string of one, which becomes known by that.
+        name: of a task that is known; or ``module:object``, an import string of one, or a YAML file that describes
+            one, which becomes known by that.
 
     Raises:
         UnknownNameError: with the nearest names.
-        InvalidConfigError: for an import string that stands for no task.
+        InvalidConfigError: for an import string that stands for no task, or a file that describes none.
     """
+    if described.is_task_file(name):
+        return add_task(described.read_task(name, get_task))
     if ":" in name:
         return add_task(import_string(name, "task"))
     known = {**_TASKS, **_ADDED}
     if name not in known:
         raise UnknownNameError("task", name, known)
     return known[name]
+
+
+def is_reference(name: str) -> bool:
+    """True for what stands for a task without being its name: an import string or a YAML file."""
+    return ":" in name or described.is_task_file(name)
 
 
 def add_task(task: Task) -> Task:
@@ -112,7 +121,8 @@ def by_robot(tasks: Iterable[Task]) -> dict[str, list[Task]]:
 def resolve(spec: str | Sequence[str]) -> tuple[str, ...]:
     """Task names meant by a preset, a name, several of them separated by commas, or a list of such.
 
-    A task named twice comes once, where it came first. Import strings are names too; see :func:`get_task`.
+    A task named twice comes once, where it came first. Import strings and YAML files are names too; see
+    :func:`get_task`.
 
     Raises:
         UnknownNameError: for a part that is neither task nor preset.
@@ -127,7 +137,7 @@ def resolve(spec: str | Sequence[str]) -> tuple[str, ...]:
     parts = [part.strip() for text in ([spec] if isinstance(spec, str) else spec) for part in text.split(",")]
     names: dict[str, None] = {}
     for part in parts or [""]:
-        name = get_task(part).name if ":" in part else part
+        name = get_task(part).name if is_reference(part) else part
         if name not in PRESETS and name not in task_names():
             raise UnknownNameError("task", name, [*task_names(), *PRESETS])
         names.update(dict.fromkeys(PRESETS.get(name, (name,))))

@@ -29,6 +29,41 @@ Memory = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
+class Grasp:
+    """A way to hold an object from above, in its actor frame.
+
+    Attributes:
+        up: the direction that points up while the object rests as it has to for this grasp, unit vector.
+        point: the place of the tool centre point, m.
+        axis: the direction along which the fingers close, unit vector.
+    """
+
+    up: tuple[float, float, float]
+    point: tuple[float, float, float]
+    axis: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectShape:
+    """The shape of an object that is none of the catalogue's, in its actor frame.
+
+    Attributes:
+        hulls: corners ``[N, 3]`` of the convex pieces that touch, m.
+        vertices, faces: the triangles that are seen, ``[V, 3]`` m and ``[F, 3]`` counter-clockwise from outside.
+        uv: texture coordinates ``[V, 2]``, origin at the texture's upper left.
+        colour: sRGB, 0 to 1; multiplies the texture.
+        image: the texture, uint8 ``[H, W, 3]``; ``[0, 0, 3]`` where there is none.
+    """
+
+    hulls: tuple[Floats, ...]
+    vertices: Floats
+    faces: NDArray[np.int32]
+    uv: Floats
+    colour: tuple[float, float, float]
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class ObjectSpec:
     """One body of a scene that is not part of the robot.
 
@@ -41,6 +76,8 @@ class ObjectSpec:
         bbox: the database box used by success rules, m (not always the mesh's).
         fixed: the body does not move (sink).
         friction: sliding friction coefficient of the body alone (pairs average it with the partner's).
+        shape: the object's own; ``None`` for those of the catalogue, which are found by their name.
+        grasps: ways to hold it that are known; the scripted expert takes the one for the present posture.
     """
 
     name: str
@@ -51,6 +88,8 @@ class ObjectSpec:
     bbox: tuple[float, float, float]
     fixed: bool = False
     friction: float = 0.5
+    shape: ObjectShape | None = field(default=None, compare=False, repr=False)
+    grasps: tuple[Grasp, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +175,8 @@ class Task(ABC):
     #: The kinds of layouts that the task has; see :data:`~vlaser_gym.envs.address.LAYOUT_KINDS`.
     layout_kinds: tuple[str, ...] = ("grid", "region")
     variants: tuple[str, ...] = ("default",)
+    #: Checksum of the file that describes the task, for tasks from files.
+    definition: str = ""
     #: Distance at which the original's physics begins to look for contacts, m.
     contact_offset: float = 0.005
 

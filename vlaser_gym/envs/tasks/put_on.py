@@ -18,9 +18,13 @@ of three of them and remembers the two others: ``episode_stats["is_src_obj_grasp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
+from vlaser_gym.envs.instructions import drawn
 from vlaser_gym.envs.tasks.base import (
     Bools,
     ContactQuery,
@@ -58,7 +62,7 @@ class PutOnTask(Task):
 
     Args:
         name: SimplerEnv's name of the task.
-        instruction: what the robot is told in every layout.
+        instruction: what the robot is told; of several sentences each layout has one.
         objects: source, target, then everything else that is not the robot.
         region: the grid ``[n, n_objects, 7]`` and what is drawn within it.
         region2: what is drawn around it with a margin; ``None``: the task has no such layouts.
@@ -84,7 +88,7 @@ class PutOnTask(Task):
     def __init__(
         self,
         name: str,
-        instruction: str,
+        instruction: str | Sequence[str],
         objects: tuple[ObjectSpec, ...],
         region: Region,
         *,
@@ -105,7 +109,7 @@ class PutOnTask(Task):
         self.completely_on = completely_on
         self.contacts = self._queries(objects)
         self._photograph, self._light = _SCENES[scenery]
-        self._instruction = instruction
+        self._instructions = (instruction,) if isinstance(instruction, str) else tuple(instruction)
         self._grid = region.grid
         self._regions = {"region": region, **({"region2": region2} if region2 else {})}
         self.layout_kinds = ("grid", *self._regions)
@@ -131,6 +135,38 @@ class PutOnTask(Task):
         ignored = (self.source, self.target)
         strangers = [f"object:{body.name}" for i, body in enumerate(objects) if i not in ignored]
         return fingers + tuple(ContactQuery(of=source, by=stranger) for stranger in ("scene", *strangers))
+
+    def like(
+        self,
+        name: str,
+        *,
+        instruction: Sequence[str] | None = None,
+        grid: Floats | None = None,
+        max_steps: int | None = None,
+    ) -> PutOnTask:
+        """This task under another name, with what is given in place of its own.
+
+        Args:
+            name: of the new task.
+            instruction: sentences.
+            grid: layouts, poses ``[n, n_objects, 7]`` of objects at rest; regions stay clear of them.
+            max_steps: control steps until truncation.
+        """
+        regions = {
+            kind: region if grid is None else replace(region, grid=grid) for kind, region in self._regions.items()
+        }
+        return type(self)(
+            name,
+            self._instructions if instruction is None else instruction,
+            self.objects,
+            regions["region"],
+            robot_setup=self.robot_setup,
+            scenery=self.scenery,
+            max_steps=self.max_steps if max_steps is None else max_steps,
+            z_margin=self.z_margin,
+            completely_on=self.completely_on,
+            region2=regions.get("region2"),
+        )
 
     def region(self, kind: str = "region") -> Region:
         """The region from which layouts of a kind are drawn, for further tasks on the same table.
@@ -170,10 +206,9 @@ class PutOnTask(Task):
         return Variant(variant, scene=self.scenery, light=self._light)
 
     def instruction(self, layout: str, variant: str = "default", stage: int = 0) -> str:
-        """The original's sentence, the same in every layout."""
+        """The original's sentence, the same in every layout; of several one by the layout."""
         self._check_variant(variant)
-        self.address(layout)
-        return self._instruction
+        return drawn(self._instructions, self.address(layout))
 
     def _check_variant(self, variant: str) -> None:
         if variant not in self.variants:

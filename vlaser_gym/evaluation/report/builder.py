@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,7 +38,7 @@ from vlaser_gym.evaluation.store import Record, address_of, read_states, read_ti
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
 from vlaser_gym.evaluation.table import short_name
 from vlaser_gym.evaluation.told import changes, instructions_told, thoughts_had
-from vlaser_gym.evaluation.video import find_video, video_folder, video_name
+from vlaser_gym.evaluation.video import find_video, step_limit, video_folder, video_name
 from vlaser_gym.storage.files import write_whole
 
 #: Videos beyond this many bytes stay files of their own, next to which the page must then be kept.
@@ -193,7 +193,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     tasks = _task_order(addresses)
     data = {
         "sides": ["A", "B"][: len(sides)],
-        "tasks": {name: _task_facts(name) for name in tasks},
+        "tasks": {name: _task_facts(name, first.records.values()) for name in tasks},
         "failures": {key: kind.label for key, kind in FAILURE_CLASSES.items()},
         "episodes": [
             {
@@ -358,9 +358,9 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
     return summarise(records, [get_task(name) for name in _task_order([address_of(record) for record in records])])
 
 
-def _task_facts(name: str) -> dict[str, Any]:
-    task = get_task(name)
-    return {"label": short_name(name), "subgoals": list(task.subgoals), "max_steps": task.max_steps}
+def _task_facts(name: str, records: Iterable[Record]) -> dict[str, Any]:
+    longest = max(step_limit(record) for record in records if record["task"] == name)
+    return {"label": short_name(name), "subgoals": list(get_task(name).subgoals), "max_steps": longest}
 
 
 def _task_order(addresses: Sequence[Address]) -> list[str]:

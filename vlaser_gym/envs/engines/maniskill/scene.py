@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -205,9 +206,9 @@ def _ignore_collisions(builder: Any, robot: Robot) -> None:
 def _add_object(scene: ManiSkillScene, spec: ObjectSpec, pack: AssetPack, drawn: bool) -> Any:
     builder = scene.create_actor_builder()
     material = physx.PhysxMaterial(spec.friction, spec.friction, 0.0)
-    builder.add_multiple_convex_collisions_from_file(str(pack.model_collision(spec.name)), material=material)
+    touching, visible = _object_files(spec, pack, drawn)
+    builder.add_multiple_convex_collisions_from_file(str(touching), material=material)
     if drawn:
-        visible = pack.model_look(spec.name) or pack.model_collision(spec.name)
         builder.add_visual_from_file(str(visible))
     frame = sapien.Pose(np.array(spec.com), np.array(spec.com_rotation))
     builder.set_mass_and_inertia(spec.mass, frame, np.array(spec.inertia))
@@ -219,6 +220,16 @@ def _add_object(scene: ManiSkillScene, spec: ObjectSpec, pack: AssetPack, drawn:
     else:
         body.linear_damping = body.angular_damping = _OBJECT_DAMPING
     return entity
+
+
+def _object_files(spec: ObjectSpec, pack: AssetPack, drawn: bool) -> tuple[Path, Path]:
+    """The meshes of what touches, and of what is seen if it is drawn: the original's, or the object's own."""
+    if spec.shape is not None:
+        from vlaser_gym.envs.modelling.files import shape_files  # noqa: PLC0415  reading meshes takes a library
+
+        return shape_files(spec.shape)
+    touching = pack.model_collision(spec.name)
+    return touching, (pack.model_look(spec.name) if drawn else None) or touching
 
 
 def body_of(entity: Any) -> Any:

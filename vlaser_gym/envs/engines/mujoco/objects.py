@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from vlaser_gym.envs.engines.base import Body
 from vlaser_gym.envs.engines.mujoco import google_looks, measured, measured_google, meshes, object_looks, textures
 from vlaser_gym.envs.engines.mujoco.meshes import Floats, Surface
-from vlaser_gym.envs.tasks.base import ObjectSpec
+from vlaser_gym.envs.tasks.base import ObjectShape, ObjectSpec
 from vlaser_gym.envs.tasks.google_objects import MODELS, shape_of
 from vlaser_gym.errors import UnknownNameError
 
@@ -38,13 +38,13 @@ def add_object(spec: mujoco.MjSpec, obj: ObjectSpec, changed: Body | None = None
     Raises:
         UnknownNameError: if there is no shape for the object.
     """
-    shape = _shape_key(obj.name)
+    builders = _SHAPES[_shape_key(obj.name)] if obj.shape is None else _own_shape(obj.shape)
     body = spec.worldbody.add_body(name=f"object:{obj.name}")
     if not obj.fixed:
         body.add_freejoint(name=f"object:{obj.name}")
     body.explicitinertial, body.mass = True, obj.mass
     body.ipos, body.iquat, body.inertia = obj.com, obj.com_rotation, obj.inertia
-    for build in _SHAPES[shape]:
+    for build in builders:
         build(spec, body, obj.name)
     if changed is not None:
         _scale_shapes(spec, body, changed.scale)
@@ -120,6 +120,16 @@ def _box(*half_size: float) -> Builder:
         add_collision(body, f"{name}/collision0", type=mujoco.mjtGeom.mjGEOM_BOX, size=half_size)
 
     return build
+
+
+def _own_shape(shape: ObjectShape) -> tuple[Builder, ...]:
+    surface = Surface(shape.vertices, shape.faces, shape.uv)
+    image = shape.image if shape.image.size else None
+
+    def show(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        _show(spec, body, f"{name}/visual0", surface, image=image, rgb=shape.colour)
+
+    return _hulls(*(points / meshes.MILLIMETRE for points in shape.hulls)), show
 
 
 def _cube(rgba: ArrayLike) -> tuple[Builder, ...]:

@@ -128,6 +128,19 @@ def build_scene(
     return scene
 
 
+def build_floor(obj: ObjectSpec, setup: RobotSetup) -> mujoco.MjModel:
+    """A level floor at height 0 and one free object over it, with the contacts of a robot's scenes."""
+    spec = mujoco.MjSpec()
+    _set_options(spec, setup)
+    kind = mujoco.mjtGeom.mjGEOM_PLANE
+    spec.worldbody.add_geom(name="scene/floor", type=kind, size=(1.0, 1.0, 0.1), contype=1, conaffinity=1)
+    add_object(spec, obj)
+    _set_contacts(spec, setup.robot)
+    model = spec.compile()
+    model.dof_damping[:] = _damping_of(obj)
+    return model
+
+
 def _perturb(scene: Scene, physics: Physics) -> None:
     """Change friction of everything, and mass and inertia of what moves freely; its damping goes with its mass."""
     model = scene.model
@@ -350,8 +363,11 @@ def _set_damping(scene: Scene, objects: Sequence[ObjectSpec]) -> None:
     """Objects lose 0.1 of their linear and angular velocity per second (spec: damping 0.1 / 0.1)."""
     for start, obj in zip(scene.object_qvel, objects, strict=True):
         if start >= 0:
-            scene.model.dof_damping[start : start + 3] = _OBJECT_DAMPING * obj.mass
-            scene.model.dof_damping[start + 3 : start + 6] = _OBJECT_DAMPING * np.array(obj.inertia)
+            scene.model.dof_damping[start : start + 6] = _damping_of(obj)
+
+
+def _damping_of(obj: ObjectSpec) -> Floats:
+    return _OBJECT_DAMPING * np.array([obj.mass] * 3 + list(obj.inertia))
 
 
 def _index(

@@ -58,7 +58,8 @@ def dress(
     Raises:
         MissingAssetError: if a file is missing or damaged.
     """
-    _undress(spec, keep_scenery=not photograph)
+    objects = task.objects_of(cast)
+    _undress(spec, not photograph, {f"object:{obj.name}" for obj in objects if obj.shape is not None})
     if photograph:
         # Where the arm comes near, the original's camera looks into it.
         spec.visual.map.znear = get_setup(task.robot_setup).camera.near
@@ -68,16 +69,19 @@ def dress(
     robot = get_setup(task.robot_setup).robot
     links = {link.name for link in robot.links} - (set() if whole_robot else set(robot.unseen_links))
     _dress_robot(spec, robot, links, variant, pack, gain)
-    for obj in task.objects_of(cast):
+    for obj in objects:
+        if obj.shape is not None:
+            continue
         if photograph and obj.name in _ALWAYS_OVERLAID:
             _paint_contacts(spec.body(f"object:{obj.name}"))
         else:
             _dress_object(spec, obj.name, pack, gain)
 
 
-def _undress(spec: mujoco.MjSpec, keep_scenery: bool) -> None:
+def _undress(spec: mujoco.MjSpec, keep_scenery: bool, own: set[str]) -> None:
+    """Take away what is seen, but for scenery and for bodies ``own``, which have one look only."""
     for geom in list(spec.geoms):
-        stays = _is_cabinet(geom) or (keep_scenery and geom.parent.name == "world")
+        stays = _is_cabinet(geom) or (keep_scenery and geom.parent.name == "world") or geom.parent.name in own
         if geom.group == VISUAL_GROUP and not stays:
             spec.delete(geom)
 
