@@ -32,7 +32,7 @@ class Instructions:
 
     @classmethod
     def read(cls, given: Any) -> Instructions:
-        """From what ``instruction=`` takes; see :func:`stored_instructions`."""
+        """Parse what ``instruction=`` takes; see :func:`stored_instructions`."""
         found = stored_instructions(given)
         by_task = found if isinstance(found, Mapping) else {_EVERY_TASK: found}
         return cls({task: tuple(sentences) for task, sentences in by_task.items()})

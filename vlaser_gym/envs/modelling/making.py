@@ -1,4 +1,4 @@
-"""From a mesh to an object that tasks can name: pieces, mass, postures, grasps, looks; checked and written."""
+"""Making of an object that tasks can name from a mesh: pieces, mass, postures, grasps, looks; checked and written."""
 
 from __future__ import annotations
 

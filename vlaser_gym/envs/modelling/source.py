@@ -62,7 +62,7 @@ def read_solid(file: Path, unit: str) -> tuple[Any, Any, list[str]]:
 
 
 def mass_properties(mesh: Any, density: float | None, mass: float | None) -> MassProperties:
-    """Of a closed mesh that is filled evenly, by integrals over its surface.
+    """Mass properties of a closed mesh that is filled evenly, by integrals over its surface.
 
     Args:
         mesh: a closed ``trimesh.Trimesh``, m.

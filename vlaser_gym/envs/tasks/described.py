@@ -268,7 +268,7 @@ def _name(entry: _Entry) -> str:
 
 
 def _checksum(entry: _Entry) -> str:
-    """Of the file, its layouts and its objects."""
+    """Checksum of the file, its layouts and its objects."""
     value = crc32(entry.file.read_bytes())
     if isinstance(entry.values.get("layouts"), str):
         value = crc32(repr(_read(entry.file.parent / entry.values["layouts"])).encode(), value)
