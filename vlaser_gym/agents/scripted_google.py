@@ -2,6 +2,11 @@
 
 The controller forgets what a step does not reach and travels about a third of what it is told, so an action is simply
 the way that is left, up to a largest step; nothing has to be tracked.
+
+A policy that imitates this sees pictures. What the script does next therefore follows from what can be seen: it goes on
+when the gripper has arrived, turned, closed or opened, not after so many steps; it tells the gripper nothing that it
+need not be told, since a policy's command is held for several steps and would keep it from the next one; and it waits
+a step before the fingers close, because a policy whose predicted actions count closes up to a step early.
 """
 
 from __future__ import annotations
@@ -25,8 +30,13 @@ Floats = NDArray[np.float64]
 CLOSE, OPEN, KEEP = 1.0, -1.0, 0.0
 #: An axis this much upright (cosine) is standing.
 _STANDING = 0.8
-#: Less motion (m) in a control step is none.
-_STILL = 0.002
+#: Less motion (m) in a control step is none; fingers stand still if their openness changes by less.
+_STILL, _FINGERS_STILL = 0.002, 0.02
+#: Fingers this far apart are open.
+_WIDE_OPEN = 0.95
+#: Of the two headings (rad) along which the fingers can close across an object, the one from here to half a turn on is
+#: taken: halfway between those of the grids' lying cans (90 and 180 degrees, relative to the robot).
+_LEAST_CLOSING = np.pi / 4
 #: The database gives the sponge's sides in another order than its mesh has them.
 _LONG_AXES = {"sponge": 0}
 
@@ -36,23 +46,27 @@ class GoogleScript:
     """Numbers of the motion; lengths in metres, angles in radians.
 
     Attributes:
-        max_step, max_turn: largest translation and rotation of one action.
+        max_step, max_turn: largest translation and rotation of one action, within the range of the data that Vlaser's
+            policies for this robot are normalised by.
         approach: height of the waypoint above the object before it is grasped.
         lift: how far the object is raised.
         retreat: how far it is drawn towards the robot meanwhile.
         carry: height over its rest at which it is carried.
         gap: what is left between the boxes of a carried object and its goal.
-        close_steps: control steps that the fingers get.
+        lean: angle between a gripper that grasps from above and the vertical: it points away from the robot, since the
+            wrist's limit keeps a vertical one from what lies far.
+        close_steps: most control steps that the fingers get.
     """
 
     max_step: float = 0.10
-    max_turn: float = 0.4
+    max_turn: float = 0.34
     approach: float = 0.08
     lift: float = 0.08
     retreat: float = 0.05
     carry: float = 0.05
     gap: float = 0.03
-    close_steps: int = 5
+    lean: float = 0.42
+    close_steps: int = 6
 
 
 class GoogleEpisode(ABC):
@@ -75,15 +89,25 @@ class GoogleEpisode(ABC):
     def act(self, state: Floats) -> Floats:
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
         self._tcp, self._rotation = state[:3], rotations.matrix_from_quaternion(state[3:7])
+        self._openness = float(state[STATE_FIELDS["openness"]][0])
         self._look(state)
         if self._plan is None:
             self._goal, self._goal_rotation = self._tcp, self._rotation
             self._plan = self._run()
         gripper = next(self._plan)
-        step = _limited(self._goal - self._tcp, self._script.max_step)
-        turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
-        self.intended = np.concatenate([step, _limited(turn, self._script.max_turn), [gripper]])
+        self.intended = np.concatenate([*self._towards_goal(), [gripper]])
         return self.intended + self.pushes.next()
+
+    def _towards_goal(self) -> tuple[Floats, Floats]:
+        """Translation and rotation of the next action; it never arrives before it has turned.
+
+        Over an object, which it hides from the camera, a gripper that still has to turn looks like one that need not.
+        """
+        turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
+        way = self._goal - self._tcp
+        share = 1 / max(1.0, np.ceil(float(np.linalg.norm(turn)) / self._script.max_turn))
+        step = _limited(way, min(self._script.max_step, share * float(np.linalg.norm(way))))
+        return step, _limited(turn, self._script.max_turn)
 
     @abstractmethod
     def _look(self, state: Floats) -> None:
@@ -97,7 +121,7 @@ class GoogleEpisode(ABC):
         """Until the goal is reached, or nothing moves any more: at its limits the wrist keeps some goals from it."""
         self._goal = np.array(goal)
         idle = 0
-        for _ in range(22):
+        for _ in range(30):
             before = self._tcp, self._rotation
             yield gripper
             turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
@@ -107,6 +131,20 @@ class GoogleEpisode(ABC):
             idle = idle + 1 if moved < _STILL else 0
             if idle == 3:
                 return
+
+
+    def _close(self) -> Iterator[float]:
+        """Wait a step, then close until the fingers stand still."""
+        yield KEEP
+        for _ in range(self._script.close_steps):
+            before = self._openness
+            yield CLOSE
+            if self._openness < _WIDE_OPEN and before - self._openness < _FINGERS_STILL:
+                return
+
+    def _open(self) -> float:
+        """The command that opens the fingers, or none where they are open."""
+        return KEEP if self._openness > _WIDE_OPEN else OPEN
 
 
 class TableEpisode(GoogleEpisode):
@@ -128,11 +166,13 @@ class TableEpisode(GoogleEpisode):
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
         rest = self._source[2]
-        for _ in range(2):
+        self._start_closing = float(np.arctan2(self._rotation[1, 1], self._rotation[0, 1]))
+        for _ in range(3):
             yield from self._grasp()
             if self._source[2] > rest + self._script.carry / 2:
                 break
-            yield from self._move(self._goal, OPEN)
+            while self._open() != KEEP:
+                yield OPEN
         if self._target_object is not None:
             yield from self._carry()
         while True:
@@ -144,8 +184,7 @@ class TableEpisode(GoogleEpisode):
         grasp = self._source.copy()
         yield from self._move(grasp + [0, 0, script.approach], KEEP, tolerance=0.025)
         yield from self._move(grasp, KEEP, tolerance=0.006)
-        for _ in range(script.close_steps):
-            yield CLOSE
+        yield from self._close()
         height = script.lift if self._target_object is None else script.carry
         yield from self._move(grasp + self._inward(script.retreat) + [0, 0, height], CLOSE)
 
@@ -163,16 +202,20 @@ class TableEpisode(GoogleEpisode):
         yield from self._move(self._goal - [0, 0, self._script.carry - 0.01], CLOSE)
 
     def _grasp_rotation(self) -> Floats:
-        """Closing across the object's long axis, pointing down; what stands upright is grasped as the gripper is."""
+        """Closing across the object's long axis, leaning; what stands upright is grasped as the gripper is turned."""
         long = _LONG_AXES.get(self._object.name.removeprefix("baked_").removesuffix("_v2"))
         axis = self._source_rotation[:, int(np.argmax(self._object.bbox)) if long is None else long]
         if abs(axis[2]) > _STANDING or np.ptp(self._object.bbox) < 0.01:
-            return self._rotation
-        closing = np.array([-axis[1], axis[0], 0.0]) / np.hypot(axis[0], axis[1])
-        if closing @ self._rotation[:, 1] < 0:
-            closing = -closing
-        down = np.array([0.0, 0.0, -1.0])
-        return np.stack([np.cross(closing, down), closing, down], -1)
+            return self._leaning(self._start_closing)
+        across = np.arctan2(axis[0], -axis[1])
+        return self._leaning(_LEAST_CLOSING + (across - _LEAST_CLOSING) % np.pi)
+
+    def _leaning(self, closing: float) -> Floats:
+        """The gripper's rotation with a heading (rad) along which the fingers close, leaning away from the robot."""
+        down = np.array([[-np.sin(closing), np.cos(closing), 0.0], [np.cos(closing), np.sin(closing), 0.0], [0, 0, -1]])
+        x, y = self._source[:2] / np.linalg.norm(self._source[:2])
+        lean = rotations.matrix_from_axis_angle(self._script.lean * np.array([y, -x, 0.0]))
+        return np.asarray(lean @ down.T)
 
 
 def centre(pose: Floats, body: ObjectSpec) -> tuple[Floats, Floats]:
