@@ -23,8 +23,11 @@ _BEFORE, _OVER, _BEHIND, _HOOKED = (0.07, 0.165), (-0.02, 0.095), (-0.062, 0.062
 _IN_FRONT, _AT_FRONT = (0.10, 0.02), (0.03, 0.0)
 #: How far a drawer is pulled open (m); farther where something shall be put into it.
 _WIDE, _WIDER = 0.2, 0.26
-#: Angle of the gripper below level while it pulls and pushes, and while it holds an object (rad).
-_SLOPE, _STEEP = 0.79, 1.1
+#: Angle of the gripper below level while it pulls and pushes (rad); the arm's first joint above the base (m), how far
+#: from there a handle may be for it (m), and by how much the angle shrinks per metre beyond, where the arm is stretched.
+_SLOPE, _SHOULDER, _FAR, _FLATTER = 0.79, 0.71, 0.98, 3.2
+#: Height over an object on the cabinet at which the gripper comes and goes (m).
+_OVER_OBJECT = 0.11
 
 
 class CabinetEpisode(GoogleEpisode):
@@ -61,15 +64,17 @@ class CabinetEpisode(GoogleEpisode):
         """A place around the handle as it is now, in the robot's frame."""
         return np.asarray(self._handle + self._frame @ np.array([outwards, 0.0, up]))
 
-    def _point(self, slope: float) -> None:
-        """Turn towards the cabinet, ``slope`` below level, the fingers side by side."""
+    def _point(self) -> None:
+        """Turn towards the cabinet, sloping down, the fingers side by side."""
+        far = float(np.linalg.norm(self._handle - [0, 0, _SHOULDER]))
+        slope = _SLOPE - _FLATTER * max(0.0, far - _FAR)
         inward, up = -self._frame[:, 0], self._frame[:, 2]
         approach = np.cos(slope) * inward - np.sin(slope) * up
         closing = np.cross(up, inward)
         self._goal_rotation = np.stack([np.cross(closing, approach), closing, approach], -1)
 
     def _pull(self) -> Iterator[float]:
-        self._point(_SLOPE)
+        self._point()
         wanted = _WIDE if self._object is None else _WIDER
         for _ in range(3):
             yield from self._move(self._at(*_BEFORE), CLOSE, tolerance=0.03)
@@ -93,7 +98,7 @@ class CabinetEpisode(GoogleEpisode):
             slack = slack + 1 if self._opening - before < 0.003 else 0
 
     def _push(self) -> Iterator[float]:
-        self._point(_SLOPE)
+        self._point()
         yield from self._move(self._at(*_IN_FRONT), CLOSE, tolerance=0.03)
         yield from self._move(self._at(*_AT_FRONT), CLOSE, tolerance=0.02)
         slack = 0
@@ -106,14 +111,13 @@ class CabinetEpisode(GoogleEpisode):
 
     def _fetch(self) -> Iterator[float]:
         """Grasp the object on the cabinet's top and lift it."""
-        self._point(_STEEP)
-        for _ in range(2):
+        for _ in range(3):
             rest = self._place.copy()
-            yield from self._move(rest + [0, 0, 0.13], OPEN, tolerance=0.03)
-            yield from self._move(rest + [0, 0, 0.0], KEEP, tolerance=0.008)
-            for _ in range(self._script.close_steps):
-                yield CLOSE
-            yield from self._move(rest + [0, 0, 0.13], CLOSE, tolerance=0.03)
+            self._goal_rotation = self._leaning(rest, self._start_closing)
+            yield from self._move(rest + [0, 0, _OVER_OBJECT], OPEN, tolerance=0.03)
+            yield from self._move(rest, KEEP, tolerance=0.008)
+            yield from self._close()
+            yield from self._move(rest + [0, 0, _OVER_OBJECT], CLOSE, tolerance=0.03)
             if self._place[2] > rest[2] + 0.05:
                 break
 

@@ -37,6 +37,9 @@ _WIDE_OPEN = 0.95
 #: Of the two headings (rad) along which the fingers can close across an object, the one from here to half a turn on is
 #: taken: halfway between those of the grids' lying cans (90 and 180 degrees, relative to the robot).
 _LEAST_CLOSING = np.pi / 4
+#: What stands this far up from its centre (m) would meet the palm, 87 mm behind the fingertips: it is grasped from the
+#: robot's side, leaning so far (rad).
+_TALL, _TALL_LEAN = 0.095, 0.9
 #: The database gives the sponge's sides in another order than its mesh has them.
 _LONG_AXES = {"sponge": 0}
 
@@ -53,8 +56,9 @@ class GoogleScript:
         retreat: how far it is drawn towards the robot meanwhile.
         carry: height over its rest at which it is carried.
         gap: what is left between the boxes of a carried object and its goal.
-        lean: angle between a gripper that grasps from above and the vertical: it points away from the robot, since the
-            wrist's limit keeps a vertical one from what lies far.
+        lean, near, lean_farther: angle between a gripper that grasps from above and the vertical, up to a distance from
+            the robot, and by how much it grows per metre beyond: it points away from the robot, since the wrist's limit
+            keeps a vertical one from what lies far.
         close_steps: most control steps that the fingers get.
     """
 
@@ -64,8 +68,10 @@ class GoogleScript:
     lift: float = 0.08
     retreat: float = 0.05
     carry: float = 0.05
-    gap: float = 0.03
-    lean: float = 0.42
+    gap: float = 0.05
+    lean: float = 0.28
+    near: float = 0.66
+    lean_farther: float = 2.9
     close_steps: int = 6
 
 
@@ -93,6 +99,7 @@ class GoogleEpisode(ABC):
         self._look(state)
         if self._plan is None:
             self._goal, self._goal_rotation = self._tcp, self._rotation
+            self._start_closing = float(np.arctan2(self._rotation[1, 1], self._rotation[0, 1]))
             self._plan = self._run()
         gripper = next(self._plan)
         self.intended = np.concatenate([*self._towards_goal(), [gripper]])
@@ -133,6 +140,20 @@ class GoogleEpisode(ABC):
                 return
 
 
+    def _leaning(self, place: Floats, closing: float, least: float = 0.0) -> Floats:
+        """The gripper's rotation over a place, leaning away from the robot.
+
+        Args:
+            place: in the robot's frame, m.
+            closing: heading along which the fingers close, rad.
+            least: angle to the vertical, where it is not larger anyway, rad.
+        """
+        down = np.array([[-np.sin(closing), np.cos(closing), 0.0], [np.cos(closing), np.sin(closing), 0.0], [0, 0, -1]])
+        distance = float(np.linalg.norm(place[:2]))
+        lean = max(least, self._script.lean + self._script.lean_farther * max(0.0, distance - self._script.near))
+        x, y = place[:2] / distance
+        return np.asarray(rotations.matrix_from_axis_angle(lean * np.array([y, -x, 0.0])) @ down.T)
+
     def _close(self) -> Iterator[float]:
         """Wait a step, then close until the fingers stand still."""
         yield KEEP
@@ -166,7 +187,6 @@ class TableEpisode(GoogleEpisode):
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
         rest = self._source[2]
-        self._start_closing = float(np.arctan2(self._rotation[1, 1], self._rotation[0, 1]))
         for _ in range(3):
             yield from self._grasp()
             if self._source[2] > rest + self._script.carry / 2:
@@ -205,17 +225,13 @@ class TableEpisode(GoogleEpisode):
         """Closing across the object's long axis, leaning; what stands upright is grasped as the gripper is turned."""
         long = _LONG_AXES.get(self._object.name.removeprefix("baked_").removesuffix("_v2"))
         axis = self._source_rotation[:, int(np.argmax(self._object.bbox)) if long is None else long]
+        if abs(axis[2]) > _STANDING and max(self._object.bbox) / 2 > _TALL:
+            sideways = float(np.arctan2(self._source[0], -self._source[1]))
+            return self._leaning(self._source, sideways, _TALL_LEAN)
         if abs(axis[2]) > _STANDING or np.ptp(self._object.bbox) < 0.01:
-            return self._leaning(self._start_closing)
+            return self._leaning(self._source, self._start_closing)
         across = np.arctan2(axis[0], -axis[1])
-        return self._leaning(_LEAST_CLOSING + (across - _LEAST_CLOSING) % np.pi)
-
-    def _leaning(self, closing: float) -> Floats:
-        """The gripper's rotation with a heading (rad) along which the fingers close, leaning away from the robot."""
-        down = np.array([[-np.sin(closing), np.cos(closing), 0.0], [np.cos(closing), np.sin(closing), 0.0], [0, 0, -1]])
-        x, y = self._source[:2] / np.linalg.norm(self._source[:2])
-        lean = rotations.matrix_from_axis_angle(self._script.lean * np.array([y, -x, 0.0]))
-        return np.asarray(lean @ down.T)
+        return self._leaning(self._source, _LEAST_CLOSING + (across - _LEAST_CLOSING) % np.pi)
 
 
 def centre(pose: Floats, body: ObjectSpec) -> tuple[Floats, Floats]:
