@@ -75,6 +75,10 @@ class GoogleScript:
     close_steps: int = 6
 
 
+#: Among other things the gripper comes and carries above them.
+_AMONG_OTHERS = GoogleScript(approach=0.15, carry=0.13)
+
+
 class GoogleEpisode(ABC):
     """The script of one episode as a generator of gripper commands; goals are set on the way.
 
@@ -172,11 +176,11 @@ class TableEpisode(GoogleEpisode):
     """Grasp an object on the table from above and lift it, or carry it to another."""
 
     def __init__(self, task: Task, address: Address, script: GoogleScript | None = None) -> None:
-        super().__init__(script)
         layout = task.layout(address.layout, address.variant)
         objects = task.objects_of(layout.cast)
         source = task.source if layout.source is None else layout.source
         target = task.target if layout.target is None else layout.target
+        super().__init__(script or (GoogleScript() if target < 0 else _AMONG_OTHERS))
         self._object: ObjectSpec = objects[source]
         self._target_object: ObjectSpec | None = None if target < 0 else objects[target]
 
@@ -189,7 +193,7 @@ class TableEpisode(GoogleEpisode):
         rest = self._source[2]
         for _ in range(3):
             yield from self._grasp()
-            if self._source[2] > rest + self._script.carry / 2:
+            if self._source[2] > rest + self._script.lift / 2:
                 break
             while self._open() != KEEP:
                 yield OPEN
