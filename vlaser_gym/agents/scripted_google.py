@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.disturbance import Pushes
 from vlaser_gym.conventions import rotations
+from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import ObjectSpec, Task
 from vlaser_gym.envs.vector import STATE_FIELDS
 
@@ -30,6 +32,9 @@ Floats = NDArray[np.float64]
 CLOSE, OPEN, KEEP = 1.0, -1.0, 0.0
 #: An axis this much upright (cosine) is standing.
 _STANDING = 0.8
+#: Directions from its goal in which an object may be put down, from its own side on (rad), and by how much farther from
+#: there than the goal everything else must be (m).
+_SIDES, _ROOM = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2), 0.03
 #: Less motion (m) in a control step is none; fingers stand still if their openness changes by less.
 _STILL, _FINGERS_STILL = 0.002, 0.02
 #: Fingers this far apart are open.
@@ -181,6 +186,9 @@ class TableEpisode(GoogleEpisode):
         source = task.source if layout.source is None else layout.source
         target = task.target if layout.target is None else layout.target
         super().__init__(script or (GoogleScript() if target < 0 else _AMONG_OTHERS))
+        base = transforms.invert(layout.base_pose or get_setup(task.robot_setup).base_pose)
+        others = [pose for i, pose in enumerate(layout.object_pose) if i not in (source, target)]
+        self._others = [transforms.compose(base, pose)[:2] for pose in others]
         self._object: ObjectSpec = objects[source]
         self._target_object: ObjectSpec | None = None if target < 0 else objects[target]
 
@@ -219,11 +227,17 @@ class TableEpisode(GoogleEpisode):
     def _carry(self) -> Iterator[float]:
         held = self._tcp - self._source
         assert self._target_object is not None
-        apart = self._source[:2] - self._target[:2]
-        distance = _radius(self._object) + _radius(self._target_object) + self._script.gap
-        place = self._target[:2] + apart / np.linalg.norm(apart) * distance
+        place = self._beside(_radius(self._object) + _radius(self._target_object) + self._script.gap)
         yield from self._move(np.array([*place, self._source[2]]) + held, CLOSE)
         yield from self._move(self._goal - [0, 0, self._script.carry - 0.01], CLOSE)
+
+    def _beside(self, distance: float) -> Floats:
+        """A place at a distance (m) from the goal, on the object's side of it or the next where nothing else is near."""
+        apart = self._source[:2] - self._target[:2]
+        side = float(np.arctan2(apart[1], apart[0]))
+        places = [self._target[:2] + distance * np.array([np.cos(side + t), np.sin(side + t)]) for t in _SIDES]
+        room = [all(np.linalg.norm(place - other) > distance + _ROOM for other in self._others) for place in places]
+        return places[room.index(True) if any(room) else 0]
 
     def _grasp_rotation(self) -> Floats:
         """Closing across the object's long axis, leaning; what stands upright is grasped as the gripper is turned."""
