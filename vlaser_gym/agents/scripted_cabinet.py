@@ -29,8 +29,8 @@ _SLOPE = 0.79
 #: Height of the arm's first joint above the base (m), distance from it beyond which the gripper that pulls is flatter,
 #: as the arm is stretched (m), and by how much (rad per metre).
 _SHOULDER, _FAR, _FLATTER = 0.71, 0.98, 3.2
-#: Distance from the robot within which the gripper that pushes is steeper, as the arm is folded (m), by how much (rad per
-#: metre), and the steepest (rad).
+#: Distance from the robot within which the gripper that pushes is steeper, as the arm is folded (m), by how much (rad
+#: per metre), and the steepest (rad).
 _NEAR, _STEEPER, _STEEPEST = 0.6, 3.0, 1.35
 #: Height over an object on the cabinet at which the gripper comes and goes (m).
 _OVER_OBJECT = 0.11

@@ -148,7 +148,6 @@ class GoogleEpisode(ABC):
             if idle == 3:
                 return
 
-
     def _leaning(self, place: Floats, closing: float, least: float = 0.0) -> Floats:
         """The gripper's rotation over a place, leaning away from the robot.
 
@@ -232,7 +231,7 @@ class TableEpisode(GoogleEpisode):
         yield from self._move(self._goal - [0, 0, self._script.carry - 0.01], CLOSE)
 
     def _beside(self, distance: float) -> Floats:
-        """A place at a distance (m) from the goal, on the object's side of it or the next where nothing else is near."""
+        """A place at a distance (m) from the goal, on the object's side of it or the next where there is room."""
         apart = self._source[:2] - self._target[:2]
         side = float(np.arctan2(apart[1], apart[0]))
         places = [self._target[:2] + distance * np.array([np.cos(side + t), np.sin(side + t)]) for t in _SIDES]

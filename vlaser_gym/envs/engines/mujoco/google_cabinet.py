@@ -81,8 +81,7 @@ def _add_grain(spec: mujoco.MjSpec, station: Station) -> None:
     (x0, x1, y0, y1), z = np.array(cabinet.TOP_AREA) / meshes.MILLIMETRE, cabinet.TOP / meshes.MILLIMETRE
     level = ((float(x0) + 4, float(x1) - 4), (float(y0) + 4, float(y1) - 4), z)
     linear = np.array(station.tabletop) ** (1 / 2.2)
-    for i, shade in enumerate((0.95, 1.04)):
-        _show(spec, f"top_strips{i}", boards.planks(level, 60, i) + boards.grain(level, 30 + i), shaded(tuple(linear), shade))
+    _show(spec, "top_strips", boards.planks(level, 60, 0) + boards.grain(level, 30), shaded(tuple(linear), 0.94))
 
 
 def _add_part(

@@ -69,36 +69,34 @@ def add_table(spec: mujoco.MjSpec, appearance: Variant) -> None:
 def _add_top(spec: mujoco.MjSpec, x: Span, y: Span, top: float, rgb: _Rgb) -> None:
     """A worktop of glued strips with a rounded edge and some grain, and the shadow below its edge."""
     outline = [(4, -40), (0, -36), (0, -6), (2, -2), (6, 0)]
-    slab = [meshes.rounded_rectangle((x[0] + i, x[1] - i), (y[0] + i, y[1] - i), top + z, (12,) * 4) for i, z in outline]
+    slab = [
+        meshes.rounded_rectangle((x[0] + i, x[1] - i), (y[0] + i, y[1] - i), top + z, (12,) * 4) for i, z in outline
+    ]
     level = ((x[0] + 8, x[1] - 8), (y[0] + 8, y[1] - 8), top)
-    for i, shade in enumerate((0.95, 1.04)):
-        strips = boards.planks(level, 45, i) + boards.grain(level, seed=20 + i)
-        _add(spec, f"top_strips{i}", strips, shaded(rgb, shade))
+    _add(spec, "top_strips", boards.planks(level, 45, 0) + boards.grain(level, seed=20), shaded(rgb, 0.94))
     _add(spec, "top", meshes.lofted(np.array(slab)), rgb)
     shadow = meshes.box((x[1] - 34, x[1] - 16), (y[0] + 30, y[1] - 30), (top - 52, top - 40))
     _add(spec, "top_shadow", shadow, shaded(rgb, 0.25))
 
 
 def _add_kitchen(spec: mujoco.MjSpec, furniture: _Rgb, wall: _Rgb) -> None:
-    """A row of cupboards along the wall, its skirting, and a splash of tiles above them."""
+    """A row of cupboards along the wall, and its skirting."""
     _add(spec, "cupboard_row", meshes.box((-1850, -1400), (-1300, -350), (80, 820)), shaded(furniture, 0.9))
     doors = [meshes.box((-1400, -1388), (y, y + 300), (100, 800)) for y in (-1290, -975, -660)]
     _add(spec, "cupboard_doors", meshes.joined(doors), furniture)
     _add(spec, "cupboard_top", meshes.box((-1850, -1380), (-1320, -330), (820, 850)), shaded(furniture, 0.6))
     _add(spec, "wall_skirting", meshes.box((-1850, -1835), (-1500, 2000), (0, 110)), shaded(wall, 1.25))
-    _add(spec, "wall_tiles", meshes.box((-1850, -1842), (-1500, 2000), (850, 1250)), shaded(wall, 1.12))
     _add(spec, "wall", meshes.box((-1900, -1850), (-2500, 2500), (0, 2600)), wall)
 
 
 def add_floor(spec: mujoco.MjSpec, seen: tuple[Span, Span], furniture: tuple[Span, Span], rgb: _Rgb) -> None:
-    """A floor of boards, and a soft shadow around what stands on it (mm)."""
-    _add(spec, "floor", meshes.sheet((-3000, 2500), (-2500, 2500), 0), rgb)
-    for i, shade in enumerate((0.93, 1.05)):
-        _add(spec, f"floor_boards{i}", boards.planks((*seen, 0.5), 140, i), shaded(rgb, shade))
+    """A floor of boards, and a soft shadow around what stands on it (mm), the uppermost sheet first."""
     (x0, x1), (y0, y1) = furniture
-    for i, (margin, shade) in enumerate(((120, 0.92), (90, 0.84), (60, 0.75), (30, 0.65))):
-        around = meshes.sheet((x0 - margin, x1 + margin), (y0 - margin, y1 + margin), 2.0 + i)
+    for i, (margin, shade) in enumerate(((40, 0.7), (90, 0.86))):
+        around = meshes.sheet((x0 - margin, x1 + margin), (y0 - margin, y1 + margin), 5.0 - i)
         _add(spec, f"floor_shadow{i}", around, shaded(rgb, shade))
+    _add(spec, "floor_boards", boards.planks((*seen, 0.5), 140, 0), shaded(rgb, 0.93))
+    _add(spec, "floor", meshes.sheet((-3000, 2500), (-2500, 2500), 0), rgb)
 
 
 def shaded(rgb: _Rgb, shade: float) -> _Rgb:

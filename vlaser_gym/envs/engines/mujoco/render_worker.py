@@ -15,8 +15,8 @@ from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
 from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View, mapped
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
-from vlaser_gym.envs.engines.mujoco.seen import SeenModel
 from vlaser_gym.envs.engines.mujoco.scenery import SHADOWED
+from vlaser_gym.envs.engines.mujoco.seen import SeenModel
 from vlaser_gym.envs.engines.mujoco.segmentation import drawn_values, label_values, segment_labels
 from vlaser_gym.envs.engines.mujoco.shadows import ContactShadows
 from vlaser_gym.envs.engines.mujoco.views import find_view, hide_walls, viewpoint

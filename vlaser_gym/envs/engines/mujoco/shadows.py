@@ -19,7 +19,9 @@ from vlaser_gym.envs.engines.mujoco.objects import COLLISION_GROUP
 Floats = NDArray[np.float64]
 
 #: Sizes of the layers of a spot relative to the body's outline, and the opacity of each.
-_LAYERS, _OPACITY = (0.7, 0.9, 1.1, 1.3), 0.12
+_LAYERS, _OPACITY = (0.85, 1.2), 0.2
+#: Corners around a spot, and rings of corners: it is flat.
+_SLICES, _STACKS = 16, 2
 #: Heights (m) at which the spots of an object and of the gripper have vanished.
 _OBJECT_FADE, _GRIPPER_FADE = 0.12, 0.25
 #: Gap between the layers, and between the lowest one and what it lies on, m.
@@ -29,7 +31,7 @@ _GRIPPER = ("link:link_gripper", "link:link_finger")
 
 @dataclass(frozen=True)
 class _Caster:
-    """What throws one spot: bodies, the corners of their shapes in their frames (m), and where the spot vanishes (m)."""
+    """What throws a spot: bodies, the corners of their shapes in their frames (m), and where the spot vanishes (m)."""
 
     corners: tuple[tuple[int, Floats], ...]
     fade: float
@@ -43,6 +45,8 @@ class ContactShadows:
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
+        # Nothing else in these scenes is round by MuJoCo's own shapes.
+        model.vis.quality.numslices, model.vis.quality.numstacks = _SLICES, _STACKS
         names = [model.body(index).name for index in range(model.nbody)]
         objects = [(index,) for index, name in enumerate(names) if name.startswith("object:")]
         gripper = tuple(index for index, name in enumerate(names) if name.startswith(_GRIPPER))
@@ -54,8 +58,8 @@ class ContactShadows:
     def add_to(self, scene: mujoco.MjvScene, data: mujoco.MjData) -> None:
         """Add the spots of a state whose kinematics are known to what is drawn."""
         for caster in self._casters:
-            points = np.concatenate([data.xpos[body] + x @ data.xmat[body].reshape(3, 3).T for body, x in caster.corners])
-            self._add_spot(scene, data, points, caster.fade)
+            placed = [data.xpos[body] + x @ data.xmat[body].reshape(3, 3).T for body, x in caster.corners]
+            self._add_spot(scene, data, np.concatenate(placed), caster.fade)
 
     def _add_spot(self, scene: mujoco.MjvScene, data: mujoco.MjData, points: Floats, fade: float) -> None:
         centre, axes, half = _outline(points[:, :2])
@@ -76,7 +80,7 @@ class ContactShadows:
             scene.ngeom += 1
 
     def _support(self, data: mujoco.MjData, centre: Floats, lowest: float) -> tuple[float, float]:
-        """Height of the highest shape below a point, and how far it reaches around it, m; room 0 where there is none."""
+        """Height of the highest shape below a point, and how far it reaches around it (m); 0 and 0 without one."""
         place, half = data.geom_xpos[self._boxes], self._half
         room = (half[:, :2] - np.abs(place[:, :2] - centre)).min(1)
         top = place[:, 2] + half[:, 2]
