@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/robustness.md: what each perturbation does, level by level.
+"""Draws the images of docs/robustness.md: what each perturbation does, level by level.
 
     python examples/draw_perturbations.py docs
 
@@ -41,7 +41,7 @@ def names_of(family: str) -> list[str]:
 
 
 def seen(renderer: SceneRenderer, label: str | None) -> np.ndarray:
-    """The first picture of the shown episode."""
+    """The first image of the shown episode."""
     task = get_task(CARROT)
     layout, start = task.layout(SHOWN.layout), np.array(get_setup(task.robot_setup).qpos)
     poses = {f"object/{body.name}": pose for body, pose in zip(task.objects, layout.object_pose, strict=True)}
@@ -150,4 +150,4 @@ if __name__ == "__main__":
     draw_words(folder / "perturbed_words.png")
     draw_execution(folder / "perturbed_motion.png")
     draw_vision(folder / "perturbed_pictures.jpg")
-    print(f"{vlaser_gym.__name__}: three pictures in {folder}")
+    print(f"{vlaser_gym.__name__}: three images in {folder}")

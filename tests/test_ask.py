@@ -1,4 +1,4 @@
-"""The ask command: settings, pictures from files and from stored episodes, what it prints and draws."""
+"""The ask command: settings, images from files and from stored episodes, what it prints and draws."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_answers_and_draws(
         ANSWER,
         "Point: x 100, y 50 (pixels)",
         "Box plate: left 20, top 10, right 60, bottom 30 (pixels)",
-        f"Picture: {output}",
+        f"Image: {output}",
     ]
     drawn = np.asarray(Image.open(output))
     changed = (drawn[:100] != (10, 200, 30)).any(-1)
@@ -100,7 +100,7 @@ def test_pointing_prompt_comes_first(vlm_folder: Path, picture: Path, monkeypatc
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """A run with two episodes of one recorded state each, and the picture that the environment showed."""
+    """A run with two episodes of one recorded state each, and the image that the environment showed."""
     from vlaser_gym.envs.address import Address
     from vlaser_gym.envs.vector import SceneVectorEnv
     from vlaser_gym.evaluation.store import RunStore
@@ -151,8 +151,8 @@ def test_refusals(vlm_folder: Path, picture: Path, tmp_path: Path, capsys: pytes
     assert "question has no default" in refusal(capsys, f"image={picture}")
     assert "either image=FILE" in refusal(capsys, *given)
     assert "either image=FILE" in refusal(capsys, *given, f"image={picture}", "run=x")
-    assert "should be a picture" in refusal(capsys, *given, f"image={tmp_path / 'absent.png'}")
-    assert "should be a picture" in refusal(capsys, *given, f"image={vlm_folder / 'config.json'}")
+    assert "should be an image" in refusal(capsys, *given, f"image={tmp_path / 'absent.png'}")
+    assert "should be an image" in refusal(capsys, *given, f"image={vlm_folder / 'config.json'}")
     assert "at least 1" in refusal(capsys, *given, f"image={picture}", "max_new_tokens=0")
     assert "device is one of" in refusal(capsys, *given, f"image={picture}", "device=tpu")
     assert "Unknown dtype" in refusal(capsys, *given, f"image={picture}", "dtype=float16")

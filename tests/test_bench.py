@@ -44,7 +44,7 @@ def test_table_and_json_tell_the_same(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_shares_are_those_of_an_engine_of_known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """10 ms of physics per control step and 20 ms per call for pictures, beside which the rest is small or known."""
+    """10 ms of physics per control step and 20 ms per call for images, beside which the rest is small or known."""
     env = SceneVectorEnv(CUBE, 2, observe=("image",), engine_options={"render_processes": 1})
     picture = np.zeros((2, 480, 640, 3), np.uint8)
     slept = {"step": 0.0, "images": 0.0}
@@ -62,7 +62,7 @@ def test_shares_are_those_of_an_engine_of_known_speed(monkeypatch: pytest.Monkey
     env.close()
     chunks = result.control_steps / 8
     assert chunks == int(chunks)
-    # Before it starts its watches, measure makes a picture at the reset and runs one chunk.
+    # Before it starts its watches, measure makes an image at the reset and runs one chunk.
     assert 0.04 * chunks <= result.physics * result.seconds <= slept["step"] + 0.05
     assert 0.02 * chunks <= result.images * result.seconds <= slept["images"] + 0.05
     assert result.physics + result.images <= 1

@@ -31,7 +31,7 @@ def line_of(text: str, name: str) -> str:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
-        raise RenderingUnavailableError("No pictures can be made here (broken driver). Do this. Or that.")
+        raise RenderingUnavailableError("No images can be made here (broken driver). Do this. Or that.")
 
     monkeypatch.setattr(doctor, "_probe", refuse)
 
@@ -55,7 +55,7 @@ def test_without_a_driver_the_remedy_is_named(no_pictures: None, capsys: pytest.
     said = capsys.readouterr().out
     line = line_of(said, "pictures")
     assert line.startswith("missing")
-    assert line.endswith("No pictures can be made here (broken driver).")
+    assert line.endswith("No images can be made here (broken driver).")
     assert "libegl1" in said
     assert "video=0" in said
     assert "Something needed is missing." in said
@@ -116,7 +116,7 @@ def test_a_picture_that_cannot_be_written(
     monkeypatch.setattr(doctor, "_probe", lambda: (np.zeros((48, 64, 3), np.uint8), 0))
     (tmp_path / "file").touch()
     assert run(f"output={tmp_path}/file/probe.png") == 2
-    assert "Cannot write the picture" in capsys.readouterr().err
+    assert "Cannot write the image" in capsys.readouterr().err
     assert run(f"output={tmp_path}/probe.nonsense") == 2
 
 
@@ -131,6 +131,6 @@ def test_the_command_itself_where_mujoco_gl_is_wrong() -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert line_of(done.stdout, "pictures").startswith("missing  pictures: MUJOCO_GL is nonsense. No pictures can be")
+    assert line_of(done.stdout, "pictures").startswith("missing  images: MUJOCO_GL is nonsense. No images can be")
     assert line_of(done.stdout, "physics").startswith("works")
     assert not done.stderr

@@ -159,7 +159,7 @@ def test_an_agent_that_raises_ends_the_command_with_traceback_and_sentence(tmp_p
         (["agent._target_=mine.Still", "agent.spoil=number"], "mine.Still.act returned a number that is not finite"),
         (
             ["agent._target_=mine.Still", "agent.spoil=shape"],
-            "mine.Still.act must return one chunk of actions per lane",
+            "mine.Still.act must return one chunk of actions per environment",
         ),
     ],
 )
@@ -203,14 +203,14 @@ def test_without_a_driver_scores_stand_and_pictures_are_refused(
     monkeypatch.chdir(tmp_path)
     score(Path("scored"), "task=widowx_stack_cube", "episodes=1", "video=1", "terminate_on_success=true")
     assert len(read_records(tmp_path / "scored")) == 1
-    assert "No videos: No pictures can be made here" in capsys.readouterr().out
+    assert "No videos: No images can be made here" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"scored"}
     (tmp_path / "seeing.py").write_text(MY_AGENT.replace('("proprio",)', '("image",)'))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SystemExit) as caught:
         score(Path("seen"), "task=widowx_stack_cube", "episodes=1", "agent._target_=seeing.Still")
     assert caught.value.code == 2
-    assert "Error: No pictures can be made here" in capsys.readouterr().err
+    assert "Error: No images can be made here" in capsys.readouterr().err
     assert not (tmp_path / "seen").exists()
 
 

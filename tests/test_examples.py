@@ -182,7 +182,7 @@ def upwards(policy: GaussianPolicy) -> float:
 
 
 def test_reward_weighted_regression_learns_what_pays(tmp_path: Path) -> None:
-    """On the fake lanes going up makes success more frequent."""
+    """On the fake environments going up makes success more frequent."""
     settings = rwr_settings(iterations=5, n_steps=8, batch_size=64, micro_batch=64, learning_rate=3e-3, gamma=0.9)
     policy = GaussianPolicy(1)
     with torch.no_grad():

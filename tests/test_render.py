@@ -17,12 +17,12 @@ from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate, make_scene_e
 from vlaser_gym.evaluation.store import read_records, read_states
 from vlaser_gym.evaluation.video import render_videos
 
-CAPTION = 96  # px below the picture
+CAPTION = 96  # px below the image
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One episode, of whose states every tenth is left: pictures take time."""
+    """One episode, of whose states every tenth is left: images take time."""
     path = tmp_path_factory.mktemp("runs") / "scored"
     settings = ["task=widowx_carrot_on_plate", "agent=expert", "episodes=1", "video=0", "report=false", f"run={path}"]
     cli.run("eval", eval_command.main, settings)
@@ -58,7 +58,7 @@ def orange(picture: np.ndarray) -> np.ndarray:
     """Centre of what is as orange as the carrot, x and y in px."""
     red, green, blue = (picture[: -CAPTION or None, :, c].astype(int) for c in range(3))
     found = np.argwhere((red > 210) & (green > 80) & (green < 170) & (blue < 90))
-    assert len(found) > 100, "no carrot in the picture"
+    assert len(found) > 100, "no carrot in the image"
     return found.mean(0)[::-1]
 
 

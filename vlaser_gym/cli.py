@@ -416,7 +416,7 @@ def _check_key(key: str, value: Any, valid: Mapping[str, Any]) -> None:
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """All leaves as they are written, by their dotted names."""
+    """All leaves of a config as they are written, by their dotted names."""
     leaves: dict[str, Any] = {}
     for key in config:
         node = config._get_node(key)

@@ -59,7 +59,7 @@ class ClosedError(GymError):
 
 
 class RenderingUnavailableError(GymError):
-    """No OpenGL driver can make pictures here; everything that needs none still works."""
+    """No OpenGL driver can make images here; everything that needs none still works."""
 
 
 class MissingAssetError(GymError):

@@ -55,7 +55,7 @@ class EvalResult:
 
     @property
     def rates(self) -> dict[str, Rate]:
-        """By task, of success at the last step; at any step for episodes that ended at their first success."""
+        """Success rates by task at the last step; at any step for episodes that ended at their first success."""
         rows = self.summary["tasks"]
         counted = {row["task"]: (row["n"], row["success_any" if row["stopped"] else "success"]) for row in rows}
         return {task: Rate(found["rate"], found["low"], found["high"], n) for task, (n, found) in counted.items()}

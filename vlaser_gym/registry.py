@@ -107,8 +107,8 @@ def register_engine(name: str, engine: Any) -> None:
         name: for the command line and for Python.
         engine: a class with the methods of :class:`~vlaser_gym.envs.engines.DrivenEngine` or
             :class:`~vlaser_gym.envs.engines.ActingEngine`, or a function that gives one. It is called with the number
-            of lanes, ``look=`` and what ``engine.KEY=VALUE`` sets. Its attribute ``looks`` names the looks that it can
-            have, the one first that is meant where none is named; without it there is one, ``builtin``.
+            of environments, ``look=`` and what ``engine.KEY=VALUE`` sets. Its attribute ``looks`` names the looks that
+            it can have, the one first that is meant where none is named; without it there is one, ``builtin``.
 
     Raises:
         InvalidConfigError: for a name of the package's own.

@@ -43,7 +43,7 @@ class Config:
 
 
 class Act(nn.Module):
-    """Chunk ``h`` is the state's first number plus ``h``, the picture's mean, its size, and the text's length."""
+    """Chunk ``h`` is the state's first number plus ``h``, the image's mean, its size, and the text's length."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """How many requests a policy server answers: ``python tests/agents/rate.py 50 1000 CHECKOUT [CHECKOUT ...]``.
 
-So many clients send so many requests each, with a picture of 24 x 24, to an agent that costs nothing. Servers of
+So many clients send so many requests each, with an image of 24 x 24, to an agent that costs nothing. Servers of
 several checkouts of this package take turns; what else the machine does falls on all of them, and the processor time of
 a server on none.
 """

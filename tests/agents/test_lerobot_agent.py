@@ -28,7 +28,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def seen(*first: float) -> dict[str, Any]:
-    """Pictures of 12 x 16 pixels, brightness 51 in the first lane and 102 in the second."""
+    """Images of 12 x 16 pixels, brightness 51 in the first environment and 102 in the second."""
     images = np.stack([np.full((12, 16, 3), 51 * (row + 1), np.uint8) for row in range(len(first))])
     proprio = np.zeros((len(first), 8), np.float32)
     proprio[:, 0] = first
@@ -64,7 +64,8 @@ def test_a_policy_that_remembers_is_asked_at_every_step_and_lanes_do_not_mix(tmp
     agent.reset(LANES[1:], PLACES[1:])
     got += [agent.act(seen(2.0, 6.0), LANES), agent.act(seen(3.0, 7.0), LANES)]
     assert [chunk.shape for chunk in got] == [(2, 1, 7)] * 3
-    # Lane 0 sees 2 (twice), then goes on with its second action, then decides from 4 and 6. Lane 1 began anew.
+    # Environment 0 sees 2 (twice), then goes on with its second action, then decides from 4 and 6. Environment 1 began
+    # anew.
     np.testing.assert_allclose([chunk[0, 0, :2] for chunk in got], [[0.4, 0.2], [0.5, 0.3], [1.0, 0.4]], atol=1e-6)
     np.testing.assert_allclose([chunk[1, 0, :2] for chunk in got], [[2.0, 1.0], [2.4, 1.2], [2.5, 1.3]], atol=1e-6)
 

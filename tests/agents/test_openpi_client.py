@@ -21,7 +21,9 @@ NAMES = {"image": "observation/image", "proprio": "observation/state", "instruct
 
 
 class Overheard:
-    """Another agent; every decision of its only lane is written down as one of openpi's messages, with its answer."""
+    """Another agent; every decision of its only environment is written down as one of openpi's messages, with its
+    answer.
+    """
 
     def __init__(self, agent: Any) -> None:
         self.agent, self.observes = agent, agent.observes

@@ -66,7 +66,7 @@ def test_actions_are_those_of_the_library_itself(runs: dict[str, Path], name: st
     found = agent.act({"state": seen}, np.arange(11))
     assert found.shape == (11, 4 if name == "sb3_ppo" else 1, 7)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    # One shape of forward passes for all: what a lane does is independent of the others, to the last bit.
+    # One shape of forward passes for all: what an environment does is independent of the others, to the last bit.
     for row in (0, 7, 10):
         assert (agent.act({"state": seen[row : row + 1]}, np.array([row])) == found[row]).all()
 

@@ -223,7 +223,7 @@ def test_waiting_decisions_share_a_batch() -> None:
             thread.join()
         assert sum(agent.batches) == 5
         assert len(agent.batches) < 5
-        # Pictures of another size have a batch of their own and need not fit.
+        # Images of another size have a batch of their own and need not fit.
         big = observation(observation__image=array(np.full((8, 8, 3), 7, np.uint8)))
         np.testing.assert_allclose(clients[0].actions(big)[1, 0], 7)
 
@@ -363,7 +363,7 @@ def test_random_messages_are_answered(echo: tuple[Echo, str], data: bytes) -> No
 def test_after_all_that_the_server_serves(echo: tuple[Echo, str]) -> None:
     client = Client(echo[1])
     assert client.actions(observation())[1, 0] == 9
-    assert client.actions(observation())[1, 3] == 0, "all lanes of those who left are free"
+    assert client.actions(observation())[1, 3] == 0, "all environments of those who left are free"
 
 
 @pytest.mark.long

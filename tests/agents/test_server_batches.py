@@ -52,7 +52,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def asked(url: str, count: int) -> np.ndarray:
-    """What a remote agent of so many lanes, hence connections, does first."""
+    """What a remote agent of so many environments, hence connections, does first."""
     remote, lanes = RemoteAgent(url), np.arange(count)
     remote.reset(lanes, ADDRESSES[:count])
     actions = remote.act(observations(count), lanes)

@@ -49,7 +49,7 @@ def numbers(entry: dict[str, Any]) -> np.ndarray:
 
 
 def png(pixels: np.ndarray) -> dict[str, Any]:
-    """A picture as the harness sends it by default."""
+    """An image as the harness sends it by default."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     return {"__image__": True, "format": "png", "data": file.getvalue(), "shape": list(pixels.shape)}
@@ -61,7 +61,7 @@ def ask(connection: ClientConnection, kind: str, payload: Any, number: int = 1) 
 
 
 class Brightness:
-    """Two actions: the picture's brightness and the text's length, then where the hand is."""
+    """Two actions: the image's brightness and the text's length, then where the hand is."""
 
     observes, robot = ("image", "proprio", "instruction"), "widowx"
 
@@ -163,7 +163,7 @@ def test_small_files_of_large_pictures_are_refused_before_they_are_decoded() -> 
         with served(Brightness(), protocol="vla_eval") as url, connect(url) as connection:
             answer = ask(connection, "observation", {**observation(1), "images": images})
         assert answer["type"] == "error"
-        assert "pictures of more than 16777216 pixels" in answer["payload"]["error"]
+        assert "images of more than 16777216 pixels" in answer["payload"]["error"]
 
 
 def test_an_agent_that_looks_at_nothing_saves_the_harness_its_pictures() -> None:

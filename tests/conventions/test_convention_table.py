@@ -139,7 +139,7 @@ def test_joints_are_no_poses(name: str, robot: str) -> None:
 
 @pytest.mark.parametrize("robot", sorted(CONVENTIONS))
 def test_our_own_convention_is_what_robots_are_told(robot: str) -> None:
-    """Rates, the gripper's sign and the pictures' sizes are those of the robots' definitions."""
+    """Rates, the gripper's sign and the images' sizes are those of the robots' definitions."""
     ours, told = of_robot(robot), CONVENTIONS[robot]
     grip = told.action_part("gripper")
     assert ours.control_hz == told.control_hz

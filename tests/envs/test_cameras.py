@@ -1,4 +1,4 @@
-"""Pictures of the robot's other cameras, through every door of the environment."""
+"""Images of the robot's other cameras, through every door of the environment."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_wrist_camera_shows_things_where_a_pinhole_on_the_gripper_would(
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
-    """Camera and lanes of every call of the engine for pictures, which are numbered instead of rendered."""
+    """Camera and environments of every call of the engine for images, which are numbered instead of rendered."""
     from vlaser_gym.envs.engines.mujoco.engine import MujocoEngine
 
     made: list[tuple[str, list[int]]] = []
@@ -107,7 +107,7 @@ def test_only_cameras_that_are_read_are_rendered_and_only_where_something_moved(
 
 
 def test_both_pictures_are_the_lanes_own_across_an_automatic_reset(asked: list[tuple[str, list[int]]]) -> None:
-    """The last picture of an episode and the first of the next, of both cameras; the other lane keeps its own."""
+    """The last image of an episode and the first of the next, of both cameras; the other environment keeps its own."""
     env = SceneVectorEnv("widowx_stack_cube", 2, observe=("image", "wrist_image"))
     env.reset(seed=0)
     env.lanes[1].elapsed = env.lanes[1].task.max_steps - 1
@@ -138,7 +138,7 @@ def test_cameras_that_are_none_and_engines_with_one_camera() -> None:
         SceneVectorEnv("widowx_stack_cube", observe="wirst_image")
     for engine in ("simpler", "maniskill"):
         with pytest.raises(
-            InvalidConfigError, match=f"engine={engine} makes pictures of the policy's camera only; got"
+            InvalidConfigError, match=f"engine={engine} makes images of the policy's camera only; got"
         ) as error:
             make_engine(engine, 1, cameras=["policy", "wrist"])
         assert "\n" not in str(error.value)

@@ -153,7 +153,7 @@ def test_processes_that_draw_know_tasks_and_robots_of_a_user_s_file(file: Path) 
 
 
 def env_placement(env: SceneVectorEnv) -> Any:
-    """The placement of lane 0 again."""
+    """The placement of environment 0 again."""
     from vlaser_gym.envs.engines import Placement
 
     lane = env.lanes[0]

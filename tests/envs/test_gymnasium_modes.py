@@ -50,7 +50,7 @@ def test_next_step_begins_the_next_episode_one_step_later() -> None:
     end, _, _, truncated, info = env.step(still())
     assert truncated.all()
     assert info["elapsed_steps"].tolist() == [3, 3]
-    assert env.addresses == first, "the lanes still stand at their end"
+    assert env.addresses == first, "the environments still stand at their end"
     assert "final_obs" not in info
     begun, reward, terminated, truncated, info = env.step(np.full((2, 7), np.nan))  # actions are not looked at
     assert info["elapsed_steps"].tolist() == info["steps"].tolist() == [0, 0]
@@ -62,7 +62,9 @@ def test_next_step_begins_the_next_episode_one_step_later() -> None:
 
 
 def test_every_mode_runs_the_same_episodes() -> None:
-    """Layouts and motions are the lanes' own; the modes differ in when an episode begins, and DISABLED is told to."""
+    """Layouts and motions are the environments' own; the modes differ in when an episode begins, and DISABLED is told
+    to.
+    """
     seen: dict[AutoresetMode, list[Any]] = {}
     for mode in AutoresetMode:
         env = lanes(mode, max_episode_steps=2)
@@ -84,7 +86,7 @@ def test_every_mode_runs_the_same_episodes() -> None:
 
 
 def test_next_step_in_chunks_and_under_our_wrappers() -> None:
-    """A lane that ends inside a chunk stops there; the next chunk begins its episode and runs nothing on it."""
+    """An environment that ends inside a chunk stops there; the next chunk begins its episode and runs nothing on it."""
     env = lanes(AutoresetMode.NEXT_STEP, max_episode_steps=5, record_states=True)
     stack = RecordStates(SubgoalReward(env))
     stack.reset(seed=0, options={"layout": [0, 1]})
@@ -105,7 +107,7 @@ def test_next_step_in_chunks_and_under_our_wrappers() -> None:
 
 
 def test_gymnasium_s_own_vector_environment_sees_the_same() -> None:
-    """SyncVectorEnv over our single environments, and our lanes, step by step through two episodes."""
+    """SyncVectorEnv over our single environments, and our environments, step by step through two episodes."""
     single = SyncVectorEnv([lambda: gymnasium.make(ID, observe="proprio", max_episode_steps=3)] * 2)
     ours = gymnasium.make_vec(ID, num_envs=2, observe="proprio", max_episode_steps=3)
     assert single.metadata["autoreset_mode"] is ours.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
@@ -208,7 +210,7 @@ def test_attributes_of_lanes() -> None:
     assert env.call("instruction") == ("stack the green block on the yellow block",) * 2
     assert env.get_attr("task") == (CUBE, CUBE)
     assert env.get_attr("num_envs") == (2, 2)
-    with pytest.raises(UnknownNameError, match=r"Unknown attribute of the lanes 'adress'.*address"):
+    with pytest.raises(UnknownNameError, match=r"Unknown attribute of the environments 'adress'.*address"):
         env.get_attr("adress")
     with pytest.raises(InvalidConfigError, match="no method 'reset' of their own"):
         env.call("reset")
@@ -224,7 +226,7 @@ def test_environments_pickle(copied: Any) -> None:
         env.step(still() + 0.01)
     other = copied(pickle.dumps(env)) if copied is pickle.loads else copied(env)
     assert other.addresses == env.addresses
-    for _ in range(5):  # over the end of the episode, whose successor the lanes' streams draw
+    for _ in range(5):  # over the end of the episode, whose successor the environments' streams draw
         a, b = env.step(still() - 0.01), other.step(still() - 0.01)
         np.testing.assert_array_equal(a[0]["proprio"], b[0]["proprio"])
     assert other.addresses == env.addresses

@@ -21,7 +21,7 @@ IDS = [f"vlaser_gym/{name}" for name in task_names()]
 
 
 class SharedPool:
-    """Stands in for a render pool that each environment would start anew: one process per picture size serves all."""
+    """Stands in for a render pool that each environment would start anew: one process per image size serves all."""
 
     pools: ClassVar[dict[tuple[int, int], RenderPool]] = {}
 

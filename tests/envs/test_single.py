@@ -72,7 +72,7 @@ def test_actions_of_the_wrong_shape(shape: tuple[int, ...]) -> None:
 
 
 def test_errors_are_those_of_the_vector_environment() -> None:
-    with pytest.raises(GymError, match="Unknown observation 'pictures'"):
+    with pytest.raises(GymError, match="Unknown observation 'images'"):
         SceneEnv(CUBE, observe=("pictures",))
     with pytest.raises(GymError, match="seed must be a whole number"):
         SceneEnv(CUBE, observe=()).reset(seed=-1)

@@ -63,7 +63,7 @@ def assert_equal(a: Any, b: Any, path: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def filmed() -> Iterator[SceneVectorEnv]:
-    """One environment with pictures for all tests that look at them: render processes take seconds to start."""
+    """One environment with images for all tests that look at them: render processes take seconds to start."""
     env = make(3, [CUBE, SPOON], observe=("image", "proprio", "instruction"), engine_options={"render_processes": 2})
     yield env
     env.close()
@@ -71,7 +71,7 @@ def filmed() -> Iterator[SceneVectorEnv]:
 
 @pytest.fixture
 def calls(filmed: SceneVectorEnv, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Lanes of every call of the engine for pictures."""
+    """Environments of every call of the engine for images."""
     made: list[list[int]] = []
     images = filmed.engine.images
 
@@ -279,7 +279,7 @@ def test_disabled_lanes_stand_still_after_their_end(script: Callable[..., None])
     last, _, terminated, *_ = env.step_chunk(actions(0, 1, 5))
     assert terminated.all()
     assert env.ended.all()
-    poison = np.full((1, 2, 7), np.nan)  # nobody looks at the actions of lanes that ended
+    poison = np.full((1, 2, 7), np.nan)  # nobody looks at the actions of environments that ended
     observation, reward, terminated, truncated, info = env.step_chunk(poison)
     assert_equal(observation, last)
     assert (reward.tolist(), terminated.tolist(), truncated.tolist()) == ([0.0], [False], [False])
@@ -308,7 +308,7 @@ def test_same_step_hands_over_the_ended_episode_and_begins_the_next(script: Call
     assert info["final_info"]["success"].tolist() == [True, False]
     assert info["final_info"]["elapsed_steps"].tolist() == plain["elapsed_steps"].tolist() == [6, 4]
     assert info["final_info"]["ever_grasped"][0]
-    # Lane 0 shows the first observation of its next episode, of the same task; lane 1 goes on.
+    # Environment 0 shows the first observation of its next episode, of the same task; environment 1 goes on.
     assert env.addresses[0].task == CUBE
     expected, _ = still.reset(options={"reset_mask": [True, False], "layout": env.addresses[0].layout})
     assert_equal(fresh, expected)
@@ -375,7 +375,7 @@ def test_only_lanes_that_moved_are_rendered_again(filmed: SceneVectorEnv, calls:
 
 
 def trajectory(num_envs: int, lane: int, reused: bool, task: str) -> list[np.ndarray]:
-    """States of the episode (task, grid:4) on a lane among others that do something else."""
+    """States of the episode (task, grid:4) on an environment among others that do something else."""
     env = make(num_envs, [task, CARROT] if task != CARROT else [task], record_states=True, observe=("proprio",))
     others = actions(100 + num_envs, num_envs, 30)
     others[..., :3] *= 4  # far, beyond reach too
@@ -459,7 +459,7 @@ def test_snapshot_of_another_environment_is_refused_before_anything_changes() ->
     for one in (env, wider, other):
         one.reset(options={"layout": 1})
     before = env.get_state()
-    with pytest.raises(InvalidConfigError, match="has 2 lanes; this environment 1"):
+    with pytest.raises(InvalidConfigError, match="has 2 environments; this environment 1"):
         env.set_state(wider.get_state())
     with pytest.raises(UnknownNameError, match=SPOON):
         env.set_state(other.get_state())
@@ -587,7 +587,7 @@ def test_actions_that_are_not_finite(value: float) -> None:
     chunk = np.array(rest(2, 3))
     chunk[1, 2, 4] = value
     before = env.get_state()
-    with pytest.raises(InvalidActionError, match=rf"finite actions; lane 1 \({CUBE}/default/grid:1/0\) got \[0.0"):
+    with pytest.raises(InvalidActionError, match=rf"environment 1 \({CUBE}/default/grid:1/0\) got \[0.0"):
         env.step_chunk(chunk)
     assert_equal(env.get_state()["engine"], before["engine"])
     env.close()
@@ -617,7 +617,7 @@ def test_nothing_happens_before_the_first_reset_of_every_lane() -> None:
         env.step(np.zeros((2, 7)))
     with pytest.raises(ResetNeeded, match="reset"):
         env.render()
-    with pytest.raises(InvalidConfigError, match=r"leaves out lanes \[0\]"):
+    with pytest.raises(InvalidConfigError, match=r"leaves out environments \[0\]"):
         env.reset(options={"reset_mask": [False, True]})
     env.close()
 

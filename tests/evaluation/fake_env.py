@@ -1,7 +1,7 @@
 """A vector environment without physics, with the interface of SceneVectorEnv that evaluations use.
 
-A lane is a point in space and a goal; actions move the point; it is a success to be near the goal. Everything follows
-from the address and the actions, so runs can be compared byte for byte, and an episode takes microseconds.
+An environment is a point in space and a goal; actions move the point; it is a success to be near the goal. Everything
+follows from the address and the actions, so runs can be compared byte for byte, and an episode takes microseconds.
 """
 
 from __future__ import annotations

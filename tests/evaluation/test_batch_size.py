@@ -19,7 +19,7 @@ from vlaser_gym.evaluation.store import read_config
 
 
 class PictureEnv(FakeVectorEnv):
-    """With a picture and a pose that a policy can read."""
+    """With an image and a pose that a policy can read."""
 
     def _observe(self) -> dict[str, Any]:
         pose = np.tile(np.float32([0, 0, 0, 1, 0, 0, 0, 1]), (self.num_envs, 1))

@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class SeeingEnv(FakeVectorEnv):
-    """The fake environment with pictures, which show where its point is."""
+    """The fake environment with images, which show where its point is."""
 
     def _observe(self) -> dict[str, Any]:
         seen, self.observe = self.observe, ("proprio", "instruction")

@@ -24,7 +24,7 @@ CARROT = "widowx_carrot_on_plate"
 
 
 class Telling(Reacher):
-    """Tells how often it has decided on a lane."""
+    """Tells how often it has decided on an environment."""
 
     explain = "attention"
 
@@ -72,7 +72,7 @@ def test_a_state_shows_the_decision_that_leads_on_from_it(t: int, decision: int)
 
 
 def test_the_caption_tells_the_pictures_share() -> None:
-    assert explanation_note(STATES, 8) == "attention on the picture 80 %"
+    assert explanation_note(STATES, 8) == "attention on the image 80 %"
 
 
 def test_attention_darkens_the_rest_and_colours_where_it_is() -> None:

@@ -50,7 +50,7 @@ def test_a_worker_knows_tasks_that_were_registered_where_it_was_hired(
 
 
 def test_shards_here_leave_the_same_results_as_all_at_once(tmp_path: Path) -> None:
-    """What a worker does: shard after shard with one environment, the last one smaller than the lanes."""
+    """What a worker does: shard after shard with one environment, the last one smaller than the environments."""
     mine = settings(tmp_path)
     plan = plan_episodes(mine.tasks, episodes=6, trials=2)
     tasks = [task.name for task in mine.tasks]

@@ -178,7 +178,7 @@ def test_every_row_has_what_was_meant_and_what_was_executed(tmp_path: Path) -> N
 
 
 def test_statistics_are_those_of_all_rows_also_in_a_set_that_was_continued(tmp_path: Path) -> None:
-    """By numpy from the columns; the pictures' quantiles are means over the episodes, as in LeRobot."""
+    """By numpy from the columns; the images' quantiles are means over the episodes, as in LeRobot."""
     for begin in (0, 2):
         with writer(tmp_path) as mine:
             for number in range(begin, begin + 2):

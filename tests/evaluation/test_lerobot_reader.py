@@ -26,7 +26,7 @@ LENGTH, COUNT = 6, 4
 
 
 def grey(number: int, row: int) -> int:
-    """The shade of a picture, by which a row knows its own."""
+    """The shade of an image, by which a row knows its own."""
     return 10 + 40 * number + 6 * row
 
 
@@ -103,7 +103,7 @@ def test_rows_are_found_by_the_files_that_their_episode_names(path: Path) -> Non
 
 
 def test_pictures_are_found_by_their_time_in_their_video(tmp_path: Path) -> None:
-    """Two videos; the first one begins with pictures that belong to no episode."""
+    """Two videos; the first one begins with images that belong to no episode."""
     path = packed(tmp_path / "set", "mp4")
     (path / VIDEO).unlink()
     first = [250, 250, *EXPECTED[0], *EXPECTED[1]]
@@ -139,15 +139,15 @@ def test_a_video_of_another_length_is_refused_with_both_numbers(
     write_video(path / VIDEO, [int(value) for value in values])
     with pytest.raises(StorageError) as caught:
         list(LeRobotReader(path).frames())
-    said = f"{path / VIDEO} holds {24 - missing} pictures; by {path / EPISODES} episode {episode} ends there"
+    said = f"{path / VIDEO} holds {24 - missing} images; by {path / EPISODES} episode {episode} ends there"
     assert str(caught.value).startswith(said)
-    assert f"with picture {behind}" in str(caught.value)
+    assert f"with image {behind}" in str(caught.value)
 
 
 def test_a_video_of_another_pace_is_refused(tmp_path: Path) -> None:
     path = packed(tmp_path / "set", "mp4")
     write_video(path / VIDEO, [int(value) for value in np.ravel(EXPECTED)], fps=30)
-    with pytest.raises(StorageError, match=r"file-000.mp4 has 30 pictures per second; .*info.json says 5"):
+    with pytest.raises(StorageError, match=r"file-000.mp4 has 30 images per second; .*info.json says 5"):
         list(LeRobotReader(path).frames())
 
 
@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "shape": (lambda path: edit_info(path, lambda i: i["features"]["action"].update(shape=[6])), r"of shape \[6\]"),
     "picture": (
         in_rows(CAMERA, lambda rows: [*rows[:8], {"bytes": b"junk", "path": None}, *rows[9:]]),
-        r"file-000.parquet, row 8 \(episode 1, frame 2\): observation.images.main holds no picture",
+        r"file-000.parquet, row 8 \(episode 1, frame 2\): observation.images.main holds no image",
     ),
     "camera": (
         lambda path: edit_info(path, lambda i: i["features"].pop(CAMERA)),

@@ -1,4 +1,4 @@
-"""Similarity of pictures, against a second implementation."""
+"""Similarity of images, against a second implementation."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_every_address_is_run_once() -> None:
 
 
 def test_lanes_are_refilled_at_once() -> None:
-    """Equal episodes on 4 lanes: 24 of them take 6 rounds, and all lanes act in every round."""
+    """Equal episodes on 4 environments: 24 of them take 6 rounds, and all environments act in every round."""
     agent = Reacher(horizon=5)
     run(agent=agent)
     assert agent.seen == [4] * (24 // 4) * (STEPS // 5)
@@ -114,7 +114,7 @@ def nan_on_lane_two(actions: np.ndarray) -> np.ndarray:
     [
         (
             nan_on_lane_two,
-            r"mine\.act .* not finite for lane 2, episode widowx_carrot_on_plate/default/grid:2/0, after 0",
+            r"mine\.act .* not finite for environment 2, episode widowx_carrot_on_plate/default/grid:2/0, after 0",
         ),
         (lambda a: a[:, 0], r"mine\.act must return .* shape \(4, H, 7\); got shape \(4, 7\)"),
         (lambda a: a[..., :6], r"shape \(4, H, 7\); got shape \(4, 3, 6\)"),
@@ -165,7 +165,7 @@ def test_an_answer_that_numpy_cannot_read_is_one_sentence(answer: Callable[[int]
         def act(self, observations: Any, lanes: Any) -> Any:
             return answer(len(lanes))
 
-    with pytest.raises(InvalidActionError, match=r"one chunk of actions per lane, shape \(4, H, 7\); got") as caught:
+    with pytest.raises(InvalidActionError, match=r"chunk of actions per environment, shape \(4, H, 7\); got") as caught:
         run(agent=Mine())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

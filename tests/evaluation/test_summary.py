@@ -67,7 +67,7 @@ def test_no_mean_of_steps_where_the_simulator_finished_nothing() -> None:
 
 
 def test_pace_shares_the_time_among_the_lanes() -> None:
-    """Eight lanes, 12 s per episode: 40 a minute. Start-up and other events do not count."""
+    """Eight environments, 12 s per episode: 40 a minute. Start-up and other events do not count."""
     entries = [{"event": "start"}, *[{"event": "episode", "task": "a", "seconds": 12.0, "lanes": 8}] * 3]
     assert episodes_per_minute([*entries, {"event": "end", "seconds": 99}]) == {"a": pytest.approx(40.0)}
     assert episodes_per_minute([]) == {}

@@ -80,7 +80,7 @@ def test_the_sentences_take_next_to_no_room(run: Path) -> None:
 
 
 def captions(run: Path, record: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the video says below its pictures."""
+    """What the video says below its images."""
     said: list[str] = []
     real = video.draw_caption
     monkeypatch.setattr(video, "SceneRenderer", GreyRenderer)

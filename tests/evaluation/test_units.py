@@ -52,7 +52,7 @@ SENTENCE = (
 
 
 def test_normalised_actions_are_said_once_in_a_run(tmp_path: Path) -> None:
-    """Of 24 episodes of two tasks, on 4 lanes."""
+    """Of 24 episodes of two tasks, on 4 environments."""
     assert warned(tmp_path / "run", "agent._target_=test_units.Same", "num_envs=4") == [SENTENCE]
 
 

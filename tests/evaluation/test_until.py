@@ -30,7 +30,7 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def test_it_stops_when_the_question_is_answered(tmp_path: Path) -> None:
-    """Recompute the verdict from the records, in the order that does not depend on the lanes."""
+    """Recompute the verdict from the records, in the order that does not depend on the environments."""
     assert score(tmp_path / "run", *UNTIL, "num_envs=4").complete
     records = {address_of(r): r["success"] for r in read_records(tmp_path / "run")}
     assert len(records) < 144 / 2

@@ -1,4 +1,4 @@
-"""A small folder of questions made on the spot: coloured squares on grey pictures, of every form."""
+"""A small folder of questions made on the spot: coloured squares on grey images, of every form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def square(x: int, y: int, side: int = 8) -> np.ndarray:
 
 
 def write_folder(folder: Path, layouts: int = 6) -> Path:
-    """Training and test questions; squares are to the left in most training pictures."""
+    """Training and test questions; squares are to the left in most training images."""
     (folder / "images").mkdir(parents=True)
     (folder / SETTINGS_FILE).write_text(json.dumps({"format": FORMAT}) + "\n")
     for split, first in (("train", 100), ("test", 0)):

@@ -37,7 +37,7 @@ def looked(image: np.ndarray) -> tuple[int, int]:
 
 
 class Seer:
-    """Answers by looking; without a picture, or for every ``errs``-th question, it says left, 4 cm, (0, 0)."""
+    """Answers by looking; without an image, or for every ``errs``-th question, it says left, 4 cm, (0, 0)."""
 
     name = "seer"
 
@@ -81,7 +81,7 @@ def test_a_run_scores_beside_constant_and_blind(data: Path, tmp_path: Path) -> N
     assert {name: row.mean for name, row in kinds.items()} == dict.fromkeys(kinds, 1.0)
     assert kinds["choice"].n == kinds["choice"].layouts == 12
     assert kinds["trace"].cut == 12
-    # Squares of test pictures: x is 4, 12, 20, 28, three times each; those of training are at 4 but for one.
+    # Squares of test images: x is 4, 12, 20, 28, three times each; those of training are at 4 but for one.
     assert kinds["point"].blind == 0
     assert kinds["choice"].blind == 0.75, "left of the middle are 4, 12 and 20"
     assert kinds["choice"].constant == 0.75

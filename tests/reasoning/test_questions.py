@@ -419,7 +419,7 @@ def test_byte_equal_for_a_seed_also_when_interrupted(tmp_path: Path) -> None:
         cli.run("questions", questions_command.main, [f"output={tmp_path / name}", *SMALL])
     whole = contents(tmp_path / "a")
     assert whole == contents(tmp_path / "b")
-    # As if the machine had died among the pictures: the last ones and a half line are lost.
+    # As if the machine had died among the images: the last ones and a half line are lost.
     file = tmp_path / "b" / "moments.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:5]) + lines[5][:40])

@@ -1,4 +1,4 @@
-"""Lanes without a simulator: random pictures, ragged chunks, a reward for moving up, and snapshots."""
+"""Environments without a simulator: random images, ragged chunks, a reward for moving up, and snapshots."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def write(
     names: dict[str, list[str]] | None = None,
     size: tuple[int, int] = (24, 32),
 ) -> Path:
-    """A data set; of an episode's pictures each has one brightness, ten times its row plus its episode."""
+    """A data set; of an episode's images each has one brightness, ten times its row plus its episode."""
     files, rows, start = {}, [], 0
     for number, columns in enumerate(episodes):
         length = len(columns["action"])

@@ -47,7 +47,7 @@ def build(
     """
     group = group or ProcessGroup()
     if not group.is_main_process:
-        group.barrier()  # the pictures are decoded once
+        group.barrier()  # the images are decoded once
     demonstrations = Demonstrations([LeRobotReader(data)], "widowx", 4, ResizeImage(SIZE, "area"))
     if group.is_main_process:
         group.barrier()

@@ -34,7 +34,7 @@ LENGTH = 64
 
 
 def write_questions(folder: Path, count: int = 8) -> Path:
-    """A coloured square to the left or right in every picture; its colour and its place are asked for."""
+    """A coloured square to the left or right in every image; its colour and its place are asked for."""
     (folder / "images").mkdir(parents=True)
     (folder / "truth").mkdir()
     lines, truths = [], []
@@ -99,7 +99,7 @@ def test_what_is_no_folder_of_questions_is_a_sentence(questions, tmp_path):
         read_conversations(tmp_path)
     line = json.loads((questions / "train.jsonl").read_text().splitlines()[0])
     (tmp_path / "train.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(MissingAssetError, match=r"1 pictures of .* are missing, the first is"):
+    with pytest.raises(MissingAssetError, match=r"1 images of .* are missing, the first is"):
         read_conversations(tmp_path)
     with pytest.raises(StorageError, match=r"leave algo\.kinds out"):
         read_conversations(tmp_path, ["place"])

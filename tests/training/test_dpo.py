@@ -459,7 +459,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_checkpoint_stays(tmp_
 
 def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
     def fail(policy):
-        raise StorageError("no pictures here")
+        raise StorageError("no images here")
 
     scored = []
 
@@ -468,7 +468,7 @@ def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
         return {"success/mean": 1.0}
 
     trainer = make(tmp_path, rounds=2, epochs=1, options={"evaluate": fail, "evaluate_every": 1})
-    with pytest.raises(StorageError, match="no pictures"):
+    with pytest.raises(StorageError, match="no images"):
         trainer.run()
     for _ in range(2):
         trainer = make(tmp_path, rounds=2, epochs=1, options={"evaluate": score, "evaluate_every": 1})

@@ -44,7 +44,7 @@ SETTINGS = dataclasses.replace(
 
 
 class OneByOne(FakeLanes):
-    """Ended lanes stand still until they are reset; seeds and options of every reset are noted."""
+    """Ended environments stand still until they are reset; seeds and options of every reset are noted."""
 
     def __init__(self, num_envs: int) -> None:
         super().__init__(num_envs)
@@ -60,7 +60,7 @@ class OneByOne(FakeLanes):
             self.rngs[i] = np.random.default_rng(seed[i])
             self.elapsed[i], self.ended[i] = 0, False
             self.rows[i] = self._one(i)
-            # The same picture for the same seed; from here on, luck differs from lane to lane.
+            # The same image for the same seed; from here on, luck differs from environment to environment.
             self.rngs[i] = np.random.default_rng([seed[i], options["trial"][i]])
         return self._stack(self.rows), {}
 
@@ -107,13 +107,13 @@ def test_advantages_by_hand():
 
 
 def test_every_decision_has_its_episode_s_advantage(tmp_path):
-    """Recomputed episode by episode from what the lanes reported."""
+    """Recomputed episode by episode from what the environments reported."""
     trainer = make(tmp_path, envs=12, rounds=3)
     seen = []
     step = trainer.env.env.step
     trainer.env.env.step = lambda actions: seen.append(step(actions)) or seen[-1]
     rollout = collected(trainer)
-    episodes = [[[] for _ in range(3)] for _ in range(12)]  # lane, round: numbers of its decisions
+    episodes = [[[] for _ in range(3)] for _ in range(12)]  # environment, round: numbers of its decisions
     success = np.zeros((12, 3))
     turn = [0] * 12
     for t, (_, _, terminated, truncated, info) in enumerate(seen):
@@ -174,7 +174,7 @@ def test_members_begin_alike_and_go_on_at_their_own_pace(tmp_path):
 
 
 def test_lanes_that_stand_still_take_no_place_and_change_no_shape(tmp_path):
-    """Every batch has the run's one size, and only the keys and values of active lanes are kept."""
+    """Every batch has the run's one size, and only the keys and values of active environments are kept."""
     trainer = make(tmp_path)
     encoded = []
     encode = trainer.agent.encode

@@ -1,4 +1,4 @@
-"""Data sets, the picture cache and trainers die at every point; see ``tests/killed.py``.
+"""Data sets, the image cache and trainers die at every point; see ``tests/killed.py``.
 
 The fast tests try points far apart and take about a minute together; those marked slow and long try every one.
 """
@@ -44,7 +44,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", lambda *_, **__: Silent())
 
 
-# ---------------------------------------------------------------------- data sets and pictures
+# ---------------------------------------------------------------------- data sets and images
 
 
 def write_data_set(folder: Path) -> None:

@@ -466,9 +466,9 @@ def test_episodes_that_go_on_need_their_environments(tmp_path):
 
 def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(tmp_path):
     def fail(policy):
-        raise StorageError("no pictures here")
+        raise StorageError("no images here")
 
-    with pytest.raises(StorageError, match="no pictures"):
+    with pytest.raises(StorageError, match="no images"):
         make(tmp_path, evaluate=fail, every=1).run()
     scored = []
 
@@ -574,7 +574,7 @@ def test_bad_settings_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_lanes(tmp_path):
-    """Each has half of the lanes; rollouts, minibatches and gradients are those of one process with all."""
+    """Each has half of the environments; rollouts, minibatches and gradients are those of one process with all."""
     script, launch = str(Path(__file__).parent / "two_processes.py"), ["-m", "torch.distributed.run", "--standalone"]
     ends = []
     for count in (1, 2):

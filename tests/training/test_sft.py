@@ -196,9 +196,9 @@ def test_stochastic_depth_goes_on_with_the_same_bits_too(make):
 
 def test_a_failing_evaluation_costs_no_training_and_is_made_up_for(make, tmp_path):
     def fail(policy):
-        raise StorageError("no pictures here")
+        raise StorageError("no images here")
 
-    with pytest.raises(StorageError, match="no pictures"):
+    with pytest.raises(StorageError, match="no images"):
         make(evaluate=fail, evaluate_every=2).run()
     scored = []
 

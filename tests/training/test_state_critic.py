@@ -23,7 +23,7 @@ TASKS = ["widowx_stack_cube", "widowx_spoon_on_towel"]
 
 
 class StateLanes(FakeLanes):
-    """Lanes that show a state, drawn from a stream of its own, and tell how far they came."""
+    """Environments that show a state, drawn from a stream of its own, and tell how far they came."""
 
     def __init__(self, num_envs: int, state_seed: int = 0) -> None:
         super().__init__(num_envs)

@@ -66,7 +66,7 @@ def test_a_lane_does_not_depend_on_the_others(text: str) -> None:
         for name in seen_one:
             assert np.asarray(seen_many[name][1] == seen_one[name][0]).all()
         seen_many, *_, told_many = many.step_chunk(chunk)
-        if k == 2:  # another lane begins anew: this one is observed twice, with the same noise
+        if k == 2:  # another environment begins anew: this one is observed twice, with the same noise
             mask = np.array([True, False, False])
             seen_many, _ = many.reset(options={"reset_mask": mask, "layout": [9, 2, 7]})
         seen_one, *_, told_one = one.step_chunk(chunk[1:2])

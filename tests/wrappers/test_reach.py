@@ -34,7 +34,7 @@ def test_the_reward_is_the_distance_between_tool_and_object() -> None:
     for _ in range(60):
         away = observation["state"][:, 8:11] - observation["state"][:, :3]
         actions = np.zeros((2, 7))
-        actions[0, :3] = np.clip(away[0], -0.02, 0.02)  # one lane goes there, one stays
+        actions[0, :3] = np.clip(away[0], -0.02, 0.02)  # one environment goes there, one stays
         actions[:, 6] = 1
         observation, reward, terminated, truncated, info = env.step(actions)
         if not (terminated | truncated).any():

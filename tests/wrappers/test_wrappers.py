@@ -39,7 +39,7 @@ def actions(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def filmed() -> Iterator[SceneVectorEnv]:
-    """One environment with pictures for all tests that look at them: a render process takes seconds to start."""
+    """One environment with images for all tests that look at them: a render process takes seconds to start."""
     env = lanes(1, observe=("image", "proprio", "instruction"), engine_options={"render_processes": 1})
     yield env
     env.close()
@@ -254,7 +254,7 @@ PROGRESS = {
 
 
 def discounted_extras(env: SubgoalReward, chunk_length: int, gamma: float, chunks: int) -> tuple[float, int]:
-    """Discounted sum of what the wrapper added over an episode of a single lane, and the episode's length."""
+    """Discounted sum of what the wrapper added over an episode of a single environment, and the episode's length."""
     env.reset(seed=0)
     total, step = 0.0, 0
     for _ in range(chunks):
@@ -356,7 +356,7 @@ def test_shaping_starts_anew_with_every_episode(script: Callable[..., None]) -> 
     assert env.step_chunk(rest)[1].tolist() == [0.0, 0.25]
     *_, truncated, _ = env.step_chunk(np.broadcast_to(REST, (2, 58, 7)))
     assert truncated.tolist() == [True, False]
-    assert env.step_chunk(rest)[1].tolist() == [0.25, 0.0]  # lane 0 was reset in the step before, lane 1 ends now
+    assert env.step_chunk(rest)[1].tolist() == [0.25, 0.0]  # 0 was reset in the step before, 1 ends now
     assert env.step_chunk(rest)[1].tolist() == [0.0, 0.25]
     env.close()
 

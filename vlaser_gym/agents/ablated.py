@@ -1,4 +1,4 @@
-"""An agent that is shown something wrong: does it read the picture, and the instruction?"""
+"""An agent that is shown something wrong: does it read the image, and the instruction?"""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class AblatedAgent:
 
     Args:
         agent: name of the agent's config.
-        image: ``true``; ``blank``: uniform grey; ``swap``: each lane gets the picture of the next lane with the same
-            instruction, grey where there is none.
+        image: ``true``; ``blank``: uniform grey; ``swap``: each environment gets the image of the next environment with
+            the same instruction, grey where there is none.
         instruction: ``true``; ``other``: another task's of the same robot, see :func:`other_instruction`; ``empty``:
             no words.
         settings: the agent's own settings, e.g. its ``checkpoint``.
@@ -50,7 +50,7 @@ class AblatedAgent:
                 raise InvalidConfigError(
                     f"agent.{kind}={value} filters what the agent reads; {agent} reads no {kind}: leave the key out."
                 )
-        # Pictures change places within an instruction, also where the agent reads pictures alone.
+        # Images change places within an instruction, also where the agent reads images alone.
         more = ("instruction",) if self.image == "swap" else ()
         self.observes = tuple(dict.fromkeys((*self.agent.observes, *more)))
         self._tasks: dict[int, str] = {}

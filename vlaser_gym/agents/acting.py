@@ -47,7 +47,7 @@ class PolicyAgent:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Rows of a forward pass; several where they adapt to how many lanes decide."""
+        """Rows of a forward pass; several where they adapt to how many environments decide."""
         return self._engine.sizes
 
     def set_batch_sizes(self, sizes: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ class PolicyAgent:
         return self.decoder(columns["chunk"], lanes)
 
     def _draw(self, lanes: Indices) -> dict[str, Tensor]:
-        """Random numbers of the lanes' next decision."""
+        """Random numbers of the environments' next decision."""
         if not self.explore:
             return {}
         seeds = [int(self._streams[int(lane)].integers(2**63)) for lane in lanes]
@@ -78,7 +78,7 @@ class PolicyAgent:
         return {f"{DRAWN}{name}": torch.cat([drawn[name] for drawn in each]) for name in each[0]}
 
     def _decide(self, rows: NamedRows) -> NamedRows:
-        """One batch."""
+        """Decisions of one batch."""
         seen, draws = split_draws(rows)
         encoding = self.policy.encode(seen)
         if not self.explore:

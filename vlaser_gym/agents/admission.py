@@ -146,7 +146,7 @@ class Guard:
         self._held = 0
 
     def connection(self, *args: Any, **options: Any) -> GuardedConnection:
-        """For ``create_connection=`` of :func:`websockets.asyncio.server.serve`."""
+        """Connection class for ``create_connection=`` of :func:`websockets.asyncio.server.serve`."""
         return GuardedConnection(self, *args, **options)
 
     def seat(self, connection: GuardedConnection) -> bool:

@@ -21,7 +21,7 @@ Observations = Mapping[str, Any]
 
 @runtime_checkable
 class Agent(Protocol):
-    """Acts for many lanes at once.
+    """Acts for many environments at once.
 
     Attributes:
         observes: names of the observations that the agent reads (``image``, ``wrist_image``, ``proprio``,
@@ -35,20 +35,23 @@ class Agent(Protocol):
     # sub-tasks moves on to the second (by itself it does so after 100 steps);
     # and ``batch_sizes`` with ``set_batch_sizes(sizes)``: rows of its forward passes, which a server lets adapt;
     # and ``convention``: what its numbers mean, where it is not what the environments speak (docs/conventions.md);
-    # and ``decided(lanes) -> list of dicts``: for each lane what its last decision was made from (``store=training``);
-    # and ``explain`` with ``explained(lanes) -> list of dicts``: where the first is not None, runs keep what the second
-    # tells of each lane's last decision: ``attention [g, g]`` over the picture, ``places [2, 3]`` of source and target;
-    # and ``thoughts(lanes) -> list of texts``, or None: what it says comes next, kept with the episode after ``act``.
+    # and ``decided(lanes) -> list of dicts``: for each environment what its last decision was made from
+    # (``store=training``); and ``explain`` with ``explained(lanes) -> list of dicts``: where the first is not None,
+    # runs keep what the second tells of each environment's last decision: ``attention [g, g]`` over the image, ``places
+    # [2, 3]`` of source and target; and ``thoughts(lanes) -> list of texts``, or None: what it says comes next, kept
+    # with the episode after ``act``.
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Episodes with these addresses begin on these lanes: forget the lanes' past, seed their noise."""
+        """Episodes with these addresses begin on these environments: forget the environments' past, seed their
+        noise.
+        """
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """Decide for ``lanes``.
 
         Args:
-            observations: each entry has one row per lane of ``lanes`` (``instruction``: a sequence of strings).
-            lanes: ``[N]``, which lanes the rows belong to.
+            observations: each entry has one row per environment of ``lanes`` (``instruction``: a sequence of strings).
+            lanes: ``[N]``, which environments the rows belong to.
 
         Returns:
             ``[N, H, 7]`` actions in environment units: translation (m) and axis-angle (rad) per control step in the

@@ -37,14 +37,14 @@ class BelievingExpert(ScriptedExpert):
         self._errors: dict[int, Floats] = {}
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Plan anew on these lanes, with new errors."""
+        """Plan anew on these environments, with new errors."""
         super().reset(lanes, addresses)
         for lane, address in zip(lanes, addresses, strict=True):
             found = self._given.get(address)
             self._errors[int(lane)] = self.errors_of(address) if found is None else found
 
     def errors_of(self, address: Address) -> Floats:
-        """Of source and target, ``[2, 3]``, m."""
+        """Errors of the believed positions of source and target, ``[2, 3]``, m."""
         return address.rng("belief").normal(size=(2, 3)) * self._belief * [1, 1, 1 / 3]
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> Floats:

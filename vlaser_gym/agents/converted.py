@@ -46,7 +46,7 @@ class ConvertedAgent:
 
     Args:
         agent: whose numbers follow the convention.
-        convention: how it reads states and pictures and what its actions mean.
+        convention: how it reads states and images and what its actions mean.
 
     Example:
         >>> import numpy as np
@@ -112,7 +112,7 @@ class ConvertedAgent:
 
 
 class _Lane:
-    """One lane's conversion, and what its controller was told last."""
+    """One environment's conversion, and what its controller was told last."""
 
     def __init__(self, conversion: Conversion, base: Floats) -> None:
         self.conversion, self.base = conversion, base
@@ -196,7 +196,7 @@ class ConvertedClient:
 
 
 def _lenient(convention: Convention) -> Convention:
-    """A convention of this gym for a client: rates and pictures are the client's own business."""
+    """A convention of this gym for a client: rates and images are the client's own business."""
     return Convention.parse({"preset": convention.name, "views": [], "control_hz": None})
 
 
@@ -228,7 +228,7 @@ def robot_of(address: Address, agent: Any) -> tuple[str, Floats]:
 
 
 def resized(images: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """Pictures ``[N, h, w, 3]`` of another size, by area averaging."""
+    """Images ``[N, h, w, 3]`` of another size, by area averaging."""
     array = np.asarray(images)
     if array.shape[1:3] == (height, width):
         return array

@@ -26,10 +26,10 @@ from vlaser_gym.errors import RemoteError, UnknownNameError
 
 #: vla-eval's number for the version of its protocol.
 PROTOCOL_VERSION = 1
-#: Pixels of all pictures of a message that are decoded.
+#: Pixels of all images of a message that are decoded.
 _MOST_PIXELS = 4096 * 4096
 _MESSAGE = ("type", "payload", "seq")
-#: Entries of vla-eval's observations, pictures below ``images``; as SimplerEnv has them there. ``privileged`` is ours.
+#: Entries of vla-eval's observations, images below ``images``; as SimplerEnv has them there. ``privileged`` is ours.
 VLA_EVAL_KEYS: Mapping[str, str] = {
     "image": "images/primary",
     "proprio": "states",
@@ -171,7 +171,7 @@ class VlaEval:
 
 
 def language(name: str) -> Language:
-    """By the name that ``protocol=`` has.
+    """Language of a protocol, by the name that ``protocol=`` has.
 
     Raises:
         UnknownNameError: for another name.
@@ -186,7 +186,7 @@ def language(name: str) -> Language:
 
 
 def vla_eval_keys(observes: tuple[str, ...]) -> dict[str, str]:
-    """:data:`VLA_EVAL_KEYS`, and those of the other cameras' pictures among some observations."""
+    """:data:`VLA_EVAL_KEYS`, and those of the other cameras' images among some observations."""
     cameras = {name: f"images/{name.removesuffix('_image')}" for name in observes if is_image(name)}
     return {**cameras, **VLA_EVAL_KEYS}
 
@@ -222,7 +222,7 @@ def read(data: bytes | str) -> tuple[str, dict[str, Any], int]:
 
 
 def nested(seen: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-    """An observation of vla-eval: pictures are entries of ``images``."""
+    """An observation of vla-eval: images are entries of ``images``."""
     message: dict[str, Any] = {}
     for name, value in seen.items():
         outer, _, inner = keys[name].partition("/")
@@ -234,7 +234,7 @@ def nested(seen: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
 
 
 def flat(payload: Mapping[str, Any], main: str) -> dict[str, Any]:
-    """The inverse of :func:`nested`; ``main`` is the only picture, whatever it is called there."""
+    """The inverse of :func:`nested`; ``main`` is the only image, whatever it is called there."""
     images = _mapping(payload.get("images"))
     message = {**payload, **{f"images/{name}": image for name, image in images.items()}}
     if main not in message and images:
@@ -259,7 +259,7 @@ def _written(value: Any) -> Any:
 
 
 class _Decoder:
-    """Makes arrays of a message's mappings; all its pictures together have so many pixels at most."""
+    """Makes arrays of a message's mappings; all its images together have so many pixels at most."""
 
     def __init__(self) -> None:
         self._pixels = _MOST_PIXELS
@@ -272,11 +272,11 @@ class _Decoder:
         return value
 
     def _picture(self, value: Mapping[Any, Any]) -> NDArray[np.uint8]:
-        """A small file may hold a large picture: its header is looked at before it is decoded."""
+        """A small file may hold a large image: its header is looked at before it is decoded."""
         with Image.open(io.BytesIO(value["data"]), formats=("PNG", "JPEG")) as image:
             self._pixels -= image.width * image.height
             if self._pixels < 0:
-                raise ValueError(f"pictures of more than {_MOST_PIXELS} pixels")
+                raise ValueError(f"images of more than {_MOST_PIXELS} pixels")
             return np.array(image)
 
 

@@ -24,7 +24,7 @@ from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.storage.hub import local_folder
 
 STATE, IMAGES = "observation.state", "observation.images."
-#: What LeRobot calls pictures that its policies are trained without.
+#: What LeRobot calls images that its policies are trained without.
 _EMPTY = "empty_camera"
 #: Attributes in which policies keep what they saw and decided (``reset`` of each modeling file).
 _MEMORY = ("_queues", "_action_queue", "temporal_ensembler")
@@ -37,13 +37,13 @@ class LeRobotAgent:
 
     Policies that decide from one observation give their chunk, of which ``act_steps`` are executed; those that
     remember observations (diffusion, vqbet) or blend chunks (act with ``temporal_ensemble_coeff``) are asked at every
-    step. Lanes are asked one after another, each with noise from its episode's address, so that an episode's actions
-    depend on nothing else.
+    step. Environments are asked one after another, each with noise from its episode's address, so that an episode's
+    actions depend on nothing else.
 
     Args:
         checkpoint: folder of ``save_pretrained`` or a ``lerobot-train`` checkpoint's ``pretrained_model``, or the
             Hub's ``ORG/NAME``.
-        keys: what the policy calls ``image``, ``wrist_image``, ... ``proprio``; by default its only picture, or the one
+        keys: what the policy calls ``image``, ``wrist_image``, ... ``proprio``; by default its only image, or the one
             of that camera's name, and ``observation.state``.
         act_steps: actions executed of a chunk; ``None``: the checkpoint's ``n_action_steps``.
         convention: what its states and actions mean (docs/conventions.md); ``None``: this gym's own.
@@ -74,7 +74,7 @@ class LeRobotAgent:
         self._lanes: dict[int, tuple[np.random.Generator, dict[str, Any]]] = {}
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Forget these lanes' past, and seed their noise."""
+        """Forget these environments' past, and seed their noise."""
         for lane, address in zip(lanes, addresses, strict=True):
             self.policy.reset()
             self._lanes[int(lane)] = address.rng(), self._memory()
@@ -89,7 +89,7 @@ class LeRobotAgent:
         return {"checkpoint": self.checkpoint, "policy": str(self.policy.config.type), "act_steps": steps}
 
     def _decide(self, observations: Observations, row: int, lane: int) -> NDArray[np.float64]:
-        """A lane's actions ``[H, size]``."""
+        """An environment's actions ``[H, size]``."""
         generator, memory = self._lanes[lane]
         vars(self.policy).update(memory)
         devices = [self._device] if self._device.type == "cuda" else []
@@ -104,7 +104,7 @@ class LeRobotAgent:
         return np.asarray(chunk[0].float().cpu().numpy(), np.float64)
 
     def _batch(self, observations: Observations, row: int) -> dict[str, Any]:
-        """One observation as LeRobot's environments give it: pictures ``[1, 3, H, W]`` from 0 to 1, texts as a list."""
+        """Batch of one observation in LeRobot's form: images ``[1, 3, H, W]`` from 0 to 1, texts as a list."""
         batch: dict[str, Any] = {"task": [observations["instruction"][row]], "robot_type": ""}
         for name, key in self.keys.items():
             value = np.asarray(observations[name])[row : row + 1]
@@ -114,7 +114,7 @@ class LeRobotAgent:
         return batch
 
     def _size(self, key: str, value: NDArray[Any]) -> tuple[int, int]:
-        """Pixels that the policy was trained with; those that fit pictures into a square themselves get ours."""
+        """Pixels that the policy was trained with; those that fit images into a square themselves get ours."""
         config = self.policy.config
         fits_itself = getattr(config, "resize_imgs_with_padding", None) or getattr(config, "image_resolution", None)
         height, width = value.shape[1:3] if fits_itself else config.input_features[key].shape[1:]

@@ -40,7 +40,7 @@ class RandomAgent:
         self._generators: dict[int, np.random.Generator] = {}
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Seed the lanes by the addresses of their new episodes."""
+        """Seed the environments by the addresses of their new episodes."""
         for lane, address in zip(lanes, addresses, strict=True):
             self._generators[int(lane)] = address.rng()
 

@@ -35,7 +35,7 @@ FASTEST = 1.0
 
 
 class RemoteAgent:
-    """Sends the observations of every lane over a connection of its own and executes the chunks that come back.
+    """Sends the observations of every environment over a connection of its own and executes the chunks that come back.
 
     Actions come as the server's convention says, or else in this gym's units, ``[H, 7]``: translation (m), axis-angle
     (rad), gripper, with the robot's signs. :func:`~vlaser_gym.agents.make_agent` converts what follows another
@@ -104,20 +104,22 @@ class RemoteAgent:
         self.keys = merged_keys(merged_keys(base, told if isinstance(told, Mapping) else {}), keys or {})
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Open the lanes' connections; their next message begins an episode."""
+        """Open the environments' connections; their next message begins an episode."""
         for lane, address in zip(lanes, addresses, strict=True):
             self._begin[int(lane)] = self._addresses[int(lane)] = address
             if not _is_open(self._connections.get(int(lane))):
                 self._connections[int(lane)] = self._spare.pop() if self._spare else self._connect()[0]
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Chunks ``[N, H, 7]`` of the server; all lanes ask before the first is answered."""
+        """Chunks ``[N, H, 7]`` of the server; all environments ask before the first is answered."""
         for row, lane in enumerate(lanes):
             self._send(int(lane), {name: observations[name][row] for name in self.observes})
         chunks = [self._receive(int(lane)) for lane in lanes]
         lengths = sorted({len(chunk) for chunk in chunks})
         if len(lengths) > 1:
-            raise RemoteError(f"The server {self.url} must answer all lanes with equally many actions; got {lengths}.")
+            raise RemoteError(
+                f"The server {self.url} must answer all environments with equally many actions; got {lengths}."
+            )
         if self._doubts:
             for lane, chunk in zip(lanes, chunks, strict=True):
                 self._doubt(chunk, self._addresses[int(lane)])
@@ -211,7 +213,7 @@ class RemoteAgent:
             return  # what the server said before it hung up is still to be read, and tells more
 
     def _receive(self, lane: int) -> NDArray[np.float64]:
-        """A lane's chunk ``[H, 7]``."""
+        """An environment's chunk ``[H, 7]``."""
         answer = self._message(self._connections[lane])
         if self.action_key not in answer:
             raise RemoteError(
@@ -268,7 +270,7 @@ def _printable(value: Any) -> Any:
 
 
 def _is_open(connection: ClientConnection | None) -> bool:
-    """A server hangs up on lanes that are silent for long; their next episode has a new connection."""
+    """A server hangs up on environments that are silent for long; their next episode has a new connection."""
     return connection is not None and connection.state is State.OPEN
 
 

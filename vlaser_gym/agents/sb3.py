@@ -105,7 +105,7 @@ class StableBaselines3Agent:
                 self._normalization = pickle.load(stream) if trust else plain(stream)
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Nothing is remembered, and nothing is random."""
+        """Nothing to reset: no memory and no random numbers."""
 
     def act(self, observations: Observations, lanes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Chunks ``[N, H, 7]``; see :class:`~vlaser_gym.agents.base.Agent`."""

@@ -79,7 +79,7 @@ class ScriptedExpert:
         self._episodes: dict[int, _Episode | GoogleEpisode] = {}
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Plan anew on these lanes."""
+        """Plan anew on these environments."""
         for lane, address in zip(lanes, addresses, strict=True):
             task = get_task(address.task)
             episode = _start(task, address)
@@ -208,7 +208,7 @@ class _Episode:
         """Pointing down, the fingers closing across the object's longest axis.
 
         Of the equivalent turns the one is taken that lies in a fixed range. Where the range begins and ends, equal
-        pictures are answered by opposite turns, which no policy can imitate: no layout of the benchmark lies there.
+        images are answered by opposite turns, which no policy can imitate: no layout of the benchmark lies there.
         """
         box = np.array(self._task.objects[self._task.source].bbox)
         axis = self._source_rotation[:, int(np.argmax(box))]

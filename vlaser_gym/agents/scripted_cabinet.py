@@ -58,7 +58,7 @@ class CabinetEpisode(GoogleEpisode):
         if self._closes:
             yield from self._push()
         else:
-            yield from self._pull()
+            yield from self._pull_open()
         if self._object is not None:
             self.subtask_done = True
             yield from self._fetch()
@@ -77,7 +77,7 @@ class CabinetEpisode(GoogleEpisode):
         closing = np.cross(up, inward)
         self._goal_rotation = np.stack([np.cross(closing, approach), closing, approach], -1)
 
-    def _pull(self) -> Iterator[float]:
+    def _pull_open(self) -> Iterator[float]:
         far = float(np.linalg.norm(self._handle - [0, 0, _SHOULDER]))
         self._point(_SLOPE - _FLATTER * max(0.0, far - _FAR))
         wanted = _WIDE if self._object is None else _WIDER

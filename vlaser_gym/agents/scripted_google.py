@@ -3,7 +3,7 @@
 The controller forgets what a step does not reach and travels about a third of what it is told, so an action is simply
 the way that is left, up to a largest step; nothing has to be tracked.
 
-A policy that imitates this sees pictures. What the script does next therefore follows from what can be seen: it goes on
+A policy that imitates this sees images. What the script does next therefore follows from what can be seen: it goes on
 when the gripper has arrived, turned, closed or opened, not after so many steps; it tells the gripper nothing that it
 need not be told, since a policy's command is held for several steps and would keep it from the next one; and it waits
 a step before the fingers close, because a policy whose predicted actions count closes up to a step early.

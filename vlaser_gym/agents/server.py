@@ -56,7 +56,7 @@ class _Request:
 
 
 class PolicyServer:
-    """Answers observations with chunks of actions; every connection is a lane of the agent.
+    """Answers observations with chunks of actions; every connection is an environment of the agent.
 
     Decisions that wait while the agent is busy are taken together, in one batch, and the agent's forward passes adapt
     to how many these are, unless it was given a number. An agent decides in one thread, always the same. What a client
@@ -193,7 +193,7 @@ class PolicyServer:
                 self._guard.close()
 
     async def _connection(self, connection: ServerConnection) -> None:
-        """One client, from its first to its last message."""
+        """Serve one client, from its first to its last message."""
         assert isinstance(connection, GuardedConnection)
         if not self._guard.seat(connection):
             await self._refuse(
@@ -355,7 +355,9 @@ class PolicyServer:
         return requests
 
     async def _begin(self, request: _Request) -> bool:
-        """Reset the agent's lane where an episode begins; an address that it dislikes is told to that client alone."""
+        """Reset the agent's environment where an episode begins; an address that it dislikes is told to that client
+        alone.
+        """
         if request.address is None:
             return True
         loop, lane = asyncio.get_running_loop(), np.array([request.lane])
@@ -376,7 +378,7 @@ class PolicyServer:
         chunk = np.asarray(self.agent.act(observations, lanes))
         if chunk.ndim != 3 or len(chunk) != len(batch):
             raise RemoteError(
-                f"{self.name}.act must return one chunk per lane, shape ({len(batch)}, H, 7); got {chunk.shape}."
+                f"{self.name}.act must return one chunk per environment, shape ({len(batch)}, H, 7); got {chunk.shape}."
             )
         return list(chunk)
 

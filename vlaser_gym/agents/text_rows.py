@@ -1,6 +1,6 @@
-"""Rows of text to learn answers from, and their pictures: samples as tokens, side by side in packed rows.
+"""Rows of text to learn answers from, and their images: samples as tokens, side by side in packed rows.
 
-A sample is a question, pictures included, and its answer. Samples of one row do not see each other, and each has
+A sample is a question, images included, and its answer. Samples of one row do not see each other, and each has
 positions of its own, so that packing changes nothing but time.
 """
 
@@ -57,7 +57,7 @@ class TextRows:
     weights: Tensor
 
     def to(self, device: torch.device) -> Self:
-        """On another device."""
+        """The same rows on another device."""
         return type(self)(**{entry.name: getattr(self, entry.name).to(device) for entry in fields(self)})
 
     def visible(self, *, prefix: bool) -> Tensor:
@@ -88,7 +88,7 @@ class TextRows:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of rows of text, each once.
+    """The images of rows of text, each once.
 
     Attributes:
         tiles: ``[n, S, S, 3]`` uint8.

@@ -32,7 +32,7 @@ class Encoding(Protocol):
     """Tensors with one row per decision that stay the same while nothing that they depend on is trained."""
 
     def tensors(self) -> list[Tensor]:
-        """All of them, each with the batch as its first dimension."""
+        """All tensors, each with the batch as its first dimension."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply a function to each."""
@@ -68,7 +68,7 @@ class Sample:
 
     Attributes:
         chunk: ``[B, H, A]``, normalised, not clamped.
-        latent: what :meth:`TrainableAgent.log_prob` needs to judge them again; one row per decision.
+        latent: what :meth:`TrainableAgent.log_prob` needs to evaluate them again; one row per decision.
         log_prob: ``[B]``, float64.
         value_features: ``[B, F]`` if they were asked for.
     """
@@ -99,7 +99,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of stored decisions.
+    """Likelihoods of stored decisions.
 
     Attributes:
         log_prob: ``[B]``, float64, summed over all random numbers of a decision.
@@ -141,7 +141,7 @@ class ImageResize(Protocol):
 
 
 class ActionDecoder(Protocol):
-    """From normalised chunks to the environment's actions, with the memory per environment that this takes."""
+    """Decoder of normalised chunks into the environment's actions, with the memory per environment that this takes."""
 
     def reset(self, indices: NDArray[np.int64]) -> None:
         """Episodes begin in these environments."""
@@ -190,7 +190,7 @@ class TrainableAgent(nn.Module, ABC):
     latent_names: ClassVar[tuple[str, ...]] = ()
     recordable: ClassVar[bool] = False
     likelihoods: ClassVar[tuple[str, ...]] = ("chain",)
-    #: Tiles that a picture of a question is cut into at most; 1: it is brought to one square by :attr:`resize`.
+    #: Tiles that an image of a question is cut into at most; 1: it is brought to one square by :attr:`resize`.
     max_tiles: int = 1
     #: Parts that ``algo=sft`` leaves as they are where ``algo.freeze`` says nothing.
     frozen_by_default: tuple[str, ...] = ()
@@ -269,7 +269,7 @@ class TrainableAgent(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, encoding: Any, inputs: Inputs, latent: Mapping[str, Tensor], *, with_value: bool) -> Likelihood:
-        """Judge stored decisions, in one forward pass."""
+        """Evaluate stored decisions, in one forward pass."""
 
     @abstractmethod
     def value_features(self, encoding: Any, inputs: Inputs) -> Tensor:
@@ -294,15 +294,15 @@ class TrainableAgent(nn.Module, ABC):
 
     @property
     def reasoning_length(self) -> int:
-        """Tokens of pictures, question and answer together; 0: it has no language head and answers nothing."""
+        """Tokens of images, question and answer together; 0: it has no language head and answers nothing."""
         return 0
 
     def picture_tokens(self, width: int, height: int) -> int:
-        """Tokens of a picture of so many pixels."""
+        """Tokens of an image of so many pixels."""
         raise self._cannot_answer()
 
     def picture_tiles(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A picture ``[H, W, 3]`` as the network reads it, ``[tiles, S, S, 3]``, uint8."""
+        """An image ``[H, W, 3]`` as the network reads it, ``[tiles, S, S, 3]``, uint8."""
         raise self._cannot_answer()
 
     def text_sample(
@@ -311,9 +311,9 @@ class TrainableAgent(nn.Module, ABC):
         """A question and its answer as tokens.
 
         Args:
-            question: with ``<image>`` once per picture, or not at all.
+            question: with ``<image>`` once per image, or not at all.
             answer: what is to be said.
-            image_tokens: of each picture, by :meth:`picture_tokens`.
+            image_tokens: of each image, by :meth:`picture_tokens`.
             history: questions and answers before it.
         """
         raise self._cannot_answer()
@@ -324,7 +324,7 @@ class TrainableAgent(nn.Module, ABC):
         raise self._cannot_answer()
 
     def answer_loss(self, pictures: Pictures | None, rows: TextRows) -> Tensor:
-        """Weighted sum of the learned tokens' cross entropies, for questions and answers with their pictures."""
+        """Weighted sum of the learned tokens' cross entropies, for questions and answers with their images."""
         raise self._cannot_answer()
 
     def _cannot_answer(self) -> InvalidConfigError:

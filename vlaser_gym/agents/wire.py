@@ -31,7 +31,7 @@ KEYS: Mapping[str, str] = {
     "address": "address",
     "reset": "reset",
 }
-#: What further pictures are called, by the observation's name: openpi's ``observation/wrist_image``.
+#: What further images are called, by the observation's name: openpi's ``observation/wrist_image``.
 _OTHER_IMAGES = "observation/{}"
 #: Numbers and truth values that may travel, by the names that numpy gives them in either byte order.
 _NUMBERS: Mapping[str, np.dtype[Any]] = {
@@ -48,7 +48,7 @@ MOST_ITEMS, DEEPEST, LONGEST_TEXT, MOST_DIMENSIONS = 16_384, 16, 65_536, 8
 
 
 def keys_of(observes: Iterable[str]) -> dict[str, str]:
-    """:data:`KEYS`, and those of the other cameras' pictures among some observations."""
+    """:data:`KEYS`, and those of the other cameras' images among some observations."""
     images = {name: _OTHER_IMAGES.format(name) for name in observes if is_image(name)}
     return {**images, **KEYS}
 
@@ -97,7 +97,7 @@ def unpack(
 
 
 def _headers() -> Iterator[tuple[str, int, int]]:
-    """Of each byte that an entry can begin with: its kind, how many bytes of length follow, and a length given in it.
+    """Each byte that an entry can begin with: its kind, how many bytes of length follow, and a length given in it.
 
     As msgpack's specification has them; extensions have no place in openpi's protocol.
     """

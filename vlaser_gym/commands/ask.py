@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
     _print_places(answer, pictures[0])
     output = Path(settings.output or "answer.png")
     _save(output, draw_answer(pictures[0], settings.question, answer))
-    print(f"Picture: {output}")
+    print(f"Image: {output}")
 
 
 def _check(settings: AskSettings) -> None:
@@ -86,11 +86,11 @@ def _read(path: str) -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise MissingAssetError(f"{path} should be a picture such as PNG or JPEG; reading it gave: {error}.") from error
+        raise MissingAssetError(f"{path} should be an image such as PNG or JPEG; reading it gave: {error}.") from error
 
 
 def _frame(settings: AskSettings) -> NDArray[np.uint8]:
-    """The picture of a stored episode's step."""
+    """The image of a stored episode's step."""
     from vlaser_gym.envs.rendering import SceneRenderer, drawn_states, shown_look  # noqa: PLC0415
     from vlaser_gym.evaluation.store import address_of, read_states  # noqa: PLC0415
     from vlaser_gym.evaluation.video import select_episodes  # noqa: PLC0415
@@ -119,7 +119,7 @@ def _save(output: Path, picture: NDArray[np.uint8]) -> None:
         Image.fromarray(picture).save(output)
     except (OSError, ValueError) as error:
         raise InvalidConfigError(
-            f"output={output} should be a picture file that can be written, such as answer.png: {error}."
+            f"output={output} should be an image file that can be written, such as answer.png: {error}."
         ) from error
 
 

@@ -27,7 +27,7 @@ These files are not part of vlaser-gym and keep their own licences:
   ManiSkill2   the project it derives from states CC BY-NC 4.0 (no commercial use) for its own assets.
   stages       "Minimalistic Modern Bedroom" is credited as CC BY 4.0 in a comment of the source.
   SimplerEnv   the evaluation code that uses them is MIT (simpler-env).
-Whether your use is covered is yours to judge."""
+Whether your use is covered is yours to decide."""
 
 
 def main(config: DictConfig) -> None:

@@ -1,7 +1,8 @@
 """Speed of environments and policies: ``python -m vlaser_gym.bench num_envs=8 chunk=4``; ``--help`` lists the keys.
 
-Lanes run small random actions, ended episodes are refilled. Three measurements: physics alone (proprioception and
-instruction), a picture at every control step, a picture at every replan. ``policies=vlaser_2b`` also times decisions,
+Environments run small random actions, ended episodes are refilled. Three measurements: physics alone (proprioception
+    and
+instruction), an image at every control step, an image at every replan. ``policies=vlaser_2b`` also times decisions,
 ``memory=vlaser_2b`` adds what training takes of it, ``training=vlaser_2b`` how fast that is.
 """
 
@@ -42,7 +43,7 @@ class Measurement:
     """One row of the table.
 
     Attributes:
-        control_steps: executed in ``seconds`` of wall time, all lanes together.
+        control_steps: executed in ``seconds`` of wall time, all environments together.
         cpu_seconds: processor time of this process, its physics threads included, render processes not.
         physics, images: share of the wall time in the engine's ``step`` and ``images``; ``other`` is the rest:
             inverse kinematics, evaluation, observations, new episodes.
@@ -63,11 +64,11 @@ class Measurement:
 
     @property
     def other(self) -> float:
-        """Share of the wall time that is neither physics nor pictures."""
+        """Share of the wall time that is neither physics nor images."""
         return 1.0 - self.physics - self.images
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return {
             "tasks": list(self.tasks),
             "pictures": self.pictures,
@@ -98,7 +99,7 @@ def main(config: DictConfig) -> None:
     if settings.environments and settings.look == "original" and settings.engine["name"] == "mujoco":
         told["picture_time_ratio"] = {name: picture_time_ratio(settings, name) for name in names}
         for name, ratio in told["picture_time_ratio"].items():
-            console.print(f"{name}: pictures take {ratio:.2f} times as long as the built-in look's")
+            console.print(f"{name}: images take {ratio:.2f} times as long as the built-in look's")
     if settings.policies:
         from vlaser_gym.agents.vlaser.serving_benchmark import time_policy  # noqa: PLC0415  torch takes seconds
 
@@ -140,7 +141,7 @@ def measure_tasks(settings: BenchSettings, tasks: Sequence[str]) -> list[Measure
 
 
 def picture_time_ratio(settings: BenchSettings, task: str, rounds: int = 40) -> float:
-    """Time that pictures of the look take, over the built-in look's.
+    """Time that images of the look take, over the built-in look's.
 
     Of ``rounds`` calls, taken in turns, the shortest counts: whatever else runs on the machine only adds to it.
     """
@@ -153,7 +154,7 @@ def picture_time_ratio(settings: BenchSettings, task: str, rounds: int = 40) -> 
     try:
         watches = [_Stopwatch(env.engine.images) for env in envs]
         for env in envs:
-            env.reset(seed=0)  # makes a picture of every lane: processes are started by now
+            env.reset(seed=0)  # makes an image of every environment: processes are started by now
         times = np.array([[watch.timed(lanes) for watch in watches] for _ in range(rounds)])
         builtin, other = times.min(0)
         return float(other / builtin)

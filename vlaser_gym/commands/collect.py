@@ -115,7 +115,7 @@ def main(config: DictConfig) -> None:
         stored = f"Stopped. {_count(writer)} are stored in {settings.output}; the same command goes on."
         raise type(interrupt)(stored) from None
     hint = "" if writer.addresses.issuperset(plan) else _TIME_UP
-    print(f"{_count(writer)}, {writer.total_frames} pictures in {settings.output}{hint}")
+    print(f"{_count(writer)}, {writer.total_frames} images in {settings.output}{hint}")
 
 
 def _count(writer: LeRobotWriter) -> str:

@@ -196,7 +196,7 @@ def comparison_settings(config: DictConfig) -> CompareSettings:
 
 
 def tell(runs: Sequence[StoredRun], comparison: Comparison, console: Console | None = None) -> None:
-    """All that is printed of a comparison; to standard output if no console is given."""
+    """Print a comparison; to standard output if no console is given."""
     console = console or make_console()
     print_comparison(comparison, console)
     print_changes(runs, console)
@@ -253,7 +253,7 @@ def _table(two: RunComparison, comparison: Comparison, console: Console) -> Tabl
 
 
 def _narrow_table(two: RunComparison, several: bool, plain: bool) -> Table:
-    """For 80 columns: what belongs to A stands above what belongs to B. Errors are told by the warning below."""
+    """The comparison for 80 columns: the row of A stands above that of B. Errors are told by the warning below."""
     headers = ["pairs\n(lay-\nouts)", "A\nB", "B - A", "only A\nonly B", "p\n(Holm)" if several else "p"]
     return _filled(make_table("task", headers, plain, wrap=False), two, partial(_narrow_cells, several=several))
 

@@ -56,7 +56,7 @@ def main(config: DictConfig) -> None:
 
 
 def _statistics(source: Path, config: VlaserConfig, report: LoadReport, given: str | None) -> Statistics | None:
-    """Those that the target gets: the given ones, else the source's own, else for an original file the published."""
+    """Statistics of the result: the given ones, else the source's own, else for an original file the published."""
     own, robot = own_statistics(source) if given is None else Statistics.load(given), str(config.robot)
     if own is None and report.layout == "released":
         print(f"statistics of {DATA_SET[robot]}, which the released policies go by; others: statistics=FILE")

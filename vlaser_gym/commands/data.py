@@ -1,4 +1,4 @@
-"""Is a data set fit to train on? ``python -m vlaser_gym.data check PATH``; ``--help`` lists the keys."""
+"""Check of a data set before training: ``python -m vlaser_gym.data check PATH``; ``--help`` lists the keys."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _draw(source: Source, settings: DataSettings) -> None:
     try:
         save(drawn(source, settings.robot, settings.episode), file)
     except (OSError, ValueError) as error:
-        raise StorageError(f"Cannot write the picture to output={file} ({error}); choose another PNG file.") from error
+        raise StorageError(f"Cannot write the image to output={file} ({error}); choose another PNG file.") from error
     except IndexError as error:
         raise StorageError(f"{source.path} has no episode {settings.episode}; choose another episode=.") from error
     print(f"  episode {settings.episode}: {file}")

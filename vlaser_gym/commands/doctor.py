@@ -43,7 +43,7 @@ from vlaser_gym.settings.commands import DoctorSettings
 _REINSTALL = "Install vlaser-gym again with its constraints.txt, in a fresh virtual environment."
 _EGL = (
     "Install Mesa's EGL (Debian, Ubuntu: apt-get install libegl1 libgl1-mesa-dri) and leave MUJOCO_GL unset. Until "
-    "then agents that read no pictures can be scored with video=0."
+    "then agents that read no images can be scored with video=0."
 )
 #: Module of each optional part, what it is for, and how to get it.
 _OPTIONAL = (
@@ -68,7 +68,7 @@ def main(config: DictConfig) -> None:
 
 
 def examine(output: str | None = None, simpler: str | None = None) -> Iterator[Finding]:
-    """All findings, in the order of the report; ``output`` takes the test picture, ``simpler`` is an interpreter."""
+    """All findings, in the order of the report; ``output`` takes the test image, ``simpler`` is an interpreter."""
     yield _python()
     yield _guarded("torch", _torch)
     yield _guarded("physics", _physics)
@@ -88,7 +88,7 @@ def examine_simpler(python: str | None) -> Iterator[Finding]:
     """Check that an interpreter holds the original simulator as it was recorded.
 
     Its versions are those of the recordings; an episode of every scene family begins as it should, under the settings
-    that were asked for, and with a picture; and recorded episodes that are played again go as they went. Pictures are
+    that were asked for, and with an image; and recorded episodes that are played again go as they went. Images are
     made with the rasteriser: the ray tracer of scenes with a cabinet takes minutes without a GPU.
     """
     if python is None:
@@ -127,7 +127,7 @@ def _scene_families() -> dict[str, Address]:
 
 
 def _versions(env: SceneVectorEnv) -> Finding:
-    """Those of the original, beside those that were recorded."""
+    """Versions of the original, beside those that were recorded."""
     name = "SimplerEnv's versions"
     others = other_versions(cast(SimplerEngine, env.engine).versions)
     if others:
@@ -137,7 +137,7 @@ def _versions(env: SceneVectorEnv) -> Finding:
 
 
 def _family(env: SceneVectorEnv, address: Address) -> Iterator[Finding]:
-    """An episode of SimplerEnv: its beginning, its picture, its settings."""
+    """An episode of SimplerEnv: its beginning, its image, its settings."""
     name = f"SimplerEnv, {address.task}"
     chosen = {"task": address.task, "variant": address.variant, "layout": address.layout}
     try:
@@ -205,7 +205,7 @@ def _torch() -> str:
 
 
 def _physics() -> str:
-    """One control step of the first task."""
+    """Check of one control step of the first task."""
     env = SceneVectorEnv(task_names()[0], observe=("proprio",))
     try:
         env.reset(options={"layout": 0})
@@ -217,7 +217,7 @@ def _physics() -> str:
 
 
 def _pictures(output: str | None) -> Finding:
-    """A picture of the first task, made as an evaluation makes it."""
+    """An image of the first task, made as an evaluation makes it."""
     backend = f"MUJOCO_GL is {os.environ.get('MUJOCO_GL') or 'unset, so EGL where there is no display'}"
     try:
         picture, seconds = _probe()
@@ -231,12 +231,12 @@ def _pictures(output: str | None) -> Finding:
     text = f"{backend}; {width} x {height} pixels in {1000 * seconds:.0f} ms"
     colours = len(np.unique(picture[::4, ::4].reshape(-1, 3), axis=0))
     if colours < 50:
-        return Finding("pictures", False, f"{text}, but the picture is blank ({colours} colours)", _EGL)
+        return Finding("pictures", False, f"{text}, but the image is blank ({colours} colours)", _EGL)
     return Finding("pictures", True, text + (f", written to {output}" if output is not None else ""))
 
 
 def _probe() -> tuple[NDArray[np.uint8], float]:
-    """A picture ``[H, W, 3]`` and how long the second one took (s); the first one starts a process."""
+    """An image ``[H, W, 3]`` and how long the second one took (s); the first one starts a process."""
     env = SceneVectorEnv(task_names()[0], observe=("image",), engine_options={"render_processes": 1})
     try:
         env.reset(options={"layout": 0})
@@ -251,10 +251,10 @@ def _sapien_pictures() -> Finding:
     """Check that SAPIEN finds a Vulkan driver."""
     try:
         text = f"drawn by {probe()}, for the engine maniskill"
-        return Finding("SAPIEN pictures", True, text, needed=False)
+        return Finding("SAPIEN images", True, text, needed=False)
     except GymError as error:
         found, _, advice = str(error).partition("). ")
-        return Finding("SAPIEN pictures", False, f"{found}).", advice or _REINSTALL, needed=False)
+        return Finding("SAPIEN images", False, f"{found}).", advice or _REINSTALL, needed=False)
 
 
 def _save(picture: NDArray[np.uint8], output: str) -> None:
@@ -262,9 +262,7 @@ def _save(picture: NDArray[np.uint8], output: str) -> None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(output)
     except (OSError, ValueError) as error:
-        raise StorageError(
-            f"Cannot write the picture to output={output} ({error}); choose another PNG file."
-        ) from error
+        raise StorageError(f"Cannot write the image to output={output} ({error}); choose another PNG file.") from error
 
 
 def _videos() -> str:

@@ -52,7 +52,7 @@ from vlaser_gym.evaluation.video import choose_examples, render_videos, video_fo
 from vlaser_gym.settings.commands import EvalKeys
 from vlaser_gym.settings.fields import defaults_of
 
-#: Episodes whose last picture the report shows: more would take longer than many an evaluation.
+#: Episodes whose last image the report shows: more would take longer than many an evaluation.
 _MOST_THUMBNAILS = 400
 #: How numbers are printed: differences always with their sign.
 _SIGN = {"rate": "", "difference": "+"}
@@ -174,7 +174,7 @@ def _score_arms(plain: EvalSettings, run: Path, arms: Sequence[Arm]) -> list[Eva
 
 
 def _score_arm(settings: EvalSettings) -> Evaluation:
-    """One arm, with a line of what came out."""
+    """Evaluate one arm and print a line of its result."""
     print(f"\nPerturbation: {settings.perturb or 'none'}")
     evaluation = score(settings)
     mean = evaluation.summary()["mean"]["success"]
@@ -282,7 +282,7 @@ def score(settings: EvalSettings, agent: Agent | None = None, say: Callable[[str
 
 
 def finish(evaluation: Evaluation, say: Callable[[str], None] = print) -> float:
-    """Videos and the report, as far as they are asked for; returns the report's seconds but for its pictures."""
+    """Videos and the report, as far as they are asked for; returns the report's seconds but for its images."""
     settings = evaluation.settings
     if settings.video:
         _film(evaluation, settings.video, settings.engine.get("assets"), say)
@@ -292,7 +292,7 @@ def finish(evaluation: Evaluation, say: Callable[[str], None] = print) -> float:
 
 
 def _thumbnails(evaluation: Evaluation) -> dict[Address, bytes]:
-    """Pictures of how episodes ended, of the failures first where there are too many; none where none can be made."""
+    """Images of how episodes ended, of the failures first where there are too many; none where none can be made."""
     records = sorted(evaluation.store.sorted_records(), key=lambda record: bool(record["success"]))
     chosen = sorted(records[:_MOST_THUMBNAILS], key=lambda record: address_of(record).sort_key)
     try:
@@ -362,7 +362,7 @@ def _verdict_lines(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _differences_from(baseline: str, path: Path) -> tuple[str, ...]:
-    """In what a baseline run differs from a run besides the agent."""
+    """Settings, besides the agent, in which a run differs from its baseline."""
     return differing_protocols(*load_runs([baseline, path])) if Path(baseline).is_dir() else ()
 
 
@@ -378,14 +378,14 @@ def _report(
 
 
 def _film(evaluation: Evaluation, per_task: int, assets: str | None, say: Callable[[str], None]) -> None:
-    """Videos of some episodes of each task. Where pictures cannot be made the scores stand without them."""
+    """Videos of some episodes of each task. Where images cannot be made the scores stand without them."""
     chosen = choose_examples(read_records(evaluation.path), per_task)
     folder = video_folder(evaluation.path)
     try:
         for path in render_videos(evaluation.path, chosen, folder, assets=assets):
             say(f"Video: {path}")
     except RenderingUnavailableError as error:
-        say(f"No videos: {error} The scores above do not need pictures.")
+        say(f"No videos: {error} The scores above do not need images.")
 
 
 def command() -> None:

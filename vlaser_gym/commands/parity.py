@@ -80,7 +80,7 @@ def _figures(settings: ParitySettings, look: str) -> list[str]:
     """The requested figures; by default the replays, and the images if the look has photographs."""
     photographs = settings.engine["name"] in PICTURE_ENGINES and look == "original"
     if settings.figures is None:
-        # The original's ray tracer takes minutes for a picture where there is no GPU.
+        # The original's ray tracer takes minutes for an image where there is no GPU.
         return ["replays", "pictures"] if photographs and settings.engine["name"] != "simpler" else ["replays"]
     for name in words(settings.figures):
         if name not in FIGURES:
@@ -116,7 +116,7 @@ def _bridge(
 def _pictures(
     recordings: Recordings, task: str, engine: str, options: Mapping[str, Any], folder: str | None
 ) -> dict[str, Any]:
-    """Figures of a task's pictures; the first pair of them goes into ``folder``."""
+    """Figures of a task's images; the first pair of them goes into ``folder``."""
     assets = options.get("assets")
     comparisons = list(compare_pictures(recordings, task, assets, engine=engine, options=options))
     if folder is not None and comparisons:
@@ -173,7 +173,7 @@ def _disagreements(transfer: Transfer) -> str:
 
 
 def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:
-    title = "Pictures: foreground against the recorded one; similarity (SSIM) inside the recorded foreground"
+    title = "Images: foreground against the recorded one; similarity (SSIM) inside the recorded foreground"
     table = Table(title=title, box=box.ASCII)
     table.add_column("task")
     heads = (
@@ -183,7 +183,7 @@ def _picture_table(rows: Sequence[dict[str, Any]]) -> Table:
         "mean IoU",
         "SSIM",
         "bare photograph",
-        "SSIM of the whole picture",
+        "SSIM of the whole image",
     )
     for name in heads:
         table.add_column(name, justify="right")

@@ -80,7 +80,7 @@ def _convert(settings: ReasonSettings) -> None:
 def print_rows(title: str, rows: Mapping[str, Row], console: Console) -> None:
     """A table of scores in percent."""
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
-    for name in (title, "n", "score", "95 %", "constant", "no picture", "unread", "cut"):
+    for name in (title, "n", "score", "95 %", "constant", "no image", "unread", "cut"):
         table.add_column(name, justify="left" if name == title else "right", no_wrap=True)
     for name, row in rows.items():
         low, high = (100 * limit for limit in row.interval)

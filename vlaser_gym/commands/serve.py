@@ -41,7 +41,7 @@ def main(config: DictConfig) -> None:
             shown = token if settings.token_file is None else f"the one in {settings.token_file}"
             print(f"Clients must present a token (agent.token_file=, or api_key= of openpi's clients): {shown}")
             print(
-                "Messages are not encrypted: whoever listens in on the network can read token and pictures.", flush=True
+                "Messages are not encrypted: whoever listens in on the network can read token and images.", flush=True
             )
 
     asyncio.run(server.run(settings.host, settings.port, started))

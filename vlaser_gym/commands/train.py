@@ -102,7 +102,7 @@ def train_all(settings: TrainSettings) -> dict[str, Ending]:
 
 
 def train(settings: TrainSettings, init: str, path: Path, group: ProcessGroup) -> Ending:
-    """One run, from its checks to its summary; one process writes to its directory at a time.
+    """Train once, from the checks to the summary; one process writes to the run's directory at a time.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, once everything is kept.

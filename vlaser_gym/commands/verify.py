@@ -1,4 +1,4 @@
-"""Is what lies there whole? ``python -m vlaser_gym.verify PATH``; ``--help`` lists the keys.
+"""Check of stored files against their checksums: ``python -m vlaser_gym.verify PATH``; ``--help`` lists the keys.
 
 A run directory, a training run, a data set, a policy or a trainer's state is read as its readers do, all of it, against
 its schema and its checksums. ``rebuild=true`` makes what follows from the rest again: a data set's counts and
@@ -103,7 +103,7 @@ def leftovers(path: Path) -> str | None:
 
 
 def quietly(found: object) -> None:
-    """Nothing to say: it could be read."""
+    """Print nothing: the file could be read."""
 
 
 def arrays_of(read: Callable[[Path, Record], object], path: Path, record: Record) -> None:
@@ -145,14 +145,14 @@ def rebuilt_run(path: Path) -> str:
 
 
 def data_set(path: Path) -> Iterator[Step]:
-    """Counts, rows, instructions and pictures."""
+    """Counts, rows, instructions and images."""
 
     def rows() -> str:
         reader = LeRobotReader(path)
         reader.columns([name for name, told in reader.features.items() if told["dtype"] not in ("image", "video")])
         reader.instructions()
         count = sum(len(frames) for frames in reader.frames())
-        return f"{len(reader.episodes)} episodes, {reader.total_frames} rows, {count} pictures"
+        return f"{len(reader.episodes)} episodes, {reader.total_frames} rows, {count} images"
 
     yield rows
     yield lambda: _counts(LeRobotReader(path))

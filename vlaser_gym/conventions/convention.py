@@ -119,7 +119,7 @@ class Gripper:
 
     @property
     def words(self) -> str:
-        """In words, such as ``-1 closes, +1 opens (relative)``."""
+        """The convention in words, such as ``-1 closes, +1 opens (relative)``."""
         unit = " m" if self.unit == "m" else ""
         if self.mode == "relative":
             return f"{self.closed:+g} closes, {self.open:+g} opens, 0 stays (relative)"
@@ -128,7 +128,7 @@ class Gripper:
 
 @dataclass(frozen=True)
 class View:
-    """A picture that is read.
+    """An image that is read.
 
     Attributes:
         name: of the observation, ``image`` for the main camera or ``wrist_image``.
@@ -192,7 +192,7 @@ class Convention:
         joints: names of the joints that actions or states are about.
         joint_unit: of their numbers.
         state: layout of the state; without names none is read.
-        views: pictures that are read.
+        views: images that are read.
         control_hz: actions per second.
         chunk: actions per decision; 0 where that is left open.
         notes: what else is to be known, and what could not be confirmed.
@@ -264,13 +264,13 @@ class Convention:
         return max(self.width, self.arm + 1)
 
     def described(self) -> dict[str, Any]:
-        """As plain dictionaries, lists, text and numbers; :meth:`parse` reads it."""
+        """The convention as plain dictionaries, lists, text and numbers; :meth:`parse` reads it."""
         told = _plain(asdict(self))
         assert isinstance(told, dict)
         return told
 
     def lines(self) -> list[str]:
-        """In words, a line for each property."""
+        """The convention in words, a line for each property."""
         unit = "m and rad" if not self.low else f"-1 to 1, which stand for {_range(self.low)} to {_range(self.high)}"
         if self.space == "pose":
             actions = f"{self.motion} in the {self.frame} frame, {self.rotation}, {unit}"
@@ -285,7 +285,7 @@ class Convention:
             f"actions: {self.size} numbers, {actions}; {rate}, {self.chunk or 'any number'} per decision",
             f"gripper: {self.gripper.words}",
             f"state: {state or 'none'}" + (f" ({self.state.frame} frame)" if state else ""),
-            f"pictures: {views or 'none'}",
+            f"images: {views or 'none'}",
         ]
 
     @classmethod

@@ -1,4 +1,4 @@
-"""From one convention's numbers to another's, in small steps, each with its inverse.
+"""Conversion of one convention's numbers into another's, in small steps, each with its inverse.
 
 Actions are read into :class:`Moves` (metres, rotation matrices, openness), changed by the steps that the two
 conventions need, and written again. Poses and deltas need to know where the arm is: :class:`Start`.
@@ -49,14 +49,14 @@ class Start:
 
     @classmethod
     def of(cls, proprio: ArrayLike, base: ArrayLike = ORIGIN) -> Start:
-        """From this gym's proprioception ``[N, 8]``."""
+        """Convert this gym's proprioception ``[N, 8]``."""
         values = np.asarray(proprio, np.float64)
         return cls(values[:, :7], values[:, 7], np.asarray(base, np.float64))
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Chunks of N lanes.
+    """Chunks of N environments.
 
     Attributes:
         translation: ``[N, H, 3]``, m.

@@ -12,7 +12,7 @@ Where each fact is from (read in November 2026; what could not be read is said i
   224; the idle action ends with -1, which leaves the gripper open; 5 are executed); robosuite's OSC_POSE controller
   (actions from -1 to 1 stand for 0.05 m and 0.5 rad, axis-angle about the world's axes, from the measured pose).
 - ``openpi_droid``: openpi's DROID client (chunks ``[10, 8]`` of 7 joint velocities and the gripper's position; names
-  and 224 x 224 of the pictures).
+  and 224 x 224 of the images).
 - ``rt1``: SimplerEnv's ``policies/rt1/rt1_model.py`` for the Google Robot (axis-angle, not normalised, relative
   closedness in [-1, 1], 320 x 256 with padding).
 - ``openvla``: SimplerEnv's ``policies/openvla/openvla_model.py`` (roll, pitch, yaw in rad, 1 is open and 0 closed, one
@@ -108,7 +108,7 @@ PRESETS: dict[str, Convention] = {
             views=(View("image", 256, 320),),
             control_hz=3.0,
             chunk=1,
-            notes="Pictures are padded to 320 x 256, not stretched.",
+            notes="Images are padded to 320 x 256, not stretched.",
         ),
         Convention(
             name="openvla",

@@ -96,7 +96,7 @@ class RobotConvention:
         return names.index(name)
 
     def described(self) -> dict[str, Any]:
-        """As plain dictionaries, lists, text and numbers, for files and messages."""
+        """The setup as plain dictionaries, lists, text and numbers, for files and messages."""
         described = asdict(self)
         for vector in ("action", "proprio"):
             described[vector] = [{**part, "entries": list(part["entries"])} for part in described[vector]]

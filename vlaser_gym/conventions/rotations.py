@@ -109,7 +109,7 @@ def quaternion_from_axis_angle(axis_angle: ArrayLike) -> Floats:
 
 
 def positive_w(quaternion: ArrayLike) -> Floats:
-    """Of the two quaternions ``[..., 4]`` of a rotation the one with w >= 0."""
+    """The one of the two quaternions ``[..., 4]`` of a rotation that has w >= 0."""
     q = np.asarray(quaternion, np.float64)
     return np.where(q[..., :1] < 0, -q, q)
 

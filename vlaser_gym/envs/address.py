@@ -42,7 +42,7 @@ class Address:
 
     @property
     def layout_kind(self) -> str:
-        """One of :data:`LAYOUT_KINDS`."""
+        """Kind of the layout, one of :data:`LAYOUT_KINDS`."""
         return self.layout.split(":")[0]
 
     @property

@@ -28,7 +28,7 @@ class Extensions(NamedTuple):
 
     @classmethod
     def here(cls) -> Extensions:
-        """Those of this process."""
+        """Extensions of this process."""
         return cls(added_setups(), added_tasks(), tuple(ENGINES.added.items()))
 
     def are(self, others: Extensions) -> bool:
@@ -41,7 +41,7 @@ class Extensions(NamedTuple):
         return [*robots, *tasks, *self.engines]
 
     def packed(self) -> bytes:
-        """For :func:`unpack` in another process.
+        """Serialise for :func:`unpack` in another process.
 
         Raises:
             InvalidConfigError: if one of them holds something that cannot be sent.

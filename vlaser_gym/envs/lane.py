@@ -1,4 +1,4 @@
-"""One lane of a vector environment: the episode it runs and what is known of it."""
+"""One environment of a vector environment: the episode it runs and what is known of it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Lane:
         self.reading: Reading
         self.layout: Layout
         self.success_any = self.terminated = False
-        # A lane that was never reset has no episode to step.
+        # An environment that was never reset has no episode to step.
         self.started, self.truncated = False, True
 
     @property
@@ -122,7 +122,7 @@ class Lane:
         self.memory = self.task.advance(self.memory)
         self.stage = int(self.task.stage(self.memory)[0])
 
-    def judge(self, flags: dict[str, bool], memory: Memory, stage: int, terminate_on_success: bool) -> None:
+    def evaluate(self, flags: dict[str, bool], memory: Memory, stage: int, terminate_on_success: bool) -> None:
         """Take in the task's verdict on the last control step."""
         self.flags, self.memory, self.stage = flags, memory, stage
         self.success_any |= flags["success"]
@@ -151,7 +151,7 @@ class Lane:
         return {**named, "instruction": np.array(self.instruction), "stage": np.array(self.stage)}
 
     def get_state(self) -> dict[str, Any]:
-        """A deep copy of the lane's fields."""
+        """A deep copy of the environment's fields."""
         return {name: copy.deepcopy(getattr(self, name, None)) for name in _SAVED}
 
     def set_state(self, state: dict[str, Any], task: Task) -> None:

@@ -1,7 +1,8 @@
 """Gymnasium ids: ``vlaser_gym/<SimplerEnv task name>`` for every task.
 
-``gymnasium.make(id)`` gives one episode at a time, ``gymnasium.make_vec(id, num_envs=N)`` many lanes at once with
-Gymnasium's own autoreset mode, NEXT_STEP. ``vlaser_gym/<task>-state`` is the same scene for libraries that want one
+``gymnasium.make(id)`` gives one episode at a time, ``gymnasium.make_vec(id, num_envs=N)`` many environments at once
+with Gymnasium's own autoreset mode, NEXT_STEP. ``vlaser_gym/<task>-state`` is the same scene for libraries that want
+one
 array in and one out: the privileged state, and actions from -1 to 1 (:mod:`vlaser_gym.wrappers.state`).
 """
 

@@ -1,4 +1,4 @@
-"""Pictures of recorded states, whoever simulated them.
+"""Images of recorded states, whoever simulated them.
 
 States are stored by name, so that any engine's can be shown. The built-in engine draws them all; callers need not know.
 """
@@ -38,16 +38,16 @@ class StateRenderer(Protocol):
     """Draws a task's states in the look ``original``."""
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
-        """``[H, W, 3]`` picture."""
+        """``[H, W, 3]`` image."""
 
     def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
-        """``[H, W]``: where the picture shows robot, objects or cabinet, not the photograph."""
+        """``[H, W]``: where the image shows robot, objects or cabinet, not the photograph."""
 
     def close(self) -> None:
         """End the processes."""
 
 
-#: Engines whose look ``original`` can be compared with recorded pictures.
+#: Engines whose look ``original`` can be compared with recorded images.
 PICTURE_ENGINES = ("mujoco", "maniskill", "simpler")
 
 
@@ -63,7 +63,7 @@ def original_renderer(engine: str, options: Mapping[str, Any] | None = None) -> 
         UnknownNameError: for another engine.
     """
     if engine not in PICTURE_ENGINES:
-        raise UnknownNameError("engine with pictures to compare", engine, PICTURE_ENGINES)
+        raise UnknownNameError("engine with images to compare", engine, PICTURE_ENGINES)
     options = options or {}
     if engine == "simpler":
         return SimplerRenderer(options)
@@ -72,7 +72,7 @@ def original_renderer(engine: str, options: Mapping[str, Any] | None = None) -> 
 
 
 def drawn_states(states: Mapping[str, T]) -> dict[str, T]:
-    """Those of an episode's arrays that a picture shows."""
+    """Names of the episode's arrays that an image shows."""
     prefixes = ("object/", "joint/")
     return {name: v for name, v in states.items() if name in ("qpos", "base_pose") or name.startswith(prefixes)}
 

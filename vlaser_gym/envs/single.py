@@ -1,4 +1,4 @@
-"""One episode at a time: Gymnasium environments over vector environments that have one lane."""
+"""One episode at a time: Gymnasium environments over vector environments of size one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlaser_gym.errors import InvalidActionError, InvalidConfigError
 
 
 class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
-    """The only lane of a :class:`SceneVectorEnv`, bare or wrapped, without the leading dimension.
+    """The only environment of a :class:`SceneVectorEnv`, bare or wrapped, without the leading dimension.
 
     This is how every wrapper of :mod:`vlaser_gym.wrappers` serves single environments too.
 
@@ -26,7 +26,7 @@ class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
         lanes: a vector environment with ``num_envs=1``.
 
     Raises:
-        InvalidConfigError: if it has more lanes.
+        InvalidConfigError: if it has more environments.
 
     Example:
         >>> from vlaser_gym.wrappers import ChunkActions
@@ -43,7 +43,9 @@ class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
 
     def __init__(self, lanes: VectorEnv[Any, Any, Any]) -> None:
         if lanes.num_envs != 1:
-            raise InvalidConfigError(f"A single environment is made of one lane; got {lanes.num_envs}: use num_envs=1.")
+            raise InvalidConfigError(
+                f"A single environment wraps one environment; got {lanes.num_envs}: use num_envs=1."
+            )
         self.lanes: Any = lanes
         self.observation_space = lanes.single_observation_space
         self.action_space = lanes.single_action_space
@@ -58,7 +60,7 @@ class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, Info]:
         """Start an episode; ``options`` as for the vector environment, one value each."""
-        # The lanes first: they say in the project's words what is wrong with a seed.
+        # The environments first: they say in the project's words what is wrong with a seed.
         observation, info = self.lanes.reset(seed=seed, options=options)
         super().reset(seed=seed)
         return _row(observation), _row(info)
@@ -87,7 +89,7 @@ class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
         return array
 
     def render(self) -> Any:
-        """The picture of the robot's camera, ``uint8 [H, W, 3]``."""
+        """The image of the robot's camera, ``uint8 [H, W, 3]``."""
         return self.lanes.render()[0]
 
     def get_state(self) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class SceneEnv(SingleLane):
 
 
 def _row(batch: Any) -> Any:
-    """The only lane's values as plain Python and numpy types; Gymnasium's ``_name`` masks say nothing here.
+    """The only environment's values as plain Python and numpy types; Gymnasium's ``_name`` masks say nothing here.
 
     Numpy's truth values would make arrays of objects of them where Gymnasium stacks infos of several environments.
     """

@@ -39,7 +39,7 @@ STATE_FIELDS = {
     "joints": slice(22, 25),
     "stage": slice(25, 26),
 }
-#: Observations that are no pictures; those are named by :attr:`RobotSetup.image_cameras`.
+#: Observations that are no images; those are named by :attr:`RobotSetup.image_cameras`.
 _NO_IMAGES = ("proprio", "instruction", "state")
 #: Region layouts from this number on are drawn by environments; below it they are for evaluation.
 FIRST_TRAINING_REGION = 1_000_000
@@ -51,14 +51,14 @@ _CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuatio
 
 
 class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
-    """``num_envs`` lanes, each running one episode after another.
+    """``num_envs`` environments, each running one episode after another.
 
     Args:
-        task: a task, by its name or itself, or several of one robot; lane ``i`` starts with ``task[i % len(task)]``. A
-            task that is no name becomes known by its name.
-        num_envs: number of lanes.
+        task: a task, by its name or itself, or several of one robot; environment ``i`` starts with ``task[i %
+            len(task)]``. A task that is no name becomes known by its name.
+        num_envs: number of environments.
         engine: who simulates: one of :func:`~vlaser_gym.envs.engines.engine_names`.
-        look: what pictures look like; ``None`` for the engine's own.
+        look: what images look like; ``None`` for the engine's own.
         variant: named variant of the scenes.
         layouts: ``"grid"``, ``"region"`` or ``"region2"``: where layouts are drawn from when a reset names none.
         observe: which to compute, one name or several: ``image`` (uint8 ``[H, W, 3]``), ``<camera>_image`` for each
@@ -68,8 +68,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         terminate_on_success: end an episode at its first success. The benchmark does not: it runs to the step limit
             and counts the last step.
         autoreset_mode: ``SAME_STEP`` (learners), ``NEXT_STEP`` (Gymnasium's default, and that of ``make_vec``: the step
-            or chunk after a lane's end begins its next episode and executes nothing on it), or ``DISABLED`` (a lane
-            that ended stands still until it is reset).
+            or chunk after an environment's end begins its next episode and executes nothing on it), or ``DISABLED`` (an
+            environment that ended stands still until it is reset).
         max_episode_steps: control steps after which episodes are truncated; ``None``, or the limit of one of the tasks,
             for each task's own.
         record_states: put every control step's state into ``info["states"]``; see
@@ -145,7 +145,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         limit = None if max_episode_steps in {t.max_steps for t in self.tasks} else max_episode_steps
         self.lanes = [Lane(self.tasks[i % len(self.tasks)], limit) for i in range(num_envs)]
         self._flag_names = tuple(dict.fromkeys(name for t in self.tasks for name in t.flags))
-        # Pictures of each camera that still show the present: a lane that has not moved is not rendered again.
+        # Images of each camera that still show the present: an environment that has not moved is not rendered again.
         self._frames: dict[str, NDArray[np.uint8]] = {}
         self._stale = {camera: np.ones(num_envs, bool) for camera in setups[0].cameras}
 
@@ -153,7 +153,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     @property
     def addresses(self) -> list[Address]:
-        """The episode that each lane runs."""
+        """The episode that each environment runs."""
         return [lane.address for lane in self.lanes]
 
     @property
@@ -178,15 +178,15 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         """Start episodes.
 
         Args:
-            seed: for the lanes' own streams of layouts; an integer s gives lane i the seed s + i.
+            seed: for the environments' own streams of layouts; an integer s gives environment i the seed s + i.
             options: ``reset_mask`` (bool ``[N]``, default all), ``task``, ``variant``, ``layout`` (``5``,
-                ``"grid:5"``, ``"region:17"``), ``trial``; each one value or one per lane. Without ``layout`` a lane
-                draws one.
+                ``"grid:5"``, ``"region:17"``), ``trial``; each one value or one per environment. Without ``layout`` an
+                environment draws one.
 
         Raises:
             UnknownNameError: for a task that this environment does not hold, or a variant the task does not have.
             InvalidConfigError: for a layout that does not exist, options of the wrong length, numbers that are not
-                whole or below 0, or a first reset that leaves lanes out.
+                whole or below 0, or a first reset that leaves environments out.
             ClosedError: after :meth:`close`.
         """
         self._check_open()
@@ -196,7 +196,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             raise InvalidConfigError(f"reset_mask needs {self.num_envs} booleans; got shape {mask.shape}.")
         waiting = [i for i, lane in enumerate(self.lanes) if not (lane.started or mask[i])]
         if waiting:
-            raise InvalidConfigError(f"The first reset must cover every lane; reset_mask leaves out lanes {waiting}.")
+            raise InvalidConfigError(
+                f"The first reset must cover every environment; reset_mask leaves out environments {waiting}."
+            )
         lanes = np.flatnonzero(mask)
         with self._streams_kept_after_an_error():
             self._seed(seed, mask)
@@ -208,7 +210,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
 
     @contextmanager
     def _streams_kept_after_an_error(self) -> Iterator[None]:
-        """Inside, lanes draw layouts; a reset that is refused has drawn none, so that the next one is the same."""
+        """Inside, environments draw layouts; a reset that is refused has drawn none, so that the next one is the
+        same.
+        """
         kept = [(lane.rng, None if lane.rng is None else lane.rng.bit_generator.state) for lane in self.lanes]
         try:
             yield
@@ -226,7 +230,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                 lane.rng = np.random.default_rng(seeds[i])
 
     def _seeds(self, seed: int | Sequence[int] | None) -> list[int | None]:
-        """One per lane; ``None`` is a fresh one."""
+        """One per environment; ``None`` is a fresh one."""
         if not _is_column(seed):
             return [None if seed is None else _whole("seed", seed) + i for i in range(self.num_envs)]
         seeds: list[Any] = list(cast(Sequence[int], seed))
@@ -303,9 +307,9 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return self.step_chunk(array[:, None])
 
     def step_chunk(self, actions: ArrayLike) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        """Up to H control steps with ``actions [N, H, 7]``; pictures are made once, at the end.
+        """Up to H control steps with ``actions [N, H, 7]``; images are made once, at the end.
 
-        A lane whose episode ends inside the chunk stops there. Rewards are summed over the steps that ran.
+        An environment whose episode ends inside the chunk stops there. Rewards are summed over the steps that ran.
 
         Returns:
             observation, reward ``[N]``, terminated ``[N]``, truncated ``[N]`` and info with ``success``,
@@ -313,7 +317,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             ``reward [N, H]``, ``flags {name: [N, H]}``.
 
         Raises:
-            InvalidActionError: if the shape is wrong or a running lane's action is not finite.
+            InvalidActionError: if the shape is wrong or a running environment's action is not finite.
             ClosedError: after :meth:`close`.
             gymnasium.error.ResetNeeded: before the first reset.
         """
@@ -352,7 +356,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return observation, reward.sum(1), terminated, truncated, info
 
     def advance_to_next_subtask(self, lanes: Ints) -> None:
-        """The agent declares the first sub-task done on these lanes; the next observation tells it the second.
+        """The agent declares the first sub-task done on these environments; the next observation tells it the second.
 
         Tasks of one sub-task do not change. To be called before the control step that the agent has decided on.
         """
@@ -369,7 +373,8 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return np.asarray(transforms.compose(self.lanes[lane].base_pose, local)[:3])
 
     def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:
-        """Move an object of a lane, by its number among the task's objects, along world x and y (m), in mid-episode.
+        """Move an object of an environment, by its number among the task's objects, along world x and y (m), in
+        mid-episode.
 
         Only for engines that have such a method, as the built-in one.
         """
@@ -386,7 +391,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         if bad.any():
             lane, h = (int(i) for i in np.argwhere(bad)[0])
             raise InvalidActionError(
-                f"Expected finite actions; lane {lane} ({self.addresses[lane]}) got {array[lane, h].tolist()}."
+                f"Expected finite actions; environment {lane} ({self.addresses[lane]}) got {array[lane, h].tolist()}."
             )
         return array
 
@@ -397,7 +402,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     def _check_started(self) -> None:
         self._check_open()
         if not all(lane.started for lane in self.lanes):
-            raise ResetNeeded("Call reset() before the first step and the first picture.")
+            raise ResetNeeded("Call reset() before the first step and the first image.")
 
     def _control_step(self, lanes: Ints, actions: NDArray[np.float64]) -> None:
         running = [self.lanes[i] for i in lanes]
@@ -405,10 +410,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._outdate(lanes)
         for lane, reading in zip(running, self.engine.read(lanes), strict=True):
             lane.advance(reading)
-        self._judge(running)
+        self._update_flags(running)
 
     def drive(self, lanes: Ints, actions: NDArray[np.float64], readings: Sequence[Reading]) -> None:
-        """Let the engine run one control step with ``actions [B, 7]`` from the state of ``readings``; judge nothing."""
+        """Let the engine run one control step with ``actions [B, 7]`` from ``readings``; evaluate no flag."""
         if isinstance(self.engine, ActingEngine):
             self.engine.execute(lanes, actions)
             return
@@ -416,16 +421,16 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         qvel = np.array([reading.qvel for reading in readings])
         cast(DrivenEngine, self.engine).step(lanes, self.controller.act(lanes, actions, qpos, qvel))
 
-    def _judge(self, lanes: list[Lane]) -> None:
+    def _update_flags(self, lanes: list[Lane]) -> None:
         """Flags after a control step, by the simulator's own rules where it has any."""
         for lane in lanes:
             if (verdict := lane.reading.verdict) is not None:
-                lane.judge(dict(verdict.flags), lane.memory, verdict.stage, self.terminate_on_success)
-        unjudged = [lane for lane in lanes if lane.reading.verdict is None]
-        if unjudged:
-            self._judge_by_task(unjudged)
+                lane.evaluate(dict(verdict.flags), lane.memory, verdict.stage, self.terminate_on_success)
+        unevaluated = [lane for lane in lanes if lane.reading.verdict is None]
+        if unevaluated:
+            self._evaluate_by_task(unevaluated)
 
-    def _judge_by_task(self, running: list[Lane]) -> None:
+    def _evaluate_by_task(self, running: list[Lane]) -> None:
         link_pose = self._link_poses(running)
         # Variants of one task may differ in their number of objects.
         alike: dict[tuple[str, str], list[int]] = {}
@@ -448,7 +453,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return dict(zip(local, world, strict=True))
 
     def _evaluate(self, lanes: list[Lane], link_pose: dict[str, NDArray[np.float64]]) -> None:
-        """Flags of lanes of one task, in one batch."""
+        """Flags of environments of one task, in one batch."""
         task, readings = lanes[0].task, [lane.reading for lane in lanes]
         snapshot = Snapshot(
             object_pose=np.array([r.object_pose for r in readings]),
@@ -462,10 +467,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         verdicts = zip(*(values.tolist() for values in flags.values()), strict=True)
         for row, (lane, verdict, stage) in enumerate(zip(lanes, verdicts, task.stage(memory).tolist(), strict=True)):
             remembered = {name: values[row : row + 1] for name, values in memory.items()}
-            lane.judge(dict(zip(flags, verdict, strict=True)), remembered, stage, self.terminate_on_success)
+            lane.evaluate(dict(zip(flags, verdict, strict=True)), remembered, stage, self.terminate_on_success)
 
     def _renew(self, lanes: Ints) -> None:
-        """Begin the next episodes of lanes, of their own tasks in layouts that they draw."""
+        """Begin the next episodes of environments, of their own tasks in layouts that they draw."""
         self._place(lanes, [self._chosen_address(self.lanes[i], dict.fromkeys(_COLUMNS)) for i in lanes])
 
     def _autoreset(self, done: NDArray[np.bool_], info: Info) -> dict[str, Any]:
@@ -488,7 +493,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
     # ------------------------------------------------------------------ observation
 
     def _observe(self, rows: Ints | None = None) -> dict[str, Any]:
-        """Observations of ``rows`` (default: all lanes), one row per lane."""
+        """Observations of ``rows`` (default: all environments), one row per environment."""
         rows = np.arange(self.num_envs) if rows is None else rows
         lanes = [self.lanes[i] for i in rows]
         makers: dict[str, Callable[[], Any]] = {
@@ -500,12 +505,12 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return {name: images[name] if name in images else makers[name]() for name in self.observe}
 
     def _outdate(self, lanes: Ints) -> None:
-        """Pictures of ``lanes`` show the past."""
+        """Images of ``lanes`` show the past."""
         for stale in self._stale.values():
             stale[lanes] = True
 
     def _images(self, rows: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
-        """Pictures of ``rows``, ``[B, H, W, 3]``; the array is the caller's."""
+        """Images of ``rows``, ``[B, H, W, 3]``; the array is the caller's."""
         stale = rows[self._stale[camera][rows]]
         if len(stale) == self.num_envs:
             self._frames[camera] = self.engine.images(stale, camera)
@@ -557,15 +562,15 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return info
 
     def render(self) -> Any:
-        """Pictures of all lanes by the policy's camera, N times ``uint8 [H, W, 3]``."""
+        """Images of all environments by the policy's camera, N times ``uint8 [H, W, 3]``."""
         self._check_started()
         return tuple(self._images(np.arange(self.num_envs)))
 
-    # ------------------------------------------------------------------ attributes of lanes
+    # ------------------------------------------------------------------ attributes of environments
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """An attribute of every lane: ``address``, ``instruction``, ``task``, ``elapsed_steps``, ``max_episode_steps``,
-        or one that all lanes share, the environment's own.
+        """An attribute of every environment: ``address``, ``instruction``, ``task``, ``elapsed_steps``,
+        ``max_episode_steps``, or one that all environments share, the environment's own.
 
         Raises:
             UnknownNameError: for one that there is not.
@@ -582,22 +587,23 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                 self._check_started()
             return tuple(own[name](lane) for lane in self.lanes)
         if not hasattr(self, name):
-            raise UnknownNameError("attribute of the lanes", name, [*own, *vars(self)])
+            raise UnknownNameError("attribute of the environments", name, [*own, *vars(self)])
         return (getattr(self, name),) * self.num_envs
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """An attribute of every lane, or what ``render`` gives for it.
+        """An attribute of every environment, or what ``render`` gives for it.
 
         Raises:
             UnknownNameError: for one that there is not.
-            InvalidConfigError: for another method, as lanes have none of their own.
+            InvalidConfigError: for another method, as environments have none of their own.
         """
         if name == "render":
             return tuple(self.render())
         values = self.get_attr(name)
         if callable(values[0]):
             raise InvalidConfigError(
-                f"Lanes share one environment and have no method {name!r} of their own: call it on the environment."
+                f"All environments share one simulation and have no method {name!r} of their own: call it on the "
+                "vector environment."
             )
         return values
 
@@ -613,7 +619,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a snapshot of an environment with the same tasks and number of lanes.
+        """Continue from a snapshot of an environment with the same tasks and number of environments.
 
         Raises:
             InvalidConfigError: for a snapshot of another kind of environment, or none; nothing changes then.
@@ -629,12 +635,14 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             self._set_state(before)
             raise InvalidConfigError(
                 "Expected a snapshot that get_state() of an environment with this engine, these tasks and as many "
-                f"lanes gave; got something else ({type(error).__name__}: {error})."
+                f"environments gave; got something else ({type(error).__name__}: {error})."
             ) from error
 
     def _set_state(self, state: Mapping[str, Any]) -> None:
         if len(state["lanes"]) != self.num_envs:
-            raise InvalidConfigError(f"The snapshot has {len(state['lanes'])} lanes; this environment {self.num_envs}.")
+            raise InvalidConfigError(
+                f"The snapshot has {len(state['lanes'])} environments; this vector environment {self.num_envs}."
+            )
         tasks = [self._task(saved["address"].task) for saved in state["lanes"]]
         self._outdate(np.arange(self.num_envs))
         self.engine.set_state(state["engine"])
@@ -730,7 +738,7 @@ def _check_choices(
 def _check_tasks(tasks: Sequence[Task], variant: str, layouts: str) -> None:
     if not tasks:
         raise InvalidConfigError("An environment needs at least one task; got none.")
-    # A variant may belong to some of the tasks only; lanes of the others then need one at every reset.
+    # A variant may belong to some of the tasks only; environments of the others then need one at every reset.
     if not any(variant in task.variants for task in tasks):
         raise UnknownNameError(f"variant of {tasks[0].name}", variant, tasks[0].variants)
     for task in tasks:
@@ -742,13 +750,13 @@ def _only_robot(tasks: Sequence[Task]) -> str:
     if len(set(robots.values())) > 1:
         listed = ", ".join(f"{task} ({robot})" for task, robot in robots.items())
         raise InvalidConfigError(
-            f"The tasks of one environment must share a robot; got {listed}: run robot after robot."
+            f"The tasks of one vector environment must share a robot; got {listed}: run robot after robot."
         )
     return next(iter(robots.values()))
 
 
 def _observed_cameras(observe: Sequence[str], setups: Sequence[RobotSetup]) -> dict[str, str]:
-    """Camera of each observed picture.
+    """Camera of each observed image.
 
     Raises:
         UnknownNameError: for an observation that is none, or a camera that not all setups have in one size.

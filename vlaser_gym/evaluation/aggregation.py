@@ -96,7 +96,7 @@ def _mean(rows: Sequence[Aggregate], strata: Sequence[Stratum]) -> Aggregate:
 
 
 def _interval(strata: Sequence[Stratum]) -> Interval:
-    """By layouts; where all agree there is no spread to draw from, and their number alone limits the rate."""
+    """Interval by layouts; where all agree there is no spread to draw from, and their number alone limits the rate."""
     if not all(stratum.constant for stratum in strata):
         return stratified_bootstrap(strata)
     layouts = sum(len(stratum.totals) for stratum in strata)

@@ -35,7 +35,7 @@ class Stratum:
 
     @classmethod
     def of(cls, totals: ArrayLike, trials: ArrayLike | None = None) -> Stratum:
-        """From sequences of length L; one trial per layout unless told."""
+        """Make a stratum of sequences of length L; one trial per layout unless told."""
         sums = np.asarray(totals, np.float64)
         counts = np.ones_like(sums) if trials is None else np.asarray(trials, np.float64)
         if sums.ndim != 1 or sums.shape != counts.shape or not len(sums) or (counts <= 0).any():
@@ -49,7 +49,7 @@ class Stratum:
 
     @property
     def constant(self) -> bool:
-        """All layouts agree, or there is only one: drawing again shows no spread."""
+        """All layouts agree, or there is only one, so that resampling shows no spread."""
         return bool(np.ptp(self.totals / self.trials) == 0)
 
 

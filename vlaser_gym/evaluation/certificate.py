@@ -2,7 +2,7 @@
 
 ``certificate.npz`` holds actions, and at every eighth control step where the TCP and the manipulated thing were. It was
 drawn from recordings of SimplerEnv 4ab7178 (ManiSkill2_real2sim ef7a4d4, SAPIEN 2.2.2) by
-``tests/evaluation/draw_certificate.py``. There are no pictures in it: drivers draw them differently.
+``tests/evaluation/draw_certificate.py``. There are no images in it: drivers draw them differently.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Departure:
 
 
 def recorded_episodes(file: Path = CERTIFICATE) -> list[RecordedEpisode]:
-    """All that are shipped."""
+    """All recorded episodes that are shipped."""
     with np.load(file) as arrays:
         index: list[dict[str, Any]] = json.loads(bytes(arrays["index"]))
         actions = np.split(arrays["actions"].astype(np.float64), np.cumsum([row["steps"] for row in index])[:-1])
@@ -106,7 +106,7 @@ def compared(actions: NDArray[Any]) -> list[int]:
 
 
 def play(env: SceneVectorEnv, episode: RecordedEpisode) -> Departure:
-    """Do what was done on the first lane of ``env``, and compare.
+    """Do what was done on the first environment of ``env``, and compare.
 
     Raises:
         GymError: if the simulator does not begin the episode, or fails.

@@ -1,4 +1,4 @@
-"""Is B better than A: runs are compared episode by episode, on the same addresses.
+"""Paired comparison of runs, episode by episode, on the same addresses.
 
 Methods and their reasons are in ``docs/statistics.md``. Differences are B minus A; A, the first run, is the baseline.
 """
@@ -73,7 +73,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[StoredRun]:
 
 @dataclass(frozen=True)
 class TaskDifference:
-    """One task, or all (``task="all"``: unweighted mean over tasks).
+    """Difference of one task, or of all (``task="all"``: unweighted mean over tasks).
 
     Attributes:
         n: episodes that both runs hold.
@@ -139,7 +139,7 @@ class Comparison:
     against: tuple[RunComparison, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return asdict(self)
 
 
@@ -197,7 +197,7 @@ def common_addresses(a: StoredRun, b: StoredRun) -> list[Address]:
 
 
 def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
-    """In what two runs differ that changes rates besides the agent: one sentence each."""
+    """Differences of two runs that change rates, besides the agent: one sentence each."""
     sides = {}
     for name in _SAME_FIELDS:
         values = [", ".join(sorted({str(r[name]) for r in run.records.values()})) for run in (a, b)]
@@ -276,7 +276,7 @@ def tango(only_a: float, only_b: float, n: float, level: float = 0.95) -> Interv
     estimate = (only_b - only_a) / n
 
     def score(difference: float) -> float:
-        """By how many standard errors the estimate is above a difference, if that were the true one."""
+        """Standard errors by which the estimate exceeds a difference, if that were the true one."""
         a, c = 2 * n, -only_a * difference * (1 - difference)
         b = -only_b - only_a + (2 * n - only_b + only_a) * difference
         share = (sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
@@ -364,7 +364,7 @@ class _Pairs:
 
     @property
     def difference(self) -> float | None:
-        """Of the rates, B minus A, among the tested pairs."""
+        """Difference of the rates, B minus A, among the tested pairs."""
         return (self.count(False, True) - self.count(True, False)) / self.tested if self.tested else None
 
     @property
@@ -383,7 +383,7 @@ class _Pairs:
         return self.layouts is not None and not self.layouts.constant
 
     def interval(self, level: float) -> tuple[Interval | None, str]:
-        """Of the difference of this task, and how it was found."""
+        """Interval of this task's difference, and the method that found it."""
         if self.layouts is None:
             return None, "no pair without an error"
         if not self.clustered:
@@ -544,7 +544,7 @@ def task_weights(counts: Sequence[int]) -> list[int]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """As much of each path's end as tells it from the others."""
+    """Shortest ends of the paths that tell each from the others."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts), default=0) + 1):
         labels = ["/".join(p[-length:]) for p in parts]

@@ -45,7 +45,7 @@ class StoredEpisode:
 
     @property
     def success(self) -> bool:
-        """At the last step."""
+        """Success at the last step."""
         return bool(self.record["success"])
 
     @property

@@ -274,7 +274,7 @@ def _kept(store: RunStore) -> str:
 
 @dataclass
 class Evaluation:
-    """One go at the missing episodes of a run directory. Use :func:`evaluate`.
+    """One attempt at the missing episodes of a run directory. Use :func:`evaluate`.
 
     Attributes:
         who: acts and simulates.

@@ -20,7 +20,7 @@ States = Mapping[str, NDArray[Any]]
 
 #: Of the stored arrays.
 PREFIX = "explain/"
-#: How dark a part of the picture without attention becomes, and how strong the colour of the most attended one is.
+#: How dark a part of the image without attention becomes, and how strong the colour of the most attended one is.
 _DARKEST, _STRONGEST = 0.45, 0.6
 _WARM = np.array([255.0, 120.0, 0.0])
 #: Colours of source and target, and radius of their rings, px.
@@ -41,7 +41,7 @@ def explained_at(states: States, t: int) -> dict[str, NDArray[Any]]:
 
 
 def draw_explanation(picture: Picture, task: str, states: States, t: int) -> Picture:
-    """The policy's picture ``[H, W, 3]`` of the state after ``t`` control steps, with what the agent told on it."""
+    """The policy's image ``[H, W, 3]`` of the state after ``t`` control steps, with what the agent told on it."""
     told = explained_at(states, t)
     if "attention" in told:
         picture = draw_attention(picture, told["attention"])
@@ -51,10 +51,10 @@ def draw_explanation(picture: Picture, task: str, states: States, t: int) -> Pic
 
 
 def explanation_note(states: States, t: int) -> str:
-    """In words, for a caption; empty where nothing was told."""
+    """The explanation in words, for a caption; empty where nothing was told."""
     told, words = explained_at(states, t), []
     if "attention" in told:
-        words.append(f"attention on the picture {100 * told['attention'].sum():.0f} %")
+        words.append(f"attention on the image {100 * told['attention'].sum():.0f} %")
     if "places" in told:
         words.append("rings: where the policy's eyes have source (pink) and target (blue)")
     return ", ".join(words)
@@ -65,7 +65,7 @@ def draw_attention(picture: Picture, attention: NDArray[Any]) -> Picture:
 
     Args:
         picture: ``[H, W, 3]``.
-        attention: ``[g, g]``, of equal parts of the picture; its largest value counts as 1.
+        attention: ``[g, g]``, of equal parts of the image; its largest value counts as 1.
     """
     height, width = picture.shape[:2]
     share = np.asarray(attention, np.float32)
@@ -91,7 +91,7 @@ def place_pixels(places: NDArray[Any], task: str, states: States, t: int) -> NDA
 
 
 def draw_places(picture: Picture, pixels: NDArray[np.float64]) -> Picture:
-    """Rings at columns and rows ``[2, 2]`` of source and target; what lies outside the picture is not drawn."""
+    """Rings at columns and rows ``[2, 2]`` of source and target; what lies outside the image is not drawn."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     for (_, colour), (x, y) in zip(_RINGS, pixels, strict=True):

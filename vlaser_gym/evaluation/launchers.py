@@ -191,7 +191,7 @@ class LocalLauncher:
                 yield replace(result, environment=told[task]) if task in told else result
         except SimulationError as error:
             self._close_env()
-            # The other lanes did nothing wrong: their episodes just begin again.
+            # The other environments did nothing wrong: their episodes just begin again.
             failed = {lane for lane in runner.running if error.lanes is None or lane in error.lanes}
             suspects = [address for lane, address in runner.running.items() if lane in failed]
             others = [address for lane, address in runner.running.items() if lane not in failed]
@@ -206,14 +206,14 @@ class LocalLauncher:
             getattr(self.agent, "close", lambda: None)()
 
     def _fitting(self, lanes: int) -> int:
-        """So many lanes, or those that the memory has room for; an environment that is there has its memory."""
+        """So many environments, or those that the memory has room for; an environment that is there has its memory."""
         if self._env is not None:
             return lanes
         pictures = any(map(is_image, self.agent.observes))
         fitting = lanes_that_fit(str(self.settings.engine["name"]), lanes, pictures)
         if fitting < lanes:
             warnings.warn(
-                f"This machine's free memory has room for {fitting} of {lanes} lanes of engine="
+                f"This machine's free memory has room for {fitting} of {lanes} environments of engine="
                 f"{self.settings.engine['name']}: {fitting} episodes run at the same time. It changes the speed alone.",
                 GymWarning,
                 stacklevel=2,
@@ -221,7 +221,7 @@ class LocalLauncher:
         return fitting
 
     def _environment(self, tasks: tuple[str, ...], lanes: int) -> tuple[ClosableEnv, bool]:
-        """An environment of at least so many lanes, and whether all its lanes have been in use before."""
+        """An environment of at least so many environments, and whether all its environments have been in use before."""
         if self._env is not None and self._env_tasks == tasks and self._env.num_envs >= lanes:
             return self._env, True
         self._close_env()
@@ -399,7 +399,8 @@ class RayLauncher:
         return _Member(actor, actor.introduce.remote(self._tasks))
 
     def _give(self, member: _Member, waiting: deque[Address], tasks: Sequence[str], lanes: int) -> None:
-        """A shard: large as long as much is left, so that lanes seldom run dry; then smaller, so that all end together.
+        """A shard: large as long as much is left, so that environments seldom run dry; then smaller, so that all end
+        together.
 
         Where the evaluation may stop early it is small: what has been given away is run.
         """

@@ -3,7 +3,7 @@
 ::
 
     data/chunk-000/file-000.parquet              rows of several episodes, one per control step
-    videos/<camera>/chunk-000/file-000.mp4       their pictures (images="mp4"; with "png" they are inside the rows)
+    videos/<camera>/chunk-000/file-000.mp4       their images (images="mp4"; with "png" they are inside the rows)
     meta/episodes/chunk-000/file-000.parquet     one row per episode: length, place in the files, address, statistics
     meta/info.json, stats.json, tasks.parquet    features, statistics over everything, instructions
     meta/collection.json, dropped.jsonl          what made the data set; episodes that were run and not kept
@@ -87,7 +87,7 @@ _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 def check_images(images: str) -> None:
-    """Look whether there is such a format of pictures.
+    """Look whether there is such a format of images.
 
     Raises:
         InvalidConfigError: if not.
@@ -101,7 +101,7 @@ class LeRobotWriter:
 
     Args:
         path: folder; an existing data set of the same settings is continued.
-        fps: pictures per second.
+        fps: images per second.
         robot: robot type.
         images: ``"png"`` (exact) or ``"mp4"`` (small; H.264).
         group: episodes per file; a killed writer loses at most so many.
@@ -113,7 +113,7 @@ class LeRobotWriter:
         dropped: those of them that were run and are not kept.
 
     Raises:
-        InvalidConfigError: for a format of pictures that does not exist.
+        InvalidConfigError: for a format of images that does not exist.
         StorageError: on entering, if the folder cannot be written, belongs to something else or is being written.
     """
 
@@ -285,7 +285,7 @@ class LeRobotWriter:
 
     @property
     def total_frames(self) -> int:
-        """Pictures stored so far."""
+        """Images stored so far."""
         return self._episodes[-1]["dataset_to_index"] if self._episodes else 0
 
     @property
@@ -322,7 +322,7 @@ class LeRobotWriter:
         """Write what follows from the stored rows anew: features, counts, statistics, and the card if there is none.
 
         Raises:
-            StorageError: if rows or pictures are damaged.
+            StorageError: if rows or images are damaged.
         """
         first = self._episodes[0]
         file = self.path / DATA_PATH.format(**{key: first[f"data/{key}"] for key in ("chunk_index", "file_index")})
@@ -332,7 +332,7 @@ class LeRobotWriter:
         self._write_meta({CAMERA: self._camera_feature(self._picture_shape(table)), **features})
 
     def _picture_shape(self, table: pa.Table) -> Sequence[int]:
-        """Height, width and channels of the stored pictures."""
+        """Height, width and channels of the stored images."""
         if self.images == "mp4":
             file = self.path / VIDEO_PATH.format(video_key=CAMERA, chunk_index=0, file_index=0)
             return next(open_video(file)[1]).shape
@@ -524,7 +524,7 @@ def _quantiles(numbers: NDArray[np.float64]) -> dict[str, list[float]]:
 
 
 def _picture_statistics(frames: NDArray[np.uint8]) -> dict[str, Any]:
-    """The same of pictures ``[R, h, w, 3]``, by channel, as ``[3, 1, 1]`` in 0..1."""
+    """The same of images ``[R, h, w, 3]``, by channel, as ``[3, 1, 1]`` in 0..1."""
     histograms = [np.bincount(frames[..., channel].ravel(), minlength=256) for channel in range(3)]
     by_channel = [_histogram_statistics(histogram) for histogram in histograms]
     found = {name: np.array([part[name] for part in by_channel]).reshape(3, 1, 1).tolist() for name in by_channel[0]}
@@ -545,7 +545,7 @@ def _histogram_statistics(counts: NDArray[np.int64]) -> dict[str, float]:
 
 
 def _total_statistics(episodes: list[dict[str, Any]], numbers: Columns) -> dict[str, Any]:
-    """Statistics over all episodes: quantiles from all rows, those of pictures as LeRobot's own, the episodes' mean."""
+    """Statistics over all episodes: quantiles from all rows, those of images as LeRobot's own, the episodes' mean."""
     found = {}
     for name in (CAMERA, *numbers):
         parts = {key: np.array([e[f"stats/{name}/{key}"] for e in episodes], np.float64) for key in _POOLED}

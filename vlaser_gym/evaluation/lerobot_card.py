@@ -57,7 +57,7 @@ configs:
 
 Recorded by vlaser-gym from the agent `{agent}` in the engine `{settings.get("engine", "mujoco")}`; of the episodes
 that were run, {kept} are kept. Layout: LeRobot v3.0, {fps:g} rows per second, one per control step, each with its
-picture and one action. All settings are in `meta/collection.json`, the address of each episode (task, variant, layout,
+image and one action. All settings are in `meta/collection.json`, the address of each episode (task, variant, layout,
 trial) in `meta/episodes`.
 
 | column | holds |
@@ -68,6 +68,6 @@ Stock policies of LeRobot take the columns `observation.*` as inputs and `action
 for analysis and for critics: on a robot nobody knows these numbers.** The other columns `next.*` are sub-goals, after
 the step.
 
-Quantiles in `meta/stats.json` are taken over all rows; those of the pictures are means of the episodes' quantiles, as
+Quantiles in `meta/stats.json` are taken over all rows; those of the images are means of the episodes' quantiles, as
 LeRobot computes them.
 """

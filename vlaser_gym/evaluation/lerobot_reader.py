@@ -31,7 +31,7 @@ CAMERA = "observation.images.main"
 INFO_PATH, TASKS_PATH = "meta/info.json", "meta/tasks.parquet"
 #: The same of version 2.
 EPISODES_2_PATH, TASKS_2_PATH = "meta/episodes.jsonl", "meta/tasks.jsonl"
-#: Largest relative difference between the pictures per second of a video and of its data set.
+#: Largest relative difference between the images per second of a video and of its data set.
 FPS_TOLERANCE = 0.01
 
 Columns = dict[str, NDArray[Any]]
@@ -148,7 +148,7 @@ class LeRobotReader:
     Args:
         path: its folder.
         groups: read only so many files of ``meta/episodes``; a data set may grow while it is read.
-        camera: column of the pictures; ``None``: this gym's, or else the only column with pictures.
+        camera: column of the images; ``None``: this gym's, or else the only column with images.
 
     Attributes:
         info: ``meta/info.json``.
@@ -251,12 +251,12 @@ class LeRobotReader:
 
     @property
     def cameras(self) -> list[str]:
-        """The columns with pictures."""
+        """The columns with images."""
         return [name for name, feature in self.features.items() if feature.get("dtype") in ("image", "video")]
 
     @property
     def camera(self) -> str:
-        """The column whose pictures are read.
+        """The column whose images are read.
 
         Raises:
             StorageError: if there are several and none was chosen.
@@ -267,7 +267,7 @@ class LeRobotReader:
             return CAMERA
         if len(self.cameras) > 1:
             raise StorageError(
-                f"The data set {self.path} has pictures of {', '.join(self.cameras)}, and none of {CAMERA}: say which "
+                f"The data set {self.path} has images of {', '.join(self.cameras)}, and none of {CAMERA}: say which "
                 "by columns.camera=."
             )
         return self.cameras[0]
@@ -323,7 +323,7 @@ class LeRobotReader:
         return self._lists[episode["episode_index"]]
 
     def picture_files(self) -> list[Path]:
-        """The files that hold the pictures, each once."""
+        """The files that hold the images, each once."""
         self._check_camera()
         file_of = self._video_file if self.is_video else self._data_file
         return list(dict.fromkeys(file_of(episode) for episode in self.episodes))
@@ -453,16 +453,16 @@ class LeRobotReader:
             tasks = dict(enumerate(first_used)) | tasks
         return tasks
 
-    # ------------------------------------------------------------------ pictures
+    # ------------------------------------------------------------------ images
 
     def frames(self, chosen: NDArray[np.bool_] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """Pictures in order, an array ``[R, h, w, 3]`` per episode.
+        """Images in order, an array ``[R, h, w, 3]`` per episode.
 
         Args:
             chosen: which rows, ``[total_frames]``; ``None``: all.
 
         Raises:
-            StorageError: if a picture cannot be decoded, or a video has not the pictures that ``meta/episodes`` says.
+            StorageError: if an image cannot be decoded, or a video has not the images that ``meta/episodes`` says.
         """
         self._check_camera()
         chosen = np.ones(self.total_frames, bool) if chosen is None else chosen
@@ -497,7 +497,7 @@ class LeRobotReader:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None:
             raise StorageError(
-                f"{self.place(row)}: {self.camera} holds no picture that can be decoded; restore the file."
+                f"{self.place(row)}: {self.camera} holds no image that can be decoded; restore the file."
             )
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
@@ -508,12 +508,12 @@ class LeRobotReader:
     def _from_video(
         self, file: Path, episodes: Sequence[Episode], chosen: NDArray[np.bool_]
     ) -> Iterator[NDArray[np.uint8]]:
-        """The chosen pictures of one video; all of it is decoded, so that its pictures are counted."""
+        """The chosen images of one video; all of it is decoded, so that its images are counted."""
         spans = [self._span(file, episode) for episode in episodes]
         for episode, (start, _), (_, before) in zip(episodes[1:], spans[1:], spans, strict=False):
             if start < before:
                 raise StorageError(
-                    f"{self._list_of(episode)} says that episode {episode['episode_index']} begins at picture {start} "
+                    f"{self._list_of(episode)} says that episode {episode['episode_index']} begins at image {start} "
                     f"of {file}, before the episode ahead of it ends ({before})."
                 )
         fps, video = open_video(file)
@@ -534,40 +534,40 @@ class LeRobotReader:
             self._refuse_count(file, episodes[-1], count, spans[-1][1])
         if abs(fps - self.info["fps"]) > FPS_TOLERANCE * self.info["fps"]:
             raise StorageError(
-                f"{file} has {fps:g} pictures per second; {self.path / INFO_PATH} says {self.info['fps']:g}. Restore "
+                f"{file} has {fps:g} images per second; {self.path / INFO_PATH} says {self.info['fps']:g}. Restore "
                 "the file that is wrong."
             )
 
     def _span(self, file: Path, episode: Episode) -> tuple[int, int]:
-        """The first picture of an episode in its video and the one behind its last."""
+        """The first image of an episode in its video and the one behind its last."""
         if self.is_version_2:
             return 0, int(episode["length"])
         begin, end = (episode[f"videos/{self.camera}/{name}_timestamp"] for name in ("from", "to"))
         start, stop = (round(float(time) * float(self.info["fps"])) for time in (begin, end))
         if stop - start != episode["length"]:
             raise StorageError(
-                f"{self._list_of(episode)} gives episode {episode['episode_index']} {stop - start} pictures of {file} "
+                f"{self._list_of(episode)} gives episode {episode['episode_index']} {stop - start} images of {file} "
                 f"({begin:g} to {end:g} s at {self.info['fps']} per second), but {episode['length']} rows."
             )
         return start, stop
 
     def _refuse_count(self, file: Path, episode: Episode, found: int, expected: int) -> None:
         raise StorageError(
-            f"{file} holds {found} pictures; by {self._list_of(episode)} episode {episode['episode_index']} ends there "
-            f"with picture {expected}{', the last one' if found > expected else ''}. Restore the video, or record it "
+            f"{file} holds {found} images; by {self._list_of(episode)} episode {episode['episode_index']} ends there "
+            f"with image {expected}{', the last one' if found > expected else ''}. Restore the video, or record it "
             "again."
         )
 
 
 def open_video(file: Path) -> tuple[float, Iterator[NDArray[np.uint8]]]:
-    """A video: its pictures per second, and its pictures ``[h, w, 3]``, every stored one once.
+    """A video: its images per second, and its images ``[h, w, 3]``, every stored one once.
 
     Raises:
         StorageError: if it is absent or, now or later, cannot be decoded.
     """
     if not file.is_file():
         raise StorageError(f"The video {file}, which meta/episodes names, is not there; restore it.")
-    # Without this ffmpeg would repeat and leave out pictures to even out their times.
+    # Without this ffmpeg would repeat and leave out images to even out their times.
     reader = imageio_ffmpeg.read_frames(str(file), output_params=["-fps_mode", "passthrough"])
     with _decoding(file):
         meta = next(reader)

@@ -2,7 +2,8 @@
 
 Layouts count as a sample: trials of one layout resemble each other, so nothing here takes episodes as independent. All
 functions work on a batch of R evaluations at once, on what each of L layouts has summed up to at each look. The same
-functions judge an evaluation (R = 1) and simulate thousands of them. Why these tests is told in ``docs/statistics.md``.
+functions serve an evaluation (R = 1) and simulate thousands of them. The choice of tests is told in
+``docs/statistics.md``.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Schedule:
 
     @classmethod
     def of(cls, layouts: int, trials: int, level: float = 0.05) -> Schedule:
-        """All layouts with equally many trials."""
+        """Make from all layouts, with equally many trials."""
         return cls((layouts,) * trials, level)
 
     @property

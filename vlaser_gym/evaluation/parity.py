@@ -133,7 +133,9 @@ class Simulator:
             env.close()
 
     def batches(self, task: str, episodes: Sequence[T]) -> Iterator[tuple[SceneVectorEnv, Sequence[T]]]:
-        """Episodes in groups of at most :attr:`lanes`, each group with an environment that has one lane for each."""
+        """Episodes in groups of at most :attr:`lanes`, each group with a vector environment of its
+        size.
+        """
         fitting = lanes_that_fit(self.engine, self.lanes, pictures=False)
         for start in range(0, len(episodes), fitting):
             batch = episodes[start : start + fitting]

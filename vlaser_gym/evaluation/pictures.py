@@ -28,7 +28,7 @@ _AROUND = 10
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recorded picture ``[H, W, 3]``, its foreground ``[H, W]``, and the state that it shows, by name.
+    """A recorded image ``[H, W, 3]``, its foreground ``[H, W]``, and the state that it shows, by name.
 
     ``objects``: the part of the foreground that is each object's, where that was recorded.
     """
@@ -43,15 +43,15 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One recorded picture against ours.
+    """One recorded image against ours.
 
     Attributes:
         iou: intersection over union of the two foregrounds.
         object_iou: the same for each object alone, of the pixels near it that show nothing else.
         ssim: mean structural similarity over the recorded foreground's pixels.
         photograph_ssim: the same of the bare photograph, without any foreground; None where there is no asset pack.
-        whole_ssim: ours over the whole picture.
-        ours: our picture.
+        whole_ssim: ours over the whole image.
+        ours: our image.
     """
 
     recorded: Recorded
@@ -71,7 +71,7 @@ def compare_pictures(
     engine: str = "mujoco",
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Comparison]:
-    """Every recorded picture of a task (at most ``most``) against the look ``original`` of an engine.
+    """Every recorded image of a task (at most ``most``) against the look ``original`` of an engine.
 
     Args:
         recordings: of the original.
@@ -110,7 +110,7 @@ def _pack(engine: str, assets: str | None) -> AssetPack | None:
 def picture_figures(comparisons: list[Comparison]) -> dict[str, Any]:
     """Least and mean IoU, the least of an object alone (None: none was recorded), mean similarities; for JSON.
 
-    ``pictures`` holds each picture's own.
+    ``pictures`` holds each image's own.
     """
     names = ("iou", "ssim", "photograph_ssim", "whole_ssim")
     rows = [
@@ -123,7 +123,7 @@ def picture_figures(comparisons: list[Comparison]) -> dict[str, Any]:
 
 
 def beside(comparison: Comparison, scale: int = 2) -> Image.Image:
-    """The recorded picture and ours side by side, scaled down."""
+    """The recorded image and ours side by side, scaled down."""
     image = Image.fromarray(np.hstack([comparison.recorded.picture, comparison.ours]))
     return image.reduce(scale)
 
@@ -203,7 +203,7 @@ def _objects(meta: Mapping[str, Any], file: Path, foreground: Mask) -> dict[str,
 
 
 def _pictures(key: str, meta: Mapping[str, Any], folder: Path) -> Iterator[tuple[int | None, str]]:
-    """State index (None: the only one) and file stem of an episode's pictures."""
+    """State index (None: the only one) and file stem of an episode's images."""
     if meta.get("image"):
         yield None, key
     for shown in meta.get("images", {}).values():

@@ -1,6 +1,6 @@
 """Recording what an agent saw and did, through the ordinary runner.
 
-:class:`EpisodeCamera` stands between the runner and the environment and keeps pictures; :class:`LabelTap` stands
+:class:`EpisodeCamera` stands between the runner and the environment and keeps images; :class:`LabelTap` stands
 between the runner and the agent and keeps what the agent meant where that is not what it did; :class:`Recorder` puts
 both together with the runner's result into a :class:`RecordedEpisode`.
 """
@@ -58,14 +58,14 @@ class RecordedEpisode:
 
 
 class EpisodeCamera:
-    """A vector environment for the runner that takes a picture before every control step of each lane.
+    """A vector environment for the runner that takes an image before every control step of each environment.
 
     Args:
         env: with autoreset mode DISABLED; observes the instruction.
-        engine: who makes the pictures of ``env``.
-        resize: makes the pictures that are kept; ``None`` keeps them as they are.
+        engine: who makes the images of ``env``.
+        resize: makes the images that are kept; ``None`` keeps them as they are.
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
-        every: control steps between two pictures; the steps between repeat the last one.
+        every: control steps between two images; the steps between repeat the last one.
     """
 
     def __init__(
@@ -135,13 +135,15 @@ class EpisodeCamera:
             self.instructions[lane].append(observation["instruction"][lane])
 
     def _pictures(self, lanes: Lanes, observation: Mapping[str, Any]) -> NDArray[np.uint8]:
-        """Pictures ``[L, h, w, 3]`` of ``lanes`` as they are kept."""
+        """Images ``[L, h, w, 3]`` of ``lanes`` as they are kept."""
         images = observation["image"][lanes] if "image" in observation else self.engine.images(lanes)
         return np.array(images if self.resize is None else self.resize(images))
 
 
 class LabelTap:
-    """An agent that does what another does, and keeps what that one says it ``intended``, lane by lane."""
+    """An agent that does what another does, and keeps what that one says it ``intended``, environment by
+    environment.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent

@@ -65,7 +65,7 @@ class Robustness:
         return [drop for drop in (*self.families, *self.drops) if drop.family == family]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return asdict(self)
 
 

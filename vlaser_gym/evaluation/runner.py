@@ -1,7 +1,7 @@
 """Running episodes: an agent, a vector environment, a list of addresses.
 
-The loop of :class:`Runner` knows nothing of where records go, and nothing of engines. A lane that ends is refilled at
-once with the next address, so all lanes stay busy until the list is empty.
+The loop of :class:`Runner` knows nothing of where records go, and nothing of engines. An environment that ends is
+refilled at once with the next address, so all environments stay busy until the list is empty.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class VectorEnv(Protocol):
     num_envs: int
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
-        """Begin episodes on the lanes of ``options["reset_mask"]``."""
+        """Begin episodes on the environments of ``options["reset_mask"]``."""
 
     def step_chunk(self, actions: NDArray[np.float64]) -> Step:
-        """Execute ``[N, H, 7]`` on the lanes that run."""
+        """Execute ``[N, H, 7]`` on the environments that run."""
 
     def advance_to_next_subtask(self, lanes: Lanes) -> None:
-        """The agent has declared the current sub-task done on these lanes."""
+        """The agent has declared the current sub-task done on these environments."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,17 @@ class Runner:
     """Runs every address once.
 
     Args:
-        env: vector environment with autoreset mode DISABLED whose lanes may run the tasks of ``addresses``.
+        env: vector environment with autoreset mode DISABLED whose environments may run the tasks of ``addresses``.
         agent: who acts.
-        addresses: in this order they are begun. At least as many as there are lanes, unless ``used``.
+        addresses: in this order they are begun. At least as many as there are environments, unless ``used``.
         stop: asked before an episode begins; once it says yes, no further episode begins and those running end.
         name: of the agent, for errors.
         patience: limits the time that the agent's methods may take.
-        used: all lanes have run an episode before; then there may be fewer addresses than lanes.
+        used: all environments have run an episode before; then there may be fewer addresses than environments.
         keep: results hold what learners need; the agent has a method ``decided`` then.
 
     Attributes:
-        running: address of the episode on each busy lane.
+        running: address of the episode on each busy environment.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Runner:
         self._episodes: dict[int, _Recorder] = {}
         self._observations: dict[str, Any] = {}
         if len(self.waiting) < env.num_envs and not used:
-            raise ValueError(f"{env.num_envs} lanes need at least as many episodes; got {len(self.waiting)}")
+            raise ValueError(f"{env.num_envs} environments need at least as many episodes; got {len(self.waiting)}")
 
     def __iter__(self) -> Iterator[EpisodeResult]:
         """Results as the episodes end."""
@@ -136,7 +136,7 @@ class Runner:
             self._begin(ended)
 
     def _begin(self, lanes: Lanes) -> None:
-        """Fill lanes with the next addresses, as many as there are."""
+        """Fill environments with the next addresses, as many as there are."""
         if len(lanes) and self.stop():
             self.waiting.clear()
         lanes = lanes[: len(self.waiting)]
@@ -166,7 +166,7 @@ class Runner:
         }
 
     def _decide(self, lanes: Lanes) -> NDArray[np.float64]:
-        """Actions ``[N, H, 7]`` of all lanes, zero where none runs."""
+        """Actions ``[N, H, 7]`` of all environments, zero where none runs."""
         decided = self._checked(self._ask("act", _rows(self._observations, lanes), lanes), lanes)
         self._advance(lanes)
         self._listen(lanes)
@@ -214,15 +214,15 @@ class Runner:
         if actions.ndim != 3 or actions.shape[0] != len(lanes) or actions.shape[1] < 1 or actions.shape[2] != 7:
             got = f"shape {tuple(chunk.shape)}" if hasattr(chunk, "shape") else f"a {type(chunk).__name__}"
             raise InvalidActionError(
-                f"{self.name}.act must return one chunk of actions per lane, shape ({len(lanes)}, H, 7); got "
+                f"{self.name}.act must return one chunk of actions per environment, shape ({len(lanes)}, H, 7); got "
                 f"{got}{why}."
             )
         bad = ~np.isfinite(actions).all((1, 2))
         if bad.any():
             lane = int(lanes[np.argmax(bad)])
             raise InvalidActionError(
-                f"{self.name}.act returned a number that is not finite for lane {lane}, episode {self.running[lane]}, "
-                f"after {self._episodes[lane].steps} steps; check its inputs and weights."
+                f"{self.name}.act returned a number that is not finite for environment {lane}, episode "
+                f"{self.running[lane]}, after {self._episodes[lane].steps} steps; check its inputs and weights."
             )
         return actions
 
@@ -252,13 +252,13 @@ class _Recorder:
         self._append("thought", np.array([text]))
 
     def add(self, info: Mapping[str, Any], lane: int) -> None:
-        """Take over what the last chunk did on this lane."""
+        """Take over what the last chunk did on this environment."""
         chunk = info["chunk"]
         ran = np.asarray(chunk["ran"][lane], bool)
         self._append("decision", np.array([self.steps]))
         self._append("reward", np.asarray(chunk["reward"][lane], np.float64)[ran])
         for name, values in chunk["flags"].items():
-            if f"_{name}" not in info or info[f"_{name}"][lane]:  # a flag of this lane's task
+            if f"_{name}" not in info or info[f"_{name}"][lane]:  # a flag of this environment's task
                 self._append(f"flag/{name}", np.asarray(values[lane], bool)[ran])
         for name, values in (_of_lane(info, "states", lane)).items():
             self._append(name, np.asarray(values))
@@ -299,7 +299,7 @@ def _of_lane(info: Mapping[str, Any], name: str, lane: int) -> Mapping[str, Any]
 
 
 def _rows(observations: Mapping[str, Any], lanes: Lanes) -> dict[str, Any]:
-    """The observations of some lanes; strings come in tuples, numbers in arrays."""
+    """The observations of some environments; strings come in tuples, numbers in arrays."""
     return {
         name: values[lanes] if isinstance(values, np.ndarray) else tuple(values[int(lane)] for lane in lanes)
         for name, values in observations.items()

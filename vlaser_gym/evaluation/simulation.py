@@ -43,7 +43,7 @@ class Forecast:
 
     @classmethod
     def of(cls, verdicts: NDArray[np.int64], looks: NDArray[np.int64]) -> Forecast:
-        """From ``[R, K]`` what each look of each evaluation says: 1, -1, or 0 for open."""
+        """Make from ``[R, K]`` what each look of each evaluation says: 1, -1, or 0 for open."""
         said = verdicts != 0
         stop = np.where(said.any(1), said.argmax(1), len(looks) - 1)
         final = verdicts[np.arange(len(verdicts)), stop]

@@ -451,7 +451,7 @@ _UNTOLD: dict[str, Any] = {
 
 
 def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str] = ()) -> list[str]:
-    """In which settings two differ: each by its dotted key, the old value and the new one.
+    """Settings in which two differ: each by its dotted key, the old value and the new one.
 
     Args:
         stored: the old ones.

@@ -1,4 +1,4 @@
-"""From records to the numbers of the table."""
+"""Numbers of the table, computed from records."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
 
 
 def episodes_per_minute(timing: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Pace of each task: episodes per minute if all lanes ran it.
+    """Pace of each task: episodes per minute if all environments ran it.
 
-    An episode costs its wall time from reset to end, divided by the lanes that shared that time; start-up does not
-    count.
+    An episode costs its wall time from reset to end, divided by the environments that shared that time; start-up does
+    not count.
     """
     seconds: dict[str, list[float]] = {}
     for entry in timing:

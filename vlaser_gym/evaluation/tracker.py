@@ -52,7 +52,7 @@ class TrackedRun(ABC):
 
 
 class WandbRun(TrackedRun):
-    """In Weights & Biases; its files lie in the run directory."""
+    """A run in Weights & Biases; its files lie in the run directory."""
 
     def __init__(
         self, package: Any, project: str, name: str, run_id: str, known: bool, path: Path, config: dict[str, Any]
@@ -81,7 +81,7 @@ class WandbRun(TrackedRun):
 
 
 class TrackioRun(TrackedRun):
-    """In trackio, where a run's name is what tells it from others."""
+    """A run in trackio, where a run's name is what tells it from others."""
 
     def __init__(
         self, package: Any, project: str, name: str, run_id: str, known: bool, path: Path, config: dict[str, Any]

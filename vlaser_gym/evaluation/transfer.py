@@ -89,7 +89,7 @@ class Transfer:
     disagreements: tuple[tuple[float, str, str], ...]
 
     def stored(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return asdict(self)
 
 

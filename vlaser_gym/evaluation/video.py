@@ -1,4 +1,4 @@
-"""Videos of stored episodes: rendered from their states, with a caption below the picture."""
+"""Videos of stored episodes: rendered from their states, with a caption below the image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vlaser_gym.evaluation.told import instructions_told, thoughts_had
 from vlaser_gym.storage.files import appearing
 
 _ENGINE = "mujoco"
-_CAPTION_HEIGHT, _NOTE_HEIGHT = 96, 16  # px; with pictures of 480 and 512 multiples of 16, as video codecs like it
+_CAPTION_HEIGHT, _NOTE_HEIGHT = 96, 16  # px; with images of 480 and 512 multiples of 16, as video codecs like it
 _BATCH = 16
 _BACKGROUND, _TEXT, _FAINT, _GOOD, _WARNING = "#14171a", "#f2f4f5", "#7d868d", "#5fd38d", "#ffc24d"
 
@@ -107,7 +107,7 @@ def render_videos(
         records: which episodes.
         folder: where to put the files; created if need be.
         fps: frames per second, a frame per control step; ``None`` for the robot's control rate, which is real time.
-        look: of the pictures; ``None`` for the simulated look, or the built-in one where this renderer lacks it.
+        look: of the images; ``None`` for the simulated look, or the built-in one where this renderer lacks it.
         processes: that render; ``None`` for one per core.
         assets: directory of the asset pack, for the look ``original``; ``None`` for the user's cache.
         camera: of the robot, by its name among ``RobotSetup.cameras``, or a view of the scene (``front``, ``side``,
@@ -116,7 +116,7 @@ def render_videos(
 
     Raises:
         MissingAssetError: if ``look`` needs the asset pack and it is not there.
-        RenderingUnavailableError: if no OpenGL driver can make pictures here.
+        RenderingUnavailableError: if no OpenGL driver can make images here.
         StorageError: if the folder cannot be written or states are missing.
         UnknownNameError: for a look or a camera that does not exist.
     """
@@ -132,7 +132,7 @@ def render_videos(
             used = look or shown_look(str(record["look"]), assets)
             if used not in renderers:
                 renderers[used] = SceneRenderer(used, _BATCH, processes, assets)
-            frames = _frames(renderers[used], record, read_states(run, record), _note(record, used), cameras)
+            frames = _frames(renderers[used], record, read_states(run, record), _warning_of(record, used), cameras)
             yield _write((Path(folder) / video_name(record)).with_suffix(suffix), frames, fps or _control_hz(record))
     finally:
         for renderer in renderers.values():
@@ -140,7 +140,7 @@ def render_videos(
 
 
 def draw_caption(picture: NDArray[np.uint8], caption: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """A picture ``[H, W, 3]`` with text below it, ``[H + 96, W, 3]``, and 16 rows more where there is a note.
+    """An image ``[H, W, 3]`` with text below it, ``[H + 96, W, 3]``, and 16 rows more where there is a note.
 
     ``caption`` holds ``instruction``, ``where``, ``step``, ``flags`` (name -> bool) and ``note`` (may be empty).
     """
@@ -188,8 +188,8 @@ def _matches(word: str, record: Record) -> bool:
     return all(str(record[name]) == value for name, value in wanted.items())
 
 
-def _note(record: Record, look: str) -> str:
-    """Says so when the picture is not what was simulated."""
+def _warning_of(record: Record, look: str) -> str:
+    """Says so when the image is not what was simulated."""
     if (record["engine"], record["look"]) == (_ENGINE, look):
         return ""
     return f"shown: {_ENGINE}, {look}; simulated: {record['engine']}, {record['look']}"
@@ -204,7 +204,7 @@ def _check_cameras(wanted: Sequence[str], cameras: Mapping[str, Camera]) -> None
             find_view(name)
     sizes = {(cameras.get(name, cameras[POLICY_CAMERA]).height) for name in wanted}
     if len(sizes) > 1:
-        raise InvalidConfigError(f"Pictures side by side have one height; got {', '.join(wanted)}: render them apart.")
+        raise InvalidConfigError(f"Images side by side have one height; got {', '.join(wanted)}: render them apart.")
 
 
 def _frames(
@@ -214,7 +214,7 @@ def _frames(
     note: str,
     cameras: Sequence[str],
 ) -> Iterator[NDArray[np.uint8]]:
-    """Captioned pictures of the initial state and of each control step."""
+    """Captioned images of the initial state and of each control step."""
     named = drawn_states(states)
     count, told = len(named["qpos"]), instructions_told(record, states)
     thoughts = thoughts_had(states, count - 1)
@@ -236,7 +236,7 @@ def _pictures(
     camera: str,
     steps: Sequence[int],
 ) -> NDArray[np.uint8]:
-    """Pictures of states after some control steps; the policy's with what the agent told of its decisions."""
+    """Images of states after some control steps; the policy's with what the agent told of its decisions."""
     pictures = _seen(renderer, record, batch, camera, steps)
     if camera != POLICY_CAMERA:
         return pictures
@@ -247,7 +247,7 @@ def _pictures(
 def _seen(
     renderer: SceneRenderer, record: Record, batch: Sequence[Mapping[str, Any]], camera: str, steps: Sequence[int]
 ) -> NDArray[np.uint8]:
-    """Pictures of states after some control steps; of a perturbed episode the policy's are what the policy saw."""
+    """Images of states after some control steps; of a perturbed episode the policy's are what the policy saw."""
     shown = (record["task"], record["variant"], batch, camera)
     if "perturb" not in record:
         return renderer.frames(*shown)
@@ -301,13 +301,13 @@ def _write(file: Path, frames: Iterator[NDArray[np.uint8]], fps: float) -> Path:
 
 
 def encode(file: Path, first: NDArray[np.uint8], others: Iterable[NDArray[np.uint8]], fps: float, quality: int) -> None:
-    """Write pictures ``[H, W, 3]`` as H.264 in an MP4 file, whatever the file's name.
+    """Write images ``[H, W, 3]`` as H.264 in an MP4 file, whatever the file's name.
 
     Args:
         file: the video.
-        first: the first picture; its size, in even numbers, is the video's.
+        first: the first image; its size, in even numbers, is the video's.
         others: those after it.
-        fps: pictures per second.
+        fps: images per second.
         quality: 0 (small) to 10 (good).
     """
     writer = imageio_ffmpeg.write_frames(

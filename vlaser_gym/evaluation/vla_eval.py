@@ -38,9 +38,9 @@ class Scenes(StepBenchmark):  # type: ignore[misc]
         convention: what the model's states and actions mean, if not what this gym's do (docs/conventions.md).
         success: ``last`` for success at the last step, SimplerEnv's rule; ``any`` for at any.
         engine, look: which simulator, and its look.
-        send_image: the main camera's picture, ``images/primary``.
+        send_image: the main camera's image, ``images/primary``.
         send_state: the arm's state, ``states``; a server that wants it says so.
-        send_wrist_image: the picture of the wrist's camera, ``images/wrist``.
+        send_wrist_image: the image of the wrist's camera, ``images/wrist``.
         send_privileged: the simulator's own state, ``privileged``, for scripted experts.
         options: further ones of :class:`~vlaser_gym.envs.vector.SceneVectorEnv`.
     """
@@ -49,7 +49,7 @@ class Scenes(StepBenchmark):  # type: ignore[misc]
 
     @classmethod
     def configure_render(cls, mode: str) -> dict[str, str]:
-        """Both are EGL, which finds what there is."""
+        """Nothing to configure: both ways of rendering are EGL, which finds what there is."""
         del mode
         return {}
 

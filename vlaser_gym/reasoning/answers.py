@@ -1,7 +1,7 @@
 """Reading answers: what a model wrote, in whatever form it wrote it.
 
 Places are numbers from 0 to 1000 (:mod:`~vlaser_gym.reasoning.coordinates`); where all numbers of an answer are at most
-1 and one has a decimal point, they are shares of the picture. Blocks that the token limit has cut are read up to the
+1 and one has a decimal point, they are shares of the image. Blocks that the token limit has cut are read up to the
 last complete place. ``None`` stands for an answer that says nothing of the kind.
 """
 
@@ -44,7 +44,7 @@ def spoken(answer: str) -> str:
 def read_points(answer: str, width: int, height: int) -> list[Place]:
     """Points (column, row) in pixels of the first point block, or without one of the whole answer.
 
-    Pairs outside the picture are left out; ``[]`` for none.
+    Pairs outside the image are left out; ``[]`` for none.
 
     Example:
         >>> read_points("<point>[[500, 250], [100.5, 20], [33", 640, 480)
@@ -83,7 +83,7 @@ def _block(text: str, tag: str) -> str:
 
 
 def _shares(found: Sequence[tuple[str, ...]]) -> list[tuple[float, ...]]:
-    """Numbers as shares of the picture."""
+    """Numbers as shares of the image."""
     numbers = [number for place in found for number in place]
     are_shares = any("." in number for number in numbers) and all(float(number) <= 1 for number in numbers)
     scale = 1 if are_shares else SCALE

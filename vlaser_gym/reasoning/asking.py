@@ -65,7 +65,7 @@ def chosen_questions(settings: ReasonSettings) -> list[Question]:
 
     Raises:
         StorageError: if the data are no folder of questions.
-        MissingAssetError: if pictures are missing.
+        MissingAssetError: if images are missing.
         UnknownNameError: for a split that there is not.
         InvalidConfigError: if nothing is left to ask.
     """
@@ -84,7 +84,7 @@ def chosen_questions(settings: ReasonSettings) -> list[Question]:
         raise InvalidConfigError(f"{folder} has no question of split={settings.split} kinds={settings.kinds}.")
     if missing := missing_pictures(folder, questions):
         raise MissingAssetError(
-            f"{len(missing)} pictures of these questions are missing in {folder}, the first is {missing[0]}: copy the "
+            f"{len(missing)} images of these questions are missing in {folder}, the first is {missing[0]}: copy the "
             "folder again, or repeat the command that made it."
         )
     return questions
@@ -147,7 +147,7 @@ def _check_answer(line: dict[str, Any]) -> None:
 
 
 def read_answers(path: str | Path) -> dict[tuple[str, bool], dict[str, Any]]:
-    """The stored answers, by question and whether it was asked without its picture."""
+    """The stored answers, by question and whether it was asked without its image."""
     lines = read_lines(Path(path) / ANSWERS_FILE, _check_answer)
     return {(line["id"], line["blind"]): line for line in lines}
 

@@ -35,12 +35,12 @@ _LETTERED_LINE = re.compile(r"(?:^|\s)\(?([A-H])[.)]\s*(.*?)(?=\s\(?[B-H][.)]\s|
 
 @dataclass(frozen=True)
 class Item:
-    """A question of a benchmark before its pictures are copied.
+    """A question of a benchmark before its images are copied.
 
     Attributes:
         kind: the benchmark's own category.
-        images: files, or the bytes of pictures.
-        truth: as in :class:`Question`; a ``mask`` may be the path of a picture that is white inside.
+        images: files, or the bytes of images.
+        truth: as in :class:`Question`; a ``mask`` may be the path of an image that is white inside.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Item:
 
 
 def convert(name: str, data: str | Path, output: str | Path) -> int:
-    """Write a benchmark's questions as a folder that ``reason data=`` reads, pictures included.
+    """Write a benchmark's questions as a folder that ``reason data=`` reads, images included.
 
     Returns:
         How many questions.
@@ -86,7 +86,7 @@ def convert(name: str, data: str | Path, output: str | Path) -> int:
 
 
 def _stored(number: str, benchmark: str, item: Item, target: Path) -> Question:
-    """The question with its pictures copied below ``images/``."""
+    """The question with its images copied below ``images/``."""
     images, sizes = [], []
     for i, picture in enumerate(item.images):
         data = picture if isinstance(picture, bytes) else picture.read_bytes()
@@ -107,7 +107,7 @@ def _opened(data: bytes, name: str) -> tuple[tuple[int, int], str]:
         with Image.open(BytesIO(data)) as picture:
             return picture.size, {"JPEG": "jpg"}.get(str(picture.format), str(picture.format).lower())
     except (OSError, UnidentifiedImageError) as error:
-        raise MissingAssetError(f"{name} should be a picture; reading it gave: {error}.") from error
+        raise MissingAssetError(f"{name} should be an image; reading it gave: {error}.") from error
 
 
 def _mask(mask: Path | Mapping[str, Any], size: list[int]) -> Any:
@@ -158,7 +158,7 @@ def _pointing(request: str) -> str:
 def read_plain(folder: Path) -> Iterator[Item]:
     """``questions.jsonl``, a JSON object a line, paths relative to the folder.
 
-    Always ``question`` and ``image`` (or ``images``); and one of ``mask`` (a picture, white inside), ``points``
+    Always ``question`` and ``image`` (or ``images``); and one of ``mask`` (an image, white inside), ``points``
     (pixels, with an optional ``radius``), ``box`` (pixels), ``options`` with ``answer`` (an option or its letter),
     ``value`` (with an optional ``unit``). ``kind`` is optional.
     """
@@ -234,7 +234,7 @@ def _in_category(folder: Path, category: str, name: str) -> Path:
 def read_pixmo_points(folder: Path) -> Iterator[Item]:
     """``questions.jsonl`` with ``image`` (below the folder), ``label`` and ``points`` (``x`` and ``y`` in percent).
 
-    The release names pictures by address: they are to be fetched first.
+    The release names images by address: they are to be fetched first.
     """
     for line in _lines(folder / "questions.jsonl"):
         image = folder / str(line["image"])
@@ -276,7 +276,7 @@ def _options_in(text: str) -> list[str]:
 
 def read_vsibench(folder: Path) -> Iterator[Item]:
     """``test.jsonl`` (``dataset``, ``scene_name``, ``question_type``, ``question``, ``options``, ``ground_truth``) and
-    ``frames/DATASET/SCENE/`` with pictures of each video in their order; eight of them are shown.
+    ``frames/DATASET/SCENE/`` with images of each video in their order; eight of them are shown.
     """
     for line in _lines(folder / "test.jsonl"):
         scene = folder / "frames" / str(line["dataset"]) / str(line["scene_name"])

@@ -12,14 +12,14 @@ from vlaser_gym.settings.commands import QuestionsSettings
 
 _HEAD = """# Questions from scenes
 
-Pictures of simulated scenes and questions whose answers the simulator knows, made by `python -m vlaser_gym.questions`.
-{count} questions, {pictures} pictures of {layouts} layouts (task and layout). Nothing here was labelled by a person or
+Images of simulated scenes and questions whose answers the simulator knows, made by `python -m vlaser_gym.questions`.
+{count} questions, {pictures} images of {layouts} layouts (task and layout). Nothing here was labelled by a person or
 by a model.
 
 - `SPLIT.jsonl`: conversations in InternVL's fine-tuning format; `meta.json` names them all. Places are integers from 0
   to 1000.
 - `truth/SPLIT.jsonl`: the same questions in the same order, with what answers are scored by.
-- `moments.jsonl`: what is true in every picture. `episodes/`: the runs that the pictures are of.
+- `moments.jsonl`: what is true in every image. `episodes/`: the runs that the images are of.
 - Training has region layouts, all other splits have grid layouts: they share none.
 - Within kind, wording and object every option of a choice is right equally often.
 

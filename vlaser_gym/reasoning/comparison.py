@@ -1,4 +1,4 @@
-"""Is model B better at the questions than A: the same questions, answered by both.
+"""Paired comparison of two models on the same questions.
 
 Differences are B minus A. Intervals are of a bootstrap over layouts, within each kind; p-values are of swapping A and B
 on whole layouts. All questions together: unweighted mean over kinds.
@@ -58,7 +58,7 @@ class AnswerComparison:
     overall: KindDifference
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return asdict(self)
 
 

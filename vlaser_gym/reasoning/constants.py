@@ -62,7 +62,7 @@ def fit(group: Sequence[Question]) -> str:
 
 
 def _fit_point(group: Sequence[Question]) -> str:
-    """The pixel that is in most masks; of many sizes, that of the first picture's."""
+    """The pixel that is in most masks; of many sizes, that of the first image's."""
     width, height = group[0].sizes[0]
     covered = np.zeros((height, width), np.int64)
     for question in group:

@@ -1,4 +1,4 @@
-"""Integers 0 to 1000 for places in a picture, as InternVL and Vlaser write them, and masks as COCO's run lengths.
+"""Integers 0 to 1000 for places in an image, as InternVL and Vlaser write them, and masks as COCO's run lengths.
 
 Source of the format: OpenGVLab/Vlaser 40d7821 (pixel = int(number / 1000 * extent)).
 """
@@ -31,7 +31,7 @@ def number_of(pixel: int, extent: int) -> int:
 
 
 def pixel_of(number: float, extent: int) -> int:
-    """The pixel that a number stands for; 1000, the picture's far edge, is its last pixel."""
+    """The pixel that a number stands for; 1000, the image's far edge, is its last pixel."""
     return min(int(number / SCALE * extent), extent - 1)
 
 
@@ -80,7 +80,7 @@ def decode_mask(encoded: Mapping[str, Any]) -> Mask:
     """The mask ``[H, W]`` of :func:`encode_mask`.
 
     Raises:
-        ValueError: if the runs do not fill the picture.
+        ValueError: if the runs do not fill the image.
     """
     height, width = encoded["size"]
     counts = encoded["counts"]

@@ -45,7 +45,7 @@ class Dealt:
 
     @property
     def text(self) -> str:
-        """The question, without pictures."""
+        """The question, without images."""
         wording: Wording = self.kind.wordings[self.wording]
         text = wording.text.format(**self.candidate.words, options=either(self.options) if self.options else "")
         if not wording.lettered:

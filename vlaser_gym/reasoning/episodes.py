@@ -1,6 +1,6 @@
 """The facts in a stored episode's states: positions of things, what is held, the next sub-task.
 
-Everything here is computed from recorded poses, joints and the task's own flags; pictures come afterwards
+Everything here is computed from recorded poses, joints and the task's own flags; images come afterwards
 (:mod:`vlaser_gym.reasoning.scenes`).
 """
 

@@ -28,7 +28,7 @@ class FaultyExpert:
         self._episodes: dict[int, _Fault] = {}
 
     def reset(self, lanes: NDArray[np.int64], addresses: Sequence[Address]) -> None:
-        """Draw the faults of these lanes."""
+        """Draw the faults of these environments."""
         self._expert.reset(lanes, addresses)
         for lane, address in zip(lanes, addresses, strict=True):
             self._episodes[int(lane)] = _Fault(address)
@@ -41,7 +41,7 @@ class FaultyExpert:
         return actions
 
     def subtask_done(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """As the expert that does not err says."""
+        """Completed sub-task by the judgement of the expert that does not err."""
         return self._expert.subtask_done(lanes)
 
 

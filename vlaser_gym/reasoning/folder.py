@@ -1,4 +1,4 @@
-"""A folder of questions: conversations to train on, pictures, and what answers are scored by.
+"""A folder of questions: conversations to train on, images, and what answers are scored by.
 
 The layout is described in ``docs/reasoning.md``. Conversations are InternVL's fine-tuning format (one JSON object a
 line: ``image``, ``conversations`` with ``from`` and ``value``); ``truth/SPLIT.jsonl`` has a line for each of them.
@@ -23,20 +23,20 @@ from vlaser_gym.storage.lines import line_of, parse_object
 #: Version of the layout; a folder of a newer one is refused.
 FORMAT = "vlaser_gym.questions/1"
 SETTINGS_FILE = "settings.json"
-#: Where a picture goes in a conversation.
+#: Where an image goes in a conversation.
 PLACEHOLDER = "<image>"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its pictures and what an answer is scored by.
+    """A question, its images and what an answer is scored by.
 
     Attributes:
         id: within its folder.
         split: ``train``, ``test`` or ``ood_...``.
         kind, family: see :mod:`vlaser_gym.reasoning.catalogue`; public benchmarks have names of their own.
         form: ``point``, ``box``, ``choice``, ``number`` or ``trace``.
-        text: the question without pictures.
+        text: the question without images.
         answer: as a model should write it.
         images: paths below the folder, in the order of the question.
         sizes: their width and height.
@@ -46,7 +46,7 @@ class Question:
         options: of a choice, in the order of their letters; ``right`` is the option that is right.
         truth: of other forms: ``mask`` or ``masks`` (COCO run lengths), ``box`` (pixels), ``value`` and ``unit``,
             ``points`` (pixels).
-        robot, task, variant, look, layout, trial, steps: where the pictures come from; empty in public benchmarks.
+        robot, task, variant, look, layout, trial, steps: where the images come from; empty in public benchmarks.
     """
 
     id: str
@@ -178,22 +178,22 @@ def _question(found: dict[str, Any] | None, file: Path, number: int) -> Question
 
 
 def read_picture(folder: Path, path: str) -> NDArray[np.uint8]:
-    """A question's picture ``[H, W, 3]``.
+    """A question's image ``[H, W, 3]``.
 
     Raises:
-        MissingAssetError: if it is not there, or no picture.
+        MissingAssetError: if it is not there, or no image.
     """
     try:
         with Image.open(folder / path) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise MissingAssetError(
-            f"{folder / path} should be the picture of a question; reading it gave: {error}. Copy it again, or make "
-            "the questions again: pictures that are there stay."
+            f"{folder / path} should be the image of a question; reading it gave: {error}. Copy it again, or make "
+            "the questions again: images that are there stay."
         ) from error
 
 
 def missing_pictures(folder: Path, questions: Iterable[Question]) -> list[str]:
-    """Paths of pictures that are not there."""
+    """Paths of images that are not there."""
     paths = dict.fromkeys(path for question in questions for path in question.images)
     return [path for path in paths if not (folder / path).is_file()]

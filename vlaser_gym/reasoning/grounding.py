@@ -1,4 +1,4 @@
-"""Grounding: where a thing is in the picture, and what is at a place."""
+"""Grounding: where a thing is in the image, and what is at a place."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Candidate:
     Attributes:
         about: what answers are balanced within.
         answer: of a choice: the right option.
-        moments: whose pictures are shown.
+        moments: whose images are shown.
         words: for the wording.
         truth: of another form: what answers are scored by.
         text: of another form: the answer as it is written.

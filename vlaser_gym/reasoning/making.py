@@ -1,7 +1,7 @@
-"""From settings to a folder of questions: episodes, their pictures, then the questions.
+"""Making of a folder of questions: episodes, their images, then the questions.
 
 Each stage continues where it was interrupted: episodes are a run like any other, moments are lines that are appended
-once their pictures are written, and questions follow from the moments and the seed alone.
+once their images are written, and questions follow from the moments and the seed alone.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _begin(folder: Path, settings: QuestionsSettings) -> None:
 
 
 def plan_addresses(settings: QuestionsSettings) -> list[tuple[str, Address]]:
-    """Episodes that are run for the pictures: ``(agent, address)``, the tasks taking turns.
+    """Episodes that are run for the images: ``(agent, address)``, the tasks taking turns.
 
     Training has region layouts, tests have grid layouts, of which a task has only so many.
 
@@ -214,7 +214,7 @@ def take_pictures(settings: QuestionsSettings, shown: Sequence[Shown], say: Say)
     done = [Moment.from_json(line) for line in read_lines(file, lambda line: None)]
     wanted = list(_views(settings, shown))
     left = wanted[len(done) :]
-    say(f"Pictures: {len(wanted)}, of which {len(done)} are there")
+    say(f"Images: {len(wanted)}, of which {len(done)} are there")
     if left:
         with file.open("ab", buffering=0) as lines:
             for moment in _Photographer(settings, folder).take(left):
@@ -225,7 +225,7 @@ def take_pictures(settings: QuestionsSettings, shown: Sequence[Shown], say: Say)
 
 @dataclass(frozen=True)
 class _View:
-    """A picture to take."""
+    """An image to take."""
 
     number: str
     shown: Shown
@@ -238,7 +238,7 @@ class _View:
 
 
 def _views(settings: QuestionsSettings, shown: Sequence[Shown]) -> Iterator[_View]:
-    """Pictures in their order: look by look and robot by robot, scenes of one kind behind each other."""
+    """Images in their order: look by look and robot by robot, scenes of one kind behind each other."""
     looks = words(settings.look)
     count = ceil(settings.count / settings.per_picture / max(1, len(shown)))
     found = []
@@ -256,7 +256,7 @@ def _views(settings: QuestionsSettings, shown: Sequence[Shown]) -> Iterator[_Vie
 
 
 class _Photographer:
-    """Renders views and writes their pictures; what is true in them is worked out while the next ones are rendered."""
+    """Renders views and writes their images; what is true in them is worked out while the next ones are rendered."""
 
     def __init__(self, settings: QuestionsSettings, folder: Path) -> None:
         self._settings, self._folder, self._robots = settings, folder, Robots()

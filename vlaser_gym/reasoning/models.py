@@ -169,7 +169,7 @@ class ServerModel:
 
 
 def _content(request: Request) -> list[dict[str, Any]]:
-    """A message's content: the pictures as PNG, each after its number where there are several, then the question."""
+    """A message's content: the images as PNG, each after its number where there are several, then the question."""
     parts: list[dict[str, Any]] = []
     for number, image in enumerate(request.images, 1):
         if len(request.images) > 1:

@@ -1,4 +1,4 @@
-"""Moments: pictures of episodes, and beside each what is true in it.
+"""Moments: images of episodes, and beside each what is true in it.
 
 A moment is a line of ``moments.jsonl`` in a folder of questions. Questions are made from these lines alone.
 """
@@ -27,11 +27,11 @@ _PROBE_DEPTH = 3.0
 
 @dataclass(frozen=True)
 class SeenThing:
-    """A thing in a picture.
+    """A thing in an image.
 
     Attributes:
         kind: ``object``, ``handle``, ``gripper`` or ``container``.
-        moves: it may be elsewhere in another picture.
+        moves: it may be elsewhere in another image.
         area: pixels that show it.
         mask: those pixels, in COCO's run lengths; ``None`` where it is not seen.
         box: around them; left, top, right, bottom, the last two one past the last pixel.
@@ -40,7 +40,7 @@ class SeenThing:
         world: its centre in the world, m.
         robot: its centre in the robot's frame (forward, left, up), m.
         camera: its centre as the camera sees it (right, down, forward), m.
-        pixel: where that is in the picture.
+        pixel: where that is in the image.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class SeenThing:
 
     @property
     def is_seen(self) -> bool:
-        """Enough of it is in the picture."""
+        """Enough of it is in the image."""
         return self.area >= LEAST_PIXELS
 
     def decoded(self) -> Mask:
@@ -68,11 +68,11 @@ class SeenThing:
 
 @dataclass(frozen=True)
 class Moment:
-    """A picture and what is true in it.
+    """An image and what is true in it.
 
     Attributes:
         id: number among the moments of a folder, as text.
-        image: path of the picture below the folder.
+        image: path of the image below the folder.
         step, last: control steps so far, and those of the whole episode.
         done: what the robot is told is done now.
         succeeded: the task is done at the episode's end.
@@ -127,7 +127,7 @@ class Moment:
         return cls(**{**data, "things": things})
 
     def as_json(self) -> dict[str, Any]:
-        """For a line."""
+        """Dictionary for a line of JSON."""
         return asdict(self)
 
     @property
@@ -136,7 +136,7 @@ class Moment:
         return self.run, self.task, self.variant, self.layout, self.trial
 
     def seen(self, *kinds: str) -> list[str]:
-        """Names of the things of these kinds (of all, if none is given) that are in the picture, sorted."""
+        """Names of the things of these kinds (of all, if none is given) that are in the image, sorted."""
         return sorted(n for n, thing in self.things.items() if thing.is_seen and (not kinds or thing.kind in kinds))
 
 
@@ -166,7 +166,7 @@ def observe(
     Args:
         number: id of the moment.
         run: name of the run that the episode is of.
-        look: of the picture.
+        look: of the image.
         labels: what the segmentation's values stand for.
         rng: draws the probes.
     """
@@ -207,7 +207,7 @@ def observe(
 
 
 def _inside(trace: list[list[float]], width: int, height: int) -> list[list[float]]:
-    """A trace that stays in the picture; else none."""
+    """A trace that stays in the image; else none."""
     return trace if all(0 <= x < width and 0 <= y < height for x, y in trace) else []
 
 

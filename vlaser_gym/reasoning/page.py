@@ -1,4 +1,4 @@
-"""The page of wrong answers: each drawn onto its pictures, beside what is right."""
+"""The page of wrong answers: each drawn onto its images, beside what is right."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _figure(folder: Path, one: Scored, answer: str) -> str:
 
 
 def drawn(question: Question, answer: str, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The pictures side by side, with question and answer below and both places on them."""
+    """The images side by side, with question and answer below and both places on them."""
     canvas = np.array(pictures[0])
     _outline(canvas, question)
     height = max(len(picture) for picture in pictures)

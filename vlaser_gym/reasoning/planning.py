@@ -1,4 +1,4 @@
-"""Planning: what comes next, in words, as a direction and as a path in the picture."""
+"""Planning: what comes next, in words, as a direction and as a path in the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlaser_gym.reasoning.coordinates import number_of, point_text
 from vlaser_gym.reasoning.kinds import Candidate, Kind, each, worded
 from vlaser_gym.reasoning.moments import Moment
 
-#: A path in the picture that is asked about is this long at least, as a share of the picture's width.
+#: A path in the image that is asked about is this long at least, as a share of the image's width.
 LEAST_PATH = 0.03
 
 

@@ -7,7 +7,7 @@ Every form has one score between 0 and 1, which is what means, intervals and com
 - ``choice``: 1 for the right option.
 - ``number``: mean relative accuracy: share of the thresholds 0.5, 0.55 to 0.95 for which the relative error is below
   one minus the threshold (VSIBench's measure).
-- ``trace``: 1 where the mean distance of the points is at most 5 % of the picture's diagonal.
+- ``trace``: 1 where the mean distance of the points is at most 5 % of the image's diagonal.
 
 An answer that cannot be read scores 0 and is counted.
 """
@@ -31,7 +31,7 @@ from vlaser_gym.reasoning.folder import Question
 #: Intersection over union from which a box counts, and the thresholds of the mean relative accuracy.
 BOX_IOU = 0.5
 ACCURACIES = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
-#: Mean distance up to which a trace counts, as a share of the picture's diagonal.
+#: Mean distance up to which a trace counts, as a share of the image's diagonal.
 TRACE_DISTANCE = 0.05
 #: Smallest true value that relative errors are taken of, in the truth's unit.
 _LEAST_VALUE = 1.0
@@ -138,11 +138,11 @@ class Row:
 
     Attributes:
         mean: of the scores, ``interval``: its 95 %.
-        n: questions, ``layouts``: different ones that their pictures show.
+        n: questions, ``layouts``: different ones that their images show.
         unread: answers that could not be read, ``cut``: that were cut by the token limit.
         detail: median of the details; ``None`` without them.
         constant: score of the best constant answers; ``None`` without a training split.
-        blind: score of the same model without pictures; ``None`` where it was not asked.
+        blind: score of the same model without images; ``None`` where it was not asked.
     """
 
     mean: float
@@ -156,7 +156,7 @@ class Row:
     blind: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return {**vars(self), "interval": list(self.interval)}
 
 

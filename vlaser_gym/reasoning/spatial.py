@@ -14,7 +14,7 @@ from vlaser_gym.reasoning.kinds import Candidate, Kind, each, worded
 from vlaser_gym.reasoning.moments import Moment
 from vlaser_gym.reasoning.things import GRIPPER
 
-#: Least differences: in the picture (share of its width), and in the scene (m).
+#: Least differences: in the image (share of its width), and in the scene (m).
 LEAST_SHARE, LEAST_METRES = 0.05, 0.03
 #: Heights are the same within this, m.
 SAME_HEIGHT = 0.02
@@ -73,7 +73,7 @@ def _nearer(moment: Moment) -> Iterator[Candidate]:
 
 
 def _distances(moment: Moment) -> Iterator[Candidate]:
-    """Of things that are not at the same place: there is no relative error of nothing."""
+    """Distances of things that are not at the same place: a distance of zero has no relative error."""
     for a, b in _pairs(moment):
         centimetres = round(100 * _distance(moment, a, b), 2)
         if centimetres >= 100 * LEAST_METRES:

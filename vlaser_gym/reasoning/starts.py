@@ -66,7 +66,7 @@ class Start:
     rates: Mapping[str, Rate]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         return asdict(self)
 
 
@@ -146,7 +146,7 @@ def _rate(mine: _Successes, base: _Successes, name: str, level: float) -> Rate:
 
 
 def _strata(values: Mapping[tuple[int, str, str, int], float]) -> list[Stratum]:
-    """By task: each layout with its trials of all seeds."""
+    """Strata by task: each layout with its trials of all seeds."""
     tasks: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (_, task, layout, _), value in values.items():
         tasks[task][layout].append(value)

@@ -45,7 +45,7 @@ class Thing:
         kind: ``object``, ``handle``, ``gripper`` or ``container``.
         body: number of the object among the scene's, -1 for others.
         com: centre of mass in the object's frame, m.
-        moves: it may be elsewhere in another picture of the same camera pose.
+        moves: it may be elsewhere in another image of the same camera pose.
     """
 
     name: str

@@ -145,7 +145,7 @@ class VlmSettings(SftSettings):
     name: str = fixed("vlm")
     steps: int = option(3000, "Updates.", least=1)
     batch_size: int = option(
-        64, "Answers per update, over all processes; those about one picture come together.", least=1
+        64, "Answers per update, over all processes; those about one image come together.", least=1
     )
     learning_rate: float = option(2e-3, "Peak learning rate.", least=0)
     warmup: int = option(
@@ -159,7 +159,7 @@ class VlmSettings(SftSettings):
     kinds: Any = option(None, "Kinds of questions, or families, that are learned (kinds=grounding,trace). null: all.")
     length: int | None = option(
         None,
-        "Tokens of pictures, question and answer together at most, from now on the checkpoint's; longer ones are left "
+        "Tokens of images, question and answer together at most, from now on the checkpoint's; longer ones are left "
         "out. null: the checkpoint's, 256 for a policy that gets a language head, 4096 for an InternVL model.",
         least=1,
     )
@@ -170,7 +170,7 @@ class VlmSettings(SftSettings):
     )
     packing: bool = option(True, "Several questions share a row of algo.length tokens: the same loss in less time.")
     max_tiles: int | None = option(
-        None, "Tiles that an InternVL model's picture is cut into at most. null: the checkpoint's limit.", least=1
+        None, "Tiles that an InternVL model's image is cut into at most. null: the checkpoint's limit.", least=1
     )
     expert_learning_rate: float = fixed(0.0)
     flow_samples: int = fixed(1)
@@ -185,7 +185,7 @@ class PpoSettings(AlgorithmSettings):
 
     name: str = fixed("ppo")
     iterations: int = option(200, "Rollouts, each followed by an update.", least=1)
-    n_steps: int = option(32, "Decisions per lane and rollout.", least=1)
+    n_steps: int = option(32, "Decisions per environment and rollout.", least=1)
     batch_size: int = option(128, "Decisions per step of the optimizer, over all processes (of grpo: about).", least=2)
     micro_batch: int = option(64, "Decisions that go through the policy at once: fewer take less memory.", least=1)
     rollout_batch: int | None = option(
@@ -248,7 +248,7 @@ class PpoSettings(AlgorithmSettings):
     )
     critic: str = option(
         "features",
-        "What the critic reads: features (what the policy makes of the picture), or state (the simulator's: poses, "
+        "What the critic reads: features (what the policy makes of the image), or state (the simulator's: poses, "
         "sub-goals, time). It exists only in training; the policy never reads the state.",
         choices=CRITICS,
     )
@@ -298,12 +298,12 @@ class GrpoSettings(PpoSettings):
     name: str = fixed("grpo")
     group_size: int = option(
         8,
-        "Lanes that run the same initial states with different noise; num_envs is a multiple of it.",
+        "Environments that run the same initial states with different noise; num_envs is a multiple of it.",
         least=2,
     )
     rounds: int = option(
         2,
-        "Initial states per group and rollout. Lanes stand still when they are through before others.",
+        "Initial states per group and rollout. Environments stand still when they are through before others.",
         least=1,
     )
     filter_groups: bool = option(
@@ -466,10 +466,10 @@ class Sb3Settings(AlgorithmSettings):
 
 @dataclass(kw_only=True)
 class Sb3PpoSettings(Sb3Settings):
-    """Stable-Baselines3's PPO from the privileged state (poses instead of pictures); needs no init and no data."""
+    """Stable-Baselines3's PPO from the privileged state (poses instead of images); needs no init and no data."""
 
     name: str = fixed("sb3_ppo")
-    timesteps: int = option(300_000, "Actions, over all lanes.", least=1)
+    timesteps: int = option(300_000, "Actions, over all environments.", least=1)
     save_every: int = option(50_000, "Actions between two checkpoints.", least=1)
     options: dict[str, Any] = option(
         {
@@ -487,10 +487,10 @@ class Sb3PpoSettings(Sb3Settings):
 
 @dataclass(kw_only=True)
 class Sb3SacSettings(Sb3Settings):
-    """Stable-Baselines3's SAC from the privileged state (poses instead of pictures); needs no init and no data."""
+    """Stable-Baselines3's SAC from the privileged state (poses instead of images); needs no init and no data."""
 
     name: str = fixed("sb3_sac")
-    timesteps: int = option(30_000, "Actions, over all lanes.", least=1)
+    timesteps: int = option(30_000, "Actions, over all environments.", least=1)
     save_every: int = option(10_000, "Actions between two checkpoints.", least=1)
     options: dict[str, Any] = option(
         {

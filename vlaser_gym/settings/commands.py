@@ -68,7 +68,7 @@ class EvalKeys(Settings):
     )
     max_minutes: float | None = option(None, _BUDGET, above=0)
     agent_timeout: float | None = option(
-        None, "Seconds that the agent may take for a decision of all lanes; null: as long as it likes.", above=0
+        None, "Seconds that the agent may take for a decision of all environments; null: as long as it likes.", above=0
     )
     perturb: Any = option(
         None,
@@ -145,14 +145,14 @@ class CollectKeys(Settings):
         1,
         "The policy that will be trained decides every so many control steps: these rows are marked "
         "(privileged.decision), and algo=sft takes its samples from them. Every control step has a row with its "
-        "picture all the same, for other trainers.",
+        "image all the same, for other trainers.",
         least=1,
     )
     render: str = option(
         "every_step",
-        "every_step: each row has its own picture. decisions: only the rows that every= marks have, the rows between "
+        "every_step: each row has its own image. decisions: only the rows that every= marks have, the rows between "
         "repeat it; algo=sft takes the same samples, recording is faster, other trainers would learn from stale "
-        "pictures.",
+        "images.",
         choices=COLLECT_RENDERS,
     )
     tail: int | None = option(
@@ -162,13 +162,13 @@ class CollectKeys(Settings):
     )
     image_size: int | None = option(
         None,
-        "Side that pictures are resized to (pixels), as the policy's processor would; null: the camera's 640x480.",
+        "Side that images are resized to (pixels), as the policy's processor would; null: the camera's 640x480.",
         least=1,
     )
     resize: str = option(
-        "area", "How pictures are resized: area (averages) or lanczos4, whichever the policy's processor uses."
+        "area", "How images are resized: area (averages) or lanczos4, whichever the policy's processor uses."
     )
-    images: str = option("png", "How pictures are stored: png (exact) or mp4 (small).")
+    images: str = option("png", "How images are stored: png (exact) or mp4 (small).")
     group: int = option(50, "Episodes per file; a killed command loses at most so many.", least=1)
     checkpoint: str | None = option(None, f"{_CHECKPOINT}.")
     look: str | None = option(None, _LOOK)
@@ -222,7 +222,7 @@ class CompareSettings(Settings):
 
 @dataclass
 class RenderSettings(Settings):
-    """Render stored episodes of a run to MP4, with instruction, step and flags below the picture."""
+    """Render stored episodes of a run to MP4, with instruction, step and flags below the image."""
 
     run: str = option(REQUIRED, "Run directory written by python -m vlaser_gym.eval.")
     episodes: Any = option(
@@ -242,7 +242,7 @@ class RenderSettings(Settings):
         above=0,
         most=240,
     )
-    look: str | None = option(None, "Look of the pictures. null: the look that was simulated.")
+    look: str | None = option(None, "Look of the images. null: the look that was simulated.")
     camera: Any = option(
         "policy",
         "Where to look from, several side by side (camera=policy,front,top): a camera of the robot (policy, wrist, or "
@@ -324,9 +324,9 @@ class ParitySettings(Settings):
     output: str | None = option(None, "JSON file for the figures.")
     figures: Any = option(
         None,
-        "What to measure: replays (initial states and motions), pictures (look=original), bridge (engine=maniskill, "
+        "What to measure: replays (initial states and motions), `pictures` (look=original), bridge (engine=maniskill, "
         "task=widowx: the same replays in ManiSkill's own environments), ranking (policies of graded quality on "
-        "several engines), or several. null: replays, and pictures where the look has them.",
+        "several engines), or several. null: replays, and `pictures` where the look has them.",
     )
     engines: Any = option(
         None,
@@ -336,7 +336,7 @@ class ParitySettings(Settings):
     )
     episodes: int = option(12, "With figures=ranking and without recorded: grid layouts of each task.", least=2)
     beside: str | None = option(
-        None, "Folder for pictures side by side, recorded and ours, one of each task. null: none."
+        None, "Folder for images side by side, recorded and ours, one of each task. null: none."
     )
     engine: dict[str, Any] = chosen("engine", "mujoco")
 
@@ -352,7 +352,7 @@ class BenchSettings(Settings):
         f"{_TASKS}; several of a robot are also measured mixed in one batch.",
     )
     look: str | None = option(None, _LOOK)
-    num_envs: int = option(8, "Lanes of the batch.", least=1)
+    num_envs: int = option(8, "Environments of the batch.", least=1)
     chunk: int = option(4, "Control steps per replan.", least=1)
     seconds: float = option(5.0, "Seconds per measurement; there are three for each task.", above=0)
     policies: list[str] = option(
@@ -382,7 +382,7 @@ class DoctorSettings(Settings):
     default evaluation can run here, videos included, and what was asked for works; with 1 otherwise.
     """
 
-    output: str | None = option(None, "PNG file for the picture that is rendered as a test.")
+    output: str | None = option(None, "PNG file for the image that is rendered as a test.")
     simpler: str | None = option(
         None,
         "Interpreter of engine=simpler (engine.python=) to be checked too: its versions, one episode of every kind of "
@@ -396,17 +396,17 @@ class DoctorSettings(Settings):
 
 @dataclass
 class AskSettings(Settings):
-    """Ask a vision-language checkpoint about a picture: prints its answer and draws the answer's points and boxes."""
+    """Ask a vision-language checkpoint about an image: prints its answer and draws the answer's points and boxes."""
 
     question: str = option(
-        REQUIRED, "What to ask. <image> in it says where a picture goes; without it pictures come first."
+        REQUIRED, "What to ask. <image> in it says where an image goes; without it images come first."
     )
     checkpoint: str | None = option(
         None,
         "Folder of a VLM such as OpenGVLab/Vlaser-2B (config.json, safetensors, tokenizer). A policy checkpoint cannot "
         "talk.",
     )
-    image: Any = option(None, "A picture file, or several: image=a.png,b.png. The answer is drawn onto the first.")
+    image: Any = option(None, "An image file, or several: image=a.png,b.png. The answer is drawn onto the first.")
     run: str | None = option(None, "Instead of image: the run directory whose stored episode is shown.")
     episode: str | None = option(
         None,
@@ -416,13 +416,13 @@ class AskSettings(Settings):
     step: int = option(
         0, "Control steps after which the stored episode is shown; 0 is the initial state, -1 the last one."
     )
-    look: str | None = option(None, "Look of the stored episode's picture. null: the look that was simulated.")
-    output: str | None = option(None, "Picture with the answer on it. null: answer.png in the current folder.")
+    look: str | None = option(None, "Look of the stored episode's image. null: the look that was simulated.")
+    output: str | None = option(None, "Image with the answer on it. null: answer.png in the current folder.")
     pointing: bool = option(False, "Say first how points are to be written, as the pointing benchmarks do.")
     system: str | None = option(None, "System message. null: the one that the models were trained with.")
     max_tiles: int | None = option(
         None,
-        "Tiles that a picture is cut into at most. null: the checkpoint's own limit; the pointing benchmarks use 6.",
+        "Tiles that an image is cut into at most. null: the checkpoint's own limit; the pointing benchmarks use 6.",
         least=1,
     )
     max_new_tokens: int = option(1024, "Length of the answer at most (tokens).", least=1)
@@ -440,11 +440,11 @@ class QuestionsSettings(Settings):
     task: Any = option("widowx,google_robot", f"{_TASKS}, of any robots.")
     count: int = option(20_000, "Questions in all splits together.", least=1)
     layouts: int | None = option(None, "Layouts that are shown; null: one for 20 questions.", least=1)
-    per_picture: float = option(4.0, "Questions per picture, on average.", above=0)
+    per_picture: float = option(4.0, "Questions per image, on average.", above=0)
     runs: Any = option(
         None, "Stored runs (runs=a,b) whose episodes are shown too, beside those of an expert and of one that errs."
     )
-    look: Any = option("builtin", "Look of the pictures, or several (look=builtin,original), which take turns.")
+    look: Any = option("builtin", "Look of the images, or several (look=builtin,original), which take turns.")
     variants: Any = option("all", "Variants of the tasks' scenes: all, default, or names; a task shows those it has.")
     kinds: Any = option(
         None, "Kinds of questions, or families: grounding, spatial, embodied, planning. null: all kinds."
@@ -469,7 +469,7 @@ class QuestionsSettings(Settings):
 @dataclass
 class ReasonSettings(Settings):
     """Score answers to questions: of a vision-language checkpoint or of a server, beside the best constant answer and
-    the same model without pictures (docs/reasoning.md).
+    the same model without images (docs/reasoning.md).
     """
 
     data: str = option(
@@ -496,16 +496,16 @@ class ReasonSettings(Settings):
     split: Any = option("test", "Splits that are asked, such as split=test,ood_wording, or all (but for train).")
     kinds: Any = option(None, "Kinds or families that are asked; null: all.")
     limit: int | None = option(None, "Questions of each split at most: the first ones of a fixed shuffle.", least=1)
-    blind: bool = option(True, "Ask the same questions without their pictures too.")
+    blind: bool = option(True, "Ask the same questions without their images too.")
     run: str | None = option(None, "Folder of the answers; an unfinished one is continued. null: a new one in runs/.")
     batch: int = option(8, "Questions that are answered at the same time.", least=1)
     max_tiles: int | None = option(
-        None, "Tiles that a picture is cut into at most; null: the checkpoint's own limit.", least=1
+        None, "Tiles that an image is cut into at most; null: the checkpoint's own limit.", least=1
     )
     max_new_tokens: int = option(256, "Length of an answer at most (tokens); longer ones are cut.", least=1)
     system: str | None = option(None, "System message. null: the one that the models were trained with.")
     timeout: float = option(120.0, "Seconds that a server may take for an answer.", above=0)
-    pictures: int = option(24, "Wrong answers drawn onto their pictures on the page wrong.html.", least=0)
+    pictures: int = option(24, "Wrong answers drawn onto their images on the page wrong.html.", least=0)
     device: str | None = option(None, "cpu or cuda. null: cuda where there is one.")
     dtype: str | None = option(None, "float32 or bfloat16. null: bfloat16 on a GPU, float32 on a CPU.")
 

@@ -51,7 +51,7 @@ class Option:
 
     @property
     def range(self) -> str:
-        """Its range in words, such as ``at least 1``; nothing where it has none."""
+        """Range of the setting in words, such as ``at least 1``; empty where it has none."""
         if self.least is not None and (self.most, self.below) != (None, None):
             end = f"{self.below:g})" if self.most is None else f"{self.most:g}]"
             return f"in [{self.least:g}, {end}"

@@ -1,4 +1,4 @@
-"""From a config, whose values are what somebody wrote, to a dataclass, whose values are of their types."""
+"""Reading of a config, whose values are what somebody wrote, into a dataclass, whose values are of their types."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class TrainSettings(Settings):
     tracker_project: str = option("vlaser-gym", "Project of the run at the tracker.")
     cache: str | None = option(
         None,
-        "Folder for the decoded pictures of data sets, which may be deleted at any time. null: vlaser_gym/pictures in "
+        "Folder for the decoded images of data sets, which may be deleted at any time. null: vlaser_gym/pictures in "
         "the user's cache.",
     )
     check_weights: bool = option(

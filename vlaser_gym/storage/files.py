@@ -65,7 +65,7 @@ def write_whole(file: Path, data: bytes, sync: bool = True) -> None:
 
 @contextmanager
 def appearing_folder(folder: Path) -> Iterator[Path]:
-    """As :func:`appearing` for a folder of files, which takes the place of one that is there.
+    """Write a folder of files as :func:`appearing` writes a file; it takes the place of one that is there.
 
     Between two renames there is neither; whoever dies there has a writer that begins this folder again.
     """

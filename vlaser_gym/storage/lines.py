@@ -21,7 +21,7 @@ def line_of(entry: Mapping[str, Any]) -> bytes:
 
 
 def append_line(file: io.FileIO, entry: Mapping[str, Any]) -> None:
-    """One line, in as few writes as the system allows."""
+    """Append one line, in as few writes as the system allows."""
     data = line_of(entry)
     while data:
         data = data[os.write(file.fileno(), data) :]

@@ -1,4 +1,4 @@
-"""One writer at a time: a folder, or a single file, that a process has claimed.
+"""Locks for one writer at a time: a folder, or a single file, that a process has claimed.
 
 A claim is a lock of the operating system's on a small file, ``.lock`` in a folder and ``.NAME.lock`` beside a file: it
 ends with its process, however that dies. The file says who holds it, and goes when the claim is released.

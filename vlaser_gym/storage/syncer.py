@@ -44,7 +44,7 @@ class Syncer:
         self._raise()
 
     def close(self) -> None:
-        """As :meth:`wait`; then the thread ends."""
+        """Wait as :meth:`wait` does; then the thread ends."""
         try:
             self.wait()
         finally:

@@ -18,7 +18,7 @@ def generalized_advantages(
     final_values: ArrayLike,
     gae_lambda: float,
 ) -> Floats:
-    """Generalized advantage estimates ``[T, N]`` (arXiv 1506.02438) over T decisions of N lanes.
+    """Generalized advantage estimates ``[T, N]`` (arXiv 1506.02438) over T decisions of N environments.
 
     A decision that ran m control steps earns their discounted sum and discounts what comes after by ``gamma ** m``;
     lambda counts decisions.
@@ -28,7 +28,7 @@ def generalized_advantages(
         values: ``[T, N]``, estimated before each decision.
         last_values: ``[N]``, of the observation after the last decision.
         discounts: ``[T, N]``, ``gamma ** m``.
-        dones: ``[T, N]``, whether the episode ended with the decision. The lane's next row is another episode.
+        dones: ``[T, N]``, whether the episode ended with the decision. The environment's next row is another episode.
         final_values: ``[T, N]``, value of the observation that a *truncated* episode ended with; 0 where it was
             terminated. Read where ``dones`` only.
         gae_lambda: 0 (one decision) to 1 (the whole return).

@@ -36,14 +36,14 @@ class Alarms:
     def look(self, row: Mapping[str, float]) -> list[str]:
         """Sentences about a line of numbers. Of what it does not speak, such as an evaluation's, nothing changes."""
         new = []
-        for kind, sounds, said in self._judge(row):
+        for kind, sounds, said in self._verdicts(row):
             if sounds and kind not in self._sounding:
                 new.append(said)
             (self._sounding.add if sounds else self._sounding.discard)(kind)
         return new
 
-    def _judge(self, row: Mapping[str, float]) -> Iterator[tuple[str, bool, str]]:
-        """Of each kind of alarm that the line speaks of: its name, whether it sounds, and what it says."""
+    def _verdicts(self, row: Mapping[str, float]) -> Iterator[tuple[str, bool, str]]:
+        """Verdicts on each kind of alarm that the line speaks of: its name, whether it sounds, and its text."""
         if "train/approx_kl" in row:
             kl, limit = row["train/approx_kl"], _RUNAWAY if self.target_kl is None else _FAR * self.target_kl
             self.ran_away = not kl <= limit

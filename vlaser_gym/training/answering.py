@@ -94,7 +94,7 @@ def build(job: Job) -> AnswerTraining:
     """``algo=vlm``."""
     settings, algo = job.settings, job.algo
     agent = job.student()
-    # Before the pictures, which may take minutes to read.
+    # Before the images, which may take minutes to read.
     choose_trained(agent, frozen_for_answers(agent, algo), 0, settings.seed)
     answers = Answers(
         settings.data_sets[0],

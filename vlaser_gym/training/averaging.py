@@ -12,7 +12,7 @@ from vlaser_gym.training.scaling import like, local
 
 
 class WeightAverage:
-    """Of a module's trained weights; the others are their own average.
+    """Moving average of a module's trained weights; the others are their own average.
 
     Args:
         module: as training begins.

@@ -14,7 +14,7 @@ compares four ways to do an epoch:
 its own estimate, after one and after six steps of Adam on ``nano`` at PPO's default rate and batch, for every density
 and level of likelihood; on one rollout of a density, of which every level starts anew.
 
-Keys: ``measure``, ``device``, ``trained=[expert,lora]``, ``ways``, ``lanes``, ``n_steps`` (decisions per lane),
+Keys: ``measure``, ``device``, ``trained=[expert,lora]``, ``ways``, ``lanes``, ``n_steps`` (decisions per environment),
 ``micro_batch``, ``epochs``, ``precision``; of ``measure=clipping`` ``densities``, ``learning_rate``, ``lanes`` and
 ``n_steps``.
 """
@@ -100,7 +100,7 @@ class Timing:
     Attributes:
         trained: one of :data:`TRAINED`.
         way: one of :data:`WAYS`.
-        rate: decisions per second of the rollout, simulation and pictures included.
+        rate: decisions per second of the rollout, simulation and images included.
         epoch: seconds of the fastest epoch; on a CPU the process's own (of one thread), which others do not slow down.
         memory: most device memory in use (bytes), 0 on a CPU.
         prefix: kept bytes per decision, 0 if none were.

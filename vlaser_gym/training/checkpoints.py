@@ -19,7 +19,7 @@ BEST = "best"
 
 
 class Checkpoints:
-    """Of one run.
+    """Checkpoints of one run.
 
     Args:
         path: run directory.

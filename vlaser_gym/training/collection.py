@@ -71,7 +71,7 @@ class CollectRound:
         ]
 
     def _address(self, task: str, layout: int, trial: int) -> Address:
-        """Of the grid, a layout's trials go on where its last turn ended; another seed begins with other trials."""
+        """Next address. A grid layout's trials go on where its last turn ended; another seed begins with others."""
         if self.kind != "grid":
             first = FIRST_TRAINING_REGION + self.seed * _LAYOUTS_PER_SEED
             return Address(task, "default", f"{self.kind}:{first + layout}", trial)

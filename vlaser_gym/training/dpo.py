@@ -30,7 +30,7 @@ from vlaser_gym.training.seeds import seed_of
 
 @dataclass(frozen=True)
 class Measure:
-    """Of B decisions, float64.
+    """Measures of B decisions, float64.
 
     Attributes:
         score: ``[B]``, larger for what the policy would rather do: log-likelihood, or minus the flow's error.
@@ -146,7 +146,7 @@ class PreferenceTrainer(RoundTrainer):
             theirs = self.measure(reference, seen, flat, draws)
 
         def mean(values: Tensor) -> Tensor:
-            """Of decisions ``[P * 2 * n]`` over each episode's, ``[P, 2]``."""
+            """Mean of decisions ``[P * 2 * n]`` over each episode's, ``[P, 2]``."""
             return (weights * values.view(rows.shape)).sum(-1)
 
         return Sides(mean(ours.score - theirs.score), mean(ours.error), mean(theirs.error))

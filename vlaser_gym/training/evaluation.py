@@ -33,7 +33,7 @@ def run_episodes(
         tasks: of one robot.
         episodes: layouts 0, 1, ... of each task.
         layouts: their kind.
-        num_envs: lanes.
+        num_envs: environments.
         engine, look, engine_options: of the environment.
         wrap: put around the environment, e.g. to change what the agent sees.
     """

@@ -69,7 +69,7 @@ class GRPO(OnPolicyTrainer):
         return super().collect()
 
     def continue_episodes(self, environments: Mapping[str, Any]) -> None:
-        """Nothing is under way between two rollouts, so that a run goes on in any number of environments."""
+        """Nothing to continue: no episode is under way between two rollouts; any number of environments will do."""
 
     def estimate(self, rollout: Rollout) -> None:
         """The episodes' advantages among their group, for each of their decisions."""

@@ -67,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one process (bytes).
+    """Memory of one process (bytes).
 
     Attributes:
         weights, gradients, optimizer: of the policy; this process's share where they are shared.
@@ -85,7 +85,7 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Sum of all parts."""
         return float(sum(vars(self).values()))
 
 
@@ -112,10 +112,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._note(leaf.untyped_storage())
+                self._record(leaf.untyped_storage())
         return out
 
-    def _note(self, storage: Any) -> None:
+    def _record(self, storage: Any) -> None:
         key, size = id(storage), storage.nbytes()
         known = self._known.get(key)
         if known is not None and known() is storage:
@@ -273,7 +273,7 @@ def tabulate(name: str, rows: Sequence[tuple[Case, Sequence[Memory]]], processes
 
 
 def as_dict(case: Case, processes: Sequence[int], found: Sequence[Memory]) -> dict[str, Any]:
-    """For JSON; bytes."""
+    """Dictionary for JSON; bytes."""
     totals = {str(count): memory.total for count, memory in zip(processes, found, strict=True)}
     alone = {name: value for name, value in vars(found[0]).items() if name != "gathered"}
     return {"training": case.name, "recomputed": list(case.checkpointing), "rows": case.rows, **alone, "total": totals}

@@ -77,7 +77,7 @@ class MetricLogger:
     def draw(self, every: float = 0.0) -> None:
         """Write ``curves.png``, one panel per metric, unless it was done in the last ``every`` seconds.
 
-        With ``every``, pictures never take more than a hundredth of the time.
+        With ``every``, images never take more than a hundredth of the time.
         """
         if every and time.monotonic() - self._drawn < max(every, 100 * self._cost):
             return

@@ -55,7 +55,7 @@ class MasterAdamW(torch.optim.AdamW):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """With the copies."""
+        """The optimizer's state with the copies."""
         return {**super().state_dict(), "copies": [copy.detach() for _, copy in self.pairs]}
 
     @torch.no_grad()

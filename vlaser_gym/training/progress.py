@@ -50,21 +50,21 @@ class TrainingProgress:
         """So many units are done."""
         self._first = done if self._first is None else self._first
         self.done = done
-        self._bar.update(self._task, completed=done, note=self.note(), rate=_rate(self.pace))
+        self._bar.update(self._task, completed=done, note=self.text(), rate=_rate(self.pace))
         now = time.monotonic()
         if not self.console.is_terminal and (now - self._said > self.every or done == self.total):
             self._said = now
             left = self.seconds_left
             pace = f", {_rate(self.pace)}" if self.pace else ""
             end = pace if left is None or done == self.total else f"{pace}, {_duration(left)} left"
-            self.console.print(f"{self.unit} {done}/{self.total}  {self.note()}{end}", soft_wrap=True, highlight=False)
+            self.console.print(f"{self.unit} {done}/{self.total}  {self.text()}{end}", soft_wrap=True, highlight=False)
 
     def report(self, row: Mapping[str, float]) -> None:
         """A line of numbers."""
         self._numbers |= {name: value for name, value in row.items() if name in _SHOWN}
-        self._bar.update(self._task, note=self.note())
+        self._bar.update(self._task, note=self.text())
 
-    def note(self) -> str:
+    def text(self) -> str:
         """The numbers that matter most, success first."""
         most = _FEW if self.console.is_terminal and self.console.width < _NARROW else _MOST
         shown = [name for name in _SHOWN if name in self._numbers][:most]

@@ -257,7 +257,7 @@ class RoundTrainer(Trainer):
 
     @property
     def save_is_due(self) -> bool:
-        """At the end of every round, and every ``save_every`` steps."""
+        """Due at the end of every round, and every ``save_every`` steps."""
         return not self._begun or self.position % self.options.save_every == 0
 
     @property

@@ -1,6 +1,6 @@
 """Stable-Baselines3's own PPO and SAC on these environments, from the privileged state.
 
-For people who know these algorithms, and a yardstick: what they find from poses, without pictures, language or
+For people who know these algorithms, and a yardstick: what they find from poses, without images, language or
 demonstrations. Checkpoints are Stable-Baselines3's: ``model.zip``, ``normalization.pkl`` (its ``VecNormalize``: states
 are brought to mean 0 and spread 1) and, for SAC, ``replay_buffer.pkl``. A run that goes on has the same networks,
 optimizers and memory, and begins new episodes. Of their pickles only numbers are read: no code in a run directory runs.
@@ -58,7 +58,9 @@ def make_state_env(
     look: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
 ) -> VecMonitor:
-    """Lanes that observe ``state`` on layouts of a kind, ended by success, with the reward that was asked for."""
+    """Environments that observe ``state`` on layouts of a kind, ended by success, with the reward that was asked
+    for.
+    """
     check_shares(tasks, num_envs)
     reward = Reward(settings.reward, settings.gamma, settings.subgoal_weights)
     env: Any = SceneVectorEnv(
@@ -125,7 +127,7 @@ class StockTraining:
         self.model = self._make(seed, device)
         self._load(device)
         if self.timesteps:
-            # The streams of the lanes are not stored: the first seed would bring the first episodes again.
+            # The streams of the environments are not stored: the first seed would bring the first episodes again.
             self.env.seed(seed + self.timesteps)
 
     def _make(self, seed: int, device: str) -> BaseAlgorithm:
@@ -177,7 +179,7 @@ class StockTraining:
         return f"{self.timesteps:,} of {self.settings.timesteps:,} actions. Model: {self.path / MODEL_FILE}"
 
     def record(self) -> dict[str, Any]:
-        """Nothing besides the settings."""
+        """Nothing to record besides the settings."""
         return {}
 
     def close(self) -> None:
@@ -240,7 +242,7 @@ class StockTraining:
         return row
 
     def _layout(self, lane: int, number: int) -> str:
-        """The ``number``-th layout of an evaluation, of the task that the lane began with."""
+        """The ``number``-th layout of an evaluation, of the task that the environment began with."""
         (tasks,) = self.env.get_attr("tasks", 0)
         task = tasks[lane % len(tasks)]
         return f"{self.layouts}:{number % task.num_layouts if self.layouts == 'grid' else number}"

@@ -80,8 +80,8 @@ class SupervisedTraining(Trainer):
 
     @abstractmethod
     def make_loss(self) -> nn.Module:
-        """From the arguments of a part to what is minimised and its terms; a module, so that processes can share its
-        gradient.
+        """Make the loss as a module, so that processes can share its gradient; it maps the arguments of a part to
+        what is minimised and its terms.
         """
 
     @abstractmethod

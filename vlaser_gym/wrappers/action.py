@@ -23,10 +23,10 @@ ACTION_RANGE = (0.03, 0.045, 0.045, 0.1, 0.1, 0.21, 1.0)
 class ChunkActions(SceneWrapper):
     """An action is a chunk of ``horizon`` control steps, ``[N, horizon, 7]``.
 
-    Pictures are made once per chunk. The reward is the discounted sum of the control steps that ran.
+    Images are made once per chunk. The reward is the discounted sum of the control steps that ran.
 
     Args:
-        env: the lanes.
+        env: the environments.
         horizon: control steps per action.
         gamma: discount per control step inside a chunk. The value after a chunk is to be discounted by
             ``info["chunk"]["discount"] [N]``, which is ``gamma ** m`` where m control steps ran.
@@ -77,7 +77,7 @@ class ScaleActions(SceneWrapper):
     """Actions in [-1, 1]: each dimension times its range. Numbers outside are clipped.
 
     Args:
-        env: the lanes, their actions chunked or not.
+        env: the environments, their actions chunked or not.
         action_range: what +-1 stands for: three translations (m), three components of an axis-angle (rad), gripper.
 
     Example:
@@ -97,7 +97,7 @@ class ScaleActions(SceneWrapper):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     def on_action(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """From [-1, 1] to metres and radians."""
+        """Convert from [-1, 1] to metres and radians."""
         if actions.ndim < 2 or actions.shape[-1] != 7:
             raise InvalidActionError(f"Expected actions of shape {self.action_space.shape}; got {actions.shape}.")
         return scaled_actions(actions, self.action_range)

@@ -24,7 +24,7 @@ class SceneWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
     """A wrapper of :class:`~vlaser_gym.envs.vector.SceneVectorEnv`, or of another wrapper of one.
 
     Subclasses override what they change of :meth:`on_action`, :meth:`on_reset` and :meth:`on_step`; ``step`` and
-    ``step_chunk`` both go through these. A single environment is wrapped as one lane:
+    ``step_chunk`` both go through these. A single environment is a vector environment of size one, wrapped:
     ``SingleLane(Wrapper(SceneVectorEnv(task)))``.
     """
 
@@ -58,16 +58,16 @@ class SceneWrapper(VectorWrapper[Any, Any, Any, Any, Any]):
         return self.on_reset(observation, info, mask)
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """One action per lane."""
+        """One action per environment."""
         return self.on_step(*self.env.step(self.on_action(numbers(actions))))
 
     def step_chunk(self, actions: NDArray[Any]) -> Step:
-        """A chunk per lane; see :meth:`SceneVectorEnv.step_chunk`."""
+        """A chunk per environment; see :meth:`SceneVectorEnv.step_chunk`."""
         return self.on_step(*self.env.step_chunk(self.on_action(numbers(actions))))
 
     @property
     def addresses(self) -> list[Address]:
-        """The episode that each lane runs."""
+        """The episode that each environment runs."""
         addresses: list[Address] = self.env.addresses
         return addresses
 

@@ -52,17 +52,17 @@ class SelectObservation(ObservationWrapper):
 
 
 class ResizeImage(ObservationWrapper):
-    """Pictures of another size, by OpenCV's area averaging (``INTER_AREA``), which does not alias when it shrinks.
+    """Images of another size, by OpenCV's area averaging (``INTER_AREA``), which does not alias when it shrinks.
 
-    The Vlaser policy resizes by itself, as its training data were; give it the full picture.
+    The Vlaser policy resizes by itself, as its training data were; give it the full image.
 
     Args:
-        env: lanes that observe ``image``, ``wrist_image`` or the like; all of them get this size.
+        env: environments that observe ``image``, ``wrist_image`` or the like; all of them get this size.
         size: height and width, pixels.
         channels_first: ``[3, h, w]`` instead of ``[h, w, 3]``.
 
     Raises:
-        UnknownNameError: if the environment observes no picture.
+        UnknownNameError: if the environment observes no image.
 
     Example:
         >>> from vlaser_gym.envs.vector import SceneVectorEnv
@@ -83,7 +83,7 @@ class ResizeImage(ObservationWrapper):
         self._declare(_replaced(env, dict.fromkeys(self.names, space)))
 
     def transform(self, observation: Observation) -> Observation:
-        """Resize every picture."""
+        """Resize every image."""
         return {**observation, **{name: self._resized(observation[name]) for name in self.names}}
 
     def _resized(self, images: NDArray[np.uint8]) -> NDArray[Any]:
@@ -96,7 +96,7 @@ class TokenizeInstruction(ObservationWrapper):
     """The instruction as token ids, ``int64 [length]``, zeros behind the end.
 
     Args:
-        env: lanes that observe ``instruction``.
+        env: environments that observe ``instruction``.
         length: ids per instruction.
         tokenizer: text to ids; by default the UTF-8 bytes plus one.
         vocabulary: ids are below this.

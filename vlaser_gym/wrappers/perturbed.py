@@ -23,15 +23,15 @@ _GRIPPER_NEAR = 0.06
 
 
 class Perturbed(SceneWrapper):
-    """Applies a perturbation to pictures, words, proprioception and actions of every lane.
+    """Applies a perturbation to images, words, proprioception and actions of every environment.
 
-    What it does to a lane depends on the lane's address and control step alone: observations may be asked for twice,
-    and lanes may share a batch with any others. Initial states, light and cameras are the environment's own business
-    (``SceneVectorEnv(perturbation=...)``). Recorded actions are those that were executed, recorded instructions those
-    that were told.
+    What it does to an environment depends on the environment's address and control step alone: observations may be
+    asked for twice, and environments may share a batch with any others. Initial states, light and cameras are the
+    environment's own business (``SceneVectorEnv(perturbation=...)``). Recorded actions are those that were executed,
+    recorded instructions those that were told.
 
     Args:
-        env: lanes with autoreset mode DISABLED, of an environment that was made with the same perturbation.
+        env: environments with autoreset mode DISABLED, of an environment that was made with the same perturbation.
         perturbation: what to apply.
 
     Raises:
@@ -62,7 +62,7 @@ class Perturbed(SceneWrapper):
         self.env.advance_to_next_subtask(lanes)
 
     def on_reset(self, observation: Observation, info: Info, mask: Bools) -> tuple[Observation, Info]:
-        """Forget the lanes' past."""
+        """Forget the environments' past."""
         self._previous[mask] = self._idle
         self._shifted[mask] = False
         self._heights[mask] = [lane.source_pose[2] for lane, fresh in zip(self.env.lanes, mask, strict=True) if fresh]
@@ -109,7 +109,7 @@ class Perturbed(SceneWrapper):
         return {**info, "chunk": {**info["chunk"], "flags": flags}, name: last, f"_{name}": ran.any(1)}
 
     def _observed(self, observation: Observation) -> Observation:
-        """An observation of all lanes as the agent gets it."""
+        """An observation of all environments as the agent gets it."""
         told: Observation = {}
         seen = self.perturbation
         moments = [seen.moment(lane.address, lane.elapsed) for lane in self.env.lanes]
@@ -124,7 +124,7 @@ class Perturbed(SceneWrapper):
         return {**observation, **told}
 
     def _recorded(self, index: int, states: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """A lane's recorded states with the sentences that were told."""
+        """An environment's recorded states with the sentences that were told."""
         if not states or "instruction" not in states or not self.perturbation.changes("instruction"):
             return states
         moment = self.perturbation.moment(self.env.lanes[index].address)
@@ -146,7 +146,8 @@ class Perturbed(SceneWrapper):
                 self._displace(i, np.array(shift.offset))
 
     def _displace(self, index: int, offset: NDArray[np.float64]) -> None:
-        """Displace a lane's object, if need be in another direction; where none is free wait for the next decision.
+        """Displace an environment's object, if need be in another direction; where none is free wait for the next
+        decision.
 
         A place is free if the way there does not lead towards the nearest neighbour and the gripper is not near.
         """

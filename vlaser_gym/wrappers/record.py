@@ -18,13 +18,13 @@ States = dict[str, NDArray[Any]]
 class RecordStates(SceneWrapper):
     """Hands over the states of an episode when it ends.
 
-    ``info["episode_states"]`` has one entry per lane: None, or for a lane whose episode ended in this call a dict with
-    ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]`` (world poses), ``joint/<name> [T + 1]``, ``instruction [T + 1]``
-    (text) and ``stage [T + 1]``, row 0 being the initial state, and ``action [T, 7]``. ``info["episode_addresses"]``
-    tells which episode it was.
+    ``info["episode_states"]`` has one entry per environment: None, or for an environment whose episode ended in this
+    call a dict with ``qpos [T + 1, J]``, ``object/<name> [T + 1, 7]`` (world poses), ``joint/<name> [T + 1]``,
+    ``instruction [T + 1]`` (text) and ``stage [T + 1]``, row 0 being the initial state, and ``action [T, 7]``.
+    ``info["episode_addresses"]`` tells which episode it was.
 
     Args:
-        env: lanes made with ``record_states=True``.
+        env: environments made with ``record_states=True``.
 
     Raises:
         InvalidConfigError: if they were not.

@@ -36,7 +36,7 @@ class SubgoalReward(SceneWrapper):
     Put it below :class:`ChunkActions`, so that the chunk's discounted sum includes the extras.
 
     Args:
-        env: the lanes.
+        env: the environments.
         gamma: the learner's discount per control step.
         scale: potential when all sub-goals are reached.
         zero_when_truncated: take the last potential of truncated episodes for 0 too.
@@ -115,7 +115,7 @@ class SubgoalReward(SceneWrapper):
         return observation, reward + extra.sum(1), terminated, truncated, info
 
     def _extras(self, lane: int, flags: Mapping[str, Bools], steps: int, final: bool) -> NDArray[np.float64]:
-        """``[steps]`` extras of one lane; remembers the sub-goals reached."""
+        """``[steps]`` extras of one environment; remembers the sub-goals reached."""
         now = np.stack([flags[name][lane, :steps] for name in self._subgoals[lane]], 1)
         reached = np.logical_or.accumulate(np.concatenate([self._reached[lane][None], now]), 0)
         self._reached[lane] = reached[-1]
@@ -137,10 +137,10 @@ class LastStepReward(SceneWrapper):
 
     Who is rewarded for a first success learns nothing about what comes after it, and may well undo it. Here the time
     limit belongs to the task: an episode that reaches it is *terminated*, and nothing is worth anything beyond. Put it
-    over lanes that do not end at success, below :class:`ChunkActions`.
+    over environments that do not end at success, below :class:`ChunkActions`.
 
     Args:
-        env: the lanes.
+        env: the environments.
 
     Example:
         >>> from vlaser_gym.envs.vector import SceneVectorEnv
@@ -175,7 +175,7 @@ class ReachReward(SceneWrapper):
     says whether it is below ``radius``. Episodes end as they did.
 
     Args:
-        env: lanes that observe ``state``.
+        env: environments that observe ``state``.
         scale: distance (m) at which the reward is 0.24.
         radius: of the goal (m).
 
@@ -203,7 +203,9 @@ class ReachReward(SceneWrapper):
     def on_step(
         self, observation: Observation, reward: NDArray[Any], terminated: Bools, truncated: Bools, info: Info
     ) -> Step:
-        """Measure where every lane's step ended, for a lane that begins anew at the end of its last episode."""
+        """Measure where every environment's step ended, for an environment that begins anew at the end of its last
+        episode.
+        """
         state = observation["state"].copy()
         for i in np.flatnonzero(info.get("_final_obs", np.zeros(self.num_envs, bool))):
             state[i] = info["final_obs"][i]["state"]
@@ -250,7 +252,7 @@ class Reward:
         self.ends_at_success = bool(getattr(self._wrapper, "ends_at_success", True))
 
     def __call__(self, env: Any) -> Any:
-        """Wrap lanes.
+        """Wrap environments.
 
         Raises:
             InvalidConfigError: for weights that it does not read, or if what it gives is no environment.

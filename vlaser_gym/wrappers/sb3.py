@@ -36,8 +36,8 @@ def for_stable_baselines3(
     """Spaces that Stable-Baselines3 takes.
 
     Args:
-        env: the lanes; further wrappers (:class:`SubgoalReward`) go below.
-        image_size: height and width; pictures come channels first, ``uint8 [3, h, w]``, so that none of its own
+        env: the environments; further wrappers (:class:`SubgoalReward`) go below.
+        image_size: height and width; images come channels first, ``uint8 [3, h, w]``, so that none of its own
             wrappers has to turn them.
         instruction: arguments of :class:`TokenizeInstruction`. Ids are a Box, not a MultiDiscrete, which would reach
             the network as one-hot vectors; a features extractor of yours embeds them.
@@ -59,7 +59,7 @@ class StableBaselines3Env(SingleLane):
     """One episode at a time for Stable-Baselines3.
 
     Args:
-        env: a vector environment with one lane.
+        env: a vector environment of size one.
         transforms: arguments of :func:`for_stable_baselines3`.
 
     Example:
@@ -77,12 +77,12 @@ class StableBaselines3Env(SingleLane):
 class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # Stable-Baselines3 is not followed by the type checker
     """Many episodes at a time for Stable-Baselines3.
 
-    A lane that ends begins its next episode in the same step; ``infos[i]`` then has ``terminal_observation``,
-    ``TimeLimit.truncated`` and ``is_success``. Every ``infos[i]`` holds the flags of the lane's task. Seeds and options
-    of ``seed`` and ``set_options`` count at the next ``reset``.
+    An environment that ends begins its next episode in the same step; ``infos[i]`` then has ``terminal_observation``,
+    ``TimeLimit.truncated`` and ``is_success``. Every ``infos[i]`` holds the flags of the environment's task. Seeds and
+    options of ``seed`` and ``set_options`` count at the next ``reset``.
 
     Args:
-        env: lanes with autoreset mode SAME_STEP.
+        env: environments with autoreset mode SAME_STEP.
         transforms: arguments of :func:`for_stable_baselines3`.
 
     Raises:
@@ -111,7 +111,7 @@ class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # Stable-Baselines3
         super().__init__(env.num_envs, self.lanes.single_observation_space, self.lanes.single_action_space)
 
     def reset(self) -> dict[str, NDArray[Any]]:
-        """Start an episode on every lane."""
+        """Start an episode on every environment."""
         seed = None if None in self._seeds else self._seeds
         names = dict.fromkeys(name for options in self._options for name in options)
         options = {name: [lane.get(name) for lane in self._options] for name in names}
@@ -137,7 +137,7 @@ class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # Stable-Baselines3
         return _arrays(observation), reward.astype(np.float32), done, infos
 
     def _lane_infos(self, info: Info) -> list[Info]:
-        """One dict per lane: its entries of all one-dimensional arrays and of lists."""
+        """Infos, one dict per environment: its entries of all one-dimensional arrays and of lists."""
         infos: list[Info] = [{} for _ in range(self.num_envs)]
         for name, values in info.items():
             if name.startswith("_") or name == "final_obs":
@@ -155,26 +155,26 @@ class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # Stable-Baselines3
         self.lanes.close()
 
     def get_images(self) -> Sequence[NDArray[np.uint8]]:
-        """Pictures of the robot's camera in full size."""
+        """Images of the robot's camera in full size."""
         return list(self.lanes.render())
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the lanes' common environment, once per lane."""
+        """An attribute of the vector environment, once per environment."""
         source = self.lanes if hasattr(self.lanes, attr_name) else self.lanes.unwrapped
         return [getattr(source, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Not possible: lanes are not objects of their own."""
-        raise NotImplementedError(f"Lanes share one environment: set {attr_name!r} on .lanes.unwrapped.")
+        """Not possible: environments are not objects of their own."""
+        raise NotImplementedError(f"All environments share one simulation: set {attr_name!r} on .lanes.unwrapped.")
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> Any:
-        """Not possible: lanes are not objects of their own."""
-        raise NotImplementedError(f"Lanes share one environment: call {method_name!r} on .lanes.unwrapped.")
+        """Not possible: environments are not objects of their own."""
+        raise NotImplementedError(f"All environments share one simulation: call {method_name!r} on .lanes.unwrapped.")
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
-        """False: no lane has a wrapper of its own."""
+        """False: no environment has a wrapper of its own."""
         return [False for _ in self._get_indices(indices)]
 
 

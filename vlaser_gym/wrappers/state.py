@@ -1,4 +1,4 @@
-"""One array in, one array out: scenes as reinforcement-learning libraries expect them, without a word of glue."""
+"""State environments with one array in and one array out, as reinforcement-learning libraries expect them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ArrayObservation(ObservationWrapper):
     """The only observation, without its name: a Box instead of a dictionary of one Box.
 
     Args:
-        env: lanes that observe ``state`` or ``proprio`` alone.
+        env: environments that observe ``state`` or ``proprio`` alone.
 
     Raises:
         InvalidConfigError: if they observe anything else.
@@ -62,7 +62,7 @@ def state_lanes(
     action_range: Sequence[float] = ACTION_RANGE,
     **options: Any,
 ) -> VectorEnv[Any, Any, Any]:
-    """Lanes with arrays ``[N, 26]`` (or ``[N, 8]``) as observations and ``[N, 7]`` from -1 to 1 as actions.
+    """Environments with arrays ``[N, 26]`` (or ``[N, 8]``) as observations and ``[N, 7]`` from -1 to 1 as actions.
 
     Args:
         task, num_envs, options: see :class:`~vlaser_gym.envs.vector.SceneVectorEnv`.
@@ -89,7 +89,7 @@ class StateEnv(SingleLane):
 
 
 class ScaledAction(gymnasium.ActionWrapper[Any, NDArray[Any], NDArray[Any]]):
-    """Actions from -1 to 1 for a single environment, as :class:`ScaleActions` has them for lanes.
+    """Actions from -1 to 1 for a single environment, as :class:`ScaleActions` has them for environments.
 
     Args:
         env: whose actions are ``[7]`` in metres and radians, such as ``gymnasium.make("vlaser_gym/...")``.

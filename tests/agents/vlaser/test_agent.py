@@ -72,7 +72,7 @@ def batch(rows: list[dict[str, object]]) -> dict[str, object]:
 
 
 def roll_out(agent: VlaserAgent, episodes: list[int], lanes: list[int], robot: str, steps: int = 3) -> np.ndarray:
-    """Actions ``[episodes, steps, H, 7]`` of episodes that run together on some lanes."""
+    """Actions ``[episodes, steps, H, 7]`` of episodes that run together on some environments."""
     agent.reset(np.array(lanes), [address(episode, robot) for episode in episodes])
     chunks = [
         agent.act(batch([observation(episode, step) for episode in episodes]), np.array(lanes)) for step in range(steps)

@@ -82,7 +82,7 @@ def embedded_by_hand(policy: VlaserPolicy, ids, features: torch.Tensor) -> torch
 
 
 def samples_and_features(policy: VlaserPolicy) -> tuple[list[TextSample], list[torch.Tensor]]:
-    """Three questions: about one picture, about two, and about none."""
+    """Three questions: about one image, about two, and about none."""
     prompter = Prompter(policy.config, ByteTokenizer())
     pixels = torch.randn(3, 3, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = [
@@ -96,7 +96,7 @@ def samples_and_features(policy: VlaserPolicy) -> tuple[list[TextSample], list[t
 
 @torch.no_grad()
 def test_logits_and_loss_are_those_of_the_formulas_whatever_shares_a_row(policy):
-    """Pictures and question see each other, an answer what stands before it: recomputed token by token."""
+    """Images and question see each other, an answer what stands before it: recomputed token by token."""
     samples, features = samples_and_features(policy)
     weights = answer_weights(samples, "square")
     losses = []

@@ -53,7 +53,7 @@ def by_the_agent(robot: str, chunks: np.ndarray) -> np.ndarray:
 
 
 class EndlessLanes(VectorEnv):
-    """Lanes that keep what they are sent, and whose episodes never end."""
+    """Environments that keep what they are sent, and whose episodes never end."""
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs, self.sent = num_envs, []

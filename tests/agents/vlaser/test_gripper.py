@@ -19,7 +19,7 @@ def google(lanes: int) -> GoogleRobotGripper:
 
 
 def scalar_hold(openness: np.ndarray) -> np.ndarray:
-    """The rule told one step at a time for one lane."""
+    """The rule told one step at a time for one environment."""
     out, left, value = [], 0, 0.0
     for x in openness:
         relative = 1 - 2 * x

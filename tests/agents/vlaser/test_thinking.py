@@ -57,7 +57,7 @@ def test_it_is_asked_every_few_decisions_of_each_lane():
     assert asked[0][0].images[0].shape == (24, 24, 3)
     assert said[0] == said[1]
     assert [text[0] for text in said[2]] == ["2", "2"]
-    # A new episode on one lane: it is asked at once, and the other one when its turn comes.
+    # A new episode on one environment: it is asked at once, and the other one when its turn comes.
     made.reset(LANES[:1], [Address("widowx_stack_cube")])
     made.act(observations(3), LANES)
     assert [len(batch) for batch in asked] == [2, 2, 1]

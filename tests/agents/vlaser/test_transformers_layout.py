@@ -150,7 +150,7 @@ def test_eight_questions_at_once_are_answered_as_one_by_one(tmp_path: Path) -> N
     pictures = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
     texts = ["where", "what is it", "a", "how many cans are there", "is it open?", "b", "point to ca", "c"]
     requests = [Request(text, [picture]) for text, picture in zip(texts, pictures, strict=True)]
-    requests[5] = Request("a question without a picture")
+    requests[5] = Request("a question without an image")
     together = vlm.replies(requests, max_tiles=4, max_new_tokens=24)
     alone = [vlm.replies([request], max_tiles=4, max_new_tokens=24)[0] for request in requests]
     assert together == alone

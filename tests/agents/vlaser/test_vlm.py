@@ -110,7 +110,7 @@ class TestPrompt:
         assert chat_prompt("Q", [1]).startswith(f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n")
 
     def test_placeholders_and_pictures_differ(self) -> None:
-        with pytest.raises(InvalidConfigError, match="2 times for 1 pictures"):
+        with pytest.raises(InvalidConfigError, match="2 times for 1 images"):
             chat_prompt("<image> <image>", [1])
 
     @pytest.mark.golden

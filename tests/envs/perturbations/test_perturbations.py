@@ -35,7 +35,7 @@ EPISODES = [Address("widowx_carrot_on_plate", layout=f"grid:{k}") for k in range
 
 
 def scenery() -> np.ndarray:
-    """A picture with edges, smooth parts and all colours."""
+    """An image with edges, smooth parts and all colours."""
     y, x = np.mgrid[:120, :160]
     channels = [128 + 100 * np.sin(x / 7), 255 * (y > 60), 255 * x / 160]
     return np.stack(channels, -1).round().clip(0, 255).astype(np.uint8)
@@ -134,7 +134,7 @@ def test_the_agents_noise_is_another_stream() -> None:
     assert perturbation.moment(HERE).of_episode().random() != HERE.rng().random()
 
 
-# ---------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------- images
 
 
 @pytest.mark.parametrize(("level", "size"), list(zip(LEVELS, (8, 20, 40), strict=True)))

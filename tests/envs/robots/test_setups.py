@@ -111,7 +111,7 @@ def test_pictures_are_named_after_cameras(mine: RobotSetup) -> None:
 
 @pytest.mark.parametrize("task", ["widowx_stack_cube", "widowx_put_eggplant_in_basket", "google_robot_pick_coke_can"])
 def test_wrist_cameras_look_along_the_fingers(task: str) -> None:
-    """Mounted on the gripper; the TCP, between the finger tips, is in the lower half of the picture, left and right."""
+    """Mounted on the gripper; the TCP, between the finger tips, is in the lower half of the image, left and right."""
     setup = get_setup(get_task(task).robot_setup)
     camera, model = setup.cameras["wrist"], build_scene(get_task(task)).model
     data = mujoco.MjData(model)
@@ -126,6 +126,6 @@ def test_wrist_cameras_look_along_the_fingers(task: str) -> None:
     assert 0.5 * camera.height < row < camera.height
     assert 0.05 < -backward < 0.25
     assert np.linalg.norm(camera.pose[3:]) == pytest.approx(1.0, abs=1e-6)
-    # Upright: what lies further away from the robot on the table is higher up in the picture.
+    # Upright: what lies further away from the robot on the table is higher up in the image.
     base = np.array(setup.base_pose[:3]) - seen.xpos
     assert seen.xmat.reshape(3, 3)[:2, 1] @ base[:2] < 0

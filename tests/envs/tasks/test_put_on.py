@@ -16,7 +16,7 @@ LINKS = ("left_finger_link", "right_finger_link")
 
 
 def scene(task, poses, impulse=None, links=REST):
-    """One lane: object poses [n, 7], impulses by query index, one pose for both finger links."""
+    """One environment: object poses [n, 7], impulses by query index, one pose for both finger links."""
     impulses = np.zeros((1, len(task.contacts), 3))
     for query, vector in (impulse or {}).items():
         impulses[0, query] = vector
@@ -187,7 +187,7 @@ def test_the_source_moves_from_actor_origin_to_centre_of_mass():
 
 
 def scalar_rules(task, rest, pose, impulse, link):
-    """Flags of one lane that need no memory, straight from the rules' wording."""
+    """Flags of one environment that need no memory, straight from the rules' wording."""
     rotation = [Rotation.from_quat(q, scalar_first=True) for q in pose[:2, 3:]]
     com = [pose[i, :3] + rotation[i].apply(task.objects[i].com) for i in range(2)]
     box = [Rotation.from_quat(rest[i, 3:], scalar_first=True).apply(task.objects[i].bbox) for i in range(2)]

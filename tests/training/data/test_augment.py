@@ -50,7 +50,7 @@ def test_without_saturation_everything_is_grey():
 
 
 def test_a_crop_shows_a_section_of_the_picture():
-    """On a picture whose red is the column's number, columns stay ordered and within the picture."""
+    """On an image whose red is the column's number, columns stay ordered and within the image."""
     ramp = torch.arange(0, 200, 10, dtype=torch.uint8)
     picture = ramp.view(1, 1, 20, 1).expand(3, 20, 20, 3).contiguous()
     left = Augmentation("full")(picture, only(area=-1.0, x=-1.0))[0, 5, :, 0].double()

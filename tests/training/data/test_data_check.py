@@ -22,7 +22,7 @@ def check(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 
 
 def test_a_good_set_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first action points left and away: the arrow below the picture goes up and to the left of its dot."""
+    """The first action points left and away: the arrow below the image goes up and to the left of its dot."""
     columns = foreign.numbers(6, foreign.BRIDGE_STATE)
     columns["action"][:, :3] = [0.02, 0.01, 0]
     path = foreign.write(tmp_path / "set", [columns, foreign.numbers(5, foreign.BRIDGE_STATE, 1)], version=2)

@@ -51,7 +51,7 @@ def test_chunks_repeat_the_last_action_behind_the_end():
 
 
 def samples_by_hand(episodes, every, horizon):
-    """Of each decision: picture, proprioception, actions from there on (the last one repeated), instruction, state."""
+    """Of each decision: image, proprioception, actions from there on (the last one repeated), instruction, state."""
     found = []
     for episode in episodes:
         for row in range(0, len(episode), every):
@@ -323,7 +323,7 @@ def test_commands_between_are_right_in_data_sets_of_this_gym_alone(tmp_path):
 
 
 def cut_video(path, pictures=10):
-    """Take the last picture away, or add more."""
+    """Take the last image away, or add more."""
     file = path / "videos/observation.images.main/chunk-000/file-000.mp4"
     stored = list(imageio.get_reader(file).iter_data())
     imageio.mimwrite(file, [*stored, *stored][:pictures], fps=5, macro_block_size=2)
@@ -334,8 +334,8 @@ def cut_video(path, pictures=10):
     [
         (lambda path: change(path, "action", 3, np.nan), r"row 3 \(episode 0, frame 3\): action should hold 7 finite"),
         (lambda path: change(path, "action", 3, 1.5, 6), r"the last number of action, is 1.5 "),
-        (cut_video, r"file-000.mp4 holds 10 pictures; by .* episode 1 ends there with picture 11\. Restore"),
-        (lambda path: cut_video(path, 12), r"holds 12 pictures; by .* episode 1 ends there with picture 11, the last"),
+        (cut_video, r"file-000.mp4 holds 10 images; by .* episode 1 ends there with image 11\. Restore"),
+        (lambda path: cut_video(path, 12), r"holds 12 images; by .* episode 1 ends there with image 11, the last"),
     ],
 )
 def test_the_command_refuses_such_data_before_it_makes_a_run(tmp_path, damage, said):
@@ -374,7 +374,7 @@ def test_pictures_are_decoded_again_when_their_file_has_changed(tmp_path):
 
 
 def test_pictures_are_kept_by_content_not_by_time(tmp_path):
-    """Neither a later time of change decodes again, nor does an equal size and time hide another picture."""
+    """Neither a later time of change decodes again, nor does an equal size and time hide another image."""
     path, resize, cache = write_set(tmp_path / "set", 1), ResizeImage(SIZE), tmp_path / "cache"
     file = path / "data/chunk-000/file-000.parquet"
     table = pq.read_table(file)
@@ -418,7 +418,7 @@ def test_a_second_run_waits_for_the_pictures_and_sees_none_that_is_black(tmp_pat
     first, second = (threading.Thread(target=load, args=[name]) for name in ("first", "second"))
     first.start()
     assert reading.wait(20)
-    monkeypatch.setattr(LeRobotReader, "frames", lambda *_: pytest.fail("the pictures are there already"))
+    monkeypatch.setattr(LeRobotReader, "frames", lambda *_: pytest.fail("the images are there already"))
     second.start()
     while not said:
         assert second.is_alive()
@@ -434,7 +434,5 @@ def test_a_second_run_waits_for_the_pictures_and_sees_none_that_is_black(tmp_pat
 
 def test_a_cache_that_cannot_be_written_is_one_sentence_with_its_key(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(
-        StorageError, match=r"Cannot keep decoded pictures in .*; choose a writable folder .* cache=DIR"
-    ):
+    with pytest.raises(StorageError, match=r"Cannot keep decoded images in .*; choose a writable folder .* cache=DIR"):
         cached_pixels(LeRobotReader(write_set(tmp_path / "set", 1)), ResizeImage(SIZE), cache=tmp_path / "file")

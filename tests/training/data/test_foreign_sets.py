@@ -91,7 +91,7 @@ def test_a_video_of_version_2_with_fewer_pictures_than_rows_is_named(tmp_path: P
     path = foreign.bridge(tmp_path / "set", version=2, video=True)
     videos = path / "videos/chunk-000/observation.images.image_0"
     (videos / "episode_000001.mp4").write_bytes((videos / "episode_000000.mp4").read_bytes())
-    with pytest.raises(StorageError, match=r"episode_000001\.mp4 holds 6 pictures; .* ends there with picture 7"):
+    with pytest.raises(StorageError, match=r"episode_000001\.mp4 holds 6 images; .* ends there with image 7"):
         list(LeRobotReader(path).frames())
 
 

@@ -1,4 +1,4 @@
-"""Vlaser as an agent: observations of many lanes in, chunks of actions in environment units out."""
+"""Vlaser as an agent: observations of many environments in, chunks of actions in environment units out."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ RANDOM = "random:"
 #: What an agent can tell of a decision.
 EXPLANATIONS = ("attention", "places")
 #: Weights up to this size (bytes) run on one thread of the CPU: a GPU would take longer to compile than to act, and
-#: physics and pictures take the other cores.
+#: physics and images take the other cores.
 SMALL_WEIGHTS = 50 * 2**20
 
 
 class VlaserAgent:
-    """A Vlaser policy that acts on many lanes.
+    """A Vlaser policy that acts on many environments.
 
-    A lane's actions follow from its observations and its episode's address alone: noise is drawn from the address,
-    decision by decision, and the policy runs in batches of one fixed size, so that neither the number of lanes nor
-    their order changes a bit. The instruction is read anew at every decision.
+    An environment's actions follow from its observations and its episode's address alone: noise is drawn from the
+    address, decision by decision, and the policy runs in batches of one fixed size, so that neither the number of
+    environments nor their order changes a bit. The instruction is read anew at every decision.
 
     Args:
         policy: in evaluation mode, on its device.
@@ -67,7 +67,7 @@ class VlaserAgent:
         density: of the flow, for subclasses that draw from it.
         explain: one of :data:`EXPLANATIONS`, for :meth:`explained`; actions stay the same to the last bit.
         places: the head that ``explain="places"`` asks.
-        think: the policy is asked for the next sub-task every so many decisions of a lane; ``None``: never.
+        think: the policy is asked for the next sub-task every so many decisions of an environment; ``None``: never.
 
     Raises:
         InvalidConfigError, UnknownNameError: for settings out of their range.
@@ -127,7 +127,7 @@ class VlaserAgent:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Rows of a forward pass; several where they adapt to how many lanes decide."""
+        """Rows of a forward pass; several where they adapt to how many environments decide."""
         return self.decide.sizes
 
     def set_batch_sizes(self, sizes: Sequence[int]) -> None:
@@ -171,7 +171,7 @@ class VlaserAgent:
         return executed_actions(chosen["chunk"].numpy(), self.processor, self.gripper, lanes, self.act_steps)
 
     def thoughts(self, lanes: Lanes) -> list[str] | None:
-        """The sub-task that the policy last said comes next on each lane; ``None`` if it is not asked."""
+        """The sub-task that the policy last said comes next on each environment; ``None`` if it is not asked."""
         return None if self.thinking is None else self.thinking.said(lanes)
 
     def decided(self, lanes: Lanes) -> list[dict[str, NDArray[Any]]]:
@@ -206,18 +206,18 @@ class VlaserAgent:
         return NamedRows(places=self._places(self.policy.image_features(rows["pixel_values"])))
 
     def _choose(self, inputs: Inputs, lanes: Lanes) -> dict[str, torch.Tensor]:
-        """The lanes' next chunks and what else learners need of them, on the CPU."""
+        """The environments' next chunks and what else learners need of them, on the CPU."""
         noise = self._draw(lanes)
         return {"noise": noise, "chunk": self.decide(*inputs, noise, clamp=False)}
 
     def _draw(self, lanes: Lanes) -> torch.Tensor:
-        """First states ``[N, H, A]`` of the lanes' next decision."""
+        """First states ``[N, H, A]`` of the environments' next decision."""
         shape = (self.policy.config.horizon, self.policy.config.action_dim)
         rows = [self._noise[int(lane)].standard_normal(shape, dtype=np.float32) for lane in lanes]
         return torch.from_numpy(np.stack(rows)) * self.initial_noise
 
     def get_state(self) -> dict[str, Any]:
-        """The lanes' memory: grippers and noise streams."""
+        """The environments' memory: grippers and noise streams."""
         noise = {lane: deepcopy(generator.bit_generator.state) for lane, generator in self._noise.items()}
         thoughts = {} if self.thinking is None else {"thoughts": self.thinking.get_state()}
         return {"noise": noise, "gripper": self.gripper.get_state(), **thoughts}
@@ -435,7 +435,7 @@ def shipped_or_path(checkpoint: str) -> str:
 
 
 def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -> Processor:
-    """The processor of a small model: bytes, a short prompt, pictures shrunk by averaging."""
+    """The processor of a small model: bytes, a short prompt, images shrunk by averaging."""
     return Processor.build(config, ByteTokenizer(), statistics=statistics, template=SHORT_TEMPLATE, resize="area")
 
 

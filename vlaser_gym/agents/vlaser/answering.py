@@ -1,6 +1,6 @@
 """Policies that answer questions: prompts, and greedy answers of several questions at once.
 
-Pictures and question see each other, as image and instruction do in the policy; an answer sees them and what of itself
+Images and question see each other, as image and instruction do in the policy; an answer sees them and what of itself
 stands before (``reasoning_mask="prefix"`` in the checkpoint).
 """
 
@@ -28,7 +28,7 @@ from vlaser_gym.errors import InvalidConfigError
 
 #: How a policy is asked for the next sub-task while it acts; a wording of ``next_subtask`` among the questions.
 SUBTASK_QUESTION = "The robot shall {instruction}. What must it do next?"
-#: Tokens of pictures, question and answer together, for a policy that gets a language head.
+#: Tokens of images, question and answer together, for a policy that gets a language head.
 REASONING_LENGTH = 256
 
 
@@ -84,7 +84,7 @@ class AnsweringPolicy:
     Args:
         policy: with a language head, in evaluation mode.
         tokenizer: of its prompts.
-        resize: makes its pictures.
+        resize: makes its images.
 
     Raises:
         InvalidConfigError: for a policy without a language head.
@@ -101,7 +101,7 @@ class AnsweringPolicy:
 
     @classmethod
     def load(cls, source: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> AnsweringPolicy:
-        """From a checkpoint of ours, of a policy or of a vision-language model of its shape.
+        """Load from a checkpoint of ours, of a policy or of a vision-language model of its shape.
 
         Raises:
             CheckpointError: if its weights cannot be used.
@@ -127,10 +127,10 @@ class AnsweringPolicy:
         """The answers to several questions at once.
 
         Args:
-            requests: the questions with their pictures.
+            requests: the questions with their images.
             system: system message; the small model has none.
-            max_tiles: of no meaning here: a policy reads a picture as one square.
-            max_new_tokens: length of an answer at most; pictures, question and answer together have the checkpoint's
+            max_tiles: of no meaning here: a policy reads an image as one square.
+            max_new_tokens: length of an answer at most; images, question and answer together have the checkpoint's
                 ``reasoning_length`` at most.
 
         Raises:
@@ -142,7 +142,7 @@ class AnsweringPolicy:
         if min(rooms) < 1:
             longest = rooms.index(min(rooms))
             raise InvalidConfigError(
-                f"Pictures and question have less than {self.policy.config.reasoning_length} tokens for this policy; "
+                f"Images and question have less than {self.policy.config.reasoning_length} tokens for this policy; "
                 f"got {len(prompts[longest])} of {requests[longest].question!r:.80}: shorten it."
             )
         pictures = [self.pixels(image) for one in requests for image in one.images]
@@ -155,12 +155,12 @@ class AnsweringPolicy:
         return [Reply(prompter.text(row), not row or row[-1] != end) for row in rows]
 
     def pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A picture ``[H, W, 3]`` in the policy's size ``[S, S, 3]``."""
+        """An image ``[H, W, 3]`` in the policy's size ``[S, S, 3]``."""
         return np.asarray(self.resize({"image": image[None]})["pixels"][0], np.uint8)
 
 
 class Thinking:
-    """The sub-task that a policy says comes next, asked anew every few decisions of a lane.
+    """The sub-task that a policy says comes next, asked anew every few decisions of an environment.
 
     What it says does not change how it acts.
 
@@ -176,7 +176,7 @@ class Thinking:
         self._said: dict[int, tuple[int, str]] = {}
 
     def reset(self, lanes: Iterable[int]) -> None:
-        """Episodes begin on these lanes."""
+        """Episodes begin on these environments."""
         for lane in lanes:
             self._said.pop(int(lane), None)
 
@@ -202,7 +202,7 @@ class Thinking:
         return [self._said[int(lane)][1] for lane in lanes]
 
     def get_state(self) -> dict[int, tuple[int, str]]:
-        """The lanes' memory."""
+        """The environments' memory."""
         return dict(self._said)
 
     def set_state(self, state: Mapping[int, tuple[int, str]]) -> None:
@@ -218,7 +218,7 @@ def greedy_answers(
 
     Args:
         policy: with a language head.
-        features: of the pictures ``[pictures, image tokens, width]``, in the order of the prompts; ``None`` for none.
+        features: of the images ``[pictures, image tokens, width]``, in the order of the prompts; ``None`` for none.
         prompts: ids with an image token for every image feature.
         limits: tokens of each answer at most, 1 or more.
         end_id: ends an answer.

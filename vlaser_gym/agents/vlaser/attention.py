@@ -66,8 +66,8 @@ def picture_attention(
         act_steps: the chunk's actions that are executed; only theirs counts.
 
     Returns:
-        ``[B, g, g]``, the picture's tokens in rows from above: the mean over flow steps, layers, heads and executed
-        actions. It sums to the share of the attention that the picture gets; text, proprioception and actions have the
+        ``[B, g, g]``, the image's tokens in rows from above: the mean over flow steps, layers, heads and executed
+        actions. It sums to the share of the attention that the image gets; text, proprioception and actions have the
         rest.
     """
     prefix = policy.encode(pixel_values, input_ids, proprio)

@@ -1,4 +1,4 @@
-"""Questions about pictures as the text that a model continues."""
+"""Questions about images as the text that a model continues."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vlaser_gym.errors import InvalidConfigError
 SYSTEM_MESSAGE = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
-#: Where a picture goes in a question.
+#: Where an image goes in a question.
 PLACEHOLDER = "<image>"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A question to a model: its text (see :func:`chat_prompt`) and its pictures ``[H, W, 3]`` uint8."""
+    """A question to a model: its text (see :func:`chat_prompt`) and its images ``[H, W, 3]`` uint8."""
 
     question: str
     images: Sequence[NDArray[np.uint8]] = ()
@@ -46,14 +46,14 @@ def chat_prompt(
     """The text that the model continues.
 
     Args:
-        question: may hold ``<image>`` once per picture; without any, one picture goes before it, several as numbered
+        question: may hold ``<image>`` once per image; without any, one image goes before it, several as numbered
             lines.
-        image_tokens: number of image tokens of each picture.
+        image_tokens: number of image tokens of each image.
         system: system message.
-        history: earlier questions and answers; they may hold the ``<image>`` of the first pictures.
+        history: earlier questions and answers; they may hold the ``<image>`` of the first images.
 
     Raises:
-        InvalidConfigError: if pictures and placeholders differ in number.
+        InvalidConfigError: if images and placeholders differ in number.
     """
     turns = _turns(question, history, len(image_tokens))
     text = f"{IM_START}system\n{system}{IM_END}\n"
@@ -76,7 +76,7 @@ def short_prompt(question: str, image_tokens: Sequence[int], history: Sequence[t
 
 
 def _turns(question: str, history: Sequence[tuple[str, str]], pictures: int) -> list[tuple[str, str | None]]:
-    """Questions and answers in order, the last one open; pictures that nobody mentions stand at the beginning."""
+    """Questions and answers in order, the last one open; images that nobody mentions stand at the beginning."""
     turns: list[tuple[str, str | None]] = [*history, (question, None)]
     if not any(PLACEHOLDER in asked for asked, _ in turns):
         turns[0] = (_picture_lines(pictures) + turns[0][0], turns[0][1])
@@ -87,8 +87,8 @@ def _with_pictures(text: str, image_tokens: Sequence[int]) -> str:
     pieces = text.split(PLACEHOLDER)
     if len(pieces) != len(image_tokens) + 1:
         raise InvalidConfigError(
-            f"A question holds {PLACEHOLDER} once per picture, or not at all; got it {len(pieces) - 1} times for "
-            f"{len(image_tokens)} pictures."
+            f"A question holds {PLACEHOLDER} once per image, or not at all; got it {len(pieces) - 1} times for "
+            f"{len(image_tokens)} images."
         )
     pictures = [IMAGE_START + IMAGE * count + IMAGE_END for count in image_tokens]
     return pieces[0] + "".join(picture + piece for picture, piece in zip(pictures, pieces[1:], strict=True))

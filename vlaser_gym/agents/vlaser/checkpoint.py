@@ -91,7 +91,7 @@ class LoadReport:
         return sum(self.dtypes.values())
 
     def lines(self) -> list[str]:
-        """For printing."""
+        """Lines of text for printing."""
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in sorted(self.dtypes.items()))
         repeats = sum(len(keys) for keys in self.aliases.values())
         size = f"{self.nbytes / 1e9:.2f} GB"

@@ -1,4 +1,4 @@
-"""From the chunks that a policy predicts to the commands that a simulator executes: one way for scoring and learning.
+"""Conversion of a policy's chunks into the commands that a simulator executes, for scoring and learning alike.
 
 The order is that of the evaluation loop of OpenGVLab/Vlaser (40d7821): its adapter turns every predicted action into a
 command, stepping the gripper's memory once for each, and the loop cuts the chunk to the executed ones afterwards.
@@ -21,7 +21,7 @@ def executed_actions(
     Args:
         chunks: ``[N, H, 7]`` as the policy predicts them, normalised, not clamped.
         processor: the policy's.
-        gripper: of the processor's robot, the lanes reset at their episodes' start.
+        gripper: of the processor's robot, the environments reset at their episodes' start.
         lanes: ``[N]``, to which the chunks belong.
         act_steps: how many are executed, at most H.
 

@@ -21,7 +21,7 @@ ACT_STEPS = {"widowx": 4, "google_robot": 2}
 #: Period of the time embedding in the evaluation configs of OpenGVLab/Vlaser (40d7821). No checkpoint stores it.
 TIME_MAX_PERIODS = {"widowx": 10_000.0, "google_robot": 100.0}
 
-#: Pictures and question see each other, as in the policy; an answer sees them and what of itself stands before.
+#: Images and question see each other, as in the policy; an answer sees them and what of itself stands before.
 PREFIX_MASK = "prefix"
 
 
@@ -59,9 +59,9 @@ class VlaserConfig:
         init_std: standard deviation of fresh weights.
         length_bucket: prompts are cut behind their last token to multiples of this many tokens before they are
             encoded (0: never). Changes nothing but time: padding is invisible and positions are fixed.
-        reasoning_length: length of pictures, question and answer together (tokens), for a policy that answers questions
+        reasoning_length: length of images, question and answer together (tokens), for a policy that answers questions
             by a language head; ``None``: it has none.
-        reasoning_mask: who sees whom among them: ``"prefix"``, pictures and question each other, the answer what stands
+        reasoning_mask: who sees whom among them: ``"prefix"``, images and question each other, the answer what stands
             before it. ``None`` without a language head.
     """
 

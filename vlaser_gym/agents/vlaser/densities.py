@@ -6,7 +6,7 @@ from noise to actions (arXiv 2509.05952); :class:`FlowNoise` learns how much noi
 (ReinFlow, arXiv 2505.22094). :class:`ChunkGaussian` lets the flow be and adds noise to the finished chunk. Time runs
 from 0 (noise) to 1 (actions). Derivations: ``docs/post_training.md``.
 
-A *chain* is what has to be stored of a flow to judge it again, ``[B, L + 1, H, A]``, the first state first and the
+A *chain* is what has to be stored of a flow to evaluate it again, ``[B, L + 1, H, A]``, the first state first and the
 chunk last. The distribution of the first state does not depend on the weights; densities here are conditional on it, as
 that factor cancels in every ratio.
 """
@@ -83,7 +83,7 @@ class Draws:
         return Draws(self.noise[index], self.steps[index], self.stochastic[index])
 
     def to(self, device: torch.device) -> Draws:
-        """On another device."""
+        """The same draws on another device."""
         return Draws(self.noise.to(device), self.steps.to(device), self.stochastic.to(device))
 
 
@@ -105,7 +105,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of B chains, float64.
+    """Likelihood, entropy and location of B chains, float64.
 
     Attributes:
         log_prob: ``[B]``, summed over the random steps and over all numbers of the chunk.

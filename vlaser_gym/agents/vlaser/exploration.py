@@ -63,7 +63,7 @@ class ExploringAgent(VlaserAgent):
         return {"noise": chain[:, 0], "chunk": chain[:, -1], "chain": chain, "stochastic": draws.stochastic}
 
     def _draws(self, lanes: Sequence[int] | Lanes) -> Draws:
-        """Random numbers of the lanes' next decision."""
+        """Random numbers of the environments' next decision."""
         config, steps = self.policy.config, np.array(self.density.random)
         shape = (self.density.length + 1, config.horizon, config.action_dim)
         numbers, random = [], []

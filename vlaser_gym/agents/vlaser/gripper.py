@@ -1,4 +1,4 @@
-"""From the policy's gripper number to the simulator's command, for each robot, with its memory per lane.
+"""Conversion of the policy's gripper number into each robot's command, with its memory per environment.
 
 The policy predicts an absolute gripper state: 1 open, 0 closed. WidowX's simulator wants +1 open, -1 closed. Google
 Robot's wants the opposite sign as a *relative* command, which is held for 15 predicted actions (the adapters of
@@ -23,10 +23,10 @@ HOLD_STEPS = 15
 
 
 class Gripper(ABC):
-    """Turns predicted openness into commands for many lanes."""
+    """Turns predicted openness into commands for many environments."""
 
     def reset(self, lanes: Lanes) -> None:  # noqa: B027  (a gripper without memory has nothing to forget)
-        """Episodes begin on these lanes."""
+        """Episodes begin on these environments."""
 
     @abstractmethod
     def commands(self, openness: Array, lanes: Lanes) -> Array:
@@ -37,7 +37,7 @@ class Gripper(ABC):
         """Training labels: commands of any shape -> openness 0..1, such that the policy would have meant them."""
 
     def get_state(self) -> dict[str, Any]:
-        """The lanes' memory."""
+        """The environments' memory."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:  # noqa: B027
@@ -62,8 +62,8 @@ class GoogleRobotGripper(Gripper):
     The command ``1 - 2 * openness`` of an action whose size exceeds one half starts a hold: it is repeated until 15
     actions, this one included, have got it. Outside a hold, smaller commands pass as they are. The hold runs on from
     chunk to chunk and counts every predicted action, also those behind the executed ones: so does the original, which
-    steps it before it cuts the chunk. An episode that ends inside a chunk needs no correction, because its lane is
-    reset before the next decision.
+    steps it before it cuts the chunk. An episode that ends inside a chunk needs no correction, because its environment
+    is reset before the next decision.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class GoogleRobotGripper(Gripper):
         self._holding = np.zeros(0, bool)
 
     def reset(self, lanes: Lanes) -> None:
-        """See :meth:`Gripper.reset`; lanes seen for the first time get memory."""
+        """See :meth:`Gripper.reset`; environments seen for the first time get memory."""
         missing = int(np.max(lanes, initial=-1)) + 1 - len(self._held)
         if missing > 0:
             self._held = np.pad(self._held, (0, missing))

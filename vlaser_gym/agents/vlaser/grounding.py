@@ -106,7 +106,7 @@ def _tag(
     colour: tuple[int, int, int],
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """A word on a coloured ground, at or above the corner, inside the picture."""
+    """A word on a coloured ground, at or above the corner, inside the image."""
     size = round(font.size * 1.2)
     x, y = corner[0] + 2, max(corner[1] - size, 0)
     draw.rectangle(draw.textbbox((x, y), text, font=font), fill=colour)

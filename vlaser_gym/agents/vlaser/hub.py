@@ -25,7 +25,7 @@ A vision-language-action policy of [Vlaser](https://github.com/OpenGVLab/Vlaser)
 
 | | |
 | --- | --- |
-| reads | one camera's picture ({{ image_size }} x {{ image_size }} after resizing), the arm's state, an instruction |
+| reads | one camera's image ({{ image_size }} x {{ image_size }} after resizing), the arm's state, an instruction |
 | answers | {{ horizon }} actions, of which {{ executed }} are executed: translation (m) and axis-angle rotation (rad) per control step in the base frame, and the gripper; what its sign means is the robot's ({{ gripper }}) |
 | decides by | {{ flow_steps }} steps of a flow |
 

@@ -1,4 +1,4 @@
-"""Decisions and chains of a Vlaser policy for any number of lanes, by the inference engine."""
+"""Decisions and chains of a Vlaser policy for any number of environments, by the inference engine."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ _MULTIPLE = 8
 
 
 class PaddedLinear(nn.Linear):
-    """As ``nn.Linear``, with zeros behind the inputs ``[..., K]``, up to a multiple of 8.
+    """A linear layer as ``nn.Linear``, with zeros behind the inputs ``[..., K]``, up to a multiple of 8.
 
     On some CPUs the matrix product adds up the last ``K % 4`` terms in an order that depends on where in the batch a
-    row stands. A lane's actions would then depend, in the last bit, on its place among the lanes. Multiples of 8 are
-    free of that.
+    row stands. An environment's actions would then depend, in the last bit, on its place among the environments.
+    Multiples of 8 are free of that.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -68,11 +68,11 @@ class VisionLanguage:
         return self.map(lambda tensor: tensor.detach())
 
     def to(self, device: torch.device | str) -> VisionLanguage:
-        """On another device, e.g. ``"cpu"`` to keep many."""
+        """The same keys and values on another device, e.g. ``"cpu"`` to keep many."""
         return self.map(lambda tensor: tensor.to(device))
 
     def padded(self, length: int) -> VisionLanguage:
-        """With zeros behind the keys and values, up to ``length`` tokens, which nobody sees."""
+        """The same keys and values with zeros behind, up to ``length`` tokens, which no token attends to."""
         gap = (0, 0, 0, length - self.length)
         if not gap[-1]:
             return self
@@ -241,7 +241,7 @@ class VlaserPolicy(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Data type of the weights."""
         return self.action_decoder.weight.dtype
 
     # --- the image-text-proprioception prefix
@@ -298,11 +298,11 @@ class VlaserPolicy(nn.Module):
     # --- answers
 
     def embed_text(self, features: Tensor | None, input_ids: Tensor) -> Tensor:
-        """:meth:`embed` for rows that hold any number of pictures each, or none.
+        """:meth:`embed` for rows that hold any number of images each, or none.
 
         Args:
-            features: of :meth:`image_features` ``[pictures, image tokens, width]``, in the order of the pictures'
-                places row after row; ``None`` without pictures.
+            features: of :meth:`image_features` ``[pictures, image tokens, width]``, in the order of the images'
+                places row after row; ``None`` without images.
             input_ids: ``[R, T]``.
         """
         embedded: Tensor = self.embed_tokens(input_ids)

@@ -1,10 +1,10 @@
-"""From observations to what the policy reads, and from what it answers to actions: small transforms in a row.
+"""Transforms of observations into the policy's inputs and of its outputs into actions: small steps in a row.
 
-A transform takes and returns a dictionary of arrays with one row per lane; :class:`Compose` runs several. The inputs
-are ``image`` (uint8 ``[N, H, W, 3]``), ``proprio`` (``[N, 8]``: TCP position in m and quaternion wxyz in the base
-frame, gripper openness) and ``instruction`` (N strings); the outputs ``pixels`` (uint8 ``[N, S, S, 3]``), ``proprio``
-(float32, normalised) and ``input_ids`` (int64 ``[N, L]``). Conventions and numbers: the SimplerEnv adapters of
-OpenGVLab/Vlaser.
+A transform takes and returns a dictionary of arrays with one row per environment; :class:`Compose` runs several. The
+inputs are ``image`` (uint8 ``[N, H, W, 3]``), ``proprio`` (``[N, 8]``: TCP position in m and quaternion wxyz in the
+base frame, gripper openness) and ``instruction`` (N strings); the outputs ``pixels`` (uint8 ``[N, S, S, 3]``),
+``proprio`` (float32, normalised) and ``input_ids`` (int64 ``[N, L]``). Conventions and numbers: the SimplerEnv adapters
+of OpenGVLab/Vlaser.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Compose:
 
 
 #: ``lanczos4`` (8x8 neighbours, no antialias) is what the released policies were evaluated with. ``area`` averages all
-#: pixels, which keeps small objects when a picture shrinks fivefold.
+#: pixels, which keeps small objects when an image shrinks fivefold.
 FILTERS = {"lanczos4": cv2.INTER_LANCZOS4, "area": cv2.INTER_AREA}
 
 
@@ -213,7 +213,9 @@ def robot_proprio(proprio: ArrayLike, robot: str) -> Array:
     """
     proprio = np.asarray(proprio, np.float64)
     if proprio.ndim < 1 or proprio.shape[-1] != 8 or not np.isfinite(proprio).all():
-        raise InvalidConfigError(f"Proprioception is 8 finite numbers per lane; got shape {list(proprio.shape)}.")
+        raise InvalidConfigError(
+            f"Proprioception is 8 finite numbers per environment; got shape {list(proprio.shape)}."
+        )
     position, quaternion, openness = proprio[..., :3], proprio[..., 3:7], proprio[..., 7:]
     if robot == "widowx":
         relative = rotations.matrix_from_quaternion(quaternion) @ BRIDGE_DEFAULT_ROTATION.T
@@ -390,7 +392,7 @@ class Processor:
         )
 
     def inputs(self, observations: Data, device: torch.device | str = "cpu") -> Inputs:
-        """Observations of N lanes -> the policy's inputs; pictures travel to ``device`` as bytes."""
+        """Observations of N environments -> the policy's inputs; images travel to ``device`` as bytes."""
         return self.tensors(self.transform(observations), device)
 
     def tensors(self, data: Data, device: torch.device | str = "cpu") -> Inputs:
@@ -446,7 +448,7 @@ def own_statistics(source: str | Path) -> Statistics | None:
 
 
 def _published_statistics(source: str | Path, robot: str | None) -> Statistics:
-    """Of the robot's published data set, for a checkpoint that brings none along."""
+    """Statistics of the robot's published data set, for a checkpoint that brings none along."""
     if robot not in DATA_SET:
         raise UnknownNameError("robot", robot, DATA_SET)
     if is_ours(source):

@@ -76,7 +76,7 @@ class ServingTiming:
         return seconds[0] / self.passes[1][0], seconds[1] / self.passes[1][1]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Dictionary for JSON."""
         found = {"passes_s": self.passes, "clients_s": self.rounds}
         told = {name: {str(count): seconds for count, seconds in of.items()} for name, of in found.items()}
         return {"policy": self.policy, **told, "one_client_over_pass": self.ratios(self.rounds[1])}
@@ -132,7 +132,7 @@ def in_turns(ways: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, Seco
 
 
 def observations(count: int) -> dict[str, Any]:
-    """Pictures of noise, a pose and an instruction for so many lanes."""
+    """Images of noise, a pose and an instruction for so many environments."""
     pictures = np.random.default_rng(0).integers(0, 256, (count, *_PICTURE), np.uint8)
     pose = np.tile(np.array([0.3, 0, 0.1, 1, 0, 0, 0, 0.5], np.float32), (count, 1))
     return {"image": pictures, "proprio": pose, "instruction": ("stack the green block on the yellow block",) * count}
@@ -154,7 +154,7 @@ class Clients:
         self.agent.reset(self.lanes, [Address("widowx_stack_cube", layout=f"grid:{lane}") for lane in self.lanes])
 
     def ask(self) -> None:
-        """From the first question to the last answer."""
+        """Seconds from the first question to the last answer."""
         self.agent.act(self.seen, self.lanes)
 
 

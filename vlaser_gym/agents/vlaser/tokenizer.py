@@ -88,7 +88,7 @@ class AnswerTokenizer(ByteTokenizer):
     """The byte tokenizer with tokens for places and frequent words, for questions and answers of the small model.
 
     A number of a place (0 to 1000, inside a point or box block) is two tokens, tens and units, so that its first token
-    says it to a hundredth of the picture. Everything else that is not listed is bytes.
+    says it to a hundredth of the image. Everything else that is not listed is bytes.
 
     Example:
         >>> AnswerTokenizer().encode("<point>[[512, 7]]</point>")

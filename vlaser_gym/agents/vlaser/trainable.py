@@ -282,7 +282,7 @@ class TrainableVlaser(TrainableAgent):
         return self.policy.config.pad_id
 
     def picture_tokens(self, width: int, height: int) -> int:
-        """See :class:`TrainableAgent`: the policy reads a picture as one square, whatever its size."""
+        """See :class:`TrainableAgent`: the policy reads an image as one square, whatever its size."""
         return self.policy.config.num_image_tokens
 
     def picture_tiles(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

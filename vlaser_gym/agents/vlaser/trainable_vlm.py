@@ -25,7 +25,7 @@ from vlaser_gym.agents.vlaser.vlm import VisionLanguageModel, Vlm, tile_grid, ti
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.storage.files import write_whole
 
-#: Tokens of pictures, question and answer together: a picture of 12 tiles and its thumbnail takes 3328.
+#: Tokens of images, question and answer together: an image of 12 tiles and its thumbnail takes 3328.
 REASONING_LENGTH = 4096
 _LANGUAGE = "model.language_model"
 _PARTS = {
@@ -43,7 +43,7 @@ class TrainableVlm(TrainableAgent):
         vlm: its weights change in place.
         config: the ``config.json`` of its folder, in OpenGVLab's layout.
         length: see :attr:`reasoning_length`.
-        max_tiles: tiles of a picture at most, thumbnail not counted; by default the checkpoint's.
+        max_tiles: tiles of an image at most, thumbnail not counted; by default the checkpoint's.
     """
 
     parts = _PARTS
@@ -58,7 +58,7 @@ class TrainableVlm(TrainableAgent):
     def from_folder(
         cls, folder: str | Path, device: str, length: int | None = None, max_tiles: int | None = None
     ) -> Self:
-        """From a folder in OpenGVLab's layout or in that of ``transformers``; fp32.
+        """Load from a folder in OpenGVLab's layout or in that of ``transformers``; fp32.
 
         Raises:
             MissingAssetError, InvalidConfigError: as :meth:`Vlm.from_folder`.

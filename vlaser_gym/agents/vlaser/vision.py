@@ -144,7 +144,7 @@ def pixel_shuffle(patches: Tensor) -> Tensor:
 
 
 def make_projector(config: VlaserConfig) -> nn.Sequential:
-    """From shuffled patches to the language model's width; ``[..., 4 * vision_width] -> [..., width]``."""
+    """Projector of shuffled patches to the language model's width; ``[..., 4 * vision_width] -> [..., width]``."""
     return nn.Sequential(
         nn.LayerNorm(4 * config.vision_width, eps=1e-5),
         nn.Linear(4 * config.vision_width, config.width),

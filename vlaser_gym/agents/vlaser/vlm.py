@@ -1,4 +1,4 @@
-"""The embodied-reasoning mode: a vision-language checkpoint answers questions about pictures.
+"""The embodied-reasoning mode: a vision-language checkpoint answers questions about images.
 
 InternVL's chat model as Vlaser uses it (OpenGVLab/Vlaser 40d7821; InternVL3): dynamic tiling, ChatML prompt, causal
 Qwen2 language model, greedy answers. The weights are those of a plain VLM (``vision_model.*``, ``mlp1.*``,
@@ -32,12 +32,12 @@ from vlaser_gym.errors import InvalidConfigError, MissingAssetError
 
 
 def tile_grid(width: int, height: int, min_tiles: int = 1, max_tiles: int = 12, tile: int = 448) -> tuple[int, int]:
-    """Columns and rows of the tiling whose shape is closest to the picture's.
+    """Columns and rows of the tiling whose shape is closest to the image's.
 
-    Of two grids equally close, the larger one is taken if the picture has more than half of its pixels.
+    Of two grids equally close, the larger one is taken if the image has more than half of its pixels.
 
     Args:
-        width, height: picture (pixels).
+        width, height: image (pixels).
         min_tiles, max_tiles: limits of columns times rows.
         tile: side of a tile (pixels).
     """
@@ -52,9 +52,9 @@ def tile_grid(width: int, height: int, min_tiles: int = 1, max_tiles: int = 12, 
 
 
 def tiles(image: NDArray[np.uint8], min_tiles: int = 1, max_tiles: int = 12, tile: int = 448) -> NDArray[np.uint8]:
-    """Cut a picture ``[H, W, 3]`` into tiles ``[T, tile, tile, 3]``, row by row; behind several comes a thumbnail."""
+    """Cut an image ``[H, W, 3]`` into tiles ``[T, tile, tile, 3]``, row by row; behind several comes a thumbnail."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise InvalidConfigError(f"A picture is uint8 of shape [H, W, 3]; got {image.dtype}, {list(image.shape)}.")
+        raise InvalidConfigError(f"An image is uint8 of shape [H, W, 3]; got {image.dtype}, {list(image.shape)}.")
     picture = Image.fromarray(image)
     columns, rows = tile_grid(*picture.size, min_tiles, max_tiles, tile)
     resized = np.asarray(picture.resize((columns * tile, rows * tile), Image.Resampling.BICUBIC))
@@ -159,12 +159,12 @@ class VisionLanguageModel(nn.Module):
         self.language_model: Any = Qwen2ForCausalLM(Qwen2Config(**config.language))
 
     def embed(self, input_ids: Tensor, pixel_values: Tensor | None, image_id: int) -> Tensor:
-        """Token embeddings ``[B, T, width]`` with the pictures' features in the places of ``image_id``.
+        """Token embeddings ``[B, T, width]`` with the images' features in the places of ``image_id``.
 
         Args:
             input_ids: ``[B, T]``.
             pixel_values: ``[tiles, 3, S, S]`` normalised, in the order of the places; together they have as many
-                features as there are places. ``None`` without pictures.
+                features as there are places. ``None`` without images.
             image_id: token that marks the places.
         """
         embedded: Tensor = self.language_model.get_input_embeddings()(input_ids)
@@ -200,7 +200,7 @@ class VisionLanguageModel(nn.Module):
 
 
 class Vlm:
-    """A vision-language model that answers questions about pictures.
+    """A vision-language model that answers questions about images.
 
     Args:
         model: in evaluation mode.
@@ -241,11 +241,11 @@ class Vlm:
         """The model's answer.
 
         Args:
-            images: pictures ``[H, W, 3]`` uint8, in the order of their placeholders.
+            images: images ``[H, W, 3]`` uint8, in the order of their placeholders.
             question: see :func:`chat_prompt`.
             system: system message.
             history: earlier questions and answers.
-            max_tiles: tiles per picture at most, thumbnail not counted; default: the checkpoint's.
+            max_tiles: tiles per image at most, thumbnail not counted; default: the checkpoint's.
             max_new_tokens: length of the answer at most.
         """
         request = Request(question, images, history)
@@ -263,7 +263,7 @@ class Vlm:
         """The model's answers to several questions at once; padding on the left keeps them from each other.
 
         Args:
-            requests: the questions with their pictures.
+            requests: the questions with their images.
             system, max_tiles, max_new_tokens: as for :meth:`ask`.
         """
         vision = self.config.vision

@@ -48,7 +48,7 @@ class Manifest:
 
     @classmethod
     def read(cls, text: str) -> Manifest:
-        """From JSON."""
+        """Read from JSON."""
         data = json.loads(text)
         files, stand_ins = (
             {path: Entry(*numbers) for path, numbers in data[key].items()} for key in ("files", "stand_ins")

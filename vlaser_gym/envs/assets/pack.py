@@ -103,7 +103,7 @@ class AssetPack:
         return self.file(path) if path in self.manifest and self.has(path) else None
 
     def photograph(self, name: str) -> Path:
-        """A picture of a real scene (PNG)."""
+        """An image of a real scene (PNG)."""
         return self.file(f"{_PHOTOGRAPHS}/{name}")
 
     def station(self, name: str) -> Path:

@@ -33,8 +33,8 @@ _ENGINES: dict[str, tuple[str, tuple[str, ...]]] = {
 #: Engines that lack some of our episodes: what raises for (task, variant, layout) of those.
 _EPISODES = {"simpler": "vlaser_gym.envs.engines.simpler.episodes:episode_of"}
 
-#: Engines whose lanes are processes of so much memory that it limits how many fit: what says how many (engine's
-#: settings, pictures wanted) leave room here.
+#: Engines whose environments are processes of so much memory that it limits how many fit: what says how many (engine's
+#: settings, images wanted) leave room here.
 _MEMORY = {"simpler": "vlaser_gym.envs.engines.simpler.memory:lanes_that_fit"}
 
 #: Engines with settings of their own: what looks at (task, engine's settings), and what says their values.
@@ -123,14 +123,14 @@ def lanes_that_fit(engine: str, wanted: int, pictures: bool) -> int:
 
     Args:
         engine: its name.
-        wanted: lanes that are asked for.
-        pictures: pictures will be asked for.
+        wanted: environments that are asked for.
+        pictures: images will be asked for.
     """
     return min(wanted, _find(_MEMORY[engine])(pictures)) if engine in _MEMORY else wanted
 
 
 def effective_settings(engine: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """With what an engine runs a task, by value, as far as an episode's address does not decide it.
+    """Values by which an engine runs a task, as far as an episode's address does not decide them.
 
     Args:
         engine: its name and its options.
@@ -165,14 +165,14 @@ def make_engine(
     options: Mapping[str, Any] | None = None,
     cameras: Iterable[str] = (),
 ) -> Engine:
-    """An engine with ``num_lanes`` lanes.
+    """An engine with ``num_lanes`` environments.
 
     Args:
         name: which.
         num_lanes: number of simulations.
-        look: what pictures look like; None for the engine's first look.
+        look: what images look like; None for the engine's first look.
         options: its constructor's keyword arguments.
-        cameras: those that it will be asked for pictures of; see :class:`Engine` for how an engine is told that there
+        cameras: those that it will be asked for images of; see :class:`Engine` for how an engine is told that there
             are none.
 
     Raises:

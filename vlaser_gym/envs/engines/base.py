@@ -1,8 +1,8 @@
 """The engine protocols: place an episode in an environment, run a control step, report states, make images.
 
-An engine holds ``num_lanes`` independent simulations of one robot. A lane shows one scene at a time (a task in a
-variant); placing it again may change the scene. What happens on a lane never depends on the other lanes or on the
-lane's past.
+An engine holds ``num_lanes`` independent simulations of one robot. An environment shows one scene at a time (a task in
+a variant); placing it again may change the scene. What happens on an environment never depends on the other
+environments or on the environment's past.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reading:
-    """State of one lane after a control step.
+    """State of one environment after a control step.
 
     Attributes:
         qpos, qvel: robot joints, ``[J]``.
@@ -135,7 +135,7 @@ class Reading:
 class Engine(Protocol):
     """See the module's docstring. What drives it is said by :class:`DrivenEngine` and :class:`ActingEngine`.
 
-    A class with a true attribute ``policy_camera_only`` is not asked for pictures of other cameras. One whose
+    A class with a true attribute ``policy_camera_only`` is not asked for images of other cameras. One whose
     constructor takes ``pictures`` is told whether the agent will look at any (``SceneVectorEnv(observe=...)``): one
     that will not need not prepare them, but must make one that is asked for all the same, for ``render()``. One with
     an attribute ``told`` (task -> settings by name) says with what its simulator runs a task, once an episode of it has
@@ -147,20 +147,20 @@ class Engine(Protocol):
     look: str
 
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
-        """Put lanes into initial states, everything at rest."""
+        """Put environments into initial states, everything at rest."""
 
     def read(self, lanes: Ints) -> list[Reading]:
         """States of ``lanes``."""
 
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
-        """Pictures of a camera of the robot, by its name among ``RobotSetup.cameras``: ``[B, H, W, 3]``.
+        """Images of a camera of the robot, by its name among ``RobotSetup.cameras``: ``[B, H, W, 3]``.
 
         Raises:
-            RenderingUnavailableError: if no pictures can be made on this machine.
+            RenderingUnavailableError: if no images can be made on this machine.
         """
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of everything that the future of any lane depends on."""
+        """A copy of everything that the future of any environment depends on."""
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Puts a copy of ``state`` back."""
@@ -175,7 +175,7 @@ def touch_queries(robot: Robot, objects: Sequence[ObjectSpec]) -> tuple[ContactQ
 
 
 def refuse_other_cameras(engine: str, cameras: Iterable[str]) -> None:
-    """For engines that know the policy's camera only.
+    """Refuse other cameras, for engines that know the policy's only.
 
     Raises:
         InvalidConfigError: if there is another among ``cameras``.
@@ -183,7 +183,7 @@ def refuse_other_cameras(engine: str, cameras: Iterable[str]) -> None:
     for camera in cameras:
         if camera != POLICY_CAMERA:
             raise InvalidConfigError(
-                f"engine={engine} makes pictures of the policy's camera only; got camera {camera!r}: observe image, or "
+                f"engine={engine} makes images of the policy's camera only; got camera {camera!r}: observe image, or "
                 "choose engine=mujoco."
             )
 

@@ -122,7 +122,7 @@ class Perturbation:
         return placement
 
     def picture(self, picture: Picture, moment: Moment) -> Picture:
-        """A picture ``[H, W, 3]`` that the agent sees."""
+        """An image ``[H, W, 3]`` that the agent sees."""
         return picture
 
     def proprio(self, proprio: Floats, moment: Moment) -> Floats:

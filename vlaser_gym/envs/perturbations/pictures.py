@@ -1,4 +1,4 @@
-"""Vision: what a camera, its lens and its cable do to a picture. No engine takes part."""
+"""Vision: what a camera, its lens and its cable do to an image. No engine takes part."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from vlaser_gym.envs.perturbations.base import Moment, Perturbation, Picture
 
 
 class ImageNoise(Perturbation):
-    """Gaussian noise, drawn anew for every picture."""
+    """Gaussian noise, drawn anew for every image."""
 
     name, family = "image_noise", "vision"
-    sentence = "Gaussian noise of {strength} on every value (0 to 255) of every picture"
+    sentence = "Gaussian noise of {strength} on every value (0 to 255) of every image"
     strengths = (8.0, 20.0, 40.0)
 
     def picture(self, picture: Picture, moment: Moment) -> Picture:
@@ -34,7 +34,7 @@ class Blur(Perturbation):
 
 
 class Jpeg(Perturbation):
-    """A picture that was compressed on its way."""
+    """An image that was compressed on its way."""
 
     name, family = "jpeg", "vision"
     sentence = "JPEG compression at quality {strength} of 100"
@@ -51,7 +51,7 @@ class Exposure(Perturbation):
     """A camera that is set too dark or too bright for a whole episode."""
 
     name, family = "exposure", "vision"
-    sentence = "values of all pictures of an episode times {strength}, or divided by it, by chance"
+    sentence = "values of all images of an episode times {strength}, or divided by it, by chance"
     strengths = (1.3, 1.7, 2.5)
 
     def picture(self, picture: Picture, moment: Moment) -> Picture:
@@ -66,7 +66,7 @@ class BlankImage(Perturbation):
     """The control of vision: what is scored without seeing anything."""
 
     name, family = "blank_image", "control"
-    sentence = "uniform grey in place of every picture"
+    sentence = "uniform grey in place of every image"
     strengths = (1.0,)
 
     def picture(self, picture: Picture, moment: Moment) -> Picture:

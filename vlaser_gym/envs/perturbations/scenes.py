@@ -164,7 +164,7 @@ class ObjectMoved(Perturbation):
         return task.source >= 0 and task.scenery in ("bridge_table", "google_table")
 
     def shift(self, moment: Moment) -> Shift:
-        """In a direction drawn for the episode."""
+        """Shift in a direction drawn for the episode."""
         angle = moment.of_episode().uniform(0, 2 * np.pi)
         x, y = self.strength / 1000 * np.array([np.cos(angle), np.sin(angle)])
         return Shift(round(_SHIFT_AT * get_task(moment.address.task).max_steps), (float(x), float(y)))

@@ -166,7 +166,7 @@ class WrongInstruction(Perturbation):
     strengths = (1.0,)
 
     def applies(self, task: Task) -> bool:
-        """To tasks that are known by name: the next one says something else."""
+        """Applicable to tasks that are known by name: the next one says something else."""
         return task.name in task_names()
 
     def instruction(self, text: str, moment: Moment) -> str:

@@ -52,5 +52,5 @@ def register_setup(setup: RobotSetup) -> None:
 
 
 def added_setups() -> tuple[RobotSetup, ...]:
-    """Those that :func:`register_setup` was given."""
+    """Setups that :func:`register_setup` was given."""
     return tuple(_ADDED.values())

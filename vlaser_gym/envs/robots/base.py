@@ -101,7 +101,7 @@ class Robot:
     fingers_meet: float | None = None
     #: The robot's description (URDF) in the asset pack's folder of robots; ``{}`` takes the colouring.
     description: str = ""
-    #: Links that the policy's camera never sees; its pictures in the look ``original`` go without them.
+    #: Links that the policy's camera never sees; its images in the look ``original`` go without them.
     unseen_links: tuple[str, ...] = ()
     maniskill: ManiskillNumbers | None = None
     simpler: SimplerNumbers | None = None
@@ -134,7 +134,7 @@ class DriveTargets:
 
 
 class Controller(Protocol):
-    """Turns actions into drive targets, for all lanes of a batch; owns one row of memory per lane.
+    """Turns actions into drive targets, for all environments of a batch; owns one row of memory per environment.
 
     What the numbers of an action mean to it is declared in :mod:`vlaser_gym.conventions`.
     """
@@ -146,7 +146,7 @@ class Controller(Protocol):
         """Targets for one control step. ``action [B, 7]``, ``qpos`` and ``qvel [B, J]`` measured now."""
 
     def get_state(self) -> dict[str, NDArray[np.float64]]:
-        """A copy of the memory of all lanes."""
+        """A copy of the memory of all environments."""
 
     def set_state(self, state: dict[str, NDArray[np.float64]]) -> None:
         """Puts a copy of ``state`` back."""

@@ -96,7 +96,7 @@ class GoogleRobotController:
         self._gripper_goal[lanes] = np.where(np.abs(change) < _GRIPPER_THRESHOLD, self._gripper_goal[lanes], moved)
 
     def get_state(self) -> dict[str, NDArray[np.float64]]:
-        """Ends of the last plans and the gripper's goals and targets, of all lanes."""
+        """Ends of the last plans and the gripper's goals and targets, of all environments."""
         return {
             "position": self._position.copy(),
             "velocity": self._velocity.copy(),

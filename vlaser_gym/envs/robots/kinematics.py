@@ -1,4 +1,4 @@
-"""Forward and inverse kinematics of a robot tree, batched over lanes.
+"""Forward and inverse kinematics of a robot tree, batched over environments.
 
 The inverse reproduces the solver of the original simulator (Pinocchio's closed-loop IK as SAPIEN calls it): damped
 least squares on the SE(3) logarithm of the error in the frame of the joint that carries the TCP, steps of one tenth, at
@@ -273,7 +273,7 @@ class ArmKinematics:
             q = guess
             error, jacobian = self._error_and_jacobian(q, rotation, position)
         for _ in range(_FULL_STEPS):
-            # A converged lane stands still, so that its result does not depend on its neighbours.
+            # A converged environment stands still, so that its result does not depend on its neighbours.
             open_ = np.abs(error).max(-1) > 1e-8
             if not open_.any():
                 break

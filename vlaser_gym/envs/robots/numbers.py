@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MujocoNumbers:
-    """For the built-in engine.
+    """Numbers of a robot for the built-in engine.
 
     Attributes:
         shapes: import string ``module:function`` of what gives links their shapes, called once per link as
@@ -28,7 +28,7 @@ class MujocoNumbers:
 
 @dataclass(frozen=True)
 class ManiskillNumbers:
-    """For SAPIEN 3: how the drives of the fingers press, as the original's older PhysX has it.
+    """Numbers of a robot for SAPIEN 3: how the drives of the fingers press, as the original's older PhysX has it.
 
     There, a drive that meets resistance delivers only a share of its force: in each of the solver's 25 iterations it is
     damped as if the finger moved freely. In free motion nothing of this is seen, because stiffness and damping are
@@ -51,7 +51,7 @@ class ManiskillNumbers:
 
 @dataclass(frozen=True)
 class SimplerNumbers:
-    """For the original SimplerEnv, which has the robot itself.
+    """Numbers of a robot for the original SimplerEnv, which has the robot itself.
 
     Attributes:
         control_mode: the original's name of what our controller does.

@@ -1,7 +1,7 @@
-"""Time-optimal joint motion with limited velocity, acceleration and jerk, for many lanes.
+"""Time-optimal joint motion with limited velocity, acceleration and jerk, for many environments.
 
-Ruckig finds the motion of one lane (all joints arrive together); the samples of all lanes are then computed at once
-from the seven cubic pieces of each joint, which costs a small part of asking Ruckig for every sample.
+Ruckig finds the motion of one environment (all joints arrive together); the samples of all environments are then
+computed at once from the seven cubic pieces of each joint, which costs a small part of asking Ruckig for every sample.
 """
 
 from __future__ import annotations

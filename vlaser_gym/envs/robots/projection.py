@@ -11,7 +11,7 @@ from vlaser_gym.envs.robots.kinematics import KinematicTree
 
 
 class Projector:
-    """Projects points into the pictures of one of a robot's cameras.
+    """Projects points into the images of one of a robot's cameras.
 
     Args:
         setup: the robot.

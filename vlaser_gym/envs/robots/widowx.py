@@ -128,7 +128,7 @@ class WidowXController:
         self.ik_success[lanes] = True
 
     def act(self, lanes: Ints, action: Floats, qpos: Floats, qvel: Floats) -> DriveTargets:
-        """One target for the whole control step, ``position [B, 1, 8]``."""
+        """Set one target for the whole control step, ``position [B, 1, 8]``."""
         _, tcp = self.kinematics.tcp(qpos)
         turn = rotations.matrix_from_axis_angle(action[:, 3:6])
         self._position[lanes] = tcp + action[:, :3] + rotations.rotate(turn, self._position[lanes] - tcp)
@@ -143,7 +143,7 @@ class WidowXController:
         return transforms.make_pose(self._position[lanes], self._rotation[lanes])
 
     def get_state(self) -> dict[str, NDArray[np.float64]]:
-        """Target positions and rotations of all lanes."""
+        """Target positions and rotations of all environments."""
         return {"position": self._position.copy(), "rotation": self._rotation.copy()}
 
     def set_state(self, state: dict[str, NDArray[np.float64]]) -> None:

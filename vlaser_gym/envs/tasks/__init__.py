@@ -97,7 +97,7 @@ def add_task(task: Task) -> Task:
 
 
 def added_tasks() -> tuple[Task, ...]:
-    """Those that :func:`add_task` was given."""
+    """Tasks that :func:`add_task` was given."""
     return tuple(_ADDED.values())
 
 

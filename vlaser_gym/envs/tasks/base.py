@@ -2,7 +2,7 @@
 
 A :class:`Task` is data plus pure functions of poses and contacts. Engines read its objects, cameras' scenery name and
 contact queries to build a scene; the vector environment calls :meth:`Task.evaluate` after every control step. All
-evaluation is batched over lanes: arrays have a leading dimension ``B``.
+evaluation is batched over environments: arrays have a leading dimension ``B``.
 
 Lengths in metres, masses in kilograms, impulses in newton seconds; a pose is ``x y z qw qx qy qz`` of the actor frame
 in world coordinates.
@@ -112,7 +112,7 @@ class Layout:
 
 
 class Task(ABC):
-    """One task of the benchmark. Subclasses are stateless; an instance is shared by all lanes."""
+    """One task of the benchmark. Subclasses are stateless; an instance is shared by all environments."""
 
     #: SimplerEnv's own name of the task.
     name: str
@@ -230,11 +230,12 @@ class Task(ABC):
         raise InvalidConfigError(f"{self.name} has no object as its goal.")
 
     def stage(self, memory: Memory) -> NDArray[np.int64]:
-        """Index of the current sub-task per lane, ``[B]``; 0 for one-stage tasks."""
+        """Index of the current sub-task per environment, ``[B]``; 0 for one-stage tasks."""
         return np.zeros(len(next(iter(memory.values()))), np.int64)
 
     def advance(self, memory: Memory) -> Memory:
-        """Memory of lanes whose agent has declared the current sub-task done; nothing changes in one-stage tasks.
+        """Memory of environments whose agent has declared the current sub-task done; nothing changes in one-stage
+        tasks.
 
         To be called between control steps; :meth:`stage` of the answer tells what the robot is told next.
         """

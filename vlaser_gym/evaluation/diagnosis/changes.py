@@ -31,7 +31,7 @@ class ClassChange:
 
 
 def class_changes(a: Mapping[Address, Diagnosis], b: Mapping[Address, Diagnosis]) -> list[ClassChange]:
-    """Of each class that either run has, the most frequent first; of the episodes that both hold."""
+    """Changes of each class that either run has, the most frequent first; of the episodes that both hold."""
     pairs = [(a[address].failure, b[address].failure) for address in a if address in b]
     seen = Counter(failure for pair in pairs for failure in pair if failure)
     return [

@@ -179,7 +179,7 @@ def _base_pose(task: Task, layout: Layout) -> Floats:
 
 
 def _index(of_layout: int | None, of_task: int, count: int) -> int:
-    """Of an object; -1 where the task is about none."""
+    """Index of an object; -1 where the task is about none."""
     index = of_task if of_layout is None else of_layout
     return index if index < count else -1
 

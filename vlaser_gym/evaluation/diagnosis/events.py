@@ -118,7 +118,7 @@ def _grasps(course: Course) -> Iterator[Event]:
 
 
 def _from_goal(course: Course, row: int) -> Triple | None:
-    """From the goal to the source."""
+    """Displacement from the goal to the source."""
     return None if course.goal is None else _triple(course.place[row] - course.goal[row])
 
 

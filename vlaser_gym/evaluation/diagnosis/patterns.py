@@ -139,7 +139,7 @@ def _layout(task: str, variant: str, layout: str, episodes: Sequence[tuple[Mappi
 
 
 def _yaw(task_name: str, variant: str, layout_name: str) -> float:
-    """Of the source in the robot's frame."""
+    """Yaw of the source in the robot's frame."""
     task = get_task(task_name)
     layout = task.layout(layout_name, variant)
     base = np.array(layout.base_pose or get_setup(task.robot_setup).base_pose)
@@ -150,7 +150,7 @@ def _yaw(task_name: str, variant: str, layout_name: str) -> float:
 
 
 def _splits(tasks: Mapping[str, Sequence[_Layout]]) -> Iterator[Pattern]:
-    """Of each task, and of all tasks that can be split so; parts that another split has too are asked about once."""
+    """Splits of each task, and of all tasks that can be split so; parts that another split has too come once."""
     asked: set[tuple[str, bytes]] = set()
     for upper, lower, value in SPLITS:
         strata: dict[str, _Stratum] = {}
@@ -178,7 +178,7 @@ class _Stratum:
 
     @property
     def rates(self) -> Floats:
-        """Of success, per layout."""
+        """Success rates of the two parts, per layout."""
         return np.array([layout.rate for layout in self.layouts])
 
     def tell(self, above: bool) -> str:

@@ -1,4 +1,4 @@
-"""From the course of an episode to its one failure class and a sentence about it.
+"""Rules that turn the course of an episode into its one failure class and a sentence about it.
 
 The rules are tried in the order of :func:`_explain`; the first that answers decides. ``docs/diagnosis.md`` tells them
 in words, with their numbers.

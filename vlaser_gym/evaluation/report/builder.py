@@ -1,4 +1,4 @@
-"""From stored runs to the page. The page's text is ``templates/report.html``, its behaviour ``templates/report.js``."""
+"""The report page of stored runs. Its text is ``templates/report.html``, its behaviour ``templates/report.js``."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write_report(
             the file that the rendering command would make, and otherwise shows that command.
         compare_to: a second run, B; only addresses that both hold are shown.
         compare_videos: videos of the second run.
-        thumbnails: JPEG pictures of :func:`render_thumbnails`, shown on the tiles.
+        thumbnails: JPEG images of :func:`render_thumbnails`, shown on the tiles.
         compare_thumbnails: those of the second run.
         path: the page; ``report.html`` in the run directory, or ``compare.html`` in that of the second run.
         comparison: of these two and perhaps of further runs, for which its p-values are then corrected; ``None`` for
@@ -104,7 +104,7 @@ def find_videos(run_dir: str | Path) -> dict[Address, Path]:
 
 
 class _Media:
-    """Videos and pictures that become part of the page."""
+    """Videos and images that become part of the page."""
 
     def __init__(self, page: Path) -> None:
         self.page = page
@@ -129,7 +129,7 @@ class _Media:
 
 
 class _Side:
-    """One run on the page."""
+    """One of the runs on the page."""
 
     def __init__(self, stored: StoredRun, videos: Videos, thumbnails: Pictures, media: _Media) -> None:
         self.stored = stored
@@ -377,7 +377,7 @@ def _outcome(record: Record) -> str:
 
 
 def _spans(flags: Sequence[NDArray[np.bool_]]) -> list[list[list[int]]]:
-    """For each flag ``[begin, end)`` of the stretches in which it is true, counted in control steps from 0."""
+    """Stretches ``[begin, end)`` in which each flag is true, counted in control steps from 0."""
     spans: list[list[list[int]]] = [[] for _ in flags]
     if flags:
         rows, edges = np.nonzero(np.diff(np.pad(np.array(flags, np.int8), ((0, 0), (1, 1)))))

@@ -37,7 +37,7 @@ def interval_chart(rows: Sequence[ChartRow], title: str, low: float = 0.0, high:
 
     Args:
         rows: from top to bottom.
-        title: read out instead of the picture.
+        title: read out instead of the image.
         low, high: ends of the axis, as shares; it is labelled in percent.
     """
     height = _TOP + _ROW * len(rows) + _BOTTOM
@@ -70,7 +70,7 @@ def bar_chart(bars: Sequence[Bar], title: str) -> Markup:
 
     Args:
         bars: from top to bottom.
-        title: read out instead of the picture.
+        title: read out instead of the image.
     """
     limits = [limit for bar in bars for limit in (*(bar.interval or ()), bar.value or 0.0)]
     reach = next(end for end in (0.2, 0.4, 0.6, 0.8, 1.0) if max(map(abs, limits), default=0) <= end + 1e-9)

@@ -1,4 +1,4 @@
-"""Small pictures of how episodes ended."""
+"""Small images of how episodes ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIZE = (208, 156)  # px
 
 
 def render_thumbnails(run: str | Path, records: Iterable[Record], processes: int | None = 1) -> dict[Address, bytes]:
-    """JPEG pictures of the last state of episodes, by address; episodes without stored states have none.
+    """JPEG images of the last state of episodes, by address; episodes without stored states have none.
 
     Args:
         run: the run directory.
@@ -29,7 +29,7 @@ def render_thumbnails(run: str | Path, records: Iterable[Record], processes: int
         processes: that render; ``None`` for one per core.
 
     Raises:
-        RenderingUnavailableError: if no OpenGL driver can make pictures here.
+        RenderingUnavailableError: if no OpenGL driver can make images here.
         StorageError: if states are damaged.
     """
     stored = [record for record in records if record["states"] is not None]

@@ -1,7 +1,7 @@
-"""Changes of training pictures that a policy should not mind.
+"""Changes of training images that a policy should not mind.
 
 Strengths: OpenGVLab/Vlaser and open-pi-zero train with random resized crops of 0.8 to 1.0 of the area (ratio 0.9 to
-1.1), brightness 0.1, contrast and saturation 0.9 to 1.1, hue 0.05. A crop moves everything in the picture while the
+1.1), brightness 0.1, contrast and saturation 0.9 to 1.1, hue 0.05. A crop moves everything in the image while the
 actions stay, which a small model that has to find objects to a centimetre by a fixed camera cannot afford: ``colour``
 leaves it out.
 """
@@ -23,7 +23,7 @@ MODES = ("none", "colour", "full")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of colour and, in mode ``full``, of the picture's section.
+    """Random changes of colour and, in mode ``full``, of the image's section.
 
     Attributes:
         mode: ``none``, ``colour`` or ``full``.
@@ -46,7 +46,7 @@ class Augmentation:
             raise UnknownNameError("augmentation", self.mode, MODES)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Random numbers in [-1, 1) for ``count`` pictures, ``[count, 8]``; always the same number of draws."""
+        """Random numbers in [-1, 1) for ``count`` images, ``[count, 8]``; always the same number of draws."""
         return 2 * torch.rand(count, 8, generator=generator) - 1
 
     def __call__(self, pixels: Tensor, draws: Tensor) -> Tensor:

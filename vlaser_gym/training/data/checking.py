@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, before anybody trains on it; and one of its episodes as a picture."""
+"""Everything that is wrong with a data set, before anybody trains on it; and one of its episodes as an image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 CONSTANT = 1e-7
 #: Largest difference of a row's timestamp from its place (s), and of a quaternion's length from 1.
 LATE, UNIT = 0.02, 1e-2
-#: Pictures of the drawn episode, and their width (pixels).
+#: Images of the drawn episode, and their width (pixels).
 PICTURES, WIDTH = 8, 320
 #: Arrows are drawn so many times as long as the motion is.
 LONGER = 10.0
@@ -111,14 +111,14 @@ def _first(reader: LeRobotReader, wrong: NDArray[np.bool_], says: Callable[[int]
         yield f"{reader.place(row)}: {says(row)}. Rows like it: {wrong.sum()} of {len(wrong)}."
 
 
-# ---------------------------------------------------------------------- a picture
+# ---------------------------------------------------------------------- an image
 
 
 def drawn(source: Source, robot: str, episode: int) -> NDArray[np.uint8]:
-    """Pictures of one episode in a row of strips, ``[h, w, 3]``: what the arm was told, onto what the camera saw.
+    """Images of one episode in a row of strips, ``[h, w, 3]``: what the arm was told, onto what the camera saw.
 
-    Below each picture the motion from above (x up, y to the left) and the gripper: the state's and the action's. In
-    sets that this gym recorded the arrows also stand in the picture, at the tool, as its camera is known.
+    Below each image the motion from above (x up, y to the left) and the gripper: the state's and the action's. In
+    sets that this gym recorded the arrows also stand in the image, at the tool, as its camera is known.
 
     Raises:
         InvalidConfigError, StorageError: as training would.
@@ -200,7 +200,7 @@ def _pixels(rows: Rows, picked: NDArray[np.int64], robot: str) -> Floats:
 
 
 def save(picture: NDArray[np.uint8], file: Path) -> None:
-    """Write a picture as PNG."""
+    """Write an image as PNG."""
     from PIL import Image  # noqa: PLC0415
 
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ class Clipped:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """By whose statistics a run of supervised training goes.
+    """Statistics by which a run of supervised training goes.
 
     Attributes:
         whose: ``"keep"`` (the policy's), ``"data"``, or ``"run"`` (of the run that goes on).
@@ -77,11 +77,11 @@ class Normalisation:
     clipped: Clipped
 
     def record(self) -> dict[str, Any]:
-        """For ``starts.jsonl``."""
+        """Entry for ``starts.jsonl``."""
         return {"statistics": self.whose, "clipped": asdict(self.clipped)}
 
     def lines(self) -> list[str]:
-        """For the screen."""
+        """Lines for the screen."""
         if self.whose == "data":
             return ["Statistics: those of the data."]
         words = {"keep": "those of the policy", "run": "those that the run began with"}[self.whose]

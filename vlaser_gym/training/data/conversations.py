@@ -1,4 +1,4 @@
-"""Conversations about pictures, to learn answers from: InternVL's fine-tuning format.
+"""Conversations about images, to learn answers from: InternVL's fine-tuning format.
 
 A line of JSON holds ``conversations`` (turns ``from`` ``human`` and ``gpt`` with their ``value``) and ``image``, a path
 or a list of them. A folder that ``python -m vlaser_gym.questions`` made has such lines in ``train.jsonl``, and in
@@ -36,9 +36,9 @@ class Conversation:
     """One answer to learn.
 
     Attributes:
-        question: with ``<image>`` once per picture, or not at all.
+        question: with ``<image>`` once per image, or not at all.
         answer: what is to be said.
-        images: paths of the pictures.
+        images: paths of the images.
         sizes: their width and height (pixels).
         history: questions and answers before it.
     """
@@ -51,7 +51,7 @@ class Conversation:
 
 
 def read_conversations(source: str | Path, kinds: Sequence[str] = ()) -> list[Conversation]:
-    """The answers to learn of a folder of questions, or of a file of conversations with its pictures beside.
+    """The answers to learn of a folder of questions, or of a file of conversations with its images beside.
 
     Args:
         source: a folder with ``train.jsonl``, or such a file.
@@ -60,7 +60,7 @@ def read_conversations(source: str | Path, kinds: Sequence[str] = ()) -> list[Co
     Raises:
         StorageError: if there are none, or a line is something else.
         UnknownNameError: for a kind that is not there.
-        MissingAssetError: if pictures are missing.
+        MissingAssetError: if images are missing.
     """
     file = Path(source) if Path(source).is_file() else Path(source) / "train.jsonl"
     if not file.is_file():
@@ -76,7 +76,7 @@ def read_conversations(source: str | Path, kinds: Sequence[str] = ()) -> list[Co
     missing = [path for path in dict.fromkeys(path for one in found for path in one.images) if not path.is_file()]
     if missing:
         raise MissingAssetError(
-            f"{len(missing)} pictures of {file} are missing, the first is {missing[0]}: copy the folder again, or "
+            f"{len(missing)} images of {file} are missing, the first is {missing[0]}: copy the folder again, or "
             "repeat the command that made it."
         )
     return found
@@ -126,7 +126,7 @@ def _conversations(line: bytes, file: Path, number: int) -> Iterator[Conversatio
 
 
 def _images(entry: Mapping[str, Any], folder: Path) -> tuple[tuple[Path, ...], tuple[tuple[int, int], ...]]:
-    """Paths of a line's pictures, and their sizes: those that it says, else those of the files."""
+    """Paths of a line's images, and their sizes: those that it says, else those of the files."""
     given = entry.get("image", [])
     paths = tuple(folder / str(path) for path in ([given] if isinstance(given, str) else given))
     if "width_list" in entry:
@@ -136,7 +136,7 @@ def _images(entry: Mapping[str, Any], folder: Path) -> tuple[tuple[Path, ...], t
     else:
         sizes = [_size(path) for path in paths]
     if len(sizes) != len(paths):
-        raise ValueError(f"{len(paths)} pictures have {len(sizes)} sizes")
+        raise ValueError(f"{len(paths)} images have {len(sizes)} sizes")
     return paths, tuple((int(width), int(height)) for width, height in sizes)
 
 
@@ -146,7 +146,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture ``[H, W, 3]``.
+    """An image ``[H, W, 3]``.
 
     Raises:
         MissingAssetError: if it cannot be read.
@@ -155,11 +155,11 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise MissingAssetError(f"{path} should be a picture; reading it gave: {error}. Copy it again.") from error
+        raise MissingAssetError(f"{path} should be an image; reading it gave: {error}. Copy it again.") from error
 
 
 class PictureFiles:
-    """Pictures in files of their own; see :class:`~vlaser_gym.training.data.pictures.PictureReader`."""
+    """Images in files of their own; see :class:`~vlaser_gym.training.data.pictures.PictureReader`."""
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self.path, self.files = path, list(files)
@@ -185,14 +185,14 @@ class Answers:
 
     Args:
         source: see :func:`read_conversations`.
-        agent: makes the tokens and says how it reads pictures.
-        seed: of the order. Every epoch has its own, in which every answer comes once, those about one picture after
-            another: a picture is encoded once for all its questions in a batch.
+        agent: makes the tokens and says how it reads images.
+        seed: of the order. Every epoch has its own, in which every answer comes once, those about one image after
+            another: an image is encoded once for all its questions in a batch.
         kinds: see :func:`read_conversations`.
         weighting: how answers of different lengths count (:data:`~vlaser_gym.agents.text_rows.POWERS`).
         packing: several samples share a row of the agent's ``reasoning_length``.
-        augmentation: changes of the pictures' colours.
-        cache: folder of decoded pictures.
+        augmentation: changes of the images' colours.
+        cache: folder of decoded images.
         say: told if another process is decoding.
 
     Attributes:
@@ -245,7 +245,7 @@ class Answers:
         """A description of the training data."""
         skipped = f"; {self.skipped} longer than {self.agent.reasoning_length} tokens are left out" * bool(self.skipped)
         pictures = len({path for one in self.conversations for path in one.images})
-        return f"{len(self):,} answers about {pictures:,} pictures of {self.source}{skipped}"
+        return f"{len(self):,} answers about {pictures:,} images of {self.source}{skipped}"
 
     def rows(self, step: int, size: int) -> NDArray[np.int64]:
         """The answers of one step ``[size]``."""
@@ -278,11 +278,11 @@ class Answers:
     def batch(
         self, rows: NDArray[np.int64], changes: Tensor, weights: Sequence[float] | None = None
     ) -> tuple[Pictures | None, TextRows]:
-        """Pictures and rows of text.
+        """Images and rows of text.
 
         Args:
             rows: which answers.
-            changes: draws of the augmentation, ``[len(rows), 8]``; a picture takes those of its first question.
+            changes: draws of the augmentation, ``[len(rows), 8]``; an image takes those of its first question.
             weights: of a token of each answer; by default they sum to 1 over this batch.
         """
         samples = [self.samples[row] for row in rows]
@@ -294,11 +294,11 @@ class Answers:
         return self._pictures(places, changes), text_rows(samples, given, groups, self.agent.pad_id)
 
     def weights(self, rows: NDArray[np.int64]) -> list[float]:
-        """Of a token of each of these answers: over all of them they sum to 1."""
+        """Weights of each token of these answers: over all of them they sum to 1."""
         return answer_weights([self.samples[row] for row in rows], self.weighting)
 
     def _pictures(self, places: Sequence[tuple[Path, int]], changes: Tensor) -> Pictures | None:
-        """The pictures of some places, given with the number of the question that each stands in."""
+        """The images of some places, given with the number of the question that each stands in."""
         if not places:
             return None
         firsts: dict[Path, int] = {}
@@ -312,14 +312,14 @@ class Answers:
         return Pictures(self.augmentation(torch.cat(parts), draws), torch.tensor(index))
 
     def _tiles(self, path: Path) -> NDArray[np.uint8]:
-        """A picture as the agent reads it ``[tiles, S, S, 3]``."""
+        """An image as the agent reads it ``[tiles, S, S, 3]``."""
         if self._stored is not None:
             return np.array(self._stored[self._files[path]][None], np.uint8)
         return np.array(self.agent.picture_tiles(read_picture(path)))
 
     @cached_property
     def _stored(self) -> NDArray[np.uint8] | None:
-        """The pictures in the policy's size, decoded once, where every picture is one square of it."""
+        """The images in the policy's size, decoded once, where every image is one square of it."""
         if not self._files or self.agent.max_tiles != 1:
             return None
         files = [path.absolute() for path in self._files]
@@ -328,7 +328,7 @@ class Answers:
 
 
 def _groups(conversations: Sequence[Conversation]) -> list[NDArray[np.int64]]:
-    """Numbers of the conversations about each picture; those without one stand alone."""
+    """Numbers of the conversations about each image; those without one stand alone."""
     groups: dict[Any, list[int]] = {}
     for number, one in enumerate(conversations):
         groups.setdefault(one.images[0] if one.images else number, []).append(number)

@@ -1,7 +1,7 @@
-"""Demonstrations as a policy trains on them: pictures, proprioception, instruction and chunks of actions.
+"""Demonstrations as a policy trains on them: images, proprioception, instruction and chunks of actions.
 
 Samples come from data sets in LeRobot's layout (:mod:`vlaser_gym.evaluation.lerobot_reader`): from the rows at which
-the policy decides, where a data set marks them. Their pictures are decoded once, at the policy's size, into a
+the policy decides, where a data set marks them. Their images are decoded once, at the policy's size, into a
 memory-mapped array (:mod:`vlaser_gym.training.data.pictures`); everything else is small and kept in memory.
 """
 
@@ -37,9 +37,9 @@ class Demonstrations:
         readers: data sets of one robot.
         robot: ``"widowx"`` or ``"google_robot"``.
         horizon: actions per chunk; behind an episode's end its last action is repeated.
-        resize: makes the policy's pictures, unless they are stored at that size already.
+        resize: makes the policy's images, unless they are stored at that size already.
         gripper: what the last number of the actions means; with ``sources`` they say it.
-        cache: folder of the decoded pictures; ``None``: in the user's cache.
+        cache: folder of the decoded images; ``None``: in the user's cache.
         say: told if another process is decoding them and this one waits.
         sources: what is known of each data set; ``None``: this gym's own names and meanings.
 
@@ -133,7 +133,7 @@ class Demonstrations:
         return np.concatenate([source[:, :3], target[:, :3], np.stack(angles, -1)], -1)
 
     def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pictures ``[B, S, S, 3]`` of some rows."""
+        """Images ``[B, S, S, 3]`` of some rows."""
         out = np.empty((len(rows), *self._pixels[0].shape[1:]), np.uint8)
         which = np.searchsorted(self._starts, rows, side="right") - 1
         for number, stored in enumerate(self._pixels):
@@ -243,7 +243,7 @@ PATTERN = 1000
 
 
 def moments(values: ArrayLike) -> Moments:
-    """Of ``[N, D]``, over the first axis."""
+    """Moments of ``[N, D]`` over the first axis."""
     array = np.asarray(values, np.float64)
     found = {
         "mean": array.mean(0),

@@ -32,7 +32,7 @@ class GripperColumn:
 
     @classmethod
     def parse(cls, text: str | None) -> GripperColumn:
-        """From ``null``, ``command``, ``open``, ``closed`` or ``width:0.08``.
+        """Parse ``null``, ``command``, ``open``, ``closed`` or ``width:0.08``.
 
         Raises:
             UnknownNameError: for another word.

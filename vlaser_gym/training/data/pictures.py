@@ -1,6 +1,6 @@
-"""Decoded pictures of data sets, kept outside them: data may be read-only, and several runs may share it.
+"""Decoded images of data sets, kept outside them: data may be read-only, and several runs may share it.
 
-A file of the cache is named after what its pictures were made from: the content of the data set's files, the chosen
+A file of the cache is named after what its images were made from: the content of the data set's files, the chosen
 rows, the size and the filter. It appears when it is whole; of two runs that need it one decodes and the other waits.
 """
 
@@ -23,7 +23,7 @@ from vlaser_gym.storage.locks import claim
 
 
 class PictureReader(Protocol):
-    """Gives pictures in their order; a data set's reader is one.
+    """Gives images in their order; a data set's reader is one.
 
     Attributes:
         path: folder that they are in.
@@ -36,10 +36,10 @@ class PictureReader(Protocol):
         """The number of images."""
 
     def picture_files(self) -> list[Path]:
-        """The files that pictures come from."""
+        """The files that images come from."""
 
     def frames(self, chosen: NDArray[np.bool_] | None = None) -> Iterator[NDArray[np.uint8]]:
-        """Pictures ``[n, H, W, 3]``, some at a time."""
+        """Images ``[n, H, W, 3]``, some at a time."""
 
 
 def cached_pixels(
@@ -49,17 +49,17 @@ def cached_pixels(
     cache: str | Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> NDArray[np.uint8]:
-    """Pictures ``[N, S, S, 3]`` of a data set's chosen rows, memory-mapped; decoded when first asked for.
+    """Images ``[N, S, S, 3]`` of a data set's chosen rows, memory-mapped; decoded when first asked for.
 
     Args:
         reader: the data set.
-        resize: brings its pictures to S x S.
+        resize: brings its images to S x S.
         chosen: which rows; ``None``: all.
-        cache: folder of the decoded pictures; ``None``: in the user's cache.
+        cache: folder of the decoded images; ``None``: in the user's cache.
         say: told if another process is decoding and this one waits.
 
     Raises:
-        StorageError: if the cache cannot be written, or a picture cannot be decoded.
+        StorageError: if the cache cannot be written, or an image cannot be decoded.
     """
     chosen = np.ones(reader.total_frames, bool) if chosen is None else chosen
     # A folder of its own for each data set, size and filter: what it holds of former content can go.
@@ -67,7 +67,7 @@ def cached_pixels(
     folder = Path(cache or places.user_cache() / "pictures") / f"{place}-{resize.size}-{resize.filter}"
     name = f"{_fingerprint(reader, chosen)}.npy"
     with storage_errors(
-        f"Cannot keep decoded pictures in {folder}", "choose a writable folder with enough space by cache=DIR"
+        f"Cannot keep decoded images in {folder}", "choose a writable folder with enough space by cache=DIR"
     ):
         folder.mkdir(parents=True, exist_ok=True)
         with claim(folder, "another cache=", wait=say):
@@ -98,7 +98,7 @@ def _forget(folder: Path) -> None:
 
 
 def _fingerprint(reader: PictureReader, chosen: NDArray[np.bool_]) -> str:
-    """Of the rows and of the content of the files that their pictures come from."""
+    """Fingerprint of the rows and of the content of the files that their images come from."""
     found = hashlib.sha256(np.packbits(chosen).tobytes() + str(len(chosen)).encode())
     files = {str(file.relative_to(reader.path)): file for file in reader.picture_files()}
     found.update(digest_of_files(files).encode())

@@ -50,7 +50,7 @@ class Rows:
         chosen: ``[R]``, the rows that are samples.
         told: instruction of each sample.
         episodes: their rows.
-        pictured: which of the data set's rows the samples' pictures are in; it has more rows where it was resampled.
+        pictured: which of the data set's rows the samples' images are in; it has more rows where it was resampled.
         gripper: what the actions' last number means.
     """
 
@@ -107,7 +107,7 @@ class Rows:
 
 
 def checked_rows(reader: LeRobotReader, source: Source, robot: str) -> Rows:
-    """Everything of a data set but its pictures, checked, at the robot's rate or the one asked for.
+    """Everything of a data set but its images, checked, at the robot's rate or the one asked for.
 
     Raises:
         InvalidConfigError, StorageError: with the first thing that is wrong.

@@ -18,7 +18,7 @@ class Columns:
     """Names of a data set's columns; ``None`` for LeRobot's and this gym's own.
 
     Attributes:
-        camera: pictures.
+        camera: images.
         state: proprioception.
         action: actions.
         instruction: texts, or their numbers in ``meta/tasks``.
@@ -33,7 +33,7 @@ class Columns:
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> Columns:
-        """From a mapping.
+        """Parse a mapping.
 
         Raises:
             UnknownNameError: for a column that is none of these.

@@ -1,4 +1,4 @@
-"""The GPU's lanes, on a stand-in for SAPIEN's GPU system that has a CPU system for each sub-scene.
+"""The GPU's environments, on a stand-in for SAPIEN's GPU system that has a CPU system for each sub-scene.
 
 The stand-in has the surface of ``sapien.physx.PhysxGpuSystem`` (a name that it lacks is an error), and keeps to its
 rules: arrays change by fetching only, the simulation by applying only, and nothing is added after ``gpu_init``.
@@ -244,7 +244,7 @@ def test_lanes_move_as_they_do_one_by_one(batches: Batches, shared: Path) -> Non
 
 
 def test_lanes_that_do_not_move_stay_where_they_are(batches: Batches, shared: Path) -> None:
-    """Lane 1 stands still for two steps in mid-motion, then goes on as if nothing had been."""
+    """Environment 1 stands still for two steps in mid-motion, then goes on as if nothing had been."""
     start = begin(CAN, 4)
     batches.run([(0, begin(CAN, 2), ()), (1, start, [close_fingers(CAN, 0)])])
     for step in range(2):
@@ -261,12 +261,13 @@ def test_a_system_is_built_anew_only_for_what_it_lacks(batches: Batches, shared:
     assert len(GpuStandIn.made) == 1
     batches.run([(1, begin(SINK, 2), ())])
     assert [len(system.scenes) for system in GpuStandIn.made] == [2, 3]
-    # A spare sub-scene for cubes is left over from lane 1's last episode: it is borrowed instead of building again.
+    # A spare sub-scene for cubes is left over from environment 1's last episode: it is borrowed instead of building
+    # again.
     batches.run([(1, begin(CUBE, 7), [close_fingers(CUBE, 0)])])
     batches.run([(2, begin(SINK, 4), ())])
     assert len(GpuStandIn.made) == 2
     pack = AssetPack(shared / "assets" / "simplerenv")
-    # Lane 0 was carried over and stood still all the while.
+    # Environment 0 was carried over and stood still all the while.
     for lane, layout in ((0, 0), (1, 7)):
         for step in (1, 2):
             reading = batches.step([(lane, close_fingers(CUBE, step))])[0]
@@ -340,7 +341,7 @@ class InProcess:
 def test_recorded_episodes_end_as_they_did(
     batches: Batches, golden: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    """Through the engine, its messages and the GPU's lanes."""
+    """Through the engine, its messages and the GPU's environments."""
     monkeypatch.setattr(engine, "start_worker", InProcess)
     options = {"assets": str(shared / "assets" / "simplerenv"), "sim_backend": "gpu"}
     row = task_figures(Recordings(golden), task, Simulator("maniskill", options=options))

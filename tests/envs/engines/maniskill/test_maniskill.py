@@ -1,4 +1,4 @@
-"""SAPIEN 3 against recordings of the original: pictures, motion, replays; lanes, snapshots, failures."""
+"""SAPIEN 3 against recordings of the original: images, motion, replays; environments, snapshots, failures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def engine(assets: str) -> Iterator[Any]:
     engine.close()
 
 
-# ---------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------- images
 
 
 def structural_similarity(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
@@ -66,7 +66,7 @@ def structural_similarity(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> fl
 
 
 def recorded(golden: Path, folder: str, key: str) -> tuple[dict, Start, np.ndarray, np.ndarray]:
-    """Metadata, state, picture and mask of a recorded reset."""
+    """Metadata, state, image and mask of a recorded reset."""
     place = golden / "reset" / folder
     meta, arrays = json.loads((place / "index.json").read_text())[key], np.load(place / f"{key}.npz")
     task = get_task(meta["simpler_task"])

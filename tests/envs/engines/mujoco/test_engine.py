@@ -1,4 +1,4 @@
-"""The engine: lanes independent of each other and of their past, schedules, snapshots, failures."""
+"""The engine: environments independent of each other and of their past, schedules, snapshots, failures."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_diverging_simulation_is_reported() -> None:
     engine.place([0], [placement(CARROT, 0)])
     pool = next(iter(engine._pools.values()))
     pool.batch.qvel[0, 8] = np.nan
-    with pytest.raises(SimulationError, match="lanes \\[0\\]"):
+    with pytest.raises(SimulationError, match="environments \\[0\\]"):
         engine.step(np.array([0]), targets(1, 0.0))
 
 

@@ -1,4 +1,4 @@
-"""What render processes leave behind. What their pictures show is tested with the scenes."""
+"""What render processes leave behind. What their images show is tested with the scenes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from vlaser_gym.envs.engines.mujoco.rendering import RenderPool, _display_answers
 
-#: Renders a picture, says which files of this project's are mapped, waits to be killed.
+#: Renders an image, says which files of this project's are mapped, waits to be killed.
 RENDERS = """
 import time
 from vlaser_gym.envs.engines.mujoco.rendering import Job, RenderPool, SceneKey
@@ -35,7 +35,7 @@ def test_a_killed_process_leaves_no_pictures_behind() -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert all("vlaser_gym" in name for name in names), "the memory of pictures was not found"
+    assert all("vlaser_gym" in name for name in names), "the memory of images was not found"
     assert [name for name in names if Path(name).exists()] == []
 
 
@@ -61,7 +61,7 @@ except RenderingUnavailableError as error:
 
 
 def picture(**environment: str | None) -> str:
-    """What a process with these variables says when it is asked for a picture."""
+    """What a process with these variables says when it is asked for an image."""
     known = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MUJOCO_GL")}
     given = {name: value for name, value in environment.items() if value is not None}
     return subprocess.run(

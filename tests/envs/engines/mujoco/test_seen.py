@@ -1,4 +1,4 @@
-"""Pictures and physics of perturbed episodes, against optics, mechanics and scenes that were built so."""
+"""Images and physics of perturbed episodes, against optics, mechanics and scenes that were built so."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def intrinsics() -> np.ndarray:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean over the middle of two pictures, which both show it."""
+    """Mean over the middle of two images, which both show it."""
     inside = (slice(80, -80), slice(100, -100))
     return float(np.abs(a[inside] - b[inside]).mean())
 

@@ -1,4 +1,4 @@
-"""Segmentations against the colours of the same pictures, and projections against both."""
+"""Segmentations against the colours of the same images, and projections against both."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_eval_of_the_google_robot(tmp_path: Path) -> None:
     # The stand-in succeeds where x is an even number of tenths of a millimetre.
     assert [record["success"] for record in records] == [True] * 5 + [False] * 5
     made = [entry["kwargs"] for entry in calls(tmp_path) if "make" in entry]
-    assert len(made) == 4, "one for each lane"
+    assert len(made) == 4, "one for each environment"
     assert all(kwargs["slightly_darker_lighting"] is True and kwargs["lr_switch"] is True for kwargs in made)
 
 
@@ -128,7 +128,7 @@ def test_parity_of_recordings_played_back(golden: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["widowx_stack_cube", "google_robot_open_top_drawer"])
 def test_parity_of_pictures_played_back(golden: Path, tmp_path: Path, task: str) -> None:
-    """Also of drawers that were opened: the stand-in shows a recorded picture only where all stands as recorded."""
+    """Also of drawers that were opened: the stand-in shows a recorded image only where all stands as recorded."""
     python, output = make_interpreter(tmp_path, STAND_IN_GOLDEN=golden), tmp_path / "figures.json"
     engine = ["engine=simpler", f"engine.python={python}", "engine.timeout=60", "figures=pictures"]
     cli.run("parity", parity.main, [*engine, f"task={task}", f"golden={golden}", f"output={output}"])
@@ -374,6 +374,6 @@ def test_only_so_many_workers_as_the_memory_has_room_for(
     monkeypatch.setattr(memory, "free_memory", lambda *_: 2.2e9)
     python = make_interpreter(tmp_path)
     score(tmp_path, python, "task=widowx_stack_cube", "episodes=8", "num_envs=8")
-    said = "room for 5 of 8 lanes of engine=simpler: 5 episodes run at the same time"
+    said = "room for 5 of 8 environments of engine=simpler: 5 episodes run at the same time"
     assert said in capsys.readouterr().err
     assert len(list((tmp_path / "log").glob("*.jsonl"))) == 5

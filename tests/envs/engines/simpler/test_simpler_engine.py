@@ -103,7 +103,7 @@ SPOON = "widowx_spoon_on_towel"
 
 
 def starts(python: Path, task: str, variant: str, layouts: list[int], **options: Any) -> list[np.ndarray]:
-    """Where bodies lie, and the pictures, as episodes begin one after another on one lane."""
+    """Where bodies lie, and the images, as episodes begin one after another on one environment."""
     found = []
     with opened(python, task, **options) as env:
         for layout in layouts:
@@ -189,7 +189,7 @@ def test_nothing_is_rendered_for_an_agent_that_reads_states(interpreter: Path, t
 
 
 def test_a_picture_that_nobody_was_to_look_at(interpreter: Path) -> None:
-    """``render()`` of an environment that observes states: what was done is done again, with pictures."""
+    """``render()`` of an environment that observes states: what was done is done again, with images."""
     found = []
     for observe in (("image",), ("proprio",)):
         with opened(interpreter, lanes=2, observe=observe) as env:

@@ -1,8 +1,9 @@
-"""Many lanes in one physics system: sub-scenes side by side that are stepped together.
+"""Many environments in one physics system: sub-scenes side by side that are stepped together.
 
-A system takes up nothing more once it runs. It therefore holds sub-scenes that were each built for a key, and a lane
-borrows one with the key of its episode. Only where none is free the system is built anew, and the states of the other
-lanes are carried over. All sub-scenes move in every step; those of lanes that were not to move are put back afterwards.
+A system takes up nothing more once it runs. It therefore holds sub-scenes that were each built for a key, and an
+environment borrows one with the key of its episode. Only where none is free the system is built anew, and the states of
+the other environments are carried over. All sub-scenes move in every step; those of environments that were not to move
+are put back afterwards.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class System(Protocol):
 
 
 class Batches:
-    """The lanes of one process, in a batch for each kind of robot.
+    """The environments of one process, in a batch for each kind of robot.
 
     Args:
         pack: where shapes are read from.
@@ -109,7 +110,7 @@ class Batches:
         return self._answers(jobs, Batch.run)
 
     def step(self, jobs: Sequence[tuple[int, Targets]]) -> list[Reading]:
-        """One control step of each lane named; the others stay where they are."""
+        """One control step of each environment named; the others stay where they are."""
         return self._answers(jobs, Batch.step)
 
     def _answers(self, jobs: Sequence[Any], ask: Callable[[Batch, Sequence[Any]], dict[int, Reading]]) -> list[Reading]:
@@ -128,7 +129,7 @@ class Batches:
 
 
 class Batch:
-    """The physics of all lanes whose robots have one substep and one rate of control.
+    """The physics of all environments whose robots have one substep and one rate of control.
 
     Args:
         setup: that robot, or one like it.
@@ -146,11 +147,11 @@ class Batch:
         self._arrays: Arrays
 
     def release(self, lane: int) -> None:
-        """The lane's episode is over; its sub-scene can be borrowed."""
+        """The environment's episode is over; its sub-scene can be borrowed."""
         self._of_lane.pop(lane, None)
 
     def run(self, jobs: Sequence[tuple[int, Start, Sequence[Targets]]]) -> dict[int, Reading]:
-        """Begin episodes, and repeat the control steps that they have behind them; readings by lane."""
+        """Begin episodes, and repeat the control steps that they have behind them; readings by environment."""
         for lane, _, _ in jobs:
             self.release(lane)
         starts = {lane: start for lane, start, _ in jobs}
@@ -166,7 +167,7 @@ class Batch:
         return readings
 
     def step(self, jobs: Sequence[tuple[int, Targets]]) -> dict[int, Reading]:
-        """One control step of some lanes; the others stay where they are."""
+        """One control step of some environments; the others stay where they are."""
         assert self._system is not None
         before, arrays = self._arrays, self._arrays.copy()
         plans = [(self._of_lane[lane], targets, substep_picks(self._substeps, targets)) for lane, targets in jobs]
@@ -190,7 +191,7 @@ class Batch:
             self._system.apply(self._arrays)
 
     def _borrow(self, starts: Mapping[int, Start]) -> bool:
-        """Give each lane a free sub-scene with the key of its episode; False, and nothing, if one is missing."""
+        """Give each environment a free sub-scene with the key of its episode; False, and nothing, if one is missing."""
         free = self._free()
         found: dict[int, _Slot] = {}
         for lane, start in starts.items():
@@ -206,7 +207,9 @@ class Batch:
         return [slot for slot in self._slots if slot not in self._of_lane.values()]
 
     def _rebuild(self, starts: Mapping[int, Start]) -> None:
-        """A new system with a sub-scene for each lane, and at most as many spare ones, which rest where they began."""
+        """A new system with a sub-scene for each environment, and at most as many spare ones, which rest where they
+        began.
+        """
         carried = {lane: (slot.start, slot.rows(self._arrays)) for lane, slot in self._of_lane.items()}
         begin = {**{lane: start for lane, (start, _) in carried.items()}, **starts}
         wanted = {start.key for start in starts.values()}

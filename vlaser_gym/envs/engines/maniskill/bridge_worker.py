@@ -52,7 +52,7 @@ class _Worker:
 
     def _env(self, name: str) -> Any:
         if name not in self._envs:
-            # The class admits pictures only; what is measured needs none.
+            # The class admits images only; what is measured needs none.
             REGISTERED_ENVS[name].cls.SUPPORTED_OBS_MODES = ["none"]
             renderer = "gpu" if render_system().device.is_cuda() else "cpu"
             made = gymnasium.make(name, obs_mode="none", sim_backend="physx_cpu", render_backend=renderer)
@@ -61,7 +61,7 @@ class _Worker:
         return self._envs[name]
 
     def _reset(self, name: str, env: Any, begin: Begin) -> None:
-        """Its own reset; given poses take the place of its list, and are not left to settle."""
+        """Reset as the environment does; given poses take the place of its list, and are not left to settle."""
         (env.xyz_configs, env.quat_configs), env._settle = self._episodes[name], type(env)._settle.__get__(env)
         if begin.object_pose is not None:
             poses = to_tensor(np.array([begin.object_pose[obj] for obj in env.obj_names], np.float32))
@@ -71,7 +71,7 @@ class _Worker:
 
 
 def _stay(*_: Any) -> None:
-    """In the place of the simulation steps in which objects settle."""
+    """Do nothing, in the place of the simulation steps in which objects settle."""
 
 
 def prepare_files(pack: Path) -> None:

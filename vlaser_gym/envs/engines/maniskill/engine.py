@@ -1,4 +1,6 @@
-"""SAPIEN 3 through ManiSkill 3: lanes are shared out among worker processes, or simulated all at once on a GPU."""
+"""SAPIEN 3 through ManiSkill 3: environments are shared out among worker processes, or simulated all at once on a
+GPU.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,19 @@ SIM_BACKENDS = ("cpu", "gpu")
 class ManiskillEngine:
     """The original's scenes on SAPIEN 3, in worker processes.
 
-    On CPUs a lane's scene is built anew at every placement, so that what happens on it depends on the placement and its
+    On CPUs an environment's scene is built anew at every placement, so that what happens on it depends on the placement
+    and its
     targets alone. Snapshots hold both and are put back by running the targets again: exact, at the cost of those steps.
-    On a GPU one process simulates all lanes together (:mod:`.batch`) and the others draw; repetitions are then as close
-    as PhysX's there, not bit for bit.
+    On a GPU one process simulates all environments together (:mod:`.batch`) and the others draw; repetitions are then
+    as close as PhysX's there, not bit for bit.
 
     Args:
         num_lanes: number of simulations.
         look: ``"original"``: meshes, textures and photographs of the asset pack.
-        processes: worker processes; None for one per core, and no more than there are lanes. With a GPU, of those that
-            draw.
+        processes: worker processes; None for one per core, and no more than there are environments. With a GPU, of
+            those that draw.
         assets: directory of the asset pack; None for the one that ``python -m vlaser_gym.assets`` fills.
-        sim_backend: ``"cpu"`` or ``"gpu"``: where physics runs. Pictures are made by a GPU wherever there is one.
+        sim_backend: ``"cpu"`` or ``"gpu"``: where physics runs. Images are made by a GPU wherever there is one.
 
     Raises:
         MissingAssetError: if there is no asset pack.
@@ -76,7 +79,7 @@ class ManiskillEngine:
         self._readings: list[Reading | None] = [None] * num_lanes
 
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
-        """Put lanes into initial states, everything at rest."""
+        """Put environments into initial states, everything at rest."""
         for lane, placement in zip(lanes, placements, strict=True):
             self._starts[lane], self._history[lane] = _start(placement), []
         self._run(lanes)
@@ -93,7 +96,7 @@ class ManiskillEngine:
         jobs = []
         for row, lane in enumerate(lanes.tolist()):
             if self._starts[lane] is None:
-                raise SimulationError(f"Lane {lane} is not placed: reset it before it is stepped.")
+                raise SimulationError(f"Environment {lane} is not placed: reset it before it is stepped.")
             jobs.append((lane, Targets(position[row], None if velocity is None else velocity[row])))
         readings = self._ask(self._workers, "step", jobs)
         for (lane, sent), reading in zip(jobs, readings, strict=True):
@@ -101,7 +104,7 @@ class ManiskillEngine:
             self._readings[lane] = reading
         diverged = [lane for (lane, _), reading in zip(jobs, readings, strict=True) if not _is_finite(reading)]
         if diverged:
-            raise SimulationError(f"The simulation of lanes {diverged} diverged: reset them.")
+            raise SimulationError(f"The simulation of environments {diverged} diverged: reset them.")
 
     def read(self, lanes: Ints) -> list[Reading]:
         """States of ``lanes``."""
@@ -113,7 +116,7 @@ class ManiskillEngine:
         return readings
 
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
-        """Pictures of the policy's camera, ``[B, H, W, 3]``."""
+        """Images of the policy's camera, ``[B, H, W, 3]``."""
         refuse_other_cameras(self.name, [camera])
         readings = zip(lanes.tolist(), self.read(lanes), strict=True)
         return np.stack(self._ask(self._artists, "draw", [(lane, self._state(lane, seen)) for lane, seen in readings]))
@@ -133,7 +136,7 @@ class ManiskillEngine:
         self._run([lane for lane, start in enumerate(self._starts) if start is not None])
 
     def _ask(self, workers: Sequence[Child], command: str, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Answers to jobs, whose first item is their lane, all workers at once."""
+        """Answers to jobs, whose first item is their environment, all workers at once."""
         self._finish_opening()
         shares = [[i for i, job in enumerate(jobs) if job[0] % len(workers) == w] for w in range(len(workers))]
         busy = [(worker, share) for worker, share in zip(workers, shares, strict=True) if share]

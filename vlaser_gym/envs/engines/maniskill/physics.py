@@ -1,4 +1,4 @@
-"""One lane's simulation: a SAPIEN scene that is built anew for every episode.
+"""Simulation of one environment: a SAPIEN scene that is built anew for every episode.
 
 PhysX remembers contacts, sleeping bodies and the order in which things were made. A scene built anew forgets them, so
 that what happens depends on the placement and the targets since then alone; the original rebuilds its scene at every
@@ -35,7 +35,7 @@ PRESSING = 1e-6
 
 
 class Simulation:
-    """The physics of one lane."""
+    """The physics of one environment."""
 
     def __init__(self, start: Start, pack: AssetPack) -> None:
         scene = build_scene(start.key, pack)

@@ -1,8 +1,8 @@
-"""Pictures of SAPIEN scenes: a scene that is only drawn, and the photograph behind its foreground.
+"""Images of SAPIEN scenes: a scene that is only drawn, and the photograph behind its foreground.
 
-Scenes that are simulated hold no visible shapes; the pictures come from one drawn scene per task, variant and cast,
-which is put into the state of a lane. In visual matching every pixel that is neither robot nor object nor cabinet is
-replaced by the photograph of the real scene, as the original does (hard mask, no shadows on the photograph).
+Scenes that are simulated hold no visible shapes; the images come from one drawn scene per task, variant and cast,
+which is put into the state of an environment. In visual matching every pixel that is neither robot nor object nor
+cabinet is replaced by the photograph of the real scene, as the original does (hard mask, no shadows on the photograph).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Artist:
         self._photographs: dict[str, Picture] = {}
 
     def draw(self, state: Start) -> Picture:
-        """``[H, W, 3]`` picture of a state of this scene."""
+        """``[H, W, 3]`` image of a state of this scene."""
         colour, foreground = self.layers(state)
         if not self.scene.look.overlay:
             return colour

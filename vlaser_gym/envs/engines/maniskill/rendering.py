@@ -1,4 +1,4 @@
-"""Pictures of recorded states, drawn by SAPIEN in a process of its own."""
+"""Images of recorded states, drawn by SAPIEN in a process of its own."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class SapienRenderer:
         self._worker.ask("open", str(directory))
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
-        """``[H, W, 3]`` picture of a state."""
+        """``[H, W, 3]`` image of a state."""
         return np.asarray(self._worker.ask("show", _start(task, variant, state))[0])
 
     def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
-        """``[H, W]``: where the picture shows robot, objects or cabinet, not the photograph."""
+        """``[H, W]``: where the image shows robot, objects or cabinet, not the photograph."""
         return np.asarray(self._worker.ask("show", _start(task, variant, state))[1])
 
     def close(self) -> None:

@@ -295,6 +295,6 @@ def links_of(articulation: Any) -> dict[str, Any]:
 
 
 def make_pose(numbers: Any) -> sapien.Pose:
-    """From ``x y z qw qx qy qz``."""
+    """Make a SAPIEN pose from ``x y z qw qx qy qz``."""
     values = np.asarray(numbers, np.float64)
     return sapien.Pose(values[:3], values[3:])

@@ -20,7 +20,7 @@ class SceneKey(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A state at rest, in which an episode begins or of which a picture is made.
+    """A state at rest, in which an episode begins or of which an image is made.
 
     Attributes:
         qpos: robot joints, ``[J]``, order of ``Robot.moving_joints``.

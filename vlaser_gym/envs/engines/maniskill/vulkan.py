@@ -29,7 +29,7 @@ def render_system() -> Any:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise RenderingUnavailableError(
-            f"No pictures can be made with SAPIEN here ({reason}). {remedy()}, or use observations without images "
+            f"No images can be made with SAPIEN here ({reason}). {remedy()}, or use observations without images "
             "and video=0."
         ) from error
 

@@ -1,4 +1,6 @@
-"""The child's end: simulates its lanes, one after another or all at once on a GPU, and draws states when asked to."""
+"""The child's end: simulates its environments, one after another or all at once on a GPU, and draws states when asked
+to.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,11 @@ class _Lanes(Protocol):
         """Begin episodes, and repeat the control steps that they have behind them."""
 
     def step(self, jobs: Sequence[tuple[int, Targets]]) -> list[Reading]:
-        """One control step of each lane named."""
+        """One control step of each environment named."""
 
 
 class _OneByOne:
-    """A CPU simulation for each lane."""
+    """A CPU simulation for each environment."""
 
     def __init__(self, pack: AssetPack) -> None:
         self._pack = pack
@@ -81,7 +83,7 @@ class _Worker:
         return [self._artist(state.key).draw(state) for _, state in jobs]
 
     def _show(self, state: Start) -> tuple[Picture, NDArray[np.bool_]]:
-        """The picture of a state, and where it shows the foreground."""
+        """The image of a state, and where it shows the foreground."""
         artist = self._artist(state.key)
         return artist.draw(state), artist.layers(state)[1]
 

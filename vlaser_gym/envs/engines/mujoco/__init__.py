@@ -1,7 +1,7 @@
 """The built-in engine.
 
 ``import mujoco`` loads the OpenGL backend that ``MUJOCO_GL`` names and fails where that backend does not work. Physics
-needs no OpenGL, and pictures are made in other processes, which report the failure when a picture is asked for. So
+needs no OpenGL, and images are made in other processes, which report the failure when an image is asked for. So
 where the backend stands in the way, MuJoCo is imported without one.
 """
 

@@ -1,4 +1,4 @@
-"""The built-in engine: MuJoCo, all lanes of a scene stepped by one call on all cores."""
+"""The built-in engine: MuJoCo, all environments of a scene stepped by one call on all cores."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.errors import SimulationError
 
-#: Compiled scenes that are kept though no lane may show them.
+#: Compiled scenes that are kept though no environment may show them.
 _MOST_IDLE_SCENES = 32
 _NO_FORWARD = int(mujoco.mjtStage.mjSTAGE_NONE)
 
 
 class MujocoEngine:
-    """Lanes are grouped by scene; each scene has one batch, in which a lane keeps its own number.
+    """Environments are grouped by scene; each scene has one batch, in which an environment keeps its own number.
 
     Args:
         num_lanes: number of simulations.
-        look: of the pictures: ``"builtin"`` (generated shapes and textures) or ``"original"`` (SimplerEnv's meshes,
+        look: of the images: ``"builtin"`` (generated shapes and textures) or ``"original"`` (SimplerEnv's meshes,
             textures and photographs, from the asset pack). The physics is the same.
         threads: physics threads; 0 for one per core.
-        render_processes: processes that make pictures; None for one per core, at most four.
+        render_processes: processes that make images; None for one per core, at most four.
         assets: directory of the asset pack, for the look ``"original"``; None for the user's cache.
 
     Raises:
@@ -61,7 +61,7 @@ class MujocoEngine:
         self._renderer: RenderPool | None = None
 
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
-        """Put lanes into initial states, everything at rest; scenes are compiled when first seen."""
+        """Put environments into initial states, everything at rest; scenes are compiled when first seen."""
         for lane, placement in zip(lanes, placements, strict=True):
             named = placement.task.name, placement.variant, self.look, placement.layout.cast
             key = SceneKey(*named, placement.physics, placement.bodies)
@@ -76,7 +76,7 @@ class MujocoEngine:
         return self._pools[key]
 
     def _forget_pools(self) -> None:
-        """Drop scenes that no lane shows, the oldest first, where there are many: protocols have hundreds."""
+        """Drop scenes that no environment shows, the oldest first, where there are many: protocols have hundreds."""
         unused = [key for key in self._pools if key not in self._keys]
         for key in unused[: max(0, len(self._pools) - _MOST_IDLE_SCENES)]:
             del self._pools[key]
@@ -87,7 +87,7 @@ class MujocoEngine:
         for row, lane in enumerate(lanes):
             key = self._keys[lane]
             if key is None:
-                raise SimulationError(f"Lane {lane} is not placed: reset it before it is stepped.")
+                raise SimulationError(f"Environment {lane} is not placed: reset it before it is stepped.")
             groups.setdefault(key, []).append(row)
         return groups
 
@@ -107,7 +107,7 @@ class MujocoEngine:
         return readings
 
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
-        """Pictures of a camera of the robot, ``[B, H, W, 3]``; the array is the caller's."""
+        """Images of a camera of the robot, ``[B, H, W, 3]``; the array is the caller's."""
         if self._renderer is None:
             self._renderer = RenderPool(self._num_lanes, self._render_processes, assets=self._assets)
         jobs = []
@@ -120,7 +120,9 @@ class MujocoEngine:
         return self._renderer.render(jobs)
 
     def displace(self, lane: int, body: int, offset: tuple[float, float]) -> None:
-        """Move an object of a lane, by its number among the task's objects, along world x and y (m); it is at rest."""
+        """Move an object of an environment, by its number among the task's objects, along world x and y (m); it is at
+        rest.
+        """
         key = self._keys[lane]
         assert key is not None
         self._pools[key].displace(lane, body, offset)
@@ -148,12 +150,12 @@ class MujocoEngine:
 
 
 class _Pool:
-    """All lanes of one scene."""
+    """All environments of one scene."""
 
     def __init__(self, scene: Scene, num_lanes: int, threads: int) -> None:
         self.scene = scene
         self.batch: Any = Batch(scene.model, num_lanes, nthread=threads)
-        # Live views: looking them up again for every lane would cost more than reading them.
+        # Live views: looking them up again for every environment would cost more than reading them.
         self._qpos, self._qvel, self._forces = (self.batch.bind(name) for name in ("qpos", "qvel", "sensordata"))
         self._substeps = scene.substeps
         self._timestep = float(scene.model.opt.timestep)
@@ -161,7 +163,9 @@ class _Pool:
         self._touch_columns = [scene.touches[..., None] + np.arange(3)]
 
     def place(self, lane: int, layout: Layout, qpos: Floats) -> None:
-        """Put a lane into a layout, everything at rest, the drives' targets where the joints are: ``qpos [J]``."""
+        """Put an environment into a layout, everything at rest, the drives' targets where the joints are: ``qpos
+        [J]``.
+        """
         scene = self.scene
         self.batch.reset([lane], stage=_NO_FORWARD)
         row = self.batch.qpos[lane]
@@ -199,10 +203,10 @@ class _Pool:
             else:
                 self._follow(lanes, position)
         except BatchError as error:
-            raise SimulationError(f"MuJoCo could not step lanes {lanes.tolist()}: {error}.") from error
+            raise SimulationError(f"MuJoCo could not step environments {lanes.tolist()}: {error}.") from error
         diverged = lanes[~np.isfinite(self.batch.state[lanes]).all(-1)]
         if len(diverged):
-            raise SimulationError(f"The simulation of lanes {diverged.tolist()} diverged: reset them.")
+            raise SimulationError(f"The simulation of environments {diverged.tolist()} diverged: reset them.")
 
     def _follow(self, lanes: Ints, position: Floats) -> None:
         # Of several targets that fall into one substep the middle one is followed.
@@ -212,7 +216,7 @@ class _Pool:
         self.batch.rollout(self._substeps, control, int(mujoco.mjtState.mjSTATE_CTRL), record=(), ids=lanes)
 
     def read(self, lane: int) -> Reading:
-        """The state of a lane after its last control step."""
+        """The state of an environment after its last control step."""
         scene, qpos, qvel = self.scene, self._qpos[lane], self._qvel[lane]
         poses = scene.object_pose.copy()
         for i, start in enumerate(scene.object_qpos):

@@ -126,7 +126,7 @@ def _add_stone(spec: mujoco.MjSpec, station: Station) -> None:
 
 
 def _add_room(spec: mujoco.MjSpec, scene: str) -> None:
-    """Floor, two walls with skirting, a picture, a low piece of furniture with something on it, and a bin."""
+    """Floor, two walls with skirting, an image, a low piece of furniture with something on it, and a bin."""
     floor, behind, side, furniture = _ROOMS[scene]
     add_floor(spec, ((-1250, 900), (-1500, 1700)), ((-590, 0), (-308, 308)), floor)
     _show(spec, "wall_skirting", meshes.box((-1250, -1236), (-2500, 1700), (0, 120)), shaded(behind, 1.2))

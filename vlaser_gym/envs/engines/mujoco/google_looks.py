@@ -1,7 +1,7 @@
 """The appearance of the Google Robot's objects: generated surfaces in the actor frame, and labels.
 
 Cans and the bottle have the model's y axis as their own. Sizes follow the original's models (ManiSkill2_real2sim,
-ef7a4d4); labels are stripes and waves in the drinks' colours, not pictures of them.
+ef7a4d4); labels are stripes and waves in the drinks' colours, not images of them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def round_fruit(radius: float, height: float, dimple: float) -> Surface:
 
 
 def apple() -> Surface:
-    """With a short stalk."""
+    """Look of the apple, with a short stalk."""
     stalk = meshes.tube([(0, 0, 28), (1, 1, 36), (3, 2, 42)], 1.6)
     return round_fruit(40.5, 39.5, 8.0) + stalk
 

@@ -1,4 +1,4 @@
-"""The child's end of a render process: reads jobs from standard input, writes pictures into mapped memory."""
+"""The child's end of a render process: reads jobs from standard input, writes images into mapped memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NUMBERED = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_I
 class _Artist:
     """One scene's model, data and OpenGL context, for one of its cameras.
 
-    Photographs are of what the policy's camera sees: they stand behind the foreground of its pictures only.
+    Photographs are of what the policy's camera sees: they stand behind the foreground of its images only.
     """
 
     def __init__(self, key: SceneKey, camera_name: str, view: View) -> None:
@@ -62,10 +62,10 @@ class _Artist:
         self._renderer: Any = None
 
     def draw(self, job: Job, out: NDArray[np.uint8]) -> None:
-        """Put the picture of a state into ``out [H, W, 3]``, or its segmentation into ``[H, W, 1]``.
+        """Put the image of a state into ``out [H, W, 3]``, or its segmentation into ``[H, W, 1]``.
 
         Raises:
-            RenderingUnavailableError: if there is no OpenGL, which is found out with the first picture.
+            RenderingUnavailableError: if there is no OpenGL, which is found out with the first image.
         """
         if self._renderer is None:
             self._renderer = self._open_context()
@@ -115,7 +115,7 @@ class _Server:
         self._pixels: NDArray[np.uint8] | None = None
 
     def answer(self, command: str, *arguments: Any) -> Any:
-        """``open`` shared memory for pictures; ``render`` jobs into it."""
+        """``open`` shared memory for images; ``render`` jobs into it."""
         handlers: dict[str, Callable[..., Any]] = {"open": self._open, "render": self._render}
         return handlers[command](*arguments)
 
@@ -152,7 +152,7 @@ _ADVICE = {
 def _no_context(error: Exception) -> str:
     backend = os.environ.get("MUJOCO_GL", "default")
     return (
-        f"No pictures can be made here (OpenGL backend {backend!r}: {type(error).__name__}: {error}). "
+        f"No images can be made here (OpenGL backend {backend!r}: {type(error).__name__}: {error}). "
         f"{_ADVICE.get(backend, _ADVICE['default'])}, or use observations without images and video=0; "
         "`python -m vlaser_gym.doctor` tells more."
     )

@@ -1,8 +1,8 @@
-"""Pictures of MuJoCo scenes, made by separate processes.
+"""Images of MuJoCo scenes, made by separate processes.
 
 Software OpenGL uses one core per process and little more with threads, so each core gets a process of its own. A
-process compiles the scenes it is asked for, receives ``qpos`` rows and writes the pictures into memory that both sides
-map. The parent needs no OpenGL at all: where no driver is found, only asking for a picture fails.
+process compiles the scenes it is asked for, receives ``qpos`` rows and writes the images into memory that both sides
+map. The parent needs no OpenGL at all: where no driver is found, only asking for an image fails.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SceneKey(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A picture to make.
+    """An image to make.
 
     Attributes:
         key: the scene.
@@ -53,7 +53,7 @@ class Job(NamedTuple):
         base: the robot's base pose ``[7]`` where layouts bring their own.
         camera: name of the robot's camera, or of a view of the scene; see ``views.py``.
         segmentation: labels of :func:`segment_labels` in place of colours.
-        sight: in what it differs from the scene's own pictures.
+        sight: in what it differs from the scene's own images.
     """
 
     key: SceneKey
@@ -65,7 +65,7 @@ class Job(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the picture."""
+        """Shape of the image."""
         cameras = get_setup(get_task(self.key.task).robot_setup).cameras
         camera = cameras.get(self.camera, cameras[POLICY_CAMERA])
         return camera.height, camera.width, 1 if self.segmentation else 3
@@ -84,10 +84,10 @@ class View(NamedTuple):
 
 
 class RenderPool:
-    """Processes that render up to ``num_slots`` pictures per call.
+    """Processes that render up to ``num_slots`` images per call.
 
     Args:
-        num_slots: most pictures per call.
+        num_slots: most images per call.
         processes: None for one per usable core, at most four and no more than there are slots.
         assets: directory of the asset pack, for the look ``"original"``; None for the user's cache.
         keyed: leave the backdrop's key where a photograph would be put.
@@ -110,12 +110,12 @@ class RenderPool:
         self._workers = [_Worker(self._memory) for _ in range(count)]
 
     def render(self, jobs: Sequence[Job]) -> NDArray[np.uint8]:
-        """One picture ``[H, W, 3]`` per job, stacked; a fresh array. All jobs are for cameras of one size.
+        """One image ``[H, W, 3]`` per job, stacked; a fresh array. All jobs are for cameras of one size.
 
-        Segmentations are ``[H, W, 1]``; a call makes either them or pictures.
+        Segmentations are ``[H, W, 1]``; a call makes either them or images.
 
         Raises:
-            RenderingUnavailableError: if no OpenGL driver can make pictures here.
+            RenderingUnavailableError: if no OpenGL driver can make images here.
         """
         shape = jobs[0].shape
         size = int(np.prod(shape))
@@ -155,11 +155,11 @@ def mapped(memory: int, size: int) -> NDArray[np.uint8]:
 
 
 class SceneRenderer:
-    """Pictures of recorded states, one at a time or in batches.
+    """Images of recorded states, one at a time or in batches.
 
     Args:
         look: which look to render with.
-        batch: most pictures per call of :meth:`frames`.
+        batch: most images per call of :meth:`frames`.
         processes, assets: as for :class:`RenderPool`.
 
     Raises:
@@ -178,7 +178,7 @@ class SceneRenderer:
     def frame(
         self, task: str, variant: str, state: Mapping[str, ArrayLike], camera: str = POLICY_CAMERA
     ) -> NDArray[np.uint8]:
-        """``[H, W, 3]`` picture of a state with the names that :meth:`Lane.state` gives it."""
+        """``[H, W, 3]`` image of a state with the names that :meth:`Lane.state` gives it."""
         return np.asarray(self.frames(task, variant, [state], camera)[0])
 
     def frames(
@@ -190,7 +190,7 @@ class SceneRenderer:
         sight: Sight = NOMINAL_SIGHT,
         bodies: tuple[Body, ...] = (),
     ) -> NDArray[np.uint8]:
-        """``[B, H, W, 3]`` pictures of at most ``batch`` states of one task, by a camera of its robot."""
+        """``[B, H, W, 3]`` images of at most ``batch`` states of one task, by a camera of its robot."""
         named = [(task, variant, self.look, _cast_of(task, variant, state)) for state in states]
         keys = [SceneKey(*names, bodies=bodies) for names in named]
         jobs = [self._job(key, state, camera) for key, state in zip(keys, states, strict=True)]
@@ -199,7 +199,7 @@ class SceneRenderer:
     def scenes(
         self, shown: Sequence[tuple[str, str, Mapping[str, ArrayLike]]], segmentation: bool = False
     ) -> NDArray[np.uint8]:
-        """Pictures ``[B, H, W, 3]`` of at most ``batch`` states of any tasks whose cameras have one size.
+        """Images ``[B, H, W, 3]`` of at most ``batch`` states of any tasks whose cameras have one size.
 
         Args:
             shown: task, variant and state of each.

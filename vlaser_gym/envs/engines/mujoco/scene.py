@@ -88,7 +88,7 @@ def build_scene(
         look: ``"builtin"``, or ``"original"``, which changes only what is seen.
         cast: which objects play; None for the first layout's.
         assets: the original's files; for the look ``"original"``.
-        photograph: a photograph will be put behind the foreground of pictures (look ``"original"``).
+        photograph: a photograph will be put behind the foreground of images (look ``"original"``).
         whole_robot: also links that the policy's camera never sees are seen (look ``"original"``).
         physics: of a perturbed episode.
         bodies: objects that differ from the catalogue's.

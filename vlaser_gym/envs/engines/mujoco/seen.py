@@ -1,4 +1,4 @@
-"""Light, cameras and surfaces of a compiled scene, changed for the picture of a perturbed episode."""
+"""Light, cameras and surfaces of a compiled scene, changed for the image of a perturbed episode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SeenModel:
         self._shown = Sight()
 
     def show(self, sight: Sight) -> None:
-        """Make the model look like this; pictures of the scene's own sight are what they were without this class."""
+        """Make the model look like this; images of the scene's own sight are what they were without this class."""
         if sight == self._shown:
             return
         self._shown = sight

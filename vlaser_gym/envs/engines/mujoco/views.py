@@ -1,6 +1,6 @@
 """Camera views besides the robot's own: in front of the robot, above it, or free.
 
-These pictures are for people. Walls would stand in their way and are left out.
+These images are for people. Walls would stand in their way and are left out.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class _Episode:
 
 
 class SimplerEngine:
-    """One worker process per lane.
+    """The original simulator, with one worker process per environment.
 
     It keeps its environment while episodes are built alike, and begins each as a newly built one would.
 
@@ -56,8 +56,8 @@ class SimplerEngine:
         env_kwargs: keyword arguments for the original's environments beside (or instead of) the protocol's.
         rebuild: build the environment anew for every episode, as the original's own evaluation does; slower, and to the
             last bit the same.
-        pictures: pictures will be asked for. Without, environments are built to render nothing, in less than half the
-            memory; a picture that is asked for all the same costs as much as all that was done since the reset.
+        pictures: images will be asked for. Without, environments are built to render nothing, in less than half the
+            memory; an image that is asked for all the same costs as much as all that was done since the reset.
 
     Attributes:
         versions: of the original and its simulator, by package; ``version`` is all of them in one line.
@@ -107,7 +107,7 @@ class SimplerEngine:
         return ", ".join(f"{name} {version or 'unknown'}" for name, version in first.versions.items())
 
     def place(self, lanes: Sequence[int], placements: Sequence[Placement]) -> None:
-        """Begin episodes; all lanes at the same time.
+        """Begin episodes; all environments at the same time.
 
         Raises:
             InvalidConfigError: for what the original does not have, and for episodes that do not begin as they should.
@@ -154,7 +154,7 @@ class SimplerEngine:
         return replace(episode, kwargs={**episode.kwargs, **self._env_kwargs})
 
     def execute(self, lanes: Ints, actions: Floats) -> None:
-        """Run one control step on ``lanes`` with ``actions [B, 7]``; all lanes at the same time."""
+        """Run one control step on ``lanes`` with ``actions [B, 7]``; all environments at the same time."""
         for lane, action in zip(lanes, actions, strict=True):
             episode = self._episode(lane)
             about = f"control step {episode.steps + 1} of {_named(episode.placement)}"
@@ -201,7 +201,7 @@ class SimplerEngine:
             expected = (seen.height, seen.width, *channels)
             if tuple(told["shape"]) != expected:
                 raise InvalidConfigError(
-                    f"Expected pictures of shape {expected} of the original; got {tuple(told['shape'])}: its "
+                    f"Expected images of shape {expected} of the original; got {tuple(told['shape'])}: its "
                     "installation is not the one that this engine knows."
                 )
             images.append(self._worker(lanes[row]).image(expected))
@@ -229,7 +229,7 @@ class SimplerEngine:
         self._workers = [None] * len(self._workers)
 
     def _worker(self, lane: int) -> Worker:
-        """The lane's worker; a new one where the last was lost."""
+        """The environment's worker; a new one where the last was lost."""
         worker = self._workers[lane]
         if worker is None:
             worker = self._workers[lane] = Worker(self._python, self._timeout)
@@ -238,7 +238,7 @@ class SimplerEngine:
     def _episode(self, lane: int) -> _Episode:
         episode = self._episodes[lane]
         if episode is None:
-            raise SimulationError(f"Lane {lane} is not placed: reset it before it is stepped.")
+            raise SimulationError(f"Environment {lane} is not placed: reset it before it is stepped.")
         return episode
 
     def _greet(self, lane: int) -> None:
@@ -252,8 +252,8 @@ class SimplerEngine:
     def _answers(self, lanes: Sequence[int] | Ints) -> Iterator[tuple[int, dict[str, Any]]]:
         """``(row, what the worker of lanes[row] answers)``, and at the end the first failure.
 
-        All are heard before, so that none is out of step afterwards. A worker that failed is replaced when its lane is
-        placed again.
+        All are heard before, so that none is out of step afterwards. A worker that failed is replaced when its
+        environment is placed again.
         """
         answers: list[tuple[int, dict[str, Any]]] = []
         failures: list[GymError] = []

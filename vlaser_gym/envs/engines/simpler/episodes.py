@@ -230,6 +230,6 @@ def _base(look: Variant, state: Layout, position: tuple[float, float]) -> tuple[
 
 
 def _options(x: float, y: float, yaw: float, bodies: dict[str, Any]) -> dict[str, Any]:
-    """Of a reset: the robot at (x, y), turned by pi and ``yaw`` (rad) about z, quaternion wxyz."""
+    """Options of a reset: the robot at (x, y), turned by pi and ``yaw`` (rad) about z, quaternion wxyz."""
     turn = [-float(np.sin(yaw / 2)), 0.0, 0.0, float(np.cos(yaw / 2))]
     return {"robot_init_options": {"init_xy": [x, y], "init_rot_quat": turn}, "obj_init_options": bodies}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vlaser_gym.errors import GymError, InvalidConfigError, SimulationError
 
 _WORKER = Path(__file__).with_name("worker.py")
-#: Bytes of shared memory: a picture of the larger camera.
+#: Bytes of shared memory: an image of the larger camera.
 _MEMORY = 640 * 512 * 3
 #: What a line of a log says that speaks of trouble.
 _TROUBLE = re.compile(r"\b(error|critical|fail|cannot|could not|missing|not found|no such)", re.IGNORECASE)

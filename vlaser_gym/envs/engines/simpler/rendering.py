@@ -1,4 +1,4 @@
-"""Pictures of recorded states, made by the original itself."""
+"""Images of recorded states, made by the original itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlaser_gym.errors import InvalidConfigError
 
 
 class SimplerRenderer:
-    """One worker. States are named as :meth:`Lane.state` names them.
+    """Renderer with one worker. States are named as :meth:`Lane.state` names them.
 
     Args:
         options: keyword arguments of :class:`SimplerEngine`.
@@ -31,12 +31,12 @@ class SimplerRenderer:
         self._shown: tuple[str, str, Mapping[str, ArrayLike]] | None = None
 
     def frame(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
-        """``[H, W, 3]`` picture of a state."""
+        """``[H, W, 3]`` image of a state."""
         self._show(task, variant, state)
         return np.asarray(self._engine.images(np.zeros(1, np.int64))[0])
 
     def foreground(self, task: str, variant: str, state: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
-        """``[H, W]``: where the picture shows robot, objects or cabinet, not the photograph."""
+        """``[H, W]``: where the image shows robot, objects or cabinet, not the photograph."""
         self._show(task, variant, state)
         return np.asarray(self._engine.foreground(np.zeros(1, np.int64))[0])
 

@@ -1,4 +1,4 @@
-"""With what the original runs a task, by value, and which of it a user can change.
+"""Values by which the original runs a task, and which of them a user can change.
 
 Source: SimplerEnv 4ab7178, ManiSkill2_real2sim ef7a4d4. What an episode's address decides (scene, photograph, colours,
 lights, models) is said by :mod:`~vlaser_gym.envs.engines.simpler.episodes`.
@@ -50,7 +50,7 @@ def asked_settings(task: Task, variant: str, layout: Layout, engine: Mapping[str
 
 
 def differing_settings(told: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """In what the original says to be other than it was asked to be, a phrase each; by value, what both name."""
+    """Settings in which the original is other than it was asked to be, a phrase each; by value, where both name one."""
     return [
         f"{name.replace('_', ' ')} {told[name]} where {value} was asked for"
         for name, value in asked.items()

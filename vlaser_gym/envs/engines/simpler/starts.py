@@ -23,7 +23,7 @@ TURN = 20.0
 
 
 def departures(placement: Placement, told: Mapping[str, Any]) -> list[str]:
-    """In what an episode's start is not its layout's, a phrase each, the farthest first.
+    """Differences of an episode's start from its layout, a phrase each, the largest first.
 
     Distractors are left out: where they lie is drawn by the original.
 

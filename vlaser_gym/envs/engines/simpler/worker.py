@@ -2,7 +2,7 @@
 
 This file runs in an interpreter of the user's in which ``simpler_env`` can be imported (Python 3.8 or later) and needs
 nothing but the standard library, numpy and that. It inherits two file descriptors: a socket, on which it answers one
-line of JSON with another, and memory of SIZE bytes, into which it writes pictures. It ends with the socket.
+line of JSON with another, and memory of SIZE bytes, into which it writes images. It ends with the socket.
 
 The first line is the worker's own: ``{"ok": versions}``, or ``{"error": ..., "during": "import"}``. Commands:
 
@@ -61,7 +61,7 @@ SETTINGS = {
 
 
 class Scene:
-    """At most one environment, which lives as long as episodes want one that is built alike."""
+    """Holder of at most one environment, which lives as long as episodes want one that is built alike."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self.memory = memory
@@ -88,7 +88,7 @@ class Scene:
             self.close()
             self.env = build(episode, pictures)
             self.recipe = recipe
-            # From now on an observation is empty, until a picture is asked for.
+            # From now on an observation is empty, until an image is asked for.
             self.pictures, self.base._obs_mode = self.base._obs_mode, "none"
         else:
             self.renew()
@@ -123,7 +123,7 @@ class Scene:
         return self.state()
 
     def picture(self) -> dict[str, Any]:
-        """Write the picture of the robot's camera into the memory."""
+        """Write the image of the robot's camera into the memory."""
         from simpler_env.utils.env.observation_utils import (  # noqa: PLC0415
             get_image_from_maniskill2_obs_dict,
         )
@@ -151,7 +151,7 @@ class Scene:
         """Write bytes of an image into the memory, and tell its shape."""
         image = np.ascontiguousarray(image)
         if image.dtype != np.uint8 or image.nbytes > len(self.memory):
-            raise ValueError(f"the camera's picture is {image.dtype} of shape {image.shape}")
+            raise ValueError(f"the camera's image is {image.dtype} of shape {image.shape}")
         self.memory[: image.nbytes] = image.tobytes()
         return {"shape": list(image.shape)}
 
@@ -310,24 +310,24 @@ def closedness(robot: Any, fingers: list[int], open_at_limit: bool) -> float:
 
 
 def product(a: Floats, b: Floats) -> Floats:
-    """Of two quaternions wxyz."""
+    """Product of two quaternions wxyz."""
     w, v = a[0] * b[0] - np.dot(a[1:], b[1:]), a[0] * b[1:] + b[0] * a[1:] + np.cross(a[1:], b[1:])
     return np.append(w, v)
 
 
 def numbers(values: Any) -> list[float]:
-    """As Python's own numbers."""
+    """The values as Python's own numbers."""
     return [float(value) for value in np.asarray(values, np.float64).ravel()]
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:
-    """Those entries that are truth values or numbers."""
+    """The entries that are truth values or numbers."""
     kinds = (bool, int, float, np.bool_, np.integer, np.floating)
     return {name: float(value) for name, value in values.items() if isinstance(value, kinds)}
 
 
 def versions() -> dict[str, str]:
-    """Of the original and of its simulator."""
+    """Versions of the original and of its simulator."""
     import simpler_env  # noqa: PLC0415
 
     return {

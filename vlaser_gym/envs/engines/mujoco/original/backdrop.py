@@ -24,7 +24,7 @@ class Backdrop:
     Args:
         task, variant: of the catalogue.
         pack: where the photographs are.
-        size: height and width of the pictures.
+        size: height and width of the images.
     """
 
     def __init__(self, task: Task, variant: str, pack: AssetPack, size: tuple[int, int]) -> None:

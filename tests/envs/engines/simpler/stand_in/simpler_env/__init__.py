@@ -321,7 +321,7 @@ class BaseEnv:
         return [self.agent.robot, *([self.art_obj] if hasattr(self, "art_obj") else [])]
 
     def get_obs(self):
-        """Pictures of all cameras, where pictures are observed: colours, and whose each pixel is.
+        """Images of all cameras, where images are observed: colours, and whose each pixel is.
 
         Colours show the bodies' places and the time, in the corner, or what was recorded of the same state.
         """

@@ -112,7 +112,7 @@ class Player:
 
 
 def picture(env):
-    """The recorded picture of the environment's state and its foreground, if there is one of any episode."""
+    """The recorded image of the environment's state and its foreground, if there is one of any episode."""
     if "STAND_IN_GOLDEN" not in os.environ:
         return None
     for index in sorted(Path(os.environ["STAND_IN_GOLDEN"]).glob("re*/*/index.json")):
