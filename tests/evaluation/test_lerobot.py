@@ -282,3 +282,13 @@ def test_a_writer_that_died_before_it_counted_is_made_up_for(images: str, missin
         assert mine.total_episodes == 4
     for name in ("meta/info.json", "meta/stats.json", "README.md"):
         assert (path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_tasks_of_different_flags_share_a_data_set(tmp_path: Path) -> None:
+    own = [name[5:] for name in fake_episode(0).columns if name.startswith("flag/")]
+    with LeRobotWriter(tmp_path, fps=5, robot="widowx", group=2, flags=["of_another", *own]) as mine:
+        mine.add(fake_episode(0))
+        mine.add(fake_episode(1))
+    table = pq.read_table(tmp_path / "data/chunk-000/file-000.parquet")
+    assert not any(table["next.of_another"].to_pylist())
+    assert {f"next.{name}" for name in own} <= set(table.column_names)

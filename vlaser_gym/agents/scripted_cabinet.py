@@ -18,13 +18,22 @@ from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
 from vlaser_gym.envs.tasks.drawers import CLOSED
 from vlaser_gym.envs.vector import STATE_FIELDS
 
-#: Places of the TCP around the middle of the handle: outwards, up (m).
-_BEFORE, _OVER, _BEHIND, _HOOKED = (0.07, 0.165), (-0.02, 0.095), (-0.062, 0.062), (-0.068, 0.042)
+#: Places of the TCP around the middle of the handle: outwards, up (m). Behind the front the fingers are still above its
+#: edge, 5 cm over the handle, on which they would come to stand.
+_BEFORE, _OVER, _BEHIND, _HOOKED = (0.07, 0.165), (-0.02, 0.105), (-0.066, 0.085), (-0.068, 0.042)
 _IN_FRONT, _AT_FRONT = (0.10, 0.02), (0.03, 0.0)
 #: How far a drawer is pulled open (m); farther where something shall be put into it.
 _WIDE, _WIDER = 0.2, 0.26
-#: Angle of the gripper below level while it pulls and pushes, and while it holds an object (rad).
-_SLOPE, _STEEP = 0.79, 1.1
+#: Angle of the gripper below level (rad) where the arm is neither stretched nor folded.
+_SLOPE = 0.79
+#: Height of the arm's first joint above the base (m), distance from it beyond which the gripper that pulls is flatter,
+#: as the arm is stretched (m), and by how much (rad per metre).
+_SHOULDER, _FAR, _FLATTER = 0.71, 0.98, 3.2
+#: Distance from the robot within which the gripper that pushes is steeper, as the arm is folded (m), by how much (rad
+#: per metre), and the steepest (rad).
+_NEAR, _STEEPER, _STEEPEST = 0.6, 3.0, 1.35
+#: Height over an object on the cabinet at which the gripper comes and goes (m).
+_OVER_OBJECT = 0.11
 
 
 class CabinetEpisode(GoogleEpisode):
@@ -69,7 +78,8 @@ class CabinetEpisode(GoogleEpisode):
         self._goal_rotation = np.stack([np.cross(closing, approach), closing, approach], -1)
 
     def _pull_open(self) -> Iterator[float]:
-        self._point(_SLOPE)
+        far = float(np.linalg.norm(self._handle - [0, 0, _SHOULDER]))
+        self._point(_SLOPE - _FLATTER * max(0.0, far - _FAR))
         wanted = _WIDE if self._object is None else _WIDER
         for _ in range(3):
             yield from self._move(self._at(*_BEFORE), CLOSE, tolerance=0.03)
@@ -93,7 +103,8 @@ class CabinetEpisode(GoogleEpisode):
             slack = slack + 1 if self._opening - before < 0.003 else 0
 
     def _push(self) -> Iterator[float]:
-        self._point(_SLOPE)
+        near = float(np.linalg.norm(self._handle[:2]))
+        self._point(min(_STEEPEST, _SLOPE + _STEEPER * max(0.0, _NEAR - near)))
         yield from self._move(self._at(*_IN_FRONT), CLOSE, tolerance=0.03)
         yield from self._move(self._at(*_AT_FRONT), CLOSE, tolerance=0.02)
         slack = 0
@@ -106,14 +117,13 @@ class CabinetEpisode(GoogleEpisode):
 
     def _fetch(self) -> Iterator[float]:
         """Grasp the object on the cabinet's top and lift it."""
-        self._point(_STEEP)
-        for _ in range(2):
+        for _ in range(3):
             rest = self._place.copy()
-            yield from self._move(rest + [0, 0, 0.13], OPEN, tolerance=0.03)
-            yield from self._move(rest + [0, 0, 0.0], KEEP, tolerance=0.008)
-            for _ in range(self._script.close_steps):
-                yield CLOSE
-            yield from self._move(rest + [0, 0, 0.13], CLOSE, tolerance=0.03)
+            self._goal_rotation = self._leaning(rest, self._start_closing)
+            yield from self._move(rest + [0, 0, _OVER_OBJECT], OPEN, tolerance=0.03)
+            yield from self._move(rest, KEEP, tolerance=0.008)
+            yield from self._close()
+            yield from self._move(rest + [0, 0, _OVER_OBJECT], CLOSE, tolerance=0.03)
             if self._place[2] > rest[2] + 0.05:
                 break
 

@@ -2,6 +2,11 @@
 
 The controller forgets what a step does not reach and travels about a third of what it is told, so an action is simply
 the way that is left, up to a largest step; nothing has to be tracked.
+
+A policy that imitates this sees images. What the script does next therefore follows from what can be seen: it goes on
+when the gripper has arrived, turned, closed or opened, not after so many steps; it tells the gripper nothing that it
+need not be told, since a policy's command is held for several steps and would keep it from the next one; and it waits
+a step before the fingers close, because a policy whose predicted actions count closes up to a step early.
 """
 
 from __future__ import annotations
@@ -15,7 +20,9 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents.disturbance import Pushes
 from vlaser_gym.conventions import rotations
+from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
+from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import ObjectSpec, Task
 from vlaser_gym.envs.vector import STATE_FIELDS
 
@@ -25,8 +32,19 @@ Floats = NDArray[np.float64]
 CLOSE, OPEN, KEEP = 1.0, -1.0, 0.0
 #: An axis this much upright (cosine) is standing.
 _STANDING = 0.8
-#: Less motion (m) in a control step is none.
-_STILL = 0.002
+#: Directions from its goal in which an object may be put down, from its own side on (rad), and by how much farther from
+#: there than the goal everything else must be (m).
+_SIDES, _ROOM = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2), 0.03
+#: Less motion (m) in a control step is none; fingers stand still if their openness changes by less.
+_STILL, _FINGERS_STILL = 0.002, 0.02
+#: Fingers this far apart are open.
+_WIDE_OPEN = 0.95
+#: Of the two headings (rad) along which the fingers can close across an object, the one from here to half a turn on is
+#: taken: halfway between those of the grids' lying cans (90 and 180 degrees, relative to the robot).
+_LEAST_CLOSING = np.pi / 4
+#: What stands this far up from its centre (m) would meet the palm, 87 mm behind the fingertips: it is grasped from the
+#: robot's side, leaning so far (rad).
+_TALL, _TALL_LEAN = 0.095, 0.9
 #: The database gives the sponge's sides in another order than its mesh has them.
 _LONG_AXES = {"sponge": 0}
 
@@ -36,23 +54,34 @@ class GoogleScript:
     """Numbers of the motion; lengths in metres, angles in radians.
 
     Attributes:
-        max_step, max_turn: largest translation and rotation of one action.
+        max_step, max_turn: largest translation and rotation of one action, within the range of the data that Vlaser's
+            policies for this robot are normalised by.
         approach: height of the waypoint above the object before it is grasped.
         lift: how far the object is raised.
         retreat: how far it is drawn towards the robot meanwhile.
         carry: height over its rest at which it is carried.
         gap: what is left between the boxes of a carried object and its goal.
-        close_steps: control steps that the fingers get.
+        lean, near, lean_farther: angle between a gripper that grasps from above and the vertical, up to a distance from
+            the robot, and by how much it grows per metre beyond: it points away from the robot, since the wrist's limit
+            keeps a vertical one from what lies far.
+        close_steps: most control steps that the fingers get.
     """
 
     max_step: float = 0.10
-    max_turn: float = 0.4
+    max_turn: float = 0.34
     approach: float = 0.08
     lift: float = 0.08
     retreat: float = 0.05
     carry: float = 0.05
-    gap: float = 0.03
-    close_steps: int = 5
+    gap: float = 0.05
+    lean: float = 0.28
+    near: float = 0.66
+    lean_farther: float = 2.9
+    close_steps: int = 6
+
+
+#: Among other things the gripper comes and carries above them.
+_AMONG_OTHERS = GoogleScript(approach=0.15, carry=0.13)
 
 
 class GoogleEpisode(ABC):
@@ -78,15 +107,26 @@ class GoogleEpisode(ABC):
     def act(self, state: Floats) -> Floats:
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
         self._tcp, self._rotation = state[:3], rotations.matrix_from_quaternion(state[3:7])
+        self._openness = float(state[STATE_FIELDS["openness"]][0])
         self._look(state)
         if self._plan is None:
             self._goal, self._goal_rotation = self._tcp, self._rotation
+            self._start_closing = float(np.arctan2(self._rotation[1, 1], self._rotation[0, 1]))
             self._plan = self._run()
         gripper = next(self._plan)
-        step = _limited(self._goal - self._tcp, self._script.max_step)
-        turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
-        self.intended = np.concatenate([step, _limited(turn, self._script.max_turn), [gripper]])
+        self.intended = np.concatenate([*self._towards_goal(), [gripper]])
         return self.intended + self.pushes.next()
+
+    def _towards_goal(self) -> tuple[Floats, Floats]:
+        """Translation and rotation of the next action; it never arrives before it has turned.
+
+        Over an object, which it hides from the camera, a gripper that still has to turn looks like one that need not.
+        """
+        turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
+        way = self._goal - self._tcp
+        share = 1 / max(1.0, np.ceil(float(np.linalg.norm(turn)) / self._script.max_turn))
+        step = _limited(way, min(self._script.max_step, share * float(np.linalg.norm(way))))
+        return step, _limited(turn, self._script.max_turn)
 
     @abstractmethod
     def _look(self, state: Floats) -> None:
@@ -100,7 +140,7 @@ class GoogleEpisode(ABC):
         """Until the goal is reached, or nothing moves any more: at its limits the wrist keeps some goals from it."""
         self._goal = np.array(goal)
         idle = 0
-        for _ in range(22):
+        for _ in range(30):
             before = self._tcp, self._rotation
             yield gripper
             turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
@@ -111,16 +151,46 @@ class GoogleEpisode(ABC):
             if idle == 3:
                 return
 
+    def _leaning(self, place: Floats, closing: float, least: float = 0.0) -> Floats:
+        """The gripper's rotation over a place, leaning away from the robot.
+
+        Args:
+            place: in the robot's frame, m.
+            closing: heading along which the fingers close, rad.
+            least: angle to the vertical, where it is not larger anyway, rad.
+        """
+        down = np.array([[-np.sin(closing), np.cos(closing), 0.0], [np.cos(closing), np.sin(closing), 0.0], [0, 0, -1]])
+        distance = float(np.linalg.norm(place[:2]))
+        lean = max(least, self._script.lean + self._script.lean_farther * max(0.0, distance - self._script.near))
+        x, y = place[:2] / distance
+        return np.asarray(rotations.matrix_from_axis_angle(lean * np.array([y, -x, 0.0])) @ down.T)
+
+    def _close(self) -> Iterator[float]:
+        """Wait a step, then close until the fingers stand still."""
+        yield KEEP
+        for _ in range(self._script.close_steps):
+            before = self._openness
+            yield CLOSE
+            if self._openness < _WIDE_OPEN and before - self._openness < _FINGERS_STILL:
+                return
+
+    def _open(self) -> float:
+        """The command that opens the fingers, or none where they are open."""
+        return KEEP if self._openness > _WIDE_OPEN else OPEN
+
 
 class TableEpisode(GoogleEpisode):
     """Grasp an object on the table from above and lift it, or carry it to another."""
 
     def __init__(self, task: Task, address: Address, script: GoogleScript | None = None) -> None:
-        super().__init__(script)
         layout = task.layout(address.layout, address.variant)
         objects = task.objects_of(layout.cast)
         source = task.source if layout.source is None else layout.source
         target = task.target if layout.target is None else layout.target
+        super().__init__(script or (GoogleScript() if target < 0 else _AMONG_OTHERS))
+        base = transforms.invert(layout.base_pose or get_setup(task.robot_setup).base_pose)
+        others = [pose for i, pose in enumerate(layout.object_pose) if i not in (source, target)]
+        self._others = [transforms.compose(base, pose)[:2] for pose in others]
         self._object: ObjectSpec = objects[source]
         self._target_object: ObjectSpec | None = None if target < 0 else objects[target]
 
@@ -131,11 +201,12 @@ class TableEpisode(GoogleEpisode):
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
         rest = self._source[2]
-        for _ in range(2):
+        for _ in range(3):
             yield from self._grasp()
-            if self._source[2] > rest + self._script.carry / 2:
+            if self._source[2] > rest + self._script.lift / 2:
                 break
-            yield from self._move(self._goal, OPEN)
+            while self._open() != KEEP:
+                yield OPEN
         if self._target_object is not None:
             yield from self._carry()
         while True:
@@ -147,8 +218,7 @@ class TableEpisode(GoogleEpisode):
         grasp = self._source.copy()
         yield from self._move(grasp + [0, 0, script.approach], KEEP, tolerance=0.025)
         yield from self._move(grasp, KEEP, tolerance=0.006)
-        for _ in range(script.close_steps):
-            yield CLOSE
+        yield from self._close()
         height = script.lift if self._target_object is None else script.carry
         yield from self._move(grasp + self._inward(script.retreat) + [0, 0, height], CLOSE)
 
@@ -159,23 +229,29 @@ class TableEpisode(GoogleEpisode):
     def _carry(self) -> Iterator[float]:
         held = self._tcp - self._source
         assert self._target_object is not None
-        apart = self._source[:2] - self._target[:2]
-        distance = _radius(self._object) + _radius(self._target_object) + self._script.gap
-        place = self._target[:2] + apart / np.linalg.norm(apart) * distance
+        place = self._beside(_radius(self._object) + _radius(self._target_object) + self._script.gap)
         yield from self._move(np.array([*place, self._source[2]]) + held, CLOSE)
         yield from self._move(self._goal - [0, 0, self._script.carry - 0.01], CLOSE)
 
+    def _beside(self, distance: float) -> Floats:
+        """A place at a distance (m) from the goal, on the object's side of it or the next where there is room."""
+        apart = self._source[:2] - self._target[:2]
+        side = float(np.arctan2(apart[1], apart[0]))
+        places = [self._target[:2] + distance * np.array([np.cos(side + t), np.sin(side + t)]) for t in _SIDES]
+        room = [all(np.linalg.norm(place - other) > distance + _ROOM for other in self._others) for place in places]
+        return places[room.index(True) if any(room) else 0]
+
     def _grasp_rotation(self) -> Floats:
-        """Closing across the object's long axis, pointing down; what stands upright is grasped as the gripper is."""
+        """Closing across the object's long axis, leaning; what stands upright is grasped as the gripper is turned."""
         long = _LONG_AXES.get(self._object.name.removeprefix("baked_").removesuffix("_v2"))
         axis = self._source_rotation[:, int(np.argmax(self._object.bbox)) if long is None else long]
+        if abs(axis[2]) > _STANDING and max(self._object.bbox) / 2 > _TALL:
+            sideways = float(np.arctan2(self._source[0], -self._source[1]))
+            return self._leaning(self._source, sideways, _TALL_LEAN)
         if abs(axis[2]) > _STANDING or np.ptp(self._object.bbox) < 0.01:
-            return self._rotation
-        closing = np.array([-axis[1], axis[0], 0.0]) / np.hypot(axis[0], axis[1])
-        if closing @ self._rotation[:, 1] < 0:
-            closing = -closing
-        down = np.array([0.0, 0.0, -1.0])
-        return np.stack([np.cross(closing, down), closing, down], -1)
+            return self._leaning(self._source, self._start_closing)
+        across = np.arctan2(axis[0], -axis[1])
+        return self._leaning(self._source, _LEAST_CLOSING + (across - _LEAST_CLOSING) % np.pi)
 
 
 def centre(pose: Floats, body: ObjectSpec) -> tuple[Floats, Floats]:

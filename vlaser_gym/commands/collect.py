@@ -127,6 +127,7 @@ def main(config: DictConfig) -> None:
         images=settings.images,
         group=settings.group,
         settings=settings.stored(),
+        flags=[flag for task in settings.tasks for flag in task.flags],
     )
     try:
         with writer, EpisodeProgress(make_console(stderr=True)) as progress:

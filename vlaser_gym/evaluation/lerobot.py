@@ -108,6 +108,7 @@ class LeRobotWriter:
         images: ``"png"`` (exact) or ``"mp4"`` (small; H.264).
         group: episodes per file; a killed writer loses at most so many.
         settings: what made the episodes, kept with them; a data set of other settings is refused.
+        flags: of all its tasks; those that an episode's task has not are False in its rows.
 
     Attributes:
         addresses: of all episodes stored or dropped so far.
@@ -127,8 +128,10 @@ class LeRobotWriter:
         images: str = "png",
         group: int = 50,
         settings: dict[str, Any] | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         check_images(images)
+        self._flags = tuple(flags)
         self.path, self.robot, self.images, self.group = Path(path), robot, images, group
         self.fps: float = int(fps) if float(fps).is_integer() else fps
         self.settings = settings or {}
@@ -379,7 +382,7 @@ class LeRobotWriter:
         for episode in self._waiting:
             self.tasks += [text for text in dict.fromkeys(episode.instructions) if text not in self.tasks]
             number, length = self.total_episodes + len(rows), len(episode)
-            columns = _columns(episode)
+            columns = _columns(episode, self._flags)
             rows.append(self._episode_row(episode, number, index, in_file, place, columns))
             steps = np.arange(len(columns["action"]))
             indices: Columns = {
@@ -480,10 +483,12 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _columns(episode: RecordedEpisode) -> Columns:
+def _columns(episode: RecordedEpisode, names: Sequence[str]) -> Columns:
     """Columns under names by which LeRobot tells inputs from outputs and from what it leaves alone."""
     given = episode.columns
-    flags = {f"next.{name[5:]}": values for name, values in given.items() if name.startswith("flag/")}
+    own = {name.removeprefix("flag/"): values for name, values in given.items() if name.startswith("flag/")}
+    absent = np.zeros(len(episode), bool)
+    flags = {f"next.{name}": own.get(name, absent) for name in dict.fromkeys((*names, *own))}
     return {
         "observation.state": given["proprio"],
         "action": given["label"],

@@ -49,7 +49,7 @@ class EvalKeys(Settings):
     layouts: str = option(
         "grid",
         "grid: the benchmark's own layouts; region: continuous positions between them; region2: continuous positions "
-        "in a wider area with every heading, which contains them; grid_and_region, grid_and_region2: first those, then "
+        "in a wider area with more headings, which contains them; grid_and_region, grid_and_region2: first those, then "
         "these.",
     )
     episodes: int = option(
@@ -128,7 +128,7 @@ class CollectKeys(Settings):
     layouts: str = option(
         "region",
         "region, region2: continuous positions, never near a grid layout, between the benchmark's own or also around "
-        "them with every heading; grid: the benchmark's own layouts.",
+        "them with more headings; grid: the benchmark's own layouts.",
     )
     episodes: int = option(
         100,

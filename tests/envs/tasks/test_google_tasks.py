@@ -26,6 +26,15 @@ PICK = TASKS["google_robot_pick_coke_can"]
 NEAR = TASKS["google_robot_move_near"]
 OPEN, CLOSE = TASKS["google_robot_open_drawer"], TASKS["google_robot_close_drawer"]
 PLACE = TASKS["google_robot_place_apple_in_closed_top_drawer"]
+#: ``region:7`` of picking and placing: the object's pose and the robot's.
+REGION_PICK = (
+    (-0.347840807168, 0.166075506132, 0.938941, 0.703220894747, 0.705845950775, -0.062143480523, -0.05830998881),
+    None,
+)
+REGION_PLACE = (
+    (-0.037514149863, -0.01215505391, 0.917875, 0.999355375265, -0.013322123573, 0.001287776958, 0.033312108665),
+    (0.652197173237, 0.054398301799, 0.07905, 0.007212705348, 0.0, 0.0, 0.999973988102),
+)
 
 #: Name -> step limit, size of the grid, setup.
 WRITTEN = {
@@ -291,6 +300,81 @@ def test_drawn_objects_of_move_near_lie_apart() -> None:
         assert (layout.object_pose[:, :2] >= (-0.34, 0.03)).all()
         assert (layout.object_pose[:, :2] <= (-0.12, 0.35)).all()
     assert len({layout.cast for layout in layouts}) == 5
+
+
+def wide(task, count=120):
+    return [task.layout(f"region2:{k}") for k in range(count)]
+
+
+def test_wide_cans_lie_around_the_grid_on_the_table_and_away_from_it() -> None:
+    grid = np.array([PICK.layout(f"grid:{k}").object_pose[0] for k in range(75)])
+    poses = np.array([layout.object_pose[0] for layout in wide(PICK, 300)])
+    assert (poses[:, :2] >= (-0.39, -0.06)).all()
+    assert (poses[:, :2] <= (-0.08, 0.46)).all()
+    assert (poses[:, :2].min(0) < (-0.375, -0.045)).all()
+    assert (poses[:, :2].max(0) > (-0.095, 0.445)).all()
+    assert (poses[:, 1] > -0.0975 + 0.03).all()  # a can's radius from the table's edge
+    for pose in poses:
+        close = np.linalg.norm(grid[:, :2] - pose[:2], axis=1) < 0.01
+        turned = Rotation.from_quat(pose[3:], scalar_first=True)
+        assert all(
+            (Rotation.from_quat(g[3:], scalar_first=True).inv() * turned).magnitude() > np.deg2rad(10)
+            for g in grid[close]
+        )
+
+
+def test_wide_lying_cans_point_everywhere() -> None:
+    lying = [TASKS[f"google_robot_pick_{name}_coke_can"] for name in ("horizontal", "vertical")]
+    poses = np.array([layout.object_pose[0] for task in lying for layout in wide(task)])
+    axes = Rotation.from_quat(poses[:, 3:], scalar_first=True).apply([0, 1, 0])
+    headings = np.rad2deg(np.arctan2(axes[:, 1], axes[:, 0])) % 180
+    assert np.histogram(headings, bins=9, range=(0, 180))[0].min() > 240 / 9 / 3
+
+
+def test_wide_objects_of_move_near_lie_apart_around_the_grid() -> None:
+    poses = np.array([layout.object_pose[:, :2] for layout in wide(NEAR, 60)])
+    assert (poses.reshape(-1, 2) >= (-0.38, -0.01)).all()
+    assert (poses.reshape(-1, 2) <= (-0.08, 0.39)).all()
+    assert poses[..., 0].min() < -0.35
+    assert poses[..., 1].max() > 0.36
+    for a, b in itertools.combinations(range(3), 2):
+        assert np.linalg.norm(poses[:, a] - poses[:, b], axis=-1).min() > 0.08 + 0.06
+
+
+def test_wide_robot_poses_lie_around_the_grid_and_away_from_it() -> None:
+    grid = [OPEN.layout(f"grid:{k}", v).base_pose[:2] for k in range(9) for v in ("default", "aggregation")]
+    for task, low, high in ((OPEN, (0.604, -0.243), (0.929, 0.264)), (PLACE, (0.604, -0.24), (0.705, 0.264))):
+        poses = np.array([layout.base_pose[:2] for layout in wide(task)])
+        assert np.linalg.norm(poses[:, None] - np.array(grid), axis=-1).min() > 0.01
+        assert (poses >= low).all()
+        assert (poses <= high).all()
+        assert (poses.min(0) < np.array(low) + 0.02).all()
+        assert (poses.max(0) > np.array(high) - 0.02).all()
+
+
+def test_wide_apples_lie_whole_on_the_cabinet() -> None:
+    apples = np.array([layout.object_pose[0] for layout in wide(PLACE)])
+    assert (apples[:, 0] <= -0.295 + 0.315 - 0.039).all()
+    assert (apples[:, :2] >= (-0.14, -0.06)).all()
+    assert apples[:, 1].max() > 0.12
+
+
+def test_wide_instructions_are_those_of_the_layout() -> None:
+    for k in range(12):
+        layout = NEAR.layout(f"region2:{k}")
+        names = [spoken(model) for model in layout.cast.split("+")]
+        assert NEAR.instruction(f"region2:{k}") == f"move {names[layout.source]} near {names[layout.target]}"
+        drawer = OPEN.layout(f"region2:{k}").goal_joint.removesuffix("_drawer_joint")
+        assert OPEN.instruction(f"region2:{k}") == f"open {drawer} drawer"
+
+
+def test_regions_of_stored_runs_are_unchanged() -> None:
+    """As the first edition drew them."""
+    drawn_before = {PICK: REGION_PICK, PLACE: REGION_PLACE}
+    for task, (pose, base) in drawn_before.items():
+        layout = task.layout("region:7")
+        np.testing.assert_allclose(layout.object_pose[0], pose, atol=1e-9)
+        assert layout.base_pose is None if base is None else np.allclose(layout.base_pose, base, atol=1e-9)
 
 
 def test_drawn_robot_poses_keep_away_from_all_grid_poses() -> None:

@@ -10,6 +10,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from vlaser_gym.envs.tasks import get_task
+from vlaser_gym.envs.tasks.put_on import PutOnTask
 from vlaser_gym.envs.tasks.region import Region, Spot, box, near_grid, oval, separation
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
@@ -320,5 +321,7 @@ def test_region_of_stored_runs_is_unchanged():
 
 
 def test_a_task_without_region2_says_so():
-    with pytest.raises(UnknownNameError, match=r"kind of layouts of google_robot_pick_coke_can.*'region2'"):
-        get_task("google_robot_pick_coke_can").layout("region2:0")
+    carrot = get_task(CARROT)
+    task = PutOnTask("narrow", "put carrot on plate", carrot.objects, carrot.region())
+    with pytest.raises(UnknownNameError, match=r"kind of layouts of narrow.*'region2'"):
+        task.layout("region2:0")

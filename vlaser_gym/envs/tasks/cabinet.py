@@ -19,6 +19,8 @@ _Triple = tuple[float, float, float]
 ORIGIN: _Triple = (-0.295, 0.0, 0.017)
 #: Height of the cabinet's top, m.
 TOP = ORIGIN[2] + 0.865
+#: The top: low x, high x, low y, high y, world, m.
+TOP_AREA = (ORIGIN[0] - 0.315, ORIGIN[0] + 0.315, ORIGIN[1] - 0.3075, ORIGIN[1] + 0.3075)
 #: Top to bottom; the order of the original's joints.
 DRAWERS = ("top", "middle", "bottom")
 #: Height of each drawer's frame above the cabinet's, m.

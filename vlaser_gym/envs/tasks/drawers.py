@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from vlaser_gym.envs.robots.google_robot import base_pose
 from vlaser_gym.envs.tasks.base import Flags, Floats, Layout, Memory, Snapshot
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
-from vlaser_gym.envs.tasks.google import GoogleTask
+from vlaser_gym.envs.tasks.google import MARGIN, GoogleTask
 from vlaser_gym.envs.tasks.variants import ROBOT_COLOURS, Variant
 
 #: Robot poses of visual matching: x, y (m), extra yaw (rad). Photographs are called after them.
@@ -40,6 +40,11 @@ AGGREGATION_POSITIONS = tuple((x, y) for x in (0.65, 0.75, 0.85) for y in (-0.2,
 OPEN, CLOSED, LEFT_OPEN = 0.15, 0.05, 0.2
 #: Continuous robot poses keep this far from all grid poses, m.
 _NEAR = 0.01
+#: Kind of layouts -> by how much the robot may stand outside the grid's poses: x, y (m), extra yaw (rad).
+_ROBOT_MARGINS = {"region": (0.0, 0.0, 0.0), "region2": (MARGIN, MARGIN, 0.03)}
+
+#: A robot's ``(x, y, extra yaw)``, m and rad.
+_Stand = tuple[float, float, float]
 
 
 def cabinet_looks() -> tuple[Variant, ...]:
@@ -67,13 +72,18 @@ def robot_pose(index: int, look: Variant) -> tuple[tuple[float, ...], str]:
     return base_pose(*AGGREGATION_POSITIONS[index]), ""
 
 
-def draw_robot_pose(
-    rng: np.random.Generator, low: tuple[float, float, float], high: tuple[float, float, float]
-) -> tuple[float, ...]:
-    """A base pose between ``(x, y, extra yaw)`` bounds, at least 1 cm from every grid position."""
+def draw_robot_pose(kind: str, rng: np.random.Generator, low: _Stand, high: _Stand) -> tuple[float, ...]:
+    """A base pose between two bounds, at least 1 cm from every grid position.
+
+    Args:
+        kind: of layouts; ``"region2"`` goes on for 4 cm and 0.03 rad outside the bounds.
+        rng: of the layout.
+        low, high: the bounds of the grid's poses.
+    """
     taken = np.array([*(pose[:2] for pose in ROBOT_POSES.values()), *AGGREGATION_POSITIONS])
+    margin = np.array(_ROBOT_MARGINS[kind])
     while True:
-        x, y, yaw = (float(value) for value in rng.uniform(low, high))
+        x, y, yaw = (float(value) for value in rng.uniform(np.array(low) - margin, np.array(high) + margin))
         if np.hypot(*(taken - (x, y)).T).min() > _NEAR:
             return base_pose(x, y, yaw)
 
@@ -141,10 +151,10 @@ class DrawerTask(GoogleTask):
         drawer, pose = divmod(index, len(ROBOT_POSES))
         return self._state(self._drawers[drawer], *robot_pose(pose, look))
 
-    def region_layout(self, rng: np.random.Generator, look: Variant) -> Layout:
-        """A drawer, and a robot pose in the area of all grid poses."""
+    def region_layout(self, kind: str, rng: np.random.Generator, look: Variant) -> Layout:
+        """A drawer, and a robot pose in the area of all grid poses; ``region2``: or around it."""
         drawer = self._draw(rng)
-        pose = draw_robot_pose(rng, (0.644, -0.203, -0.06), (0.889, 0.224, 0.0))
+        pose = draw_robot_pose(kind, rng, (0.644, -0.203, -0.06), (0.889, 0.224, 0.0))
         return self._state(drawer, pose, nearest_photograph(pose) if look.overlay else "")
 
     def photograph(self, variant: str = "default", base_pose: ArrayLike | None = None) -> str:
@@ -158,9 +168,9 @@ class DrawerTask(GoogleTask):
         """``"open top drawer"``."""
         self.look(variant)
         address = self.address(layout)
-        if address.layout_kind == "region":
-            return f"{self._verb} {self._draw(address.rng('layout'))} drawer"
-        return f"{self._verb} {self._drawers[address.layout_index // len(ROBOT_POSES)]} drawer"
+        if address.layout_kind == "grid":
+            return f"{self._verb} {self._drawers[address.layout_index // len(ROBOT_POSES)]} drawer"
+        return f"{self._verb} {self._draw(address.rng('layout'))} drawer"
 
     def begin(self, layouts: list[Layout]) -> Memory:
         """``drawer [B]``: index of the one that counts."""

@@ -1,8 +1,9 @@
 """The common part of the Google Robot tasks: variants, choice of layouts, the grasp test.
 
 Layouts. ``"grid:K"`` is the K-th initial state of the benchmark's lists; which they are depends on the task, and for
-robot poses on the variant's kind. ``"region:K"`` depends on the task's name and K alone and keeps 1 cm (and, for
-objects, 10 degrees) away from every grid state.
+robot poses on the variant's kind. ``"region:K"`` and ``"region2:K"`` depend on the task's name and K alone and keep
+1 cm (and, for objects, 10 degrees) away from every grid state. ``region`` lies within the grid; ``region2`` goes on for
+:data:`MARGIN` around it, as far as table or cabinet carry the object, and turns objects further.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _FINGER_LINKS = tuple(link for finger in FINGERS for link in finger)
 GRASP_IMPULSE, GRASP_COSINE = 1e-6, float(np.cos(np.deg2rad(80.0)))
 #: Impulse above which things touch, N s.
 TOUCH_IMPULSE = 1e-6
+#: By how much ``region2`` is wider than the grid on every side, m.
+MARGIN = 0.04
 
 
 class GoogleTask(Task):
@@ -45,6 +48,7 @@ class GoogleTask(Task):
     """
 
     density: float | None = None
+    layout_kinds = ("grid", "region", "region2")
 
     def __init__(self, name: str, looks: Iterable[Variant], num_layouts: int) -> None:
         self.name = name
@@ -67,17 +71,17 @@ class GoogleTask(Task):
         return tuple(body(model, self.density) for model in cast.split("+") if model)
 
     def layout(self, layout: str, variant: str = "default") -> Layout:
-        """The initial state of ``"grid:K"`` or ``"region:K"``; arrays are read-only.
+        """The initial state of ``"grid:K"``, ``"region:K"`` or ``"region2:K"``; arrays are read-only.
 
         Raises:
-            InvalidConfigError: if K is outside the grid, or ``layout`` is neither form.
+            InvalidConfigError: if K is outside the grid, or ``layout`` has no such form.
             UnknownNameError: if the task has no such variant.
         """
         look, address = self.look(variant), self.address(layout)
-        if address.layout_kind == "region":
-            state = self.region_layout(address.rng("layout"), look)
-        else:
+        if address.layout_kind == "grid":
             state = self.grid_layout(address.layout_index, look)
+        else:
+            state = self.region_layout(address.layout_kind, address.rng("layout"), look)
         state.object_pose.setflags(write=False)
         return state
 
@@ -86,8 +90,8 @@ class GoogleTask(Task):
         """Layout ``grid:index``; the index is in range."""
 
     @abstractmethod
-    def region_layout(self, rng: np.random.Generator, look: Variant) -> Layout:
-        """A draw that keeps away from the grid."""
+    def region_layout(self, kind: str, rng: np.random.Generator, look: Variant) -> Layout:
+        """A draw that keeps away from the grid; ``kind`` is ``"region"`` or ``"region2"``."""
 
 
 def start_qpos(look: Variant) -> tuple[float, ...] | None:

@@ -24,6 +24,8 @@ from vlaser_gym.conventions.rotations import heading
 from vlaser_gym.envs.robots.google_robot import ALTERNATIVE_HEAD_TILTS
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Floats, Layout, Memory, Snapshot
 from vlaser_gym.envs.tasks.google import (
+    MARGIN,
+    TABLE_AREA,
     TABLE_HEIGHT,
     TOUCH_IMPULSE,
     GoogleTask,
@@ -33,7 +35,16 @@ from vlaser_gym.envs.tasks.google import (
 )
 from vlaser_gym.envs.tasks.google_objects import shape_of, spoken
 from vlaser_gym.envs.tasks.google_settled import footprint, pick_starts, resting
-from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, Region, Spot, placed_outline, separation
+from vlaser_gym.envs.tasks.region import (
+    BOUNDLESS,
+    YAW_MARGIN,
+    Rectangle,
+    Region,
+    Spot,
+    placed_outline,
+    separation,
+    widened,
+)
 from vlaser_gym.envs.tasks.variants import ROBOT_COLOURS, Variant
 
 #: Orientation -> posture and turn about z (rad), and the original's name of it.
@@ -46,6 +57,9 @@ ORIENTATIONS: dict[str, tuple[str, float]] = {
 GRID_X, GRID_Y = (-0.35, -0.2925, -0.235, -0.1775, -0.12), (-0.02, 0.09, 0.20, 0.31, 0.42)
 _POSITIONS = tuple((x, y) for x in GRID_X for y in GRID_Y)
 _AREA: Rectangle = (-0.35, -0.12, -0.02, 0.42)
+#: Posture -> by how much ``region2`` turns an object from the grid's heading either way, rad: horizontal and vertical
+#: together cover every heading of what looks alike after half a turn.
+_TURNS = {"flat": np.pi / 4, "upright": np.pi}
 
 #: Heights above rest that count, m, and control steps.
 LIFTED, LIFTED_SIGNIFICANTLY, STEPS = 0.01, 0.02, 5
@@ -168,18 +182,24 @@ class PickTask(GoogleTask):
         model, orientation, _ = self.split(index)
         return self._placed(self._grid_pose(index), model, orientation, look, np.random.default_rng(index))
 
-    def region_layout(self, rng: np.random.Generator, look: Variant) -> Layout:
-        """A model and an orientation, anywhere in the grid's area, turned by up to 15 degrees."""
+    def region_layout(self, kind: str, rng: np.random.Generator, look: Variant) -> Layout:
+        """A model and an orientation, anywhere in the grid's area, turned by up to 15 degrees.
+
+        ``region2``: anywhere around it on the table, turned by up to 45 degrees; what stands, by any angle.
+        """
         model, orientation = self._draw(rng)
         posture, _ = ORIENTATIONS[orientation]
         base = _start(model, orientation, (0.0, 0.0))
         middle = float(heading(base[3:]))
         grid = [self._grid_pose(k) for k in range(self.num_layouts) if self.split(k)[0] == model]
+        wide = kind == "region2"
+        area, turn = (widened(_AREA, MARGIN), _TURNS[posture]) if wide else (_AREA, YAW_MARGIN)
         region = Region(
             grid=np.array(grid)[:, None],
             bases=base[None, None],
-            spots=(Spot(_AREA, (middle - YAW_MARGIN, middle + YAW_MARGIN), footprint(model, posture)),),
+            spots=(Spot(area, (middle - turn, middle + turn), footprint(model, posture)),),
             clearance=0.0,
+            walls=TABLE_AREA if wide else BOUNDLESS,
         )
         return self._placed(region.draw(rng)[0], model, orientation, look, rng)
 
@@ -187,9 +207,9 @@ class PickTask(GoogleTask):
         """``"pick coke can"``."""
         self.look(variant)
         address = self.address(layout)
-        if address.layout_kind == "region":
-            return f"pick {spoken(self._draw(address.rng('layout'))[0])}"
-        return f"pick {spoken(self.split(address.layout_index)[0])}"
+        if address.layout_kind == "grid":
+            return f"pick {spoken(self.split(address.layout_index)[0])}"
+        return f"pick {spoken(self._draw(address.rng('layout'))[0])}"
 
     def begin(self, layouts: list[Layout]) -> Memory:
         """Height at rest and empty latches.

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
 from vlaser_gym.envs.tasks.base import Bools, Flags, Floats, Layout, Memory, ObjectSpec, Snapshot
-from vlaser_gym.envs.tasks.google import TABLE_HEIGHT, GoogleTask, start_qpos
+from vlaser_gym.envs.tasks.google import MARGIN, TABLE_HEIGHT, GoogleTask, start_qpos
 from vlaser_gym.envs.tasks.google_objects import body, shape_of, spoken
 from vlaser_gym.envs.tasks.google_pick import table_looks, visual_matching_looks
 from vlaser_gym.envs.tasks.google_settled import footprint, resting
-from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, near_grid, placed_outline, separation
+from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, near_grid, placed_outline, separation, widened
 from vlaser_gym.envs.tasks.variants import Variant
 from vlaser_gym.errors import InvalidConfigError
 
@@ -150,8 +150,12 @@ class MoveNearTask(GoogleTask):
             poses.append(pose)
         return np.array(poses)
 
-    def region_layout(self, rng: np.random.Generator, look: Variant) -> Layout:
-        """A triplet, a pair, and three places in the grid's area, each object turned by up to 15 degrees."""
+    def region_layout(self, kind: str, rng: np.random.Generator, look: Variant) -> Layout:
+        """A triplet, a pair, and three places in the grid's area, each object turned by up to 15 degrees.
+
+        ``region2``: three places around it too, each object turned by any angle.
+        """
+        area, turn = (widened(_AREA, MARGIN), np.pi) if kind == "region2" else (_AREA, YAW_MARGIN)
         triplet, pair = _draw(rng)
         source = TRIPLETS[triplet][pair[0]]
         grid = np.array(
@@ -163,22 +167,22 @@ class MoveNearTask(GoogleTask):
             ]
         )
         for _ in range(_ATTEMPTS):
-            places = rng.uniform(_AREA[::2], _AREA[1::2], (3, 2))
+            places = rng.uniform(area[::2], area[1::2], (3, 2))
             if min(np.hypot(*(a - b)) for a, b in combinations(places, 2)) < _GAP + _SMALLEST:
                 continue
-            poses, outlines = self._place(triplet, places, look, rng)
+            poses, outlines = self._place(triplet, places, turn, look, rng)
             apart = all(separation(a, b) >= _GAP for a, b in combinations(outlines, 2))
             if apart and not near_grid(poses[pair[0]], grid) and not self._solved(triplet, pair, poses, look):
                 return self._state(triplet, pair, poses, look)
         raise InvalidConfigError(f"{self.name} found no room for three objects in {_ATTEMPTS} draws.")
 
     def _place(
-        self, triplet: int, places: Floats, look: Variant, rng: np.random.Generator
+        self, triplet: int, places: Floats, turn: float, look: Variant, rng: np.random.Generator
     ) -> tuple[Floats, list[Floats]]:
         poses, outlines = [], []
         for name, (x, y) in zip(TRIPLETS[triplet], places.tolist(), strict=True):
             model, (posture, yaw) = self._model(name, look), _posture(name)
-            pose = resting(model, posture, yaw + float(rng.uniform(-YAW_MARGIN, YAW_MARGIN)), (x, y), TABLE_HEIGHT)
+            pose = resting(model, posture, yaw + float(rng.uniform(-turn, turn)), (x, y), TABLE_HEIGHT)
             poses.append(pose)
             outlines.append(placed_outline(pose, footprint(model, posture)))
         return np.array(poses), outlines
@@ -193,10 +197,10 @@ class MoveNearTask(GoogleTask):
         """``"move coke can near apple"``."""
         self.look(variant)
         address = self.address(layout)
-        if address.layout_kind == "region":
-            triplet, pair = _draw(address.rng("layout"))
-        else:
+        if address.layout_kind == "grid":
             triplet, _, pair = _split(address.layout_index)
+        else:
+            triplet, pair = _draw(address.rng("layout"))
         source, target = (spoken(TRIPLETS[triplet][i]) for i in pair)
         return f"move {source} near {target}"
 

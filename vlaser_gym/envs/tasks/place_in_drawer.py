@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlaser_gym.conventions.rotations import heading
 from vlaser_gym.envs.tasks.base import ContactQuery, Flags, Floats, Layout, Memory, Snapshot
-from vlaser_gym.envs.tasks.cabinet import DRAWERS, TOP, joint_name
+from vlaser_gym.envs.tasks.cabinet import DRAWERS, TOP, TOP_AREA, joint_name
 from vlaser_gym.envs.tasks.drawers import (
     OPEN,
     cabinet_looks,
@@ -33,10 +33,10 @@ from vlaser_gym.envs.tasks.drawers import (
     robot_pose,
     stacked_joints,
 )
-from vlaser_gym.envs.tasks.google import TOUCH_IMPULSE, GoogleTask
+from vlaser_gym.envs.tasks.google import MARGIN, TOUCH_IMPULSE, GoogleTask
 from vlaser_gym.envs.tasks.google_objects import spoken
 from vlaser_gym.envs.tasks.google_settled import footprint, resting
-from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, Region, Spot
+from vlaser_gym.envs.tasks.region import BOUNDLESS, YAW_MARGIN, Rectangle, Region, Spot, widened
 from vlaser_gym.envs.tasks.variants import Variant
 
 #: The drawer counts as usable from here on, m.
@@ -126,15 +126,21 @@ class PlaceInDrawerTask(GoogleTask):
         pose = resting(model, "flat", 0.0, _POSITIONS[position], TOP)
         return self._state(drawer, model, pose, *robot_pose(poses[robot], look))
 
-    def region_layout(self, rng: np.random.Generator, look: Variant) -> Layout:
-        """A drawer, an object anywhere in the grid's area turned by up to 15 degrees, and a robot pose near by."""
+    def region_layout(self, kind: str, rng: np.random.Generator, look: Variant) -> Layout:
+        """A drawer, an object anywhere in the grid's area turned by up to 15 degrees, and a robot pose near by.
+
+        ``region2``: an object around it on the cabinet too, turned by any angle, and a robot pose farther off.
+        """
         drawer, name = self._draw(rng)
         model = _model(name, look)
         grid = np.array([resting(model, "flat", 0.0, xy, TOP) for xy in _POSITIONS])[:, None]
         middle = float(heading(grid[0, 0, 3:]))
-        spot = Spot(_AREA, (middle - YAW_MARGIN, middle + YAW_MARGIN), footprint(model, "flat"))
-        pose = Region(grid=grid, bases=grid[:1], spots=(spot,), clearance=0.0).draw(rng)[0]
-        base = draw_robot_pose(rng, (0.644, -0.2, -0.03), (0.665, 0.224, 0.0))
+        wide = kind == "region2"
+        area, turn = (widened(_AREA, MARGIN), np.pi) if wide else (_AREA, YAW_MARGIN)
+        spot = Spot(area, (middle - turn, middle + turn), footprint(model, "flat"))
+        walls = TOP_AREA if wide else BOUNDLESS
+        pose = Region(grid=grid, bases=grid[:1], spots=(spot,), clearance=0.0, walls=walls).draw(rng)[0]
+        base = draw_robot_pose(kind, rng, (0.644, -0.2, -0.03), (0.665, 0.224, 0.0))
         return self._state(drawer, model, pose, base, nearest_photograph(base) if look.overlay else "")
 
     def photograph(self, variant: str = "default", base_pose: ArrayLike | None = None) -> str:
@@ -148,10 +154,10 @@ class PlaceInDrawerTask(GoogleTask):
         """``"open top drawer"``, then ``"place apple into top drawer"``."""
         self.look(variant)
         address = self.address(layout)
-        if address.layout_kind == "region":
-            drawer, model = self._draw(address.rng("layout"))
-        else:
+        if address.layout_kind == "grid":
             drawer, model, *_ = self._split(address.layout_index)
+        else:
+            drawer, model = self._draw(address.rng("layout"))
         return f"place {spoken(model)} into {drawer} drawer" if stage else f"open {drawer} drawer"
 
     def begin(self, layouts: list[Layout]) -> Memory:

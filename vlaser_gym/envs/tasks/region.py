@@ -28,6 +28,8 @@ _MAX_ATTEMPTS = 10_000
 
 #: ``(lowest x, highest x, lowest y, highest y)``, m.
 Rectangle = tuple[float, float, float, float]
+#: Walls that leave room everywhere.
+BOUNDLESS: Rectangle = (-np.inf, np.inf, -np.inf, np.inf)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Region:
     bases: Floats
     spots: tuple[Spot, ...]
     clearance: float
-    walls: Rectangle = (-np.inf, np.inf, -np.inf, np.inf)
+    walls: Rectangle = BOUNDLESS
     floor: Callable[[float], float] = Level()
 
     def draw(self, rng: np.random.Generator) -> Floats:
@@ -110,6 +112,12 @@ class Region:
         x, y = np.concatenate(outlines).T
         inside = bool(low_x <= x.min() and x.max() <= high_x and low_y <= y.min() and y.max() <= high_y)
         return inside and all(separation(a, b) >= self.clearance for a, b in combinations(outlines, 2))
+
+
+def widened(area: Rectangle, margin: float) -> Rectangle:
+    """The rectangle with a margin on every side, m."""
+    low_x, high_x, low_y, high_y = area
+    return low_x - margin, high_x + margin, low_y - margin, high_y + margin
 
 
 def near_grid(pose: Floats, grid: Floats) -> bool:

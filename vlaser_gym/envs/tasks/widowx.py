@@ -20,7 +20,7 @@ import numpy as np
 from vlaser_gym.envs.tasks import objects, settled
 from vlaser_gym.envs.tasks.base import Floats
 from vlaser_gym.envs.tasks.put_on import PutOnTask
-from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, Region, Spot, box, oval
+from vlaser_gym.envs.tasks.region import YAW_MARGIN, Rectangle, Region, Spot, box, oval, widened
 
 _PAIRS = tuple(permutations(range(4), 2))
 
@@ -79,15 +79,10 @@ def _table_region(grid: Floats, source: Spot, target: Spot, clearance: float) ->
 def _wider(region: Region, *yaws: tuple[float, float]) -> Region:
     """The area of ``region`` with a margin, and other headings, one interval for each of its objects."""
     spots = tuple(
-        Spot(_with_margin(spot.area), headings, spot.footprint)
+        Spot(widened(spot.area, _MARGIN), headings, spot.footprint)
         for spot, headings in zip(region.spots, yaws, strict=True)
     )
     return replace(region, spots=spots)
-
-
-def _with_margin(area: Rectangle) -> Rectangle:
-    low_x, high_x, low_y, high_y = area
-    return low_x - _MARGIN, high_x + _MARGIN, low_y - _MARGIN, high_y + _MARGIN
 
 
 def _carrot() -> PutOnTask:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from vlaser_gym.envs.engines.mujoco import meshes, textures
-from vlaser_gym.envs.engines.mujoco.google_scenery import add_lights
+from vlaser_gym.envs.engines.mujoco import boards, meshes, textures
+from vlaser_gym.envs.engines.mujoco.google_scenery import add_floor, add_lights, shaded
 from vlaser_gym.envs.engines.mujoco.meshes import Surface
 from vlaser_gym.envs.engines.mujoco.objects import add_collision, add_visual
 from vlaser_gym.envs.tasks import cabinet
@@ -28,6 +28,8 @@ _ROOMS: dict[str, tuple[_Rgb, _Rgb, _Rgb, _Rgb]] = {
     "modern_office_no_roof": ((0.36, 0.38, 0.42), (0.7, 0.66, 0.56), (0.62, 0.6, 0.52), (0.2, 0.24, 0.34)),
 }
 _BOX = mujoco.mjtGeom.mjGEOM_BOX
+#: Half outline of a mug on the desk's corner, m.
+_MUG = ((0.04, 0.73), (0.042, 0.74), (0.042, 0.83), (0.038, 0.83), (0.036, 0.75))
 #: Thickness of the stone plate of one of the stations, m. It is only seen.
 _STONE = 0.004
 
@@ -41,8 +43,7 @@ def add_cabinet(spec: mujoco.MjSpec, appearance: Variant) -> None:
         _add_part(spec, spec.worldbody, part, station, name, origin, part.collides)
     for drawer in cabinet.DRAWERS:
         _add_drawer(spec, drawer, station, appearance.solid_handles)
-    if station.stone_top:
-        _add_stone(spec, station)
+    (_add_stone if station.stone_top else _add_grain)(spec, station)
     _add_room(spec, appearance.scene)
     add_lights(spec, appearance.light)
 
@@ -63,6 +64,24 @@ def _add_drawer(spec: mujoco.MjSpec, drawer: str, station: Station, solid_handle
     for part in cabinet.DRAWER:
         collides = part.collides or solid_handles
         _add_part(spec, body, part, station, f"part:{drawer}_drawer_{part.name}", np.zeros(3), collides)
+    _add_panel(spec, body, drawer, station)
+
+
+def _add_panel(spec: mujoco.MjSpec, body: mujoco.MjsBody, drawer: str, station: Station) -> None:
+    """A field in another shade on a drawer's front, only seen."""
+    front = next(part for part in cabinet.DRAWER if part.name == "front")
+    place = (front.centre[0] + front.size[0] / 2, front.centre[1], front.centre[2])
+    half = (5e-4, front.size[1] / 2 - 0.03, front.size[2] / 2 - 0.022)
+    material = _material(spec, "cabinet/panel", shaded(station.body, 0.78))
+    add_visual(body, f"part:{drawer}_drawer_front_panel", type=_BOX, pos=place, size=half, material=material)
+
+
+def _add_grain(spec: mujoco.MjSpec, station: Station) -> None:
+    """Strips and streaks on the top, only seen."""
+    (x0, x1, y0, y1), z = np.array(cabinet.TOP_AREA) / meshes.MILLIMETRE, cabinet.TOP / meshes.MILLIMETRE
+    level = ((float(x0) + 4, float(x1) - 4), (float(y0) + 4, float(y1) - 4), z)
+    linear = np.array(station.tabletop) ** (1 / 2.2)
+    _show(spec, "top_strips", boards.planks(level, 60, 0) + boards.grain(level, 30), shaded(tuple(linear), 0.94))
 
 
 def _add_part(
@@ -107,14 +126,19 @@ def _add_stone(spec: mujoco.MjSpec, station: Station) -> None:
 
 
 def _add_room(spec: mujoco.MjSpec, scene: str) -> None:
-    """Floor, two walls, a low piece of furniture with something on it, and a bin."""
+    """Floor, two walls with skirting, an image, a low piece of furniture with something on it, and a bin."""
     floor, behind, side, furniture = _ROOMS[scene]
-    _show(spec, "floor", meshes.sheet((-3000, 2500), (-2500, 2500), 0), floor)
+    add_floor(spec, ((-1250, 900), (-1500, 1700)), ((-590, 0), (-308, 308)), floor)
+    _show(spec, "wall_skirting", meshes.box((-1250, -1236), (-2500, 1700), (0, 120)), shaded(behind, 1.2))
+    _show(spec, "wall_picture", meshes.box((-1250, -1235), (250, 850), (700, 1200)), shaded(furniture, 1.4))
     _show(spec, "wall_back", meshes.box((-1300, -1250), (-2500, 2500), (0, 2600)), behind)
     _show(spec, "wall_side", meshes.box((-1250, 2500), (1700, 1750), (0, 2600)), side)
     desk = [meshes.box((-1100, -450), (-1500, -550), (690, 730)), meshes.box((-1080, -1020), (-1480, -1420), (0, 690))]
     desk += [meshes.box((-520, -470), (-620, -570), (0, 690)), meshes.box((-520, -470), (-1480, -1430), (0, 690))]
     _show(spec, "desk", meshes.joined(desk), furniture)
+    _show(spec, "keyboard", meshes.box((-880, -720), (-1200, -780), (730, 742)), (0.14, 0.14, 0.15))
+    mug = meshes.turned(_MUG, 16)
+    _show(spec, "mug", Surface(mug.vertices + [-0.6, -0.68, 0.0], mug.faces, mug.uv), (0.75, 0.3, 0.2))
     _show(spec, "screen", meshes.box((-960, -930), (-1250, -850), (760, 1010)), (0.08, 0.09, 0.11))
     profile = [(110.0, 0.0), (140.0, 300.0), (128.0, 300.0), (105.0, 20.0)]
     bin_ = meshes.turned([(r * meshes.MILLIMETRE, z * meshes.MILLIMETRE) for r, z in profile], 16)

@@ -1,10 +1,14 @@
 """Shapes of the Google Robot: what touches and what is seen, per link and in its frame.
 
-All links collide as the original's convex pieces (SimplerEnv, ManiSkill2_real2sim ef7a4d4), and are seen as them too:
-light covers, yellow fingers with grey tips.
+All links collide as the original's convex pieces (SimplerEnv, ManiSkill2_real2sim ef7a4d4), and are seen as them too,
+rounded by their shading: light covers with dark joints between them, a band around the hand, yellow fingers with grey
+tips and black pads.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import mujoco
 import numpy as np
@@ -26,6 +30,8 @@ _COLOURS: dict[str, tuple[_Rgb, _Rgb, _Rgb]] = {
     "recolor_cabinet_visual_matching_1": ((0.5, 0.48, 0.44), (0.25, 0.24, 0.22), (0.34, 0.31, 0.2)),
 }
 _COVER, _JOINT, _YELLOW = range(3)
+#: Hulls of so few corners look rounder with a bevel, of this share of their size.
+_ANGULAR, _BEVEL = 16, 0.22
 
 
 def _mirror(half: Hull) -> tuple[Floats, ...]:
@@ -58,6 +64,26 @@ _LINKS: dict[str, tuple[tuple[Floats, ...], int]] = {
     "link_head_pan": (_arrays(measured.HEAD_PAN), _JOINT),
     "link_head_tilt": (_arrays(measured.HEAD_TILT), _COVER),
 }
+
+
+def _ring(radius: float, low: float, high: float) -> Surface:
+    """A closed band around z with rounded edges (mm)."""
+    profile = [(radius - 1.5, low), (radius, low + 1.5), (radius, high - 1.5), (radius - 1.5, high)]
+    return meshes.turned([(r * meshes.MILLIMETRE, z * meshes.MILLIMETRE) for r, z in profile], 28)
+
+
+def _pin() -> Surface:
+    """The axle on which a finger turns."""
+    return meshes.tube([(-29, 0, 0), (29, 0, 0)], 11, sides=14)
+
+
+#: Link -> what is seen of it besides, and its part of the colouring.
+_DETAILS: dict[str, tuple[tuple[Callable[[], Surface], int], ...]] = {
+    "link_forearm": ((partial(_ring, 47.5, -2, 12), _JOINT),),
+    "link_gripper": ((partial(_ring, 51, 38, 46), _JOINT), (partial(_ring, 45, -4, 6), _JOINT)),
+    "link_finger_right": ((_pin, _JOINT),),
+    "link_finger_left": ((_pin, _JOINT),),
+}
 #: The head carries the camera: from inside, its covers would hide the scene.
 _UNSEEN = ("link_head_tilt",)
 
@@ -72,13 +98,22 @@ def add_link_geoms(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, colour:
         add_collision(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh)
     if link in _UNSEEN:
         return
-    mesh = meshes.add_faceted(spec, f"{link}/visual0", _cover(hulls))
+    mesh = meshes.add_surface(spec, f"{link}/visual0", _cover(hulls))
     material = _material(spec, part, colour)
     add_visual(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
+    for i, (detail, shade) in enumerate(_DETAILS.get(link, ()), 1):
+        mesh = meshes.add_surface(spec, f"{link}/visual{i}", detail())
+        add_visual(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=_material(spec, shade, colour))
 
 
 def _cover(hulls: tuple[Floats, ...]) -> Surface:
-    return meshes.joined(meshes.convex(hull) for hull in hulls)
+    return meshes.joined(meshes.convex(_bevelled(hull) if len(hull) <= _ANGULAR else hull) for hull in hulls)
+
+
+def _bevelled(hull: Floats) -> Floats:
+    """Corners of a hull (mm) with each cut off: three in place of one, each drawn in along one axis."""
+    middle = (hull.min(0) + hull.max(0)) / 2
+    return np.concatenate([middle + (hull - middle) * (1 - _BEVEL * axis) for axis in np.eye(3)])
 
 
 def _material(spec: mujoco.MjSpec, part: int, colour: str) -> str:

@@ -15,8 +15,10 @@ from vlaser_gym.envs.engines.child import serve
 from vlaser_gym.envs.engines.mujoco.original.backdrop import Backdrop
 from vlaser_gym.envs.engines.mujoco.rendering import Job, SceneKey, View, mapped
 from vlaser_gym.envs.engines.mujoco.scene import build_scene
+from vlaser_gym.envs.engines.mujoco.scenery import SHADOWED
 from vlaser_gym.envs.engines.mujoco.seen import SeenModel
 from vlaser_gym.envs.engines.mujoco.segmentation import drawn_values, label_values, segment_labels
+from vlaser_gym.envs.engines.mujoco.shadows import ContactShadows
 from vlaser_gym.envs.engines.mujoco.views import find_view, hide_walls, viewpoint
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
 from vlaser_gym.envs.tasks import get_task
@@ -53,6 +55,8 @@ class _Artist:
         if photograph and pack is not None and not view.keyed:
             self._backdrop = Backdrop(task, key.variant, pack, self.size)
         self._seen = SeenModel(scene.model)
+        shadowed = key.look == "builtin" and task.scenery in SHADOWED
+        self._shadows = ContactShadows(scene.model) if shadowed else None
         self._labels = label_values(scene.model, segment_labels(task, key.cast))
         self._drawn: tuple[int, NDArray[np.uint8]] | None = None
         self._renderer: Any = None
@@ -76,6 +80,8 @@ class _Artist:
         if job.segmentation:
             self._segment(out)
             return
+        if self._shadows is not None:
+            self._shadows.add_to(self._renderer.scene, self.data)
         self._renderer.render(out=out)
         if self._backdrop is not None:
             self._backdrop.put_behind(out, job.base)

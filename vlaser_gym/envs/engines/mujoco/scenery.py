@@ -6,13 +6,12 @@ and grain are flat pieces of another shade instead. Parts are added from near to
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlaser_gym.envs.engines.mujoco import google_cabinet, google_scenery, meshes, textures
+from vlaser_gym.envs.engines.mujoco import boards, google_cabinet, google_scenery, meshes, textures
+from vlaser_gym.envs.engines.mujoco.boards import Span
 from vlaser_gym.envs.engines.mujoco.meshes import MILLIMETRE, Surface
 from vlaser_gym.envs.engines.mujoco.objects import add_collision, add_visual
 from vlaser_gym.envs.tasks.variants import Variant
@@ -24,8 +23,9 @@ _TABLE_TOP = {"bridge_table": 870.0, "bridge_sink": 850.0}
 _THICKNESS = 40.0
 #: Sceneries of the Google Robot.
 _GOOGLE = {"google_table": google_scenery.add_table, "google_cabinet": google_cabinet.add_cabinet}
+#: Those with dark spots under objects and gripper; shipped policies know the others as they are.
+SHADOWED = tuple(_GOOGLE)
 
-_Span = tuple[float, float]
 _Rgb = tuple[float, float, float]
 
 
@@ -99,32 +99,14 @@ _MAHOGANY = ((0.64, 0.34, 0.2), (0.595, 0.305, 0.175), (0.69, 0.385, 0.24))
 _PINE = ((0.74, 0.56, 0.34), (0.68, 0.5, 0.29), (0.79, 0.62, 0.4))
 
 
-def _add_wood(spec: mujoco.MjSpec, part: str, surface: Surface, top: tuple[_Span, _Span, float], plank: float) -> None:
+def _add_wood(spec: mujoco.MjSpec, part: str, surface: Surface, top: tuple[Span, Span, float], plank: float) -> None:
     """A wooden part whose upper side shows planks along y, ``plank`` mm wide, in three shades, with some grain."""
     shades = _MAHOGANY if part == "desk" else _PINE
     for i, shade in enumerate(shades):
-        grain = _grain(top, seed=10 + i)
+        grain = boards.grain(top, seed=10 + i)
         # Planks of the first shade are the surface itself.
-        _add(spec, f"{part}_planks{i}", _planks(top, plank, i) + grain if i else grain, shade)
+        _add(spec, f"{part}_planks{i}", boards.planks(top, plank, i) + grain if i else grain, shade)
     _add(spec, part, surface, shades[0])
-
-
-def _planks(top: tuple[_Span, _Span, float], width: float, turn: int) -> Surface:
-    """Every third plank."""
-    (x0, x1), (y0, y1), z = top
-    edges = np.linspace(x0, x1, round((x1 - x0) / width) + 1)
-    planks = [meshes.sheet((a, b), (y0, y1), z + 0.1) for a, b in pairwise(edges)]
-    return meshes.joined(planks[turn::3])
-
-
-def _grain(top: tuple[_Span, _Span, float], seed: int) -> Surface:
-    random = np.random.default_rng(seed)
-    low, high = np.array(top[:2]).T * MILLIMETRE + np.array([[0.012, 0.07], [-0.012, -0.07]])
-    count = max(8, int(120 * np.prod(high - low)))
-    places = random.uniform(low, high, (count, 2))
-    lengths, widths = random.uniform(0.06, 0.14, count), random.uniform(0.002, 0.006, count)
-    streaks = meshes.flakes(places, lengths, widths, np.pi / 2 + random.normal(0, 0.03, count))
-    return Surface(streaks.vertices + np.array([0, 0, top[2] * MILLIMETRE + 3e-4]), streaks.faces, streaks.uv)
 
 
 def _add_stand(spec: mujoco.MjSpec, centre_y: float, top: float) -> None:
@@ -145,7 +127,7 @@ def _add_tap(spec: mujoco.MjSpec) -> None:
     add_visual(spec.worldbody, name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
 
 
-def _room(hole: tuple[_Span, _Span]) -> Surface:
+def _room(hole: tuple[Span, Span]) -> Surface:
     """Floor, walls and ceiling, seen from inside; no floor under the furniture, where it would be drawn for nothing."""
     size = (-2500.0, 2500.0)
     inner = meshes.rounded_rectangle(*hole, 0, (0.01,) * 4, arc=1)
