@@ -95,7 +95,8 @@ def _is_support(model: mujoco.MjModel, index: int) -> bool:
     """True for a level shape of the scenery that carries things."""
     geom = model.geom(index)
     scenery = model.body(int(geom.bodyid[0])).name.startswith(("world", "cabinet:"))
-    return scenery and model.geom_type[index] == mujoco.mjtGeom.mjGEOM_BOX and model.geom_contype[index] != 0
+    is_box = bool(model.geom_type[index] == mujoco.mjtGeom.mjGEOM_BOX)
+    return scenery and is_box and bool(model.geom_contype[index] != 0)
 
 
 def _corners(model: mujoco.MjModel, bodies: tuple[int, ...]) -> tuple[tuple[int, Floats], ...]:
@@ -113,7 +114,8 @@ def _shape(model: mujoco.MjModel, index: int) -> Floats:
     """Corners of a mesh or a box in its own frame, ``[N, 3]`` m."""
     mesh = int(model.geom_dataid[index])
     if mesh < 0:
-        return np.array(list(product((-1.0, 1.0), repeat=3))) * model.geom_size[index]
+        signs = np.array(list(product((-1.0, 1.0), repeat=3)))
+        return np.asarray(signs * model.geom_size[index], np.float64)
     first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
     return np.asarray(model.mesh_vert[first : first + count], np.float64)
 
