@@ -6,13 +6,15 @@ import os
 import subprocess
 import sysconfig
 import venv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
+from vlaser_gym.envs import tasks
 from vlaser_gym.envs.tasks.put_on import PutOnTask
 from vlaser_gym.storage import files, places
 
@@ -70,6 +72,17 @@ def neighbour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         return python
 
     return interpreter
+
+
+@pytest.fixture(autouse=True)
+def no_task_stays() -> Iterator[None]:
+    """Tasks that a test adds, and their ids at Gymnasium, are gone behind it."""
+    added, ids = dict(tasks._ADDED), set(gymnasium.registry)
+    yield
+    tasks._ADDED.clear()
+    tasks._ADDED.update(added)
+    for name in set(gymnasium.registry) - ids:
+        del gymnasium.registry[name]
 
 
 @pytest.fixture(autouse=True)

@@ -459,7 +459,7 @@ def test_snapshot_of_another_environment_is_refused_before_anything_changes() ->
     for one in (env, wider, other):
         one.reset(options={"layout": 1})
     before = env.get_state()
-    with pytest.raises(InvalidConfigError, match="has 2 environments; this environment 1"):
+    with pytest.raises(InvalidConfigError, match="has 2 environments; this vector environment 1"):
         env.set_state(wider.get_state())
     with pytest.raises(UnknownNameError, match=SPOON):
         env.set_state(other.get_state())

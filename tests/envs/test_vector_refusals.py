@@ -117,7 +117,7 @@ def test_a_foreign_snapshot_is_one_sentence_and_changes_nothing() -> None:
         env.set_state(other.get_state())
     three = make(3)
     three.reset(seed=1)
-    with pytest.raises(InvalidConfigError, match="has 3 environments; this environment 2"):
+    with pytest.raises(InvalidConfigError, match="has 3 environments; this vector environment 2"):
         env.set_state(three.get_state())
     for _ in range(3):
         got, expected = (each.step(np.full((2, 7), 0.01)) for each in (env, undisturbed))

@@ -154,7 +154,7 @@ def test_flags_are_those_after_the_step(run: Path, monkeypatch: pytest.MonkeyPat
     list(render_videos(run, [record], tmp_path))
     first = record["first_success_step"]
     assert [c["flags"]["success"] for c in seen[: first + 1]] == [False] * first + [True]
-    assert seen[first]["step"] == f"step {first}/60"
+    assert seen[first]["step"] == f"step {first}/10"  # what the fake environment allows
     assert seen[0]["instruction"] == record["instruction"]
 
 

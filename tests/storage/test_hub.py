@@ -94,7 +94,13 @@ def test_the_card_says_what_the_policy_is(tmp_path: Path) -> None:
     assert card.data.library_name == "vlaser-gym"
     assert card.data.pipeline_tag == "robotics"
     count = sum(p.numel() for p in policy.policy.parameters())
-    for part in ("A Vlaser policy for widowx", f"{count:,} parameters", "+1 opens", "100 demonstrations", "4 actions"):
+    for part in (
+        "A Vlaser policy for widowx",
+        f"{count:,} parameters",
+        "-1 closed to 1 open",
+        "100 demonstrations",
+        "4 actions",
+    ):
         assert part in card.content
     assert PretrainedVlaser.from_pretrained(tmp_path).robot == "widowx"
 

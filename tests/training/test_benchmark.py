@@ -51,7 +51,7 @@ def test_without_a_gpu_it_says_so():
         Options()
     with pytest.raises(UnknownNameError, match="'keeping'"):
         Options(device="cpu", ways=["keeping"])
-    with pytest.raises(UnknownNameError, match="key 'environment'"):
+    with pytest.raises(UnknownNameError, match="key 'lane'"):
         benchmark.main(["lane=3"])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from vlaser_gym.agents import scripted
+from vlaser_gym.agents.disturbance import Miss
 from vlaser_gym.agents.scripted_cabinet import CabinetEpisode
 from vlaser_gym.agents.scripted_google import CLOSE, KEEP, GoogleScript, TableEpisode
 from vlaser_gym.agents.scripted_google import OPEN as GOOGLE_OPEN
@@ -111,7 +112,7 @@ class FaultyWidowX(scripted._Episode):
 
     def _miss(self) -> Iterator[float]:
         for _ in range(2):
-            yield from self._grasp()
+            yield from self._grasp(Miss())
             yield from self._move(self._goal, WIDOWX_OPEN)
 
     def _sweep(self) -> Iterator[float]:
@@ -125,22 +126,22 @@ class FaultyWidowX(scripted._Episode):
         yield from self._move(self._goal + [0, 0, 0.12], WIDOWX_CLOSE)
 
     def _drop(self) -> Iterator[float]:
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         there = self._goal + 0.35 * np.array([*(self._target - self._source)[:2], 0.0]) + [0, 0, 0.02]
         yield from self._move(there, WIDOWX_CLOSE)
         yield from self._wait(4, WIDOWX_OPEN)
 
     def _take_back(self) -> Iterator[float]:
         rest = self._source[2]
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         yield from self._place(rest)
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         yield from self._move(self._goal + [0, 0.0, 0.03], WIDOWX_CLOSE)
         while True:
             yield WIDOWX_CLOSE
 
     def _dawdle(self) -> Iterator[float]:
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         over = np.array([*(self._target - self._source)[:2], 0.0])
         for k in range(40):
             self._goal = self._goal + over / 120 if k < 40 else self._goal
@@ -205,7 +206,7 @@ class FaultyTable(TableEpisode):
             yield KEEP
 
     def _miss(self) -> Iterator[float]:
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         yield from self._move(self._goal, GOOGLE_OPEN)
 
     def _sweep(self) -> Iterator[float]:
@@ -219,19 +220,19 @@ class FaultyTable(TableEpisode):
         yield from self._move(self._goal + [0, 0, 0.15], CLOSE)
 
     def _drop(self) -> Iterator[float]:
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         for _ in range(4):
             yield GOOGLE_OPEN
 
     def _put_beside(self) -> Iterator[float]:
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         yield from self._carry()
         for _ in range(4):
             yield GOOGLE_OPEN
         yield from self._move(self._tcp + [0, 0, 0.1], KEEP)
 
     def _dawdle(self) -> Iterator[float]:
-        yield from self._grasp()
+        yield from self._grasp(Miss())
         while True:
             yield CLOSE
 

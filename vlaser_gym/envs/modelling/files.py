@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import trimesh
@@ -16,7 +13,7 @@ from PIL import Image
 from vlaser_gym.envs.assets import default_directory
 from vlaser_gym.envs.tasks.base import ObjectShape
 from vlaser_gym.envs.tasks.own_objects import COLLISION_FILE, VISUAL_FILE
-from vlaser_gym.storage.files import storage_errors
+from vlaser_gym.storage.files import appearing_folder, storage_errors
 
 
 def shape_files(shape: ObjectShape, cache: Path | None = None) -> tuple[Path, Path]:
@@ -34,12 +31,9 @@ def shape_files(shape: ObjectShape, cache: Path | None = None) -> tuple[Path, Pa
     with storage_errors(f"Cannot write the meshes {folder}", "set XDG_CACHE_HOME to a writable folder"):
         if not folder.is_dir():
             root.mkdir(parents=True, exist_ok=True)
-            partial = Path(mkdtemp(prefix=".", dir=root))
-            write_pieces(partial / COLLISION_FILE, shape)
-            _write_surface(partial / VISUAL_FILE, shape)
-            with suppress(OSError):  # another process was faster
-                partial.rename(folder)
-            shutil.rmtree(partial, ignore_errors=True)
+            with appearing_folder(folder) as partial:
+                write_pieces(partial / COLLISION_FILE, shape)
+                _write_surface(partial / VISUAL_FILE, shape)
     return folder / COLLISION_FILE, folder / VISUAL_FILE
 
 

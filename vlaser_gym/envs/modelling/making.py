@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from vlaser_gym.envs.tasks.own_objects import (
     save_object,
 )
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.storage.files import storage_errors
+from vlaser_gym.storage.files import appearing_folder, storage_errors
 
 #: Colour of meshes that have neither texture nor colour, sRGB.
 _GREY = (0.7, 0.7, 0.72)
@@ -150,17 +148,10 @@ def _write(folder: Path, thing: Thing, seen: Any) -> None:
     assert thing.spec.shape is not None
     with storage_errors(f"Cannot write the object {folder}", "choose a writable place by output=DIR"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with appearing_folder(folder) as partial:
             write_pieces(partial / COLLISION_FILE, thing.spec.shape)
             seen.export(partial / VISUAL_FILE)
             save_object(partial, thing)
-            partial.chmod(0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def describe(made: Made) -> list[str]:

@@ -31,7 +31,7 @@ _GRIPPER = ("link:link_gripper", "link:link_finger")
 
 @dataclass(frozen=True)
 class _Caster:
-    """What throws a spot: bodies, the corners of their shapes in their frames (m), and where the spot vanishes (m)."""
+    """Thrower of a spot: bodies, the corners of their shapes in their frames (m), and where the spot vanishes (m)."""
 
     corners: tuple[tuple[int, Floats], ...]
     fade: float
