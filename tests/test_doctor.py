@@ -40,10 +40,10 @@ def test_everything_works_here(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = tmp_path / "new folder" / "probe.png"
     assert run(f"output={path}") == 0
     said = capsys.readouterr().out
-    for name in ("Python", "torch", "physics", "pictures", "videos", "tasks", "engines"):
+    for name in ("Python", "torch", "physics", "images", "videos", "tasks", "engines"):
         assert line_of(said, name).startswith("works"), name
     assert all(task in line_of(said, "tasks") for task in task_names())
-    assert str(path) in line_of(said, "pictures")
+    assert str(path) in line_of(said, "images")
     env = SceneVectorEnv(task_names()[0], observe=("image",), engine_options={"render_processes": 1})
     observation, _ = env.reset(options={"layout": 1})
     assert np.array_equal(np.asarray(Image.open(path)), observation["image"][0])
@@ -53,7 +53,7 @@ def test_everything_works_here(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_without_a_driver_the_remedy_is_named(no_pictures: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 1
     said = capsys.readouterr().out
-    line = line_of(said, "pictures")
+    line = line_of(said, "images")
     assert line.startswith("missing")
     assert line.endswith("No images can be made here (broken driver).")
     assert "libegl1" in said
@@ -65,7 +65,7 @@ def test_without_a_driver_the_remedy_is_named(no_pictures: None, capsys: pytest.
 def test_a_blank_picture_is_not_a_picture(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(doctor, "_probe", lambda: (np.full((480, 640, 3), 7, np.uint8), 0.01))
     assert run() == 1
-    assert "blank (1 colours)" in line_of(capsys.readouterr().out, "pictures")
+    assert "blank (1 colours)" in line_of(capsys.readouterr().out, "images")
 
 
 @pytest.mark.slow
@@ -131,6 +131,6 @@ def test_the_command_itself_where_mujoco_gl_is_wrong() -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert line_of(done.stdout, "pictures").startswith("missing  images: MUJOCO_GL is nonsense. No images can be")
+    assert line_of(done.stdout, "images").startswith("missing  images: MUJOCO_GL is nonsense. No images can be")
     assert line_of(done.stdout, "physics").startswith("works")
     assert not done.stderr

@@ -225,7 +225,7 @@ def test_videos_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert str(video.relative_to(tmp_path)) in printed
     assert f"Videos of 1 episodes; 2 were not rendered: python -m vlaser_gym.render run={tmp_path}/scored" in printed
     page = (tmp_path / "scored" / "report.html").read_text()
-    (tile,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["episodes"]  # type: ignore[index]
+    tile = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])["episodes"][0]  # type: ignore[index]
     picture = Image.open(io.BytesIO(base64.b64decode(tile["sides"][0]["picture"])))
     assert picture.size == (208, 156)
     assert np.asarray(picture).std() > 20, "the scene is seen"

@@ -222,17 +222,17 @@ def _pictures(output: str | None) -> Finding:
     try:
         picture, seconds = _probe()
     except RenderingUnavailableError as error:
-        return Finding("pictures", False, f"{backend}. {str(error).partition('. ')[0]}.", _EGL)
+        return Finding("images", False, f"{backend}. {str(error).partition('. ')[0]}.", _EGL)
     except Exception as error:  # a broken installation breaks in many ways
-        return Finding("pictures", False, f"{backend}. {_one_line(error)}", _REINSTALL)
+        return Finding("images", False, f"{backend}. {_one_line(error)}", _REINSTALL)
     if output is not None:
         _save(picture, output)
     height, width, _ = picture.shape
     text = f"{backend}; {width} x {height} pixels in {1000 * seconds:.0f} ms"
     colours = len(np.unique(picture[::4, ::4].reshape(-1, 3), axis=0))
     if colours < 50:
-        return Finding("pictures", False, f"{text}, but the image is blank ({colours} colours)", _EGL)
-    return Finding("pictures", True, text + (f", written to {output}" if output is not None else ""))
+        return Finding("images", False, f"{text}, but the image is blank ({colours} colours)", _EGL)
+    return Finding("images", True, text + (f", written to {output}" if output is not None else ""))
 
 
 def _probe() -> tuple[NDArray[np.uint8], float]:
