@@ -99,3 +99,14 @@ def test_changes_between_two_runs() -> None:
     assert dict(dropped.became) == {"pushed_away": 1}
     assert (pushed.failure, pushed.a, pushed.b, pushed.mended, pushed.broken) == ("pushed_away", 0, 1, 0, 0)
     assert layout_changes(a, b) == {CUBE: {"mended": ["grid:0"], "broken": ["grid:2"], "changed": ["grid:1"]}}
+
+
+@pytest.mark.parametrize("task", ["google_robot_open_top_drawer", "google_robot_close_bottom_drawer"])
+def test_drawers_have_no_object_that_could_be_turned(task: str) -> None:
+    """Their scenes hold no object: the drawer lies as the robot stands."""
+    diagnosed = []
+    for k in range(8):
+        record = {"task": task, "variant": "default", "layout": f"region2:{k}", "trial": 0, "success": k < 4}
+        place = (0.6 + 0.01 * k, 0.0, 0.5)
+        diagnosed.append((record, Diagnosis("" if k < 4 else "wrong_drawer", "", place=place, goal=place)))
+    assert isinstance(strongest(diagnosed), list)

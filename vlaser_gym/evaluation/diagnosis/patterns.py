@@ -144,7 +144,7 @@ def _yaw(task_name: str, variant: str, layout_name: str) -> float:
     layout = task.layout(layout_name, variant)
     base = np.array(layout.base_pose or get_setup(task.robot_setup).base_pose)
     source = task.source if layout.source is None else layout.source
-    if source >= len(layout.object_pose):
+    if not 0 <= source < len(layout.object_pose):  # a drawer, which turns with the scenery
         return float(heading(base[3:]))
     return float(angle_difference(heading(layout.object_pose[source, 3:]), heading(base[3:])))
 
