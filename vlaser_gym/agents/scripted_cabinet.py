@@ -99,7 +99,7 @@ class CabinetEpisode(GoogleEpisode):
         while self._opening < wanted and slack < 5:
             before = self._opening
             self._goal = self._at(_HOOKED[0] + 0.06, _HOOKED[1] - 0.02)
-            yield CLOSE
+            yield self._needed(CLOSE)
             slack = slack + 1 if self._opening - before < 0.003 else 0
 
     def _push(self) -> Iterator[float]:
@@ -111,7 +111,7 @@ class CabinetEpisode(GoogleEpisode):
         while self._opening > 0.005 and slack < 8:
             before = self._opening
             self._goal = self._at(-0.06, 0.0)
-            yield CLOSE
+            yield self._needed(CLOSE)
             slack = slack + 1 if before - self._opening < 0.003 else 0
         yield from self._move(self._at(0.08, 0.02), KEEP)
 
@@ -123,7 +123,7 @@ class CabinetEpisode(GoogleEpisode):
             yield from self._move(rest + [0, 0, _OVER_OBJECT], OPEN, tolerance=0.03)
             yield from self._move(rest, KEEP, tolerance=0.008)
             yield from self._close()
-            yield from self._move(rest + [0, 0, _OVER_OBJECT], CLOSE, tolerance=0.03)
+            yield from self._move(rest + [0, 0, _OVER_OBJECT], KEEP, tolerance=0.03)
             if self._place[2] > rest[2] + 0.05:
                 break
 
@@ -131,8 +131,10 @@ class CabinetEpisode(GoogleEpisode):
         """Carry the object over the open drawer and let it go close above its floor."""
         held = self._tcp - self._place
         over = self._at(-0.04 - self._opening / 2, 0.0)
-        yield from self._move(np.array([*over[:2], self._place[2]]) + held, CLOSE, tolerance=0.03)
-        yield from self._move(np.array([*over[:2], over[2] + 0.03]) + held, CLOSE, tolerance=0.02)
-        for _ in range(4):
+        yield from self._move(np.array([*over[:2], self._place[2]]) + held, KEEP, tolerance=0.03)
+        yield from self._move(np.array([*over[:2], over[2] + 0.03]) + held, KEEP, tolerance=0.02)
+        for _ in range(6):
+            if self._needed(OPEN) == KEEP:
+                break
             yield OPEN
         yield from self._move(self._tcp + [0, 0, 0.15], KEEP, tolerance=0.03)

@@ -39,6 +39,8 @@ _SIDES, _ROOM = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2), 0.03
 _STILL, _FINGERS_STILL = 0.002, 0.02
 #: Fingers this far apart are open.
 _WIDE_OPEN = 0.95
+#: Fingers nearer to each other than this are closed on nothing.
+_SHUT = 0.05
 #: Of the two headings (rad) along which the fingers can close across an object, the one from here to half a turn on is
 #: taken: halfway between those of the grids' lying cans (90 and 180 degrees, relative to the robot).
 _LEAST_CLOSING = np.pi / 4
@@ -137,12 +139,15 @@ class GoogleEpisode(ABC):
         """Gripper commands, without end."""
 
     def _move(self, goal: Floats, gripper: float, tolerance: float = 0.015) -> Iterator[float]:
-        """Until the goal is reached, or nothing moves any more: at its limits the wrist keeps some goals from it."""
+        """Until the goal is reached, or nothing moves any more: at its limits the wrist keeps some goals from it.
+
+        The fingers are told ``gripper`` while they have not done it.
+        """
         self._goal = np.array(goal)
         idle = 0
         for _ in range(30):
             before = self._tcp, self._rotation
-            yield gripper
+            yield self._needed(gripper)
             turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
             if np.linalg.norm(self._tcp - self._goal) < tolerance and np.linalg.norm(turn) < 0.12:
                 return
@@ -174,9 +179,10 @@ class GoogleEpisode(ABC):
             if self._openness < _WIDE_OPEN and before - self._openness < _FINGERS_STILL:
                 return
 
-    def _open(self) -> float:
-        """The command that opens the fingers, or none where they are open."""
-        return KEEP if self._openness > _WIDE_OPEN else OPEN
+    def _needed(self, gripper: float) -> float:
+        """A command to the fingers, or none where they are open or closed already."""
+        done = (gripper == OPEN and self._openness > _WIDE_OPEN) or (gripper == CLOSE and self._openness < _SHUT)
+        return KEEP if done else gripper
 
 
 class TableEpisode(GoogleEpisode):
@@ -205,7 +211,7 @@ class TableEpisode(GoogleEpisode):
             yield from self._grasp()
             if self._source[2] > rest + self._script.lift / 2:
                 break
-            while self._open() != KEEP:
+            while self._needed(OPEN) != KEEP:
                 yield OPEN
         if self._target_object is not None:
             yield from self._carry()
