@@ -186,12 +186,17 @@ def test_defects_keep_their_traceback() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_modules_are_imported_ends_in_silence(tmp_path):
+@pytest.mark.parametrize(
+    ("library", "waits"), [("_multiarray_umath", (0, 0.05, 0.1, 0.2)), ("libtorch", (0.1, 0.3, 0.6, 1))]
+)
+def test_ctrl_c_while_modules_are_imported_ends_in_silence(
+    library: str, waits: tuple[float, ...], tmp_path: Path
+) -> None:
     """In the middle of a compiled module's import it would become an ImportError with a traceback."""
     arguments = [sys.executable, "-m", "vlaser_gym.train", "algo=dpo", f"run={tmp_path / 'run'}"]
-    for wait in (0.1, 0.3, 0.6, 1.0):
+    for wait in waits:
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        while not any("libtorch" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
+        while library not in Path(f"/proc/{process.pid}/maps").read_text():
             time.sleep(0.01)
         time.sleep(wait)
         process.send_signal(signal.SIGINT)

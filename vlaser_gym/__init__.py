@@ -12,8 +12,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vlaser_gym.envs.registration import register_environments, register_task
-from vlaser_gym.registry import register_density, register_engine, register_reward
+from vlaser_gym.storage.interrupts import leave_until_begun
+
+leave_until_begun()  # before anything else is imported
+
+from vlaser_gym.envs.registration import register_environments, register_task  # noqa: E402
+from vlaser_gym.registry import register_density, register_engine, register_reward  # noqa: E402
 
 if TYPE_CHECKING:
     from vlaser_gym.face import collect, compare, evaluate, train

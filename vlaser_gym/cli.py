@@ -8,7 +8,6 @@ whole process, where our ``algo/ppo`` would take the place of the user's, and kn
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 import textwrap
 import warnings
@@ -34,7 +33,7 @@ from vlaser_gym.settings.fields import Option, first_paragraph, groups_of, optio
 from vlaser_gym.settings.groups import ALGORITHMS, check_option, config_defaults, described, group_defaults, groups
 from vlaser_gym.settings.reading import typed
 from vlaser_gym.settings.synonyms import likely_keys
-from vlaser_gym.storage.interrupts import exit_status, terminable
+from vlaser_gym.storage.interrupts import begin, exit_status, terminable
 from vlaser_gym.sweeps import launch, split_launcher
 
 __all__ = ["group_config", "groups", "help_text", "load", "named", "run", "start", "typed", "words"]
@@ -55,30 +54,11 @@ def start(command: str) -> None:
         run(command, lambda config: None)
         return
     if MULTIRUN & words:
+        begin()
         sys.exit(multirun(command, [word for word in sys.argv[1:] if word not in MULTIRUN]))
-    try:
-        with _interrupts_after_imports():
-            module = import_module(f"vlaser_gym.commands.{command}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    module = import_module(f"vlaser_gym.commands.{command}")
+    begin()
     module.command()
-
-
-@contextmanager
-def _interrupts_after_imports() -> Iterator[None]:
-    """Ctrl-C waits for the end: in the middle of a compiled module's import it would become an ImportError."""
-    received: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # as for a shell's background jobs
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if received:
-        raise KeyboardInterrupt
 
 
 def run(command: str, main: Callable[[DictConfig], None], argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,34 @@ class Terminated(KeyboardInterrupt):
 def exit_status(interrupt: KeyboardInterrupt) -> int:
     """The exit status of a process that a signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
+def leave_until_begun() -> None:
+    """Until :func:`begin`, Ctrl-C ends a command of ours at once, with its exit status.
+
+    Nothing is under way while modules are imported, and a KeyboardInterrupt inside a compiled one would become an
+    ImportError.
+    """
+    if _starts_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def begin() -> None:
+    """From here on Ctrl-C is a KeyboardInterrupt again."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"\nInterrupted.\n")
+    os._exit(128 + number)
+
+
+def _starts_command() -> bool:
+    """The interpreter runs ``-m vlaser_gym.COMMAND`` or ``vlaser-gym``, and has come no farther than our package."""
+    if sys.argv[:1] == ["-m"]:  # what Python puts there until the module is found
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1].count(".") <= 1
+    return os.path.basename(sys.argv[0]) == "vlaser-gym" if sys.argv else False
 
 
 @contextmanager
