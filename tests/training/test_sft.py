@@ -18,7 +18,7 @@ from fabricate_vlm import SPECIAL_IDS, write_vlm
 
 from vlaser_gym import cli
 from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
-from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
+from vlaser_gym.agents.vlaser.checkpoint import CheckpointError, save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
 from vlaser_gym.agents.vlaser.shipped import SHIPPED
@@ -430,6 +430,22 @@ def test_parts_of_an_init_can_start_afresh(path, tmp_path):
     assert not torch.equal(
         after["action_encoder.linear_1.weight"], before.state_dict()["action_encoder.linear_1.weight"]
     )
+
+
+def test_a_fresh_expert_may_be_of_another_robot(tmp_path: Path) -> None:
+    before = VlaserPolicy.initialise(tiny_config(), seed=1)
+    save_pretrained(before, tmp_path)
+    nano_processor(tiny_config()).save(tmp_path)
+    keys = [f"init={tmp_path}", "robot=google_robot"]
+    with pytest.raises(CheckpointError, match="google_robot reads 8"):
+        initial_policy(cli.typed(TrainSettings, cli.load("train", keys)), str(tmp_path))
+    settings = cli.typed(TrainSettings, cli.load("train", [*keys, "fresh=[expert]"]))
+    policy, processor, keeps = initial_policy(settings, str(tmp_path))
+    assert (policy.config.robot, processor.robot, keeps) == ("google_robot", "google_robot", False)
+    assert policy.state_dict()["proprio_encoder.weight"].shape[1] == 8
+    for name, value in before.state_dict().items():
+        if name.startswith(("vision", "projector", "language", "embed_tokens")):
+            assert torch.equal(policy.state_dict()[name], value), name
 
 
 # --- whose statistics

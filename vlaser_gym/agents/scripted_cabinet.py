@@ -99,7 +99,7 @@ class CabinetEpisode(GoogleEpisode):
         while self._opening < wanted and slack < 5:
             before = self._opening
             self._goal = self._at(_HOOKED[0] + 0.06, _HOOKED[1] - 0.02)
-            yield self._needed(CLOSE)
+            yield CLOSE
             slack = slack + 1 if self._opening - before < 0.003 else 0
 
     def _push(self) -> Iterator[float]:
@@ -111,7 +111,7 @@ class CabinetEpisode(GoogleEpisode):
         while self._opening > 0.005 and slack < 8:
             before = self._opening
             self._goal = self._at(-0.06, 0.0)
-            yield self._needed(CLOSE)
+            yield CLOSE
             slack = slack + 1 if before - self._opening < 0.003 else 0
         yield from self._move(self._at(0.08, 0.02), KEEP)
 

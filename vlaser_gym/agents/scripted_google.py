@@ -39,8 +39,6 @@ _SIDES, _ROOM = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2), 0.03
 _STILL, _FINGERS_STILL = 0.002, 0.02
 #: Fingers this far apart are open.
 _WIDE_OPEN = 0.95
-#: Fingers nearer to each other than this are closed on nothing.
-_SHUT = 0.05
 #: Of the two headings (rad) along which the fingers can close across an object, the one from here to half a turn on is
 #: taken: halfway between those of the grids' lying cans (90 and 180 degrees, relative to the robot).
 _LEAST_CLOSING = np.pi / 4
@@ -141,7 +139,7 @@ class GoogleEpisode(ABC):
     def _move(self, goal: Floats, gripper: float, tolerance: float = 0.015) -> Iterator[float]:
         """Until the goal is reached, or nothing moves any more: at its limits the wrist keeps some goals from it.
 
-        The fingers are told ``gripper`` while they have not done it.
+        The fingers are told ``gripper``, to open only while they are not.
         """
         self._goal = np.array(goal)
         idle = 0
@@ -180,9 +178,8 @@ class GoogleEpisode(ABC):
                 return
 
     def _needed(self, gripper: float) -> float:
-        """A command to the fingers, or none where they are open or closed already."""
-        done = (gripper == OPEN and self._openness > _WIDE_OPEN) or (gripper == CLOSE and self._openness < _SHUT)
-        return KEEP if done else gripper
+        """A command to the fingers, but for one to open where they are open already."""
+        return KEEP if gripper == OPEN and self._openness > _WIDE_OPEN else gripper
 
 
 class TableEpisode(GoogleEpisode):

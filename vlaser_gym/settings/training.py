@@ -84,7 +84,9 @@ class TrainSettings(Settings):
     )
     settings: dict[str, Any] = option({}, "Changes of a fresh policy's settings, e.g. settings.horizon=8.")
     fresh: list[str] = option(
-        [], "Parts of init that start with random weights all the same: vision, embedding, language, expert."
+        [],
+        "Parts of init that start with random weights all the same: vision, embedding, language, expert. With a fresh "
+        "expert a policy may be for another robot than init is.",
     )
     robot: str | None = option(
         None, "Robot: widowx or google_robot. null: that of the policy in init, and widowx for a preset or a VLM."

@@ -361,6 +361,7 @@ def initial_policy(
         seed=settings.seed,
         settings=settings.settings,
         check=settings.check_weights,
+        new_expert="expert" in settings.fresh,
     )
     is_policy = report.layout != "vlm"
     _check_has_statistics(init, statistics, has=is_policy)
@@ -372,7 +373,8 @@ def initial_policy(
     if is_trained and not keeps:
         say(f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once")
     known = None if keeps else OF_ROBOT[str(policy.config.robot)]
-    return policy, Processor.load(source, policy.config, statistics=known), keeps
+    processor = Processor.load(source, policy.config, robot=policy.config.robot, statistics=known)
+    return policy, processor, keeps
 
 
 def _check_has_statistics(init: str, statistics: str | None, *, has: bool) -> None:

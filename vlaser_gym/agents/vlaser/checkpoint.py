@@ -123,6 +123,7 @@ def load_policy(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     check: bool = True,
+    new_expert: bool = False,
 ) -> tuple[VlaserPolicy, LoadReport]:
     """A policy in evaluation mode from any layout.
 
@@ -138,6 +139,7 @@ def load_policy(
             ``time_max_period``, or that should differ. With a ``reasoning_length`` a policy without a language head
             gets one, drawn at random, or a VLM's own.
         check: compare checksums, where the file has some; about a second per gigabyte.
+        new_expert: a folder of ours is taken for a VLM: its policy gets a new action expert too, for any robot.
 
     Raises:
         CheckpointError: before anything of full size is allocated.
@@ -147,7 +149,7 @@ def load_policy(
         raise UnknownNameError("robot", robot, PROPRIO_DIMS)
     if not path.exists():
         raise CheckpointError(f"A checkpoint is a folder or a .pt file; {path} does not exist.")
-    target = _Target(robot, _dtype(dtype), torch.device(device), seed, dict(settings or {}), check)
+    target = _Target(robot, _dtype(dtype), torch.device(device), seed, dict(settings or {}), check, new_expert)
     if check:
         _check_archive(path if path.is_file() else _only_pt(path))
     if path.is_dir() and _is_ours(path):
@@ -349,6 +351,7 @@ class _Target:
     seed: int
     settings: dict[str, Any]
     check: bool
+    new_expert: bool
 
 
 # --- the layouts
@@ -357,13 +360,16 @@ class _Target:
 def _load_folder(path: Path, target: _Target) -> tuple[VlaserPolicy, LoadReport]:
     described = _read_json(path / CONFIG_FILE)
     is_vlm, values = described.get("format") == VLM_FORMAT, described.get("policy", {})
-    if is_vlm and target.robot is not None:
+    fresh = ("expert",) if is_vlm or target.new_expert else ()
+    if fresh and target.robot is not None:
         values = {**values, "proprio_dim": PROPRIO_DIMS[target.robot]}
     config = _config_of(path, values, target)
     tensors = _read_safetensors(path / WEIGHTS_FILE, target.check)
+    if target.new_expert:
+        old = tuple(f"{module}." for module in PARTS["expert"])
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(old)}
     report = _report(path, "vlm" if is_vlm else "folder", tensors)
     report.mapped = {name: name for name in tensors}
-    fresh = ("expert",) if is_vlm else ()
     return _assemble(config, tensors, target, report, fresh, answered=_answers(values)), report
 
 
