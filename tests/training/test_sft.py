@@ -432,7 +432,7 @@ def test_parts_of_an_init_can_start_afresh(path, tmp_path):
     )
 
 
-def test_a_fresh_expert_may_be_of_another_robot(tmp_path: Path) -> None:
+def test_a_fresh_expert_may_be_of_another_robot(tmp_path):
     before = VlaserPolicy.initialise(tiny_config(), seed=1)
     save_pretrained(before, tmp_path)
     nano_processor(tiny_config()).save(tmp_path)
