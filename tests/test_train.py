@@ -229,6 +229,12 @@ def test_keys_that_are_not_read_are_refused(tmp_path, algo, key):
     refused(InvalidConfigError, match, f"algo={algo}", NANO, f"run={tmp_path}/run", f"{key}=7")
 
 
+@pytest.mark.parametrize("algo", ["sft", "rft", "sb3_ppo"])
+def test_shares_of_tasks_are_those_of_flow_policies_on_policy(tmp_path, algo):
+    more = (NANO, f"run={tmp_path}/run", "task_shares={widowx_stack_cube: 2}")
+    refused(InvalidConfigError, rf"is not read with algo={algo}, where no task", f"algo={algo}", *more)
+
+
 def a_job(tmp_path: Path, say=lambda text: None, *arguments: str) -> Job:
     return Job(settings(*arguments), None, "nano", tmp_path, ProcessGroup(), say=say)
 
@@ -238,7 +244,18 @@ def test_unequal_shares_are_said(tmp_path):
     a_job(tmp_path, said.append, "task=[widowx_stack_cube,widowx_spoon_on_towel,widowx_carrot_on_plate]").say_shares(8)
     assert "the first 2 have one more" in said.pop()
     a_job(tmp_path, said.append, "task=widowx").say_shares(8)
+    a_job(tmp_path, said.append, "task=widowx", "task_shares={widowx_stack_cube: 5}").say_shares(16)
     assert not said
+
+
+def test_a_task_takes_its_share_of_turns(tmp_path):
+    both = "task=[widowx_stack_cube,widowx_carrot_on_plate]"
+    job = a_job(tmp_path, lambda text: None, both, "task_shares={widowx_stack_cube: 2}")
+    assert job.turns == ["widowx_stack_cube", "widowx_stack_cube", "widowx_carrot_on_plate"]
+    with pytest.raises(UnknownNameError, match="task of task_shares"):
+        _ = a_job(tmp_path, lambda text: None, both, "task_shares={widowx_spoon_on_towel: 2}").turns
+    with pytest.raises(InvalidConfigError, match=r"1 or more; got 0\.$"):
+        _ = a_job(tmp_path, lambda text: None, both, "task_shares={widowx_stack_cube: 0}").turns
 
 
 # ---------------------------------------------------------------------- evaluation

@@ -17,7 +17,7 @@ LATER = {
     **{"checkpointing": [], "weights": "float32", "optimizer": "adamw", "shard": False, "compile": False},
     "columns": {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},
     **{"convention": None, "fps": None, "questions": None, "questions_weight": 1.0},
-    "image_size": None,
+    **{"image_size": None, "task_shares": None},
 }
 WEIGHTS = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "adamw_8bit", "bitsandbytes")
@@ -121,6 +121,11 @@ class TrainSettings(Settings):
         "widowx",
         "Tasks of the evaluations, and of the episodes that ppo, grpo, sb3 and rounds of dpo, nft and rft learn from; "
         "of one robot.",
+    )
+    task_shares: dict[str, int] | None = option(
+        None,
+        "Turns that tasks take among the environments of ppo and grpo: task_shares={widowx_stack_cube: 5} gives this "
+        "one five, and each that is not named one. null: one each.",
     )
     layouts: Literal["grid", "region", "region2"] | None = option(
         None,

@@ -72,21 +72,24 @@ class Algorithm:
 _OWN_STEPS = "which logs in its own steps and has algo.save_every"
 _NO_DATA = ("gripper", "which reads no data set")
 _NO_QUESTIONS = ("questions", "which learns no answers; take algo=sft or algo=vlm")
-_ROUNDS = (_NO_DATA, _NO_QUESTIONS)
-_ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS), *_ROUNDS)
+_EVEN = ("task_shares", "where no task comes more often than another")
+_ON_POLICY = (("log_every", _OWN_STEPS), ("save_every", _OWN_STEPS), _NO_DATA, _NO_QUESTIONS)
+_ROUNDS = (_NO_DATA, _NO_QUESTIONS, _EVEN)
 _QUESTIONS_ARE_DATA = (
     *((key, "whose data are questions") for key in ("questions", "columns", "convention", "fps", "gripper")),
     ("evaluate_every", "which does not act; ask it by python -m vlaser_gym.reason"),
+    _EVEN,
 )
 _SCALING = ("checkpointing", "weights", "optimizer", "shard", "compile")
 _STOCK = (
     *_ON_POLICY,
     ("evaluate_every", "which evaluates at the end"),
+    _EVEN,
     *((key, "whose networks are small") for key in _SCALING),
 )
 _HERE = "vlaser_gym.training"
 ALGORITHMS: dict[str, Algorithm] = {
-    "sft": Algorithm(SftSettings, f"{_HERE}.sft:build", needs_policy=False),
+    "sft": Algorithm(SftSettings, f"{_HERE}.sft:build", needs_policy=False, unread=(_EVEN,)),
     "vlm": Algorithm(VlmSettings, f"{_HERE}.answering:build", needs_policy=False, unread=_QUESTIONS_ARE_DATA),
     "ppo": Algorithm(PpoSettings, f"{_HERE}.ppo:build", unread=_ON_POLICY),
     "grpo": Algorithm(GrpoSettings, f"{_HERE}.grpo:build", unread=_ON_POLICY),

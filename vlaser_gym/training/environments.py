@@ -233,7 +233,8 @@ def make_learning_env(
     region they draw layouts that evaluation never draws.
 
     Args:
-        tasks: of one robot; environment i runs ``tasks[i % len(tasks)]``, counted over all processes.
+        tasks: of one robot; environment i runs ``tasks[i % len(tasks)]``, counted over all processes. A name may come
+            more than once.
         num_envs: environments of each process.
         agent: acts in them.
         settings: discount, reward and groups.

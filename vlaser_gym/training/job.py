@@ -69,6 +69,22 @@ class Job:
         return list(resolve(self.settings.task))
 
     @property
+    def turns(self) -> list[str]:
+        """The tasks as on-policy environments take them in turn, each as often as its share says.
+
+        Raises:
+            UnknownNameError: for a share of a task that is not acted in.
+            InvalidConfigError: for a share below one.
+        """
+        shares = self.settings.task_shares or {}
+        for name, share in shares.items():
+            if name not in self.tasks:
+                raise UnknownNameError("task of task_shares", name, self.tasks)
+            if share < 1:
+                raise InvalidConfigError(f"task_shares.{name} is a number of turns, 1 or more; got {share}.")
+        return [name for name in self.tasks for _ in range(shares.get(name, 1))]
+
+    @property
     def options(self) -> RunOptions:
         """The options of how the run is stored."""
         settings = self.settings
@@ -207,7 +223,7 @@ class Job:
         """Environments for an on-policy algorithm; says which tasks come more often, if they do not share evenly."""
         settings, slots = self.settings, task_slots(self.settings.num_envs, self.algo, self.group)
         env = make_learning_env(
-            self.tasks,
+            self.turns,
             settings.num_envs,
             agent,
             self.algo,
@@ -221,12 +237,12 @@ class Job:
         return env
 
     def say_shares(self, slots: int) -> None:
-        """Say which tasks come more often, where they do not come equally often."""
-        tasks = len(self.tasks)
-        if slots % tasks:
+        """Say which tasks come more often than their shares, where the places cannot be shared out evenly."""
+        turns = len(self.turns)
+        if slots % turns:
             self.say(
-                f"{tasks} tasks take turns in {slots} places: the first {slots % tasks} have one more than the others; "
-                f"a multiple of {tasks} would be fair."
+                f"{turns} tasks take turns in {slots} places: the first {slots % turns} have one more than the others; "
+                f"a multiple of {turns} would be fair."
             )
 
     def demonstrations(self, agent: TrainableAgent) -> Demonstrations:
