@@ -72,11 +72,15 @@ class ScriptedExpert:
     Args:
         disturbance: keyword arguments of :class:`Disturbance`; ``None`` lets the expert act undisturbed. The draws
             depend on the episode's address.
+        declares: say that the first sub-task of an episode of two is done, so that the instruction changes at once.
+            False: wait for the control step from which the environment tells the second to everybody, as policies
+            that declare nothing have to.
     """
 
     observes: tuple[str, ...] = ("state",)
 
-    def __init__(self, disturbance: Mapping[str, float] | None = None) -> None:
+    def __init__(self, disturbance: Mapping[str, float] | None = None, declares: bool = True) -> None:
+        self._declares = declares
         self._disturbance = None if disturbance is None else Disturbance(**disturbance)  # type: ignore[arg-type]
         self._episodes: dict[int, _Episode | GoogleEpisode] = {}
 
@@ -86,6 +90,7 @@ class ScriptedExpert:
             task = get_task(address.task)
             episode = _start(task, address)
             self._episodes[int(lane)] = episode
+            episode.waits = not self._declares
             episode.pushes = Pushes(self._disturbance, address.rng("disturbance"))
             if self._disturbance is not None and self._disturbance.misses:
                 _aim(episode, self._disturbance.draw_miss(address.rng("miss")))
@@ -143,7 +148,7 @@ class _Episode:
         self.intended = np.zeros(7)
         self.pushes = Pushes()
         self.miss = Miss()
-        self.teaches, self.subtask_done = True, False
+        self.teaches, self.subtask_done, self.waits = True, False, False
 
     def act(self, state: Floats) -> Floats:
         """The next action ``[7]`` from an observed ``state``: towards the goal, with the push of this chunk in it."""

@@ -16,6 +16,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
 from vlaser_gym.envs.tasks.drawers import CLOSED
+from vlaser_gym.envs.tasks.place_in_drawer import FORCED_STEP
 from vlaser_gym.envs.vector import STATE_FIELDS
 
 #: Places of the TCP around the middle of the handle: outwards, up (m). Behind the front the fingers are still above its
@@ -60,7 +61,9 @@ class CabinetEpisode(GoogleEpisode):
         else:
             yield from self._pull_open()
         if self._object is not None:
-            self.subtask_done = True
+            self.subtask_done = not self.waits
+            while self.waits and self._steps < FORCED_STEP:
+                yield KEEP
             yield from self._fetch()
             yield from self._drop()
         while True:

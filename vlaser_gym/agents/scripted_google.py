@@ -91,6 +91,7 @@ class GoogleEpisode(ABC):
         intended: the last action without its disturbance, ``[7]``.
         pushes: what is added to the actions.
         subtask_done: what is told first in an episode of two sub-tasks is done.
+        waits: for the step from which the environment tells the second, instead of saying so.
     """
 
     #: No miss is made on purpose; see :attr:`Disturbance.misses`.
@@ -102,7 +103,8 @@ class GoogleEpisode(ABC):
         self._goal, self._goal_rotation = np.zeros(3), np.eye(3)
         self.intended = np.zeros(7)
         self.pushes = Pushes()
-        self.subtask_done = False
+        self.subtask_done = self.waits = False
+        self._steps = 0
 
     def act(self, state: Floats) -> Floats:
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
@@ -114,6 +116,7 @@ class GoogleEpisode(ABC):
             self._start_closing = float(np.arctan2(self._rotation[1, 1], self._rotation[0, 1]))
             self._plan = self._run()
         gripper = next(self._plan)
+        self._steps += 1
         self.intended = np.concatenate([*self._towards_goal(), [gripper]])
         return self.intended + self.pushes.next()
 
