@@ -52,6 +52,13 @@ def test_a_part_of_a_protocol() -> None:
         _ = settings("protocol=variant_aggregation", "task=widowx_stack_cube").plan
 
 
+def test_a_robot_is_a_part_of_a_protocol() -> None:
+    """The preset's columns pick coke can, open and close are three tasks each in the protocol."""
+    plan = settings("protocol=visual_matching", "task=google_robot").plan
+    assert plan == [address for address in settings("protocol=visual_matching").plan if "google" in address.task]
+    assert len(plan) == 300 + 240 + 3 * 108
+
+
 def test_a_protocol_leaves_no_choice() -> None:
     with pytest.raises(InvalidConfigError, match=r"fixes .*got trials=2"):
         settings("protocol=vlaser_paper", "trials=2")

@@ -26,7 +26,7 @@ from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, 
 from vlaser_gym.envs.instructions import Instructions, stored_instructions
 from vlaser_gym.envs.perturbations import Perturbation, check_perturbation, find_perturbations
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
-from vlaser_gym.envs.tasks.protocols import Protocol, get_protocol
+from vlaser_gym.envs.tasks.protocols import Protocol, get_protocol, parts_of
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import AgentError, GymWarning, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
@@ -143,7 +143,7 @@ class EvalSettings(EvalKeys):
         return self._episodes_of(get_protocol(self.protocol, self.episodes))
 
     def _episodes_of(self, protocol: Protocol) -> list[Address]:
-        wanted = None if self.task is None else resolve(words(self.task))
+        wanted = None if self.task is None else parts_of(resolve(words(self.task)))
         episodes = [a for a in protocol.episodes if wanted is None or a.task in wanted]
         if not episodes:
             raise InvalidConfigError(

@@ -36,6 +36,12 @@ _PICK = tuple(f"google_robot_pick_{orientation}_coke_can" for orientation in ORI
 _MOVE_NEAR = ("google_robot_move_near_v0",)
 _OPEN = tuple(f"google_robot_open_{drawer}_drawer" for drawer in DRAWERS)
 _CLOSE = tuple(f"google_robot_close_{drawer}_drawer" for drawer in DRAWERS)
+#: Columns of the published tables that are one task of this gym each and several in protocols.
+_PARTS = {
+    "google_robot_pick_coke_can": _PICK,
+    "google_robot_open_drawer": _OPEN,
+    "google_robot_close_drawer": _CLOSE,
+}
 _PLACE_APPLE = ("google_robot_place_apple_in_closed_top_drawer",)
 
 _COLOURS = tuple(colour or "default" for colour in ROBOT_COLOURS)
@@ -156,6 +162,16 @@ def _draw_addresses(episodes: Iterable[Address], count: int) -> list[Address]:
             drawn += [layouts[k] for k in (draw_evenly(left, len(layouts)) if left else ())]
             left = max(0, left - len(layouts))
     return drawn
+
+
+def parts_of(tasks: Iterable[str]) -> tuple[str, ...]:
+    """The names that protocols have for tasks: the three orientations of the can, the three drawers.
+
+    Example:
+        >>> parts_of(["google_robot_move_near_v0", "google_robot_open_drawer"])[1:3]
+        ('google_robot_open_top_drawer', 'google_robot_open_middle_drawer')
+    """
+    return tuple(part for task in tasks for part in _PARTS.get(task, (task,)))
 
 
 def base_variant(variant: str) -> str:
