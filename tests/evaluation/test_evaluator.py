@@ -48,7 +48,7 @@ def test_settings_made_in_python_are_the_command_lines(tmp_path: Path) -> None:
     assert score(tmp_path / "command").complete
     assert files(tmp_path / "python") == files(tmp_path / "command")
     assert (EvalSettings().task, EvalSettings().look, len(EvalSettings().plan)) == ("widowx", "builtin", 96)
-    with pytest.raises(InvalidConfigError, match=r"^episodes must be at least 1; got 0\.$"):
+    with pytest.raises(InvalidConfigError, match=r"^episodes must be at least 1 or null; got 0\.$"):
         EvalSettings(episodes=0)
     with pytest.raises(InvalidConfigError, match=r"protocol=visual_matching fixes .* got trials=2"):
         EvalSettings(protocol="visual_matching", trials=2)
@@ -260,7 +260,7 @@ def test_environments_are_closed(tmp_path: Path) -> None:
         (["num_envs=many"], InvalidConfigError, "num_envs has a wrong value: Value 'many'"),
         (["num_envs=2.5"], InvalidConfigError, "num_envs has a wrong value"),
         (["num_envs=null"], InvalidConfigError, "num_envs has a wrong value"),
-        (["episodes=0"], InvalidConfigError, "episodes must be at least 1; got 0"),
+        (["episodes=0"], InvalidConfigError, "episodes must be at least 1 or null; got 0"),
         (["trials=0"], InvalidConfigError, "trials must be at least 1; got 0"),
         (["video=-1"], InvalidConfigError, "video must be at least 0; got -1"),
         (["max_minutes=0"], InvalidConfigError, "max_minutes must be above 0"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.converted import declared, observed
+from vlaser_gym.agents.vlaser.shipped import with_checkpoint
 from vlaser_gym.commands.finding import Finding
 from vlaser_gym.conventions import Convention, Conversion, Start, of_robot
 from vlaser_gym.conventions.conversion import problems
@@ -35,7 +36,7 @@ def examine_agent(config: Mapping[str, Any], robot: str) -> Iterator[Finding]:
     environment = of_robot(robot)
     name = str(config.get("name", "agent"))
     try:
-        agent = make_agent(config)
+        agent = make_agent(with_checkpoint(config, None, robot))
         convention = _convention(agent, environment)
     except GymError as error:
         yield Finding("agent", False, str(error))

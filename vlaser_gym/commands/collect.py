@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from vlaser_gym.agents import Agent, make_agent
 from vlaser_gym.agents.vlaser.processor import FILTERS, ResizeImage
+from vlaser_gym.agents.vlaser.shipped import with_checkpoint
 from vlaser_gym.cli import run, typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine, check_limit
@@ -71,6 +72,8 @@ class CollectSettings(CollectKeys):
             self.instruction = stored_instructions(self.instruction)
             Instructions.read(self.instruction).check(task.name for task in self.tasks)
         check_limit(self.engine, self.tasks, self.max_episode_steps)
+        if self.checkpoint is None:
+            self.agent = with_checkpoint(self.agent, None, next(iter(by_robot(self.tasks))))
         if self.store == "training":
             check_unread(self, _OF_DEMONSTRATIONS, "store=training")
 

@@ -31,6 +31,7 @@ from vlaser_gym.evaluation.comparison import (
 from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
 from vlaser_gym.evaluation.diagnosis.changes import ClassChange, class_changes, layout_changes
 from vlaser_gym.evaluation.diagnosis.run import diagnose_run
+from vlaser_gym.evaluation.plan import Reduction
 from vlaser_gym.evaluation.power import PlanRow, plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
@@ -356,6 +357,8 @@ def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None
     print(f"The runs' success rates against those of {settings.real} (MMRV: 0 is best):")
     console.print(table)
     for stored in runs:
+        if (reduction := Reduction.of(stored.config)) is not None:
+            print(f"Warning: {stored.label} is {reduction}.")
         if errors := sum(record["error"] is not None for record in stored.records.values()):
             print(f"Warning: {errors} of {len(stored.records)} episodes of {stored.label} are errors: failures here.")
 

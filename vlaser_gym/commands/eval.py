@@ -48,7 +48,9 @@ from vlaser_gym.evaluation.table import (
     rate_cell,
     result_table,
     subgoal_table,
+    variant_table,
 )
+from vlaser_gym.evaluation.variants import variant_changes
 from vlaser_gym.evaluation.video import choose_examples, render_videos, video_folder
 from vlaser_gym.settings.commands import EvalKeys
 from vlaser_gym.settings.fields import defaults_of
@@ -226,11 +228,12 @@ def task_list() -> str:
     return "\n".join([*lines, f"protocols: {', '.join((*PROTOCOLS, *PERTURBED_PROTOCOLS))}"])
 
 
-def score_line(protocol: str, score: Mapping[str, Any]) -> str:
-    """A published evaluation's number, and over what it is the mean."""
+def score_line(protocol: str, score: Mapping[str, Any], reduced: bool = False) -> str:
+    """A published evaluation's number, and over what it is the mean; ``reduced``: of a part of its episodes."""
     mean = f"mean over {score['groups']} groups" if score["groups"] > 1 else "plain mean"
     rate, low, high = (100 * score[key] for key in ("value", "low", "high"))
-    return f"{protocol} {score['name']}: {rate:.1f} [{low:.1f}, {high:.1f}] % ({score['n']} episodes, {mean})"
+    name = f"{protocol} (reduced)" if reduced else protocol
+    return f"{name} {score['name']}: {rate:.1f} [{low:.1f}, {high:.1f}] % ({score['n']} episodes, {mean})"
 
 
 def retry_line(retried: Mapping[str, int], errors: int) -> str:
@@ -330,8 +333,17 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     console.print(subgoal_table(summary, plain, narrow))
     if retried := retried_episodes(timing):
         say(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
+    reduction = evaluation.settings.reduction
+    if reduction is not None:
+        say(f"The protocol is {reduction}. No published figure is the mean over these.")
     for score in summary.get("protocol", []):
-        say(score_line(str(evaluation.settings.protocol), score))
+        say(score_line(str(evaluation.settings.protocol), score, reduction is not None))
+    if changes := variant_changes(evaluation.path, evaluation.store.records):
+        say(
+            "\nVariants against the base scene on the same layouts, success at the last step; p corrected by Holm's "
+            "method"
+        )
+        console.print(variant_table(changes, plain, narrow))
     if not evaluation.settings.protocol and (doubled := double_counts(evaluation.store.records)):
         say(f"Warning: {doubled}")
     for line in _pattern_lines(evaluation):

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.admission import is_loopback, new_token, read_token
 from vlaser_gym.agents.server import PolicyServer
+from vlaser_gym.agents.vlaser.shipped import with_checkpoint
 from vlaser_gym.cli import run, typed
 from vlaser_gym.conventions import Convention
 from vlaser_gym.settings.commands import ServeSettings
@@ -18,10 +19,9 @@ def main(config: DictConfig) -> None:
     """Serve until Ctrl-C."""
     settings = typed(ServeSettings, config)
     name = str(settings.agent.get("name"))
-    given = {} if settings.checkpoint is None else {"checkpoint": settings.checkpoint}
     token = _token(settings)
     server = PolicyServer(
-        make_agent({**settings.agent, **given}),
+        make_agent(with_checkpoint(settings.agent, settings.checkpoint, settings.robot)),
         name,
         settings.keys,
         settings.timeout,

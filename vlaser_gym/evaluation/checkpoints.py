@@ -79,7 +79,8 @@ def checkpoint_table(scores: Sequence[CheckpointScore], plain: bool = False) -> 
     """One row per checkpoint: episodes, success over all tasks with its 95 % interval, and success of each task."""
     tasks = [row["task"] for row in scores[0].summary["tasks"]]
     several = tasks if len(tasks) > 1 else []
-    table = make_table("checkpoint", ("n", "success", *several), plain)
+    reduced = " (reduced)" if scores[0].summary.get("reduced") else ""
+    table = make_table(f"checkpoint{reduced}", ("n", "success", *several), plain)
     for score in scores:
         rows = score.summary["tasks"]
         key = "success_any" if any(row["stopped"] for row in rows) else "success"

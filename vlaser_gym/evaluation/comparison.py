@@ -20,7 +20,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
 from vlaser_gym.evaluation.conventions import OUTCOMES
-from vlaser_gym.evaluation.plan import double_counts
+from vlaser_gym.evaluation.plan import Reduction, double_counts
 from vlaser_gym.evaluation.statistics import Interval, mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_config, read_records
 
@@ -217,7 +217,8 @@ def differing_protocols(a: StoredRun, b: StoredRun) -> tuple[str, ...]:
         if first != second
     ]
     outdated = [(run.label, why_outdated(run.config.get("agent_settings"))) for run in (a, b)]
-    return (*differing, *(f"{label} was {why}." for label, why in outdated if why is not None))
+    reduced = [f"{run.label} is {reduction}." for run in (a, b) if (reduction := Reduction.of(run.config))]
+    return (*differing, *(f"{label} was {why}." for label, why in outdated if why is not None), *reduced)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

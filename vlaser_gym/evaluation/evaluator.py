@@ -19,28 +19,32 @@ from omegaconf import DictConfig
 from vlaser_gym import __version__
 from vlaser_gym.agents import Agent
 from vlaser_gym.agents.batch_sizes import batch_size_for
+from vlaser_gym.agents.vlaser.shipped import with_checkpoint
 from vlaser_gym.cli import typed, words
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines import check_counts, check_engine, check_episodes, check_limit, effective_settings
 from vlaser_gym.envs.instructions import Instructions, stored_instructions
 from vlaser_gym.envs.perturbations import Perturbation, check_perturbation, find_perturbations
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
-from vlaser_gym.envs.tasks.protocols import get_protocol
+from vlaser_gym.envs.tasks.protocols import Protocol, get_protocol, parts_of
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import AgentError, GymWarning, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
-from vlaser_gym.evaluation.plan import plan_episodes
+from vlaser_gym.evaluation.plan import Reduction, plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, outcome_of, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable, read_config
 from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
 from vlaser_gym.evaluation.units import UnitsWatch
+from vlaser_gym.evaluation.variants import variant_changes
 from vlaser_gym.settings.commands import EvalKeys
 from vlaser_gym.settings.fields import defaults_of
 from vlaser_gym.wrappers.perturbed import Perturbed
 
 #: What is run where neither task nor protocol is given.
 DEFAULT_TASK = "widowx"
+#: Episodes of each task where neither they nor a protocol are given.
+DEFAULT_EPISODES = 24
 
 
 @dataclass
@@ -60,11 +64,11 @@ class EvalSettings(EvalKeys):
         if self.protocol is not None:
             get_protocol(str(self.protocol))
             defaults = defaults_of(EvalKeys)
-            for key in ("variant", "layouts", "episodes", "trials"):
+            for key in ("variant", "layouts", "trials"):
                 if getattr(self, key) != defaults[key]:
                     raise InvalidConfigError(
                         f"protocol={self.protocol} fixes tasks, variants, layouts and trials; got {key}="
-                        f"{getattr(self, key)}: leave {key}= out."
+                        f"{getattr(self, key)}: leave {key}= out (episodes= runs fewer of each)."
                     )
         elif self.task is None:
             self.task = DEFAULT_TASK
@@ -75,6 +79,8 @@ class EvalSettings(EvalKeys):
             self.instruction = stored_instructions(self.instruction)
             Instructions.read(self.instruction).check(task.name for task in self.tasks)
         check_limit(self.engine, self.tasks, self.max_episode_steps)
+        if self.checkpoint is None:
+            self.agent = with_checkpoint(self.agent, None, next(iter(by_robot(self.tasks))))
         if (perturbation := self.perturbation) is not None:
             self.perturb = perturbation.label
         if (self.until is None) != (self.baseline is None):
@@ -133,14 +139,25 @@ class EvalSettings(EvalKeys):
             InvalidConfigError: for numbers of episodes that make no sense, or a protocol without the tasks asked for.
         """
         if self.protocol is None:
-            return plan_episodes(self.tasks, self.variant, self.layouts, self.episodes, self.trials)
-        wanted = None if self.task is None else resolve(words(self.task))
-        episodes = [a for a in get_protocol(self.protocol).episodes if wanted is None or a.task in wanted]
+            return plan_episodes(self.tasks, self.variant, self.layouts, self.episodes or DEFAULT_EPISODES, self.trials)
+        return self._episodes_of(get_protocol(self.protocol, self.episodes))
+
+    def _episodes_of(self, protocol: Protocol) -> list[Address]:
+        wanted = None if self.task is None else parts_of(resolve(words(self.task)))
+        episodes = [a for a in protocol.episodes if wanted is None or a.task in wanted]
         if not episodes:
             raise InvalidConfigError(
                 f"protocol={self.protocol} has none of the tasks task={self.task}: leave task= out."
             )
         return episodes
+
+    @property
+    def reduction(self) -> Reduction | None:
+        """The part of the protocol that ``episodes`` leaves; ``None`` without a protocol, or where it leaves all."""
+        if self.protocol is None or self.episodes is None:
+            return None
+        planned, whole = len(self.plan), len(self._episodes_of(get_protocol(self.protocol)))
+        return None if planned == whole else Reduction(self.episodes, planned, whole)
 
     def run_directory(self) -> Path:
         """``run``, or a new directory in ``runs/`` named after task, agent, engine and time."""
@@ -148,6 +165,7 @@ class EvalSettings(EvalKeys):
             return Path(self.run)
         names = words(self.task if self.protocol is None else self.protocol)
         task = names[0] if len(names) == 1 else f"{len(names)}-tasks"
+        task += "-reduced" if self.reduction else ""
         parts = [task, str(self.agent.get("name")), str(self.engine["name"]), f"{datetime.now():%Y%m%d-%H%M%S}"]
         return Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(parts))
 
@@ -168,7 +186,12 @@ class EvalSettings(EvalKeys):
         """The settings that a run directory keeps: all but its own path."""
         described = {task.name: task.definition for task in self.tasks if task.definition}
         from_files = {"task_definitions": described} if described else {}
-        return {"vlaser_gym": __version__, **{k: v for k, v in asdict(self).items() if k != "run"}, **from_files}
+        kept = {k: v for k, v in asdict(self).items() if k != "run"}
+        counted = {
+            "episodes": self.episodes or DEFAULT_EPISODES,
+            "reduced": None if self.reduction is None else asdict(self.reduction),
+        }
+        return {"vlaser_gym": __version__, **kept, **counted, **from_files}
 
 
 def make_scene_env(
@@ -322,7 +345,11 @@ class Evaluation:
         records = self.store.sorted_records()
         summary = summarise(records, self.settings.tasks)
         if self.settings.protocol is not None:
-            summary["protocol"] = protocol_scores(get_protocol(self.settings.protocol), records)
+            protocol = get_protocol(self.settings.protocol, self.settings.episodes)
+            summary["protocol"] = protocol_scores(protocol, records)
+            summary["variants"] = [asdict(change) for change in variant_changes(self.path, self.store.records)]
+        if self.settings.reduction is not None:
+            summary["reduced"] = asdict(self.settings.reduction)
         return summary
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import astuple
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,31 @@ from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 LAYOUTS = (*LAYOUT_KINDS, "grid_and_region", "grid_and_region2")
 #: Addresses of an evaluation are listed in memory; a slip of the keyboard shall not fill it.
 MOST_EPISODES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A part of a protocol, which is no published evaluation.
+
+    Attributes:
+        episodes: of each task and variant, evenly drawn.
+        planned: how many these are together.
+        whole: how many the protocol has of the same tasks.
+    """
+
+    episodes: int
+    planned: int
+    whole: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Reduction | None:
+        """The reduction that the stored settings or the summary of a run tell of; ``None`` for a whole one."""
+        told = config.get("reduced")
+        return None if told is None else cls(**told)
+
+    def __str__(self) -> str:
+        each = f"{self.episodes} episode{'s' * (self.episodes > 1)} of each task and variant"
+        return f"reduced to {each}: {self.planned} of the {self.whole} of the protocol"
 
 
 def plan_episodes(

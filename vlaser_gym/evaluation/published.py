@@ -17,6 +17,7 @@ from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.engines import effective_settings, published_settings
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import UnknownNameError
+from vlaser_gym.evaluation.plan import Reduction
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 
 #: Table -> models that are set beside a run: what the policy of this gym is measured against.
@@ -148,11 +149,12 @@ def published_lines(summary: Mapping[str, Any], config: Mapping[str, Any]) -> li
         return []
     lines: dict[str, list[str]] = {}
     differences: dict[str, None] = {}
+    reduced = "" if Reduction.of(config) is None else " (reduced)"
     for table, models in ((published_table(name), models) for name, models in REFERENCES.items()):
         found = list(_comparable(table, summary, config))
         for what, yours, column in found:
             values = [(m, _published_value(table, m, column)) for m in models]
-            said = lines.setdefault(f"{what}: yours {yours}", [])
+            said = lines.setdefault(f"{what}{reduced}: yours {yours}", [])
             said += [f"{model} ({_ORIGIN[table.id]}) {100 * v:.1f}" for model, v in values if v is not None]
         if found:
             differences |= dict.fromkeys(str(departure) for departure in departures(summary, config, table))
@@ -186,6 +188,8 @@ def _of_run(config: Mapping[str, Any], table: PublishedTable) -> Iterator[Depart
     left_out = (*_NO_SETTINGS, *(_FIXED_BY_PROTOCOL if config.get("protocol") else ()))
     published = {name: value for name, value in table.protocol.items() if name not in left_out}
     yield from _differing(published, {**config, "engine": _engine(config).get("name")})
+    if (reduction := Reduction.of(config)) is not None:
+        yield Departure("episodes of each task and variant", "all", reduction.episodes)
     if config.get("instruction") is not None:
         yield Departure("instruction", "the benchmark's", "one's own")
     if config.get("until") == "decided":

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -436,10 +436,12 @@ _UNTOLD: dict[str, Any] = {
     "engine.image_size": None,
     "instruction": None,
     "max_episode_steps": None,
+    "reduced": None,
     "cameras": "policy",
     "render": "every_step",
     **{"agent_settings.agent_version": 1, "agent_settings.initial_noise": 1.0},
     **{
+        "agent.checkpoint": "nano",
         "agent.initial_noise": None,
         "agent.check_weights": True,
         "agent.think": None,
@@ -451,7 +453,7 @@ _UNTOLD: dict[str, Any] = {
 }
 
 
-def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str] = ()) -> list[str]:
+def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
     """Settings in which two differ: each by its dotted key, the old value and the new one.
 
     Args:
@@ -460,6 +462,8 @@ def setting_differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], fr
         free: keys that may differ, dotted, or whole groups by their first part.
     """
     new = _flat(wanted)
+    if new.get("checkpoint") is not None:
+        free = (*free, "agent.checkpoint")  # which it takes the place of
     old = {key: value for key, value in _UNTOLD.items() if key in new} | _flat(stored)
     return [
         f"{key} was {_shown(old, key)}, now {_shown(new, key)}"

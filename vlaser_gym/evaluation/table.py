@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlaser_gym.envs.perturbations.protocols import PerturbedProtocol
 from vlaser_gym.evaluation.aggregation import Aggregate
 from vlaser_gym.evaluation.robustness import Robustness
+from vlaser_gym.evaluation.variants import VariantChange
 
 #: Columns of plain text, where nobody says how wide a line may be.
 _PLAIN_WIDTH = 160
@@ -62,7 +63,7 @@ def result_table(
     wide = ("success\nat last step", "success\nat any step")
     steps = ("steps\n(to\nfirst\nsucc.)",) if narrow else ("steps", "steps to\nsuccess\n(if any)", "episodes\nper min")
     headers = ("n", *(outcomes if narrow else wide), *steps)
-    table = make_table("task", headers, plain, wrap=False)
+    table = make_table("task (reduced)" if summary.get("reduced") else "task", headers, plain, wrap=False)
     for row in summary["tasks"]:
         table.add_row(*_cells(row, pace.get(row["task"]), narrow))
     if len(summary["tasks"]) > 1:
@@ -114,6 +115,24 @@ def drop_table(found: Robustness, plain: bool = False, narrow: bool = False) -> 
             change = "-" if row.difference is None else _points(row.difference, row.interval or (-1.0, 1.0), narrow)
             counts = str(row.n), f"{100 * row.b:.1f}", change, str(row.only_a), str(row.only_b)
             table.add_row(label, *counts, p_text(row.p_holm))
+    return table
+
+
+def variant_table(changes: Sequence[VariantChange], plain: bool = False, narrow: bool = False) -> Table:
+    """The table of a protocol's variants: success in the base scene and in the variant, and the paired change.
+
+    Args:
+        changes: by :func:`~vlaser_gym.evaluation.variants.variant_changes`.
+        plain: no characters beyond ASCII.
+        narrow: for 80 columns.
+    """
+    headers = ("tasks", "pairs", "base\n%", "variant\n%", "change, points", "lost", "won", "p")
+    table = make_table("variant", headers, plain, wrap=False)
+    for change in changes:
+        row = change.overall
+        points = "-" if row.difference is None else _points(row.difference, row.interval or (-1.0, 1.0), narrow)
+        numbers = str(len(change.tasks)), str(row.n), f"{100 * row.a:.1f}", f"{100 * row.b:.1f}"
+        table.add_row(change.variant, *numbers, points, str(row.only_a), str(row.only_b), p_text(row.p_holm))
     return table
 
 

@@ -20,6 +20,7 @@ ASSET_ACTIONS = ("fetch", "import", "check", "object")
 _TASKS = "A task, several (task=a,b), one of your own (task=module:object, docs/robots.md) or a preset"
 _LOOK = "How the scenes look. null: the engine's own look."
 _CHECKPOINT = "Weights, for agents that take a checkpoint (short for agent.checkpoint=)"
+_OURS = "null: agent=vlaser acts by the package's policy for the robot"
 _AT_ONCE = "Episodes that run at the same time"
 _BUDGET = "Begin no further episodes after so many minutes; the same command goes on later."
 _VARIANT = "Named variant of the tasks' scenes."
@@ -43,7 +44,7 @@ class EvalKeys(Settings):
         None,
         "A published evaluation: visual_matching, variant_aggregation (SimplerEnv) or vlaser_paper; or "
         "widowx_variant_aggregation (docs/robustness.md). It says which tasks, variants, layouts and trials are run, "
-        "and prints its scores; with task= only those of its tasks.",
+        "and prints its scores; with task= only those of its tasks, with episodes= fewer of each (reduced).",
     )
     variant: str = option("default", _VARIANT)
     layouts: str = option(
@@ -52,10 +53,11 @@ class EvalKeys(Settings):
         "in a wider area with more headings, which contains them; grid_and_region, grid_and_region2: first those, then "
         "these.",
     )
-    episodes: int = option(
-        24,
+    episodes: int | None = option(
+        None,
         "Episodes per task and trial: layouts 0, 1, 2, ... in order; beyond the last grid layout they repeat as "
-        "further trials.",
+        "further trials. With protocol=: so many of each task and variant, evenly drawn over the protocol's layouts, "
+        "and everything that is told of them says reduced (docs/protocols.md). null: 24, or the whole protocol.",
         least=1,
     )
     trials: int = option(1, "How often each episode is repeated, with other noise of the agent.", least=1)
@@ -67,7 +69,7 @@ class EvalKeys(Settings):
     checkpoint: str | None = option(
         None,
         f"{_CHECKPOINT}: a folder, a file, or nano. Several (checkpoint=A,B or RUN/checkpoints/*) are scored one after "
-        "another, with a table and a learning curve.",
+        f"another, with a table and a learning curve. {_OURS} of the tasks.",
     )
     look: str | None = option(None, _LOOK)
     num_envs: int = option(
@@ -184,7 +186,7 @@ class CollectKeys(Settings):
     )
     images: str = option("png", "How images are stored: png (exact) or mp4 (small).")
     group: int = option(50, "Episodes per file; a killed command loses at most so many.", least=1)
-    checkpoint: str | None = option(None, f"{_CHECKPOINT}.")
+    checkpoint: str | None = option(None, f"{_CHECKPOINT}. {_OURS} of the tasks.")
     look: str | None = option(None, _LOOK)
     num_envs: int = option(16, f"{_AT_ONCE}.", least=1)
     max_minutes: float | None = option(None, _BUDGET, above=0)
@@ -282,7 +284,7 @@ class RenderSettings(Settings):
 class ServeSettings(Settings):
     """Serve an agent to other projects by openpi's WebSocket protocol or vla-eval's (docs/serving.md)."""
 
-    checkpoint: str | None = option(None, f"{_CHECKPOINT}.")
+    checkpoint: str | None = option(None, f"{_CHECKPOINT}. {_OURS}, WidowX if none is named.")
     host: str = option(
         "127.0.0.1",
         "Who can reach it: 127.0.0.1 is this machine alone. Everywhere else clients need a token.",
@@ -315,7 +317,9 @@ class ServeSettings(Settings):
         "(docs/conventions.md); they are converted. null: this gym's own.",
     )
     robot: str | None = option(
-        None, "With convention=: whose numbers the agent's are, widowx or google_robot. null: as the agent says."
+        None,
+        "With convention=: whose numbers the agent's are, widowx or google_robot. Also whose policy of the package "
+        "agent=vlaser is without a checkpoint. null: as the agent says.",
     )
     protocol: str = option(
         "openpi",

@@ -318,8 +318,8 @@ class TestCheckpoints:
 
     def test_refusals(self, released: tuple[Path, VlaserPolicy], tmp_path: Path) -> None:
         file = str(released[0])
-        with pytest.raises(InvalidConfigError, match="got no checkpoint"):
-            make_agent("vlaser")
+        with pytest.raises(InvalidConfigError, match=r"has none for aloha .*give checkpoint=FOLDER"):
+            load_agent(robot="aloha")
         with pytest.raises(CheckpointError, match="for widowx"):
             load_agent(file, robot="widowx", device="cpu")
         with pytest.raises(InvalidConfigError, match="padding and image tokens"):

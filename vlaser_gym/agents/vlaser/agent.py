@@ -26,7 +26,7 @@ from vlaser_gym.agents.vlaser.inference import PolicyEngine
 from vlaser_gym.agents.vlaser.places import PlaceReader, load_place_reader
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
-from vlaser_gym.agents.vlaser.shipped import shipped_or_path
+from vlaser_gym.agents.vlaser.shipped import default_checkpoint, shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import Statistics
 from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS
@@ -294,9 +294,10 @@ def load_agent(
     Args:
         checkpoint: our folder, or ``ORG/NAME`` on the Hugging Face hub; a file of the released layout (``.pt``);
             ``"nano"``, the trained weights that come with the package (WidowX; docs/results.md says how they were made
-            and how well they do); or ``"random:nano"``, random weights of that size.
-        robot: the robot that it must be for; by default the one whose proprioception it reads. Random weights are for
-            WidowX by default.
+            and how well they do); or ``"random:nano"``, random weights of that size. By default the package's for the
+            robot.
+        robot: the robot that it must be for; by default the one whose proprioception it reads. Random weights and the
+            package's are for WidowX by default.
         tokenizer, statistics, prompt, prompt_wrap, resize: see
             :meth:`~vlaser_gym.agents.vlaser.processor.Processor.load`.
         settings: fields of :class:`~vlaser_gym.agents.vlaser.config.VlaserConfig` that a file cannot hold, such as
@@ -314,17 +315,12 @@ def load_agent(
         think: ask the policy's language head for the next sub-task every so many decisions; changes no action.
 
     Raises:
-        InvalidConfigError: without a checkpoint, without the head that ``explain="places"`` needs, or if the parts do
-            not belong together.
+        InvalidConfigError: without a checkpoint for a robot of which the package has none, without the head that
+            ``explain="places"`` needs, or if the parts do not belong together.
         CheckpointError: if the weights cannot be used.
         MissingAssetError: if there is no tokenizer.
     """
-    if checkpoint is None:
-        raise InvalidConfigError(
-            "agent=vlaser needs weights; got no checkpoint. Give checkpoint=PATH (a folder written by this gym, or the "
-            f"released .pt with agent.tokenizer=FOLDER), checkpoint=nano (the package's) or checkpoint={RANDOM}nano."
-        )
-    checkpoint = str(checkpoint)
+    checkpoint = str(checkpoint or default_checkpoint(robot))
     chosen = _device_for(checkpoint, device)
     policy, processor = open_policy(
         checkpoint,

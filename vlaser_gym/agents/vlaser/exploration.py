@@ -17,6 +17,7 @@ from vlaser_gym.agents.vlaser.agent import VlaserAgent, choose_device, choose_dt
 from vlaser_gym.agents.vlaser.densities import Distribution, Draws, make_density
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import Inputs, Processor
+from vlaser_gym.agents.vlaser.shipped import default_checkpoint
 from vlaser_gym.errors import UnknownNameError
 from vlaser_gym.settings.algorithms import EXPLORATIONS
 
@@ -96,7 +97,7 @@ def make_exploration(name: str, policy: VlaserPolicy, **settings: Any) -> Distri
 
 
 def load_exploring_agent(
-    checkpoint: str = "nano",
+    checkpoint: str | None = None,
     *,
     density: str = "flow_sde",
     noise_level: float = 0.5,
@@ -111,7 +112,7 @@ def load_exploring_agent(
     """An exploring agent from a checkpoint.
 
     Args:
-        checkpoint: folder of a policy, or ``"nano"`` for the one that comes with the package.
+        checkpoint: folder of a policy, or the name of one that comes with the package; by default that for WidowX.
         density: one of :data:`~vlaser_gym.settings.algorithms.EXPLORATIONS`.
         noise_level: see :class:`~vlaser_gym.agents.vlaser.densities.FlowSde` and ``FlowCps`` there.
         chunk_noise, rotation_noise: see :class:`~vlaser_gym.agents.vlaser.densities.ChunkGaussian`.
@@ -121,6 +122,7 @@ def load_exploring_agent(
         device: by default the GPU where there is one.
         dtype: of the weights, ``"float32"`` or ``"bfloat16"``.
     """
+    checkpoint = checkpoint or default_checkpoint(robot=None)
     policy, processor = open_policy(checkpoint, device=choose_device(device), dtype=choose_dtype(dtype))
     chosen = make_exploration(
         density,

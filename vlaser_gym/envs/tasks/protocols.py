@@ -6,14 +6,16 @@
 - ``vlaser_paper``: the evaluation of the Vlaser paper. 240 episodes per WidowX task; on the Google Robot the same
   episodes with the cameras counted in, open and close pooled, and one plain mean per score.
 
-Success of an episode is that of its last step.
+Success of an episode is that of its last step. A protocol can be reduced to a few episodes of each task and variant;
+its scores are then means over the same groups, of fewer episodes, and no published numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from math import sqrt
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.cabinet import DRAWERS
@@ -34,6 +36,12 @@ _PICK = tuple(f"google_robot_pick_{orientation}_coke_can" for orientation in ORI
 _MOVE_NEAR = ("google_robot_move_near_v0",)
 _OPEN = tuple(f"google_robot_open_{drawer}_drawer" for drawer in DRAWERS)
 _CLOSE = tuple(f"google_robot_close_{drawer}_drawer" for drawer in DRAWERS)
+#: Columns of the published tables that are one task of this gym each and several in protocols.
+_PARTS = {
+    "google_robot_pick_coke_can": _PICK,
+    "google_robot_open_drawer": _OPEN,
+    "google_robot_close_drawer": _CLOSE,
+}
 _PLACE_APPLE = ("google_robot_place_apple_in_closed_top_drawer",)
 
 _COLOURS = tuple(colour or "default" for colour in ROBOT_COLOURS)
@@ -58,6 +66,8 @@ _CABINET_VARIANTS = (
     "station2",
     "station3",
 )
+#: Turn of the golden section: its multiples fall evenly between 0 and 1, however many there are.
+_GOLDEN = (sqrt(5) - 1) / 2
 #: Grid layouts of each task here.
 _LAYOUTS = {_MOVE_NEAR: 60, _PLACE_APPLE: 27, _PICK: 25, _OPEN: 9, _CLOSE: 9}
 
@@ -106,6 +116,67 @@ class Protocol:
     def episodes(self) -> Episodes:
         """The episodes of the protocol in order, each once."""
         return tuple(dict.fromkeys(address for score in self.scores for address in score.episodes))
+
+    def reduced(self, episodes: int) -> Protocol:
+        """The same scores over ``episodes`` of each task and variant, or all where it has no more than that.
+
+        Drawn are layouts of trial 0 as :func:`draw_evenly` says, the same in every variant, so that variants stay
+        paired; beyond the last layout further trials follow, whole ones and then a drawn one.
+        """
+        kept = set(_draw_addresses(self.episodes, episodes))
+        scores = (
+            Score(score.name, tuple(tuple(address for address in group if address in kept) for group in score.groups))
+            for score in self.scores
+        )
+        return replace(self, scores=tuple(scores))
+
+
+def draw_evenly(count: int, of: int) -> list[int]:
+    """Indices of ``count`` out of ``of`` things in a row, without chance: one from each of ``count`` equal stretches.
+
+    The place within the stretches turns by the golden section, beginning in the middle. A fixed place would meet the
+    rows of a grid of layouts always in the same column.
+
+    Example:
+        Of 5 rows of 5 each, one of every row and one of every column.
+
+        >>> draw_evenly(5, 25)
+        [2, 5, 13, 16, 24]
+    """
+    if count >= of:
+        return list(range(of))
+    begins = [k * of // count for k in range(count + 1)]
+    places = [(0.5 + k * _GOLDEN) % 1 for k in range(count)]
+    return [begins[k] + int(places[k] * (begins[k + 1] - begins[k])) for k in range(count)]
+
+
+def _draw_addresses(episodes: Iterable[Address], count: int) -> list[Address]:
+    """So many addresses of each task and variant, trial after trial."""
+    trials: dict[tuple[str, str], dict[int, list[Address]]] = {}
+    for address in episodes:
+        trials.setdefault((address.task, address.variant), {}).setdefault(address.trial, []).append(address)
+    drawn: list[Address] = []
+    for of_trials in trials.values():
+        left = count
+        for layouts in of_trials.values():
+            drawn += [layouts[k] for k in (draw_evenly(left, len(layouts)) if left else ())]
+            left = max(0, left - len(layouts))
+    return drawn
+
+
+def parts_of(tasks: Iterable[str]) -> tuple[str, ...]:
+    """The names that protocols have for tasks: the three orientations of the can, the three drawers.
+
+    Example:
+        >>> parts_of(["google_robot_move_near_v0", "google_robot_open_drawer"])[1:3]
+        ('google_robot_open_top_drawer', 'google_robot_open_middle_drawer')
+    """
+    return tuple(part for task in tasks for part in _PARTS.get(task, (task,)))
+
+
+def base_variant(variant: str) -> str:
+    """The scene that a variant departs from: the robot's own colour in visual matching, else the plain aggregation."""
+    return "default" if variant in _COLOURS else "aggregation"
 
 
 def _grid(tasks: Iterable[str], variant: str, count: int, trials: int = 1) -> Episodes:
@@ -182,12 +253,12 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
 
 
 @cache
-def get_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+def get_protocol(name: str, episodes: int | None = None) -> Protocol:
+    """The protocol of that name, reduced to so many episodes of each task and variant if a number is given.
 
     Raises:
         UnknownNameError: if there is none.
     """
     if name not in PROTOCOLS:
         raise UnknownNameError("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]()
+    return PROTOCOLS[name]() if episodes is None else get_protocol(name).reduced(episodes)

@@ -23,7 +23,7 @@ from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
 from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
 from vlaser_gym.evaluation.diagnosis.run import diagnose_run
-from vlaser_gym.evaluation.plan import double_counts
+from vlaser_gym.evaluation.plan import Reduction, double_counts
 from vlaser_gym.evaluation.published import published_lines
 from vlaser_gym.evaluation.report.charts import ChartRow, Mark, interval_chart
 from vlaser_gym.evaluation.report.failures import (
@@ -38,6 +38,7 @@ from vlaser_gym.evaluation.store import Record, address_of, read_states, read_ti
 from vlaser_gym.evaluation.summary import retried_episodes, summarise
 from vlaser_gym.evaluation.table import short_name
 from vlaser_gym.evaluation.told import changes, instructions_told, thoughts_had
+from vlaser_gym.evaluation.variants import variant_changes
 from vlaser_gym.evaluation.video import find_video, step_limit, video_folder, video_name
 from vlaser_gym.storage.files import write_whole
 
@@ -257,6 +258,8 @@ def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
         "patterns": pattern_lines(stored.records, side.diagnoses),
         "maps": {label: drawn for label, drawn in maps.items() if drawn is not None},
         "conventions": success_conventions(records),
+        "variants": variant_changes(stored.path, stored.records),
+        "p_text": p_text,
         "doubled": None if stored.config.get("protocol") else double_counts(stored.records),
     }
 
@@ -349,6 +352,7 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
         "look": some["look"],
         "episodes": len(records),
         "retried": sum(retried_episodes(read_timing(stored.path)).values()),
+        "reduced": Reduction.of(stored.config),
         "ending": "stopped at first success" if stops else "run to the step limit",
         "published": published_lines(_summary(records), stored.config),
     }
