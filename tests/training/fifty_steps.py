@@ -45,13 +45,15 @@ class Way:
 PLAIN = Way({}, 0.0, 0.0)
 #: Recomputed layers are the same operations on the same numbers. A bf16 number has 8 bits: each rounding is off by up
 #: to 2^-9; a velocity passes about a hundred of them, which do not add up, and is off by 2 %, its square, the loss, by
-#: 4 %, and the mean of ten steps by less. Adapters are another model: of rank 8 they are to stay within a quarter.
+#: 4 %, and the mean of ten steps by less. Adapters are another model with a rate of their own, for nano ten times that
+#: of its weights: of rank 8 they are to stay within a quarter.
+ADAPTERS = {"lora": 8, "learning_rate": 3e-3, "expert_learning_rate": 3e-3}
 WAYS = {
     "recomputed layers": Way({"scaling": {"checkpointing": EVERYWHERE}}, 0.0, 0.0),
     "bf16 weights": Way({"scaling": {"weights": "bfloat16"}}, 0.05, 0.02),
     "bf16 products": Way({"precision": "bfloat16"}, 0.05, 0.02),
-    "adapters": Way({"lora": 8}, 0.25, 0.25),
-    "adapters on bf16 weights": Way({"lora": 8, "scaling": {"weights": "bfloat16"}}, 0.25, 0.25),
+    "adapters": Way(ADAPTERS, 0.25, 0.25),
+    "adapters on bf16 weights": Way({**ADAPTERS, "scaling": {"weights": "bfloat16"}}, 0.25, 0.25),
 }
 
 
@@ -60,7 +62,7 @@ def build_nano(data: Path, path: Path, *, scaling: dict[str, Any] | None = None,
     agent = TrainableVlaser(*open_policy("nano"), seed=5)
     demonstrations = Demonstrations([LeRobotReader(data)], "widowx", agent.horizon, agent.resize)
     rates = {"learning_rate": 3e-4, "expert_learning_rate": 3e-4}
-    settings = dataclasses.replace(scaled.SETTINGS, **rates, **changes)
+    settings = dataclasses.replace(scaled.SETTINGS, **{**rates, **changes})
     options = RunOptions(5, save_every=100, log_every=100, scaling=Scaling(**(scaling or {})))
     return SupervisedFineTuning(agent, Batches(demonstrations, agent, 5), settings, path, options)
 

@@ -33,6 +33,7 @@ def build(
     *,
     config: dict[str, Any] | None = None,
     scaling: dict[str, Any] | None = None,
+    save_every: int = 100,
     **changes: Any,
 ) -> SupervisedFineTuning:
     """Fine-tuning of a policy of a few thousand parameters.
@@ -43,6 +44,7 @@ def build(
         group: processes that train together.
         config: changes of the policy's shape.
         scaling: fields of :class:`Scaling`.
+        save_every: steps between two checkpoints.
         **changes: of :data:`SETTINGS`.
     """
     group = group or ProcessGroup()
@@ -57,5 +59,5 @@ def build(
         VlaserPolicy.initialise(shape, seed=1), nano_processor(shape, demonstrations.statistics()), None,
         settings.places, seed=5,
     )  # fmt: skip
-    options = RunOptions(5, group, 100, 100, scaling=Scaling(**(scaling or {})))
+    options = RunOptions(5, group, save_every, 100, scaling=Scaling(**(scaling or {})))
     return SupervisedFineTuning(agent, Batches(demonstrations, agent, 5), settings, path, options)

@@ -44,14 +44,28 @@ def make(algo: str, path: Path, group: ProcessGroup, scaling: dict[str, Any], ch
     return module.make(path, **changes)
 
 
-def train(algo: str, path: Path, steps: int, scaling: dict[str, Any], changes: dict[str, Any]) -> None:
-    """In one process of those that the environment names."""
+def train(
+    algo: str,
+    path: Path,
+    steps: int,
+    scaling: dict[str, Any],
+    changes: dict[str, Any],
+    dies_after: int | None = None,
+) -> None:
+    """In one process of those that the environment names; the last of them kills itself after ``dies_after`` steps."""
     torch.set_num_threads(1)
     metrics.draw_curves = lambda *_: None
     with joined_processes("cpu") as group:
         trainer = make(algo, path, group, scaling, changes)
         count = iter(range(1000))
-        trainer.run(lambda: next(count) >= steps)
+
+        def stop() -> bool:
+            taken = next(count)
+            if taken == dies_after and group.rank == group.size - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return taken >= steps
+
+        trainer.run(stop)
         found = dict(trainer.agent.state_dict())
         if getattr(trainer, "critic", None) is not None:
             found |= {f"critic.{name}": value for name, value in trainer.critic.state_dict().items()}

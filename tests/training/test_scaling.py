@@ -308,14 +308,19 @@ def test_one_process_has_nobody_to_share_with(make):
 # ---------------------------------------------------------------------- several processes
 
 
-def start(algo: str, path: Path, processes: int, steps: int = 1000, *, scaling=None, **changes) -> list[dict]:
+def start(
+    algo: str, path: Path, processes: int, steps: int = 1000, *, scaling=None, dies_after=None, **changes
+) -> list[dict]:
     """Train in so many processes; the weights that each of them ends with."""
     # Imported once, and not by each of the processes.
     import torch.distributed.device_mesh
     import torch.distributed.fsdp
     import torch.distributed.tensor
 
-    sharded.fork_all(processes, lambda: sharded.train(algo, path, steps, scaling or {}, changes), path / "log.txt")
+    def work() -> None:
+        sharded.train(algo, path, steps, scaling or {}, changes, dies_after)
+
+    sharded.fork_all(processes, work, path / "log.txt")
     return [torch.load(path / f"found-{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
@@ -405,6 +410,19 @@ def test_a_shared_run_goes_on_with_another_number_of_processes(folder):
     assert furthest(one, two[0]) <= 1e-5
     policy = load_agent(str(path / "run/checkpoint"), device="cpu").policy.state_dict()
     assert set(policy) == {name.removeprefix("policy.") for name in one}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [2, 1])
+def test_a_killed_shared_run_goes_on(processes, folder):
+    """SIGKILL takes both processes after three steps; two are stored. As many go on, or one that has all weights."""
+    (one,) = start("sft", folder(), 1)
+    path = folder()
+    with pytest.raises(AssertionError):
+        start("sft", path, 2, scaling={"shard": True}, save_every=2, dies_after=3)
+    assert torch.load(path / "run/trainer.pt", weights_only=True)["step"] == 2
+    last = start("sft", path, processes, scaling={"shard": processes > 1})
+    assert furthest(one, last[0]) <= 1e-5
 
 
 ROUNDS = {
