@@ -12,6 +12,9 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +115,13 @@ def every_point(
     Raises:
         AssertionError: if what a writer that died left behind, and its successor found, comes out differently.
     """
-    whole = base / "whole"
+    whole, imported = base / "whole", base / "imported"
     prepare(whole)
-    assert in_child(work, whole) == 0
+    assert in_child(partial(_work_and_tell, work, imported), whole) == 0
+    # Children inherit what is imported here; optimisers alone import for seconds, and hundreds of children follow.
+    for name in imported.read_text().split():
+        with suppress(Exception):  # some names of sys.modules are no modules
+            import_module(name)
     wanted, point, deaths = state(whole), first, 0
     while True:
         status = _die_and_go_on(work, base / f"{point}", point, False, state, wanted, prepare)
@@ -125,6 +132,11 @@ def every_point(
             _die_and_go_on(work, base / f"{point}-cut", point, True, state, wanted, prepare)
             deaths += 1
         point += every
+
+
+def _work_and_tell(work: Work, imported: Path, folder: Path) -> None:
+    work(folder)
+    imported.write_text("\n".join(sys.modules))
 
 
 def _die_and_go_on(

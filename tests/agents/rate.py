@@ -44,7 +44,7 @@ def observation() -> bytes:
         entries = {b"data": values.tobytes(), b"dtype": values.dtype.str, b"shape": list(values.shape)}
         return {b"__ndarray__": True, **entries}
 
-    image, state = array(np.full((24, 24, 3), 9, np.uint8)), array(np.arange(8.0))
+    image, state = array(np.full((24, 24, 3), 9, np.uint8)), array(np.array([0.3, 0.0, 0.9, 1.0, 0.0, 0.0, 0.0, 1.0]))
     return msgpack.packb(
         {"observation/image": image, "observation/state": state, "prompt": "put the green block on the yellow block"}
     )

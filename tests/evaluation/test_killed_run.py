@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,10 @@ def write(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_directory_survives_death_at_every_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_directory_survives_death_at_every_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
     monkeypatch.setattr(store_module, "Syncer", AtOnce)
     deaths = every_point(write, tmp_path, contents)
+    record_property("deaths", deaths)
     assert deaths > 40

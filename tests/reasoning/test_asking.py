@@ -222,7 +222,9 @@ class _Server(BaseHTTPRequestHandler):
         pass
 
     def answer(self, data: Any, status: int = 200) -> None:
-        body = json.dumps(data).encode()
+        self.say(json.dumps(data).encode(), status)
+
+    def say(self, body: bytes, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -277,6 +279,36 @@ class TestServer:
         run = settings(data, tmp_path / "run", checkpoint=None, url=server, model="other")
         with pytest.raises(RemoteError, match=r"404.*no such model"):
             ask_all(run, make_answerer(run))
+
+    @pytest.mark.parametrize(
+        ("status", "body", "said"),
+        [
+            (200, b"[1]", "a list where an object should be"),
+            (200, b"[" * 200_000, "maximum recursion depth"),
+            (200, b" " * 4_000_001, "more than 4 MB"),
+            (200, b'{"data": 5}', "lists no model"),
+            (200, b"\x1b[2J", "Expecting value"),
+            (500, b"down\n\x1b[2J", r"refused with 500: down \\x1b\[2J$"),
+        ],
+    )
+    def test_what_it_answers_otherwise_is_one_sentence(
+        self,
+        data: Path,
+        tmp_path: Path,
+        server: str,
+        monkeypatch: pytest.MonkeyPatch,
+        status: int,
+        body: bytes,
+        said: str,
+    ) -> None:
+        monkeypatch.setattr(_Server, "do_GET", lambda self: self.say(body, status))
+        with pytest.raises(RemoteError, match=said) as caught:
+            make_answerer(settings(data, tmp_path, checkpoint=None, url=server))
+        assert str(caught.value).isprintable()
+
+    def test_files_are_no_servers(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(InvalidConfigError, match="url should be a server's"):
+            make_answerer(settings(data, tmp_path, checkpoint=None, url=f"file://{tmp_path}"))
 
 
 def test_the_command_with_a_checkpoint(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,12 +57,14 @@ def write_data_set(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_data_set_survives_death_at_every_point(tmp_path):
-    assert every_point(write_data_set, tmp_path, contents) > 80
+def test_a_data_set_survives_death_at_every_point(tmp_path, record_property):
+    deaths = every_point(write_data_set, tmp_path, contents)
+    record_property("deaths", deaths)
+    assert deaths > 80
 
 
 @pytest.mark.slow
-def test_the_picture_cache_survives_death_at_every_point(tmp_path):
+def test_the_picture_cache_survives_death_at_every_point(tmp_path, record_property):
     data = write_set(tmp_path / "data", 3)
     wanted = np.concatenate([fake_episode(number, 5 + number % 2).frames for number in range(3)])
 
@@ -71,7 +73,9 @@ def test_the_picture_cache_survives_death_at_every_point(tmp_path):
         np.testing.assert_array_equal(found, wanted)
 
     (tmp_path / "caches").mkdir()
-    assert every_point(decode, tmp_path / "caches", contents) > 6
+    deaths = every_point(decode, tmp_path / "caches", contents)
+    record_property("deaths", deaths)
+    assert deaths > 6
 
 
 # ---------------------------------------------------------------------- trainers
@@ -138,7 +142,9 @@ def test_a_trainer_survives_death_at_some_points(tmp_path, algo, first):
 
 @pytest.mark.long
 @pytest.mark.parametrize("algo", ["sft", "ppo", "dpo"])
-def test_a_trainer_survives_death_at_every_point(tmp_path, algo):
+def test_a_trainer_survives_death_at_every_point(tmp_path, algo, record_property):
     make, prepare = trainer_of(algo, tmp_path)
     (tmp_path / "runs").mkdir()
-    assert every_point(train(make), tmp_path / "runs", end_of, prepare=prepare) > 100
+    deaths = every_point(train(make), tmp_path / "runs", end_of, prepare=prepare)
+    record_property("deaths", deaths)
+    assert deaths > 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -228,7 +229,7 @@ def resized(images: Any, height: int, width: int) -> NDArray[np.uint8]:
 
 def looks_like_ours(proprio: NDArray[Any]) -> bool:
     """True if eight numbers can be this gym's state: a unit quaternion in the middle, openness at the end."""
-    length = float(np.linalg.norm(proprio[3:7]))
+    length = math.hypot(*proprio[3:7].tolist())
     return abs(length - 1) < QUATERNION_TOLERANCE and LEAST_OPENNESS <= float(proprio[7]) <= MOST_OPENNESS
 
 

@@ -52,7 +52,7 @@ class _Request:
     @property
     def signature(self) -> tuple[Any, ...]:
         """Rows can share a batch if these are equal."""
-        return tuple((k, v.shape, v.dtype.str) for k, v in self.row.items() if isinstance(v, np.ndarray))
+        return tuple([(k, v.shape, v.dtype) for k, v in self.row.items() if isinstance(v, np.ndarray)])
 
 
 class PolicyServer:
@@ -324,12 +324,18 @@ class PolicyServer:
             return
 
     async def _decision(self, lane: int, row: Row, address: Address | None) -> NDArray[Any]:
-        request = _Request(lane, row, address, asyncio.get_running_loop().create_future())
-        await self._waiting.put(request)
+        loop = asyncio.get_running_loop()
+        request = _Request(lane, row, address, loop.create_future())
+        self._waiting.put_nowait(request)
+        # Less work for each request than asyncio.wait_for, which makes a second future.
+        too_late = loop.call_later(self.timeout, self._give_up, request)
         try:
-            return await asyncio.wait_for(request.answer, self.timeout)
-        except TimeoutError:
-            raise RemoteError(f"The agent {self.name} took more than {self.timeout:g} s to decide.") from None
+            return await request.answer
+        finally:
+            too_late.cancel()
+
+    def _give_up(self, request: _Request) -> None:
+        _give(request.answer, RemoteError(f"The agent {self.name} took more than {self.timeout:g} s to decide."))
 
     async def _decide_forever(self) -> None:
         """Take all requests that wait, decide for those that fit together, answer; again and again."""

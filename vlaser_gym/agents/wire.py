@@ -143,26 +143,27 @@ def _check_bounds(data: bytes) -> None:
     """
     left, outer, items, place = 1, list[int](), 0, 0  # entries to come of this container, and of those around it
     try:
-        while left or outer:
-            if not left:
-                left = outer.pop()
-                continue
-            left -= 1
-            first = data[place]
-            length = _SHORT_LENGTHS[first]
-            if length > 0:
-                place += length
-                continue
-            if first == _SHORT_BYTES:
-                place += 2 + data[place + 1]
-                continue
-            place, entries = _long_entry(data, place) if not length else (place + 1, ~length)
-            if entries < 0:
-                continue
-            outer.append(left)
-            left, items = entries, items + entries
-            if items > MOST_ITEMS or len(outer) > DEEPEST:
-                raise ValueError(f"more than {MOST_ITEMS} entries, or more than {DEEPEST} containers in each other")
+        while True:
+            while left:
+                left -= 1
+                first = data[place]
+                length = _SHORT_LENGTHS[first]
+                if length > 0:
+                    place += length
+                    continue
+                if first == _SHORT_BYTES:
+                    place += 2 + data[place + 1]
+                    continue
+                place, entries = _long_entry(data, place) if not length else (place + 1, ~length)
+                if entries < 0:
+                    continue
+                outer.append(left)
+                left, items = entries, items + entries
+                if items > MOST_ITEMS or len(outer) > DEEPEST:
+                    raise ValueError(f"more than {MOST_ITEMS} entries, or more than {DEEPEST} containers in each other")
+            if not outer:
+                break
+            left = outer.pop()
     except IndexError:
         place = len(data) + 1
     if place != len(data):

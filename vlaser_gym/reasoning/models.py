@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +20,8 @@ from vlaser_gym.agents.vlaser.answering import AnsweringPolicy
 from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE, Reply, Request
 from vlaser_gym.agents.vlaser.checkpoint import is_ours
 from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES
+from vlaser_gym.agents.wire import one_line, printable
+from vlaser_gym.envs.assets.transfer import is_web_address
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
 from vlaser_gym.reasoning.folder import picture_lines
 from vlaser_gym.settings.commands import ReasonSettings
@@ -26,6 +29,9 @@ from vlaser_gym.storage.hub import local_folder
 
 if TYPE_CHECKING:
     from vlaser_gym.agents.vlaser.vlm import Vlm
+
+#: Bytes that a server's answer may have: far more than an answer of some thousand tokens.
+_LONGEST_ANSWER = 4_000_000
 
 
 class Answerer(Protocol):
@@ -112,13 +118,15 @@ class ServerModel:
 
     def __init__(self, settings: ReasonSettings) -> None:
         self._settings, self._url = settings, str(settings.url).rstrip("/")
-        name = settings.model
-        if not name:
-            listed = self._call("/models").get("data") or [{}]
-            if "id" not in listed[0]:
-                raise RemoteError(f"{self._url}/models lists no model: give model=NAME.")
-            name = str(listed[0]["id"])
-        self.name = name
+        if not is_web_address(self._url):
+            raise InvalidConfigError(f"url should be a server's, such as http://127.0.0.1:8000/v1; got {self._url!r}.")
+        self.name = settings.model or self._first_model()
+
+    def _first_model(self) -> str:
+        try:
+            return printable(str(self._call("/models")["data"][0]["id"]))
+        except (KeyError, IndexError, TypeError) as error:
+            raise RemoteError(f"{self._url}/models lists no model: give model=NAME.") from error
 
     def replies(self, requests: Sequence[Request]) -> list[Reply]:
         """See :class:`Answerer`; the server gets all at the same time."""
@@ -150,13 +158,19 @@ class ServerModel:
         call = urllib.request.Request(self._url + path, data, headers)
         try:
             with urllib.request.urlopen(call, timeout=self._settings.timeout) as response:
-                found: dict[str, Any] = json.load(response)
+                received = response.read(_LONGEST_ANSWER + 1)
+            if len(received) > _LONGEST_ANSWER:
+                raise ValueError(f"more than {_LONGEST_ANSWER / 1e6:g} MB")
+            found: Any = json.loads(received)
+            if not isinstance(found, dict):
+                raise ValueError(f"a {type(found).__name__} where an object should be")
         except urllib.error.HTTPError as error:
-            said = error.read(300).decode(errors="replace")
+            said = printable(" ".join(error.read(300).decode(errors="replace").split()))
             raise RemoteError(f"{self._url}{path} refused with {error.code}: {said}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError, HTTPException) as error:
             raise RemoteError(
-                f"{self._url}{path} should be a server that speaks the OpenAI chat API; calling it gave: {error}. "
+                f"{self._url}{path} should be a server that speaks the OpenAI chat API; calling it gave: "
+                f"{one_line(error) or type(error).__name__}. "
                 "Start it, or give another url=; answers that are stored stay."
             ) from error
         return found

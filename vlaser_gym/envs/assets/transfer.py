@@ -39,7 +39,7 @@ def over_http(address: str) -> Source:
     Raises:
         InvalidConfigError: if ``address`` is no URL of a web server.
     """
-    if not _is_web_address(address):
+    if not is_web_address(address):
         raise InvalidConfigError(f"source must be a URL such as https://host/folder; got {address!r}.")
 
     def get(path: str, partial: Path) -> None:
@@ -59,7 +59,8 @@ def over_http(address: str) -> Source:
     return get
 
 
-def _is_web_address(address: str) -> bool:
+def is_web_address(address: str) -> bool:
+    """True for ``http`` and ``https`` with a host: ``file:`` and others would read what is no server's."""
     try:
         parts = urlsplit(address)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
