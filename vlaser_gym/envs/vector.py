@@ -138,7 +138,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
         self.engine = make_engine(engine, num_envs, look, engine_options, self._cameras.values())
-        cameras = {name: self._seen_by(setups[0].cameras[camera]) for name, camera in self._cameras.items()}
+        cameras = {name: setups[0].cameras[camera] for name, camera in self._cameras.items()}
+        size: tuple[int, int] | None = getattr(self.engine, "image_size", None)
+        if size is not None:  # the engine's, in place of the robot's
+            cameras = {name: camera.at(size) for name, camera in cameras.items()}
         self.single_observation_space = _observation_space(self.observe, cameras, told)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.controller = setups[0].make_controller(num_envs)
@@ -152,11 +155,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         # Images of each camera that still show the present: an environment that has not moved is not rendered again.
         self._frames: dict[str, NDArray[np.uint8]] = {}
         self._stale = {camera: np.ones(num_envs, bool) for camera in setups[0].cameras}
-
-    def _seen_by(self, camera: Camera) -> Camera:
-        """A camera of the robot with the number of pixels that the engine gives its images."""
-        size: tuple[int, int] | None = getattr(self.engine, "image_size", None)
-        return camera if size is None else camera.at(size)
 
     # ------------------------------------------------------------------ addresses
 
@@ -210,7 +208,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             )
         lanes = np.flatnonzero(mask)
         with self._streams_kept_after_an_error():
-            self._seed(seed, mask)
+            seeds = self._seeds(seed)
+            for i in lanes:
+                if seed is not None or self.lanes[i].rng is None:
+                    self.lanes[i].rng = np.random.default_rng(seeds[i])
             self._place(lanes, self._chosen_addresses(lanes, chosen))
         info = self._info(np.zeros(self.num_envs, np.int64))
         if self.record_states:
@@ -231,12 +232,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                 if rng is not None and state is not None:
                     rng.bit_generator.state = state
             raise
-
-    def _seed(self, seed: int | Sequence[int] | None, mask: NDArray[np.bool_]) -> None:
-        seeds = self._seeds(seed)
-        for i, lane in enumerate(self.lanes):
-            if mask[i] and (seed is not None or lane.rng is None):
-                lane.rng = np.random.default_rng(seeds[i])
 
     def _seeds(self, seed: int | Sequence[int] | None) -> list[int | None]:
         """One per environment; ``None`` is a fresh one."""
@@ -419,7 +414,13 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._outdate(lanes)
         for lane, reading in zip(running, self.engine.read(lanes), strict=True):
             lane.advance(reading)
-        self._update_flags(running)
+        # The simulator's own rules go before the task's where it has any.
+        for lane in running:
+            if (verdict := lane.reading.verdict) is not None:
+                lane.evaluate(dict(verdict.flags), lane.memory, verdict.stage, self.terminate_on_success)
+        unevaluated = [lane for lane in running if lane.reading.verdict is None]
+        if unevaluated:
+            self._evaluate_by_task(unevaluated)
 
     def drive(self, lanes: Ints, actions: NDArray[np.float64], readings: Sequence[Reading]) -> None:
         """Let the engine run one control step with ``actions [B, 7]`` from ``readings``; evaluate no flag."""
@@ -429,15 +430,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         qpos = np.array([reading.qpos for reading in readings])
         qvel = np.array([reading.qvel for reading in readings])
         cast(DrivenEngine, self.engine).step(lanes, self.controller.act(lanes, actions, qpos, qvel))
-
-    def _update_flags(self, lanes: list[Lane]) -> None:
-        """Flags after a control step, by the simulator's own rules where it has any."""
-        for lane in lanes:
-            if (verdict := lane.reading.verdict) is not None:
-                lane.evaluate(dict(verdict.flags), lane.memory, verdict.stage, self.terminate_on_success)
-        unevaluated = [lane for lane in lanes if lane.reading.verdict is None]
-        if unevaluated:
-            self._evaluate_by_task(unevaluated)
 
     def _evaluate_by_task(self, running: list[Lane]) -> None:
         link_pose = self._link_poses(running)

@@ -97,7 +97,10 @@ def _bring(target: Path, source: Source, path: str, manifest: Manifest) -> Outco
     partial = place.with_name(place.name + PARTIAL)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _discard_if_whole(partial, manifest, path)
+        # A beginning that is as long as the file or longer cannot be continued.
+        entry = manifest.files.get(path)
+        if entry is not None and partial.exists() and partial.stat().st_size >= entry.size:
+            partial.unlink()
         source(path, partial)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError) and error.code == 416:  # the beginning is longer than the file
@@ -108,13 +111,6 @@ def _bring(target: Path, source: Source, path: str, manifest: Manifest) -> Outco
         return Outcome(path, "failed", "its content is not what the list of checksums says; it was thrown away")
     os.replace(partial, place)
     return Outcome(path, "new")
-
-
-def _discard_if_whole(partial: Path, manifest: Manifest, path: str) -> None:
-    """A beginning that is as long as the file or longer cannot be continued."""
-    entry = manifest.files.get(path)
-    if entry is not None and partial.exists() and partial.stat().st_size >= entry.size:
-        partial.unlink()
 
 
 def importable(directory: Path, manifest: Manifest = MANIFEST, unverified: bool = False) -> list[str]:

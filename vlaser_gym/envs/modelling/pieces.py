@@ -34,6 +34,8 @@ def convex_pieces(mesh: Any, concavity: float, most: int) -> tuple[Floats, ...]:
         return tuple(points for body in bodies for points in convex_pieces(body, concavity, most))
     if mesh.convex_hull.volume < (1 + _CONVEX) * mesh.volume:
         return (np.asarray(mesh.convex_hull.vertices, np.float64),)
+    from scipy.spatial import ConvexHull  # noqa: PLC0415
+
     coacd = _import_coacd()
     coacd.set_log_level("error")
     found = coacd.run_coacd(
@@ -44,16 +46,12 @@ def convex_pieces(mesh: Any, concavity: float, most: int) -> tuple[Floats, ...]:
         decimate=True,
         seed=0,
     )
-    pieces = (_hull(vertices) for vertices, _ in found)
-    return tuple(points for points, volume in pieces if volume > _SLIVER * mesh.volume)
-
-
-def _hull(vertices: Floats) -> tuple[Floats, float]:
-    """Corners of a piece's convex hull, and its volume."""
-    from scipy.spatial import ConvexHull  # noqa: PLC0415
-
-    hull = ConvexHull(vertices)
-    return np.asarray(vertices[hull.vertices], np.float64), float(hull.volume)
+    hulls = ((vertices, ConvexHull(vertices)) for vertices, _ in found)
+    return tuple(
+        np.asarray(vertices[hull.vertices], np.float64)
+        for vertices, hull in hulls
+        if hull.volume > _SLIVER * mesh.volume
+    )
 
 
 def _import_coacd() -> Any:

@@ -137,7 +137,10 @@ class ManiskillEngine:
 
     def _ask(self, workers: Sequence[Child], command: str, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Answers to jobs, whose first item is their environment, all workers at once."""
-        self._finish_opening()
+        if not self._opened:
+            for worker in self._all():
+                worker.receive()
+            self._opened = True
         shares = [[i for i, job in enumerate(jobs) if job[0] % len(workers) == w] for w in range(len(workers))]
         busy = [(worker, share) for worker, share in zip(workers, shares, strict=True) if share]
         for worker, share in busy:
@@ -147,12 +150,6 @@ class ManiskillEngine:
             for i, answer in zip(share, worker.receive(), strict=True):
                 answers[i] = answer
         return answers
-
-    def _finish_opening(self) -> None:
-        if not self._opened:
-            for worker in self._all():
-                worker.receive()
-            self._opened = True
 
     def _all(self) -> list[Child]:
         return list(dict.fromkeys([*self._workers, *self._artists]))

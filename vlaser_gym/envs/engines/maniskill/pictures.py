@@ -66,7 +66,8 @@ class Artist:
         self._camera.take_picture()
         colour = np.asarray(self._camera.get_picture("Color"))[..., :3]
         actor = np.asarray(self._camera.get_picture("Segmentation"))[..., 1]
-        return _to_uint8(colour), np.isin(actor, self._foreground)
+        shown = np.asarray(np.clip(255 * colour, 0, 255), np.uint8)
+        return shown, np.isin(actor, self._foreground)
 
     def _photograph(self, name: str, size: tuple[int, int]) -> Picture:
         if name not in self._photographs:
@@ -87,7 +88,11 @@ class Artist:
             for entity in self.scene.objects:
                 _set_material(entity, specular=0.0, roughness=1.0, metallic=0.0)
         for entity in self.scene.objects:
-            _light_up(entity)
+            for material in _materials(entity):
+                # Models with baked light glow by a texture whose factor their files leave at zero; the original
+                # ignores it.
+                if material.emission_texture is not None:
+                    material.emission = [1.0, 1.0, 1.0, 1.0]
 
     def _add_camera(self) -> Any:
         camera = get_setup(self.scene.task.robot_setup).camera
@@ -115,17 +120,6 @@ def _set_material(entity: Any, **values: float) -> None:
             setattr(material, name, value)
 
 
-def _light_up(entity: Any) -> None:
-    """Models with baked light glow by a texture whose factor their files leave at zero; the original ignores it."""
-    for material in _materials(entity):
-        if material.emission_texture is not None:
-            material.emission = [1.0, 1.0, 1.0, 1.0]
-
-
 def _materials(entity: Any) -> list[Any]:
     component = entity.find_component_by_type(sapien.render.RenderBodyComponent)
     return [] if component is None else [part.material for shape in component.render_shapes for part in shape.parts]
-
-
-def _to_uint8(picture: NDArray[Any]) -> Picture:
-    return np.asarray(np.clip(255 * picture, 0, 255), np.uint8)

@@ -115,24 +115,14 @@ def _prop() -> list[Surface]:
 
 def _finger(side: float) -> Callable[[], list[Surface]]:
     def build() -> list[Surface]:
-        pieces = [_hull_of_pad(), _carriage(), _neck(), _leg(1), _leg(-1)]
+        outline = [(x, y, z) for x, z in ((-6, 14.5), (12, 14.5), (42.3, 12.8)) for y in (-8.95, -4)]
+        block = [(x, y, 14.5) for x in (-6, 12) for y in (-8.95, 3)] + [(-6, 5, 12.5), (12, 5, 12.5)]
+        column = [(x, y, 5.6) for x in (-12.2, -6) for y in (-4.9, 5)]
+        pad, carriage, neck = (meshes.mirrored(corners, axis=2) for corners in (outline, block, column))
+        pieces = [pad, carriage, neck, _leg(1), _leg(-1)]
         return [meshes.convex(piece * np.array([1.0, side, 1.0])) for piece in pieces]
 
     return build
-
-
-def _hull_of_pad() -> Floats:
-    return meshes.mirrored([(x, y, z) for x, z in ((-6, 14.5), (12, 14.5), (42.3, 12.8)) for y in (-8.95, -4)], axis=2)
-
-
-def _carriage() -> Floats:
-    return meshes.mirrored(
-        [(x, y, 14.5) for x in (-6, 12) for y in (-8.95, 3)] + [(-6, 5, 12.5), (12, 5, 12.5)], axis=2
-    )
-
-
-def _neck() -> Floats:
-    return meshes.mirrored([(x, y, 5.6) for x in (-12.2, -6) for y in (-4.9, 5)], axis=2)
 
 
 def _leg(side: int) -> Floats:

@@ -87,7 +87,9 @@ def viewpoint(task: Task, variant: str, view: View) -> mujoco.MjvCamera:
     camera.azimuth = np.rad2deg(np.arctan2(towards[1], towards[0])) + view.azimuth
     if layout.goal_joint:  # the robot's face is behind the cabinet
         camera.azimuth += _PAST_THE_ROBOT
-    camera.elevation, camera.distance = -view.elevation, view.distance * _scale(task)
+    # Robots of other reach are looked at from farther away.
+    scale = 1.0 if "widowx" in task.robot_setup else 1.6
+    camera.elevation, camera.distance = -view.elevation, view.distance * scale
     return camera
 
 
@@ -106,8 +108,3 @@ def _workspace(task: Task, variant: str) -> NDArray[np.float64]:
         drawer = layout.goal_joint.removesuffix(joint_name(""))
         poses = np.asarray(handle_pose(drawer, layout.joints[layout.goal_joint]))[None]
     return np.asarray(poses[:, :3].mean(0) + [0, 0, 0.05])
-
-
-def _scale(task: Task) -> float:
-    """Robots of other reach are looked at from farther away."""
-    return 1.0 if "widowx" in task.robot_setup else 1.6

@@ -209,7 +209,12 @@ class SimplerEngine:
 
     def get_state(self) -> dict[str, Any]:
         """The placement and the past actions of every environment, which the original repeats bit for bit."""
-        return {"episodes": [_copied(episode) for episode in self._episodes]}
+        # Readings and placements never change; the history grows.
+        copies = [
+            None if one is None else _Episode(one.placement, one.reading, copy.copy(one.history))
+            for one in self._episodes
+        ]
+        return {"episodes": copies}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Begins the episodes again and repeats their actions, which takes as long as it took."""
@@ -345,8 +350,3 @@ def _flags(task: Task, told: Mapping[str, Any]) -> dict[str, bool]:
             )
         flags[name] = found[0] > 0
     return flags
-
-
-def _copied(episode: _Episode | None) -> _Episode | None:
-    """Readings and placements never change; the history grows."""
-    return None if episode is None else _Episode(episode.placement, episode.reading, copy.copy(episode.history))

@@ -65,7 +65,9 @@ def dress(
         spec.visual.map.znear = get_setup(task.robot_setup).camera.near
         _add_backdrop(spec)
     gain = set_lights(spec, variant)
-    _brighten_cabinet(spec, gain)
+    for material in spec.materials:
+        if material.name.startswith("cabinet/"):
+            material.rgba = (*np.minimum(gain * material.rgba[:3], 1), 1)
     robot = get_setup(task.robot_setup).robot
     links = {link.name for link in robot.links} - (set() if whole_robot else set(robot.unseen_links))
     _dress_robot(spec, robot, links, variant, pack, gain)
@@ -89,12 +91,6 @@ def _undress(spec: mujoco.MjSpec, keep_scenery: bool, own: set[str]) -> None:
 def _is_cabinet(geom: mujoco.MjsGeom) -> bool:
     """The built-in cabinet is the original's, box by box and in its colours."""
     return bool(geom.name.startswith(("scene/cabinet", "part:")))
-
-
-def _brighten_cabinet(spec: mujoco.MjSpec, gain: float) -> None:
-    for material in spec.materials:
-        if material.name.startswith("cabinet/"):
-            material.rgba = (*np.minimum(gain * material.rgba[:3], 1), 1)
 
 
 def _add_backdrop(spec: mujoco.MjSpec) -> None:
