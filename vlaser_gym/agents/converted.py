@@ -159,7 +159,9 @@ class ConvertedClient(ForwardingAgent):
                 "Clients of another convention need to know whose numbers the agent's are: give robot=widowx or "
                 "robot=google_robot."
             )
-        self.conversion = check(_lenient(of_robot(robot)), observed(convention, agent.observes))
+        # Rates and images are the client's own business.
+        ours = Convention.parse({"preset": of_robot(robot).name, "views": [], "control_hz": None})
+        self.conversion = check(ours, observed(convention, agent.observes))
         if "proprio" in agent.observes:
             check_has_pose(convention)
 
@@ -184,11 +186,6 @@ class ConvertedClient(ForwardingAgent):
                 "pose is known: serve an agent that observes proprio."
             )
         return Start(np.tile(ORIGIN, (count, 1)), np.ones(count))
-
-
-def _lenient(convention: Convention) -> Convention:
-    """A convention of this gym for a client: rates and images are the client's own business."""
-    return Convention.parse({"preset": convention.name, "views": [], "control_hz": None})
 
 
 def observed(convention: Convention, observes: Sequence[str]) -> Convention:

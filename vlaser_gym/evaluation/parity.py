@@ -150,8 +150,11 @@ def task_figures(recordings: Recordings, task_name: str, simulator: Simulator) -
     """
     figures: dict[str, Any] = {"task": task_name}
     figures.update(_initial_figures(recordings, task_name, simulator))
-    figures.update(_replay_figures(recordings, task_name, simulator))
-    return figures
+    episodes = list(recordings.episodes("replay_task", task_name))
+    outcomes = [
+        outcome for env, batch in simulator.batches(task_name, episodes) for outcome in _replay(env, list(batch))
+    ]
+    return figures | outcome_figures(episodes, outcomes)
 
 
 def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> dict[str, Any]:
@@ -341,15 +344,6 @@ def project_matrix(intrinsic: NDArray[Any], extrinsic: NDArray[Any], points: Flo
     local = points @ extrinsic[:3, :3].T.astype(np.float64) + extrinsic[:3, 3]
     pixels = local @ intrinsic.T.astype(np.float64)
     return np.asarray(pixels[:, :2] / pixels[:, 2:])
-
-
-def _replay_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, Any]:
-    """Open-loop replays: how often ours ends like the original's."""
-    episodes = list(recordings.episodes("replay_task", task_name))
-    outcomes = [
-        outcome for env, batch in simulator.batches(task_name, episodes) for outcome in _replay(env, list(batch))
-    ]
-    return outcome_figures(episodes, outcomes)
 
 
 def outcome_figures(episodes: Sequence[Episode], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -217,7 +217,7 @@ def _frames(
                 "where": "   ".join([*where, *filter(None, told_at)]),
                 "step": f"step {t}/{most_steps}",
                 "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
-                "note": _with_thought(note, thoughts[t : t + 1]),
+                "note": "   ".join([*filter(None, [note]), *(f"says: {text}" for text in thoughts[t : t + 1])]),
             }
             yield draw_caption(np.hstack(pictures), caption)
 
@@ -253,10 +253,6 @@ def _seen(
     return np.stack(
         [perturbation.picture(one, perturbation.moment(address, t)) for one, t in zip(pictures, steps, strict=True)]
     )
-
-
-def _with_thought(note: str, thought: Sequence[str]) -> str:
-    return "   ".join([*([note] if note else []), *(f"says: {text}" for text in thought)])
 
 
 def step_limit(record: Record) -> int:

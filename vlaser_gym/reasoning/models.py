@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
-import torch
 
 from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype
 from vlaser_gym.agents.vlaser.answering import AnsweringPolicy
@@ -72,7 +71,10 @@ class LocalModel:
                     f"{folder} is a policy without a language head: it acts and cannot answer. Give the "
                     "vision-language model that it was trained from."
                 )
-            self._model = _vlm(folder, device, dtype)
+            # Imported here: the import takes seconds, and policies do without it.
+            from vlaser_gym.agents.vlaser.vlm import Vlm  # noqa: PLC0415
+
+            self._model = Vlm.from_folder(folder, device, dtype)
 
     def replies(self, requests: Sequence[Request]) -> list[Reply]:
         """See :class:`Answerer`; all at once."""
@@ -83,13 +85,6 @@ class LocalModel:
             max_tiles=settings.max_tiles,
             max_new_tokens=settings.max_new_tokens,
         )
-
-
-def _vlm(folder: Path, device: str, dtype: torch.dtype) -> Vlm:
-    # Imported here: the import takes seconds, and policies do without it.
-    from vlaser_gym.agents.vlaser.vlm import Vlm  # noqa: PLC0415
-
-    return Vlm.from_folder(folder, device, dtype)
 
 
 def vlm_folder(name: str) -> Path:

@@ -142,6 +142,8 @@ class _Side:
         """The data of an episode on the page."""
         record = self.stored.records[address]
         picture = self.thumbnails.get(address)
+        run, episode = (shlex.quote(str(name)) for name in (self.stored.path, address))
+        command = f"python -m vlaser_gym.render run={run} episodes={episode}"
         return {
             "outcome": _outcome(record),
             "first": record["first_success_step"],
@@ -153,22 +155,14 @@ class _Side:
             "events": [[event.step, f"{event.kind} {event.what}"] for event in self.diagnoses[address].events],
             "agent": record["agent"],
             **self._timeline(record),
-            "video": self.media.video(self._video(address)),
+            "video": self.media.video(self.videos.get(address)),
             "file": self.media.link(self._file(record)) if record["states"] else None,
-            "command": self._command(address) if record["states"] else None,
+            "command": command if record["states"] else None,
             "picture": None if picture is None else base64.b64encode(picture).decode(),
         }
 
-    def _video(self, address: Address) -> Path | None:
-        return self.videos.get(address)
-
     def _file(self, record: Record) -> Path:
         return self.videos.get(address_of(record), video_folder(self.stored.path) / video_name(record))
-
-    def _command(self, address: Address) -> str:
-        return (
-            f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={shlex.quote(str(address))}"
-        )
 
     def _timeline(self, record: Record) -> dict[str, Any]:
         """Steps at which the agent decided, what it was told from when on, and when each flag was true."""
@@ -269,6 +263,7 @@ def _funnel(task: str, records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
     last, anywhere, first = success_conventions(records)
+    firsts = [record["first_success_step"] for record in records if record["first_success_step"] is not None]
     return {
         "label": short_name(task),
         "task": task,
@@ -278,14 +273,8 @@ def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
         "counts": {"last": last.count, "any": anywhere.count},
         "last": None if last.count is None else (last.count / len(records), wilson(last.count, len(records))),
         "any": (anywhere.count / len(records), wilson(anywhere.count, len(records))),  # type: ignore[operator,arg-type]
-        "steps": {"to success": _mean_first_success(records), "if stopped": first.mean_steps},
+        "steps": {"to success": sum(firsts) / len(firsts) if firsts else None, "if stopped": first.mean_steps},
     }
-
-
-def _mean_first_success(records: Sequence[Record]) -> float | None:
-    """Steps up to the first success, over the episodes that have one."""
-    firsts = [record["first_success_step"] for record in records if record["first_success_step"] is not None]
-    return sum(firsts) / len(firsts) if firsts else None
 
 
 def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -341,6 +330,7 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
     records = list(stored.records.values())
     some = records[0]
     stops = bool(stored.config.get("terminate_on_success", False))
+    tasks = [get_task(name) for name in _task_order(list(stored.records))]
     return {
         "side": name,
         "label": stored.label,
@@ -350,12 +340,8 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
         "episodes": len(records),
         "retried": sum(retried_episodes(read_timing(stored.path)).values()),
         "ending": "stopped at first success" if stops else "run to the step limit",
-        "published": published_lines(_summary(records), stored.config),
+        "published": published_lines(summarise(records, tasks), stored.config),
     }
-
-
-def _summary(records: Sequence[Record]) -> dict[str, Any]:
-    return summarise(records, [get_task(name) for name in _task_order([address_of(record) for record in records])])
 
 
 def _task_facts(name: str, records: Iterable[Record]) -> dict[str, Any]:
