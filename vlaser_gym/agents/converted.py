@@ -127,17 +127,14 @@ class _Lane:
             self.base,
         )
         out = self.conversion.actions(actions, start)
-        self._remember(out, start)
-        return out
-
-    def _remember(self, out: Floats, start: Start) -> None:
-        target = self.conversion.target
-        moves = read(out, target)
-        reached = PosesOf(target)(moves, start)
+        # The next chunk of a chained motion begins where this one means to end.
+        moves = read(out, self.conversion.target)
+        reached = PosesOf(self.conversion.target)(moves, start)
         attitude = rotations.quaternion_from_matrix(reached.rotation[:, -1])
         self._aim = np.concatenate([reached.translation[:, -1], attitude], -1)
-        last = moves.gripper[:, -1] if target.gripper.mode == "absolute" else start.openness + moves.gripper.sum(1)
-        self._openness = np.clip(last, 0.0, 1.0)
+        absolute = self.conversion.target.gripper.mode == "absolute"
+        self._openness = np.clip(moves.gripper[:, -1] if absolute else start.openness + moves.gripper.sum(1), 0.0, 1.0)
+        return out
 
 
 class ConvertedClient(ForwardingAgent):

@@ -29,7 +29,7 @@ from vlaser_gym.evaluation.comparison import (
     p_text,
 )
 from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
-from vlaser_gym.evaluation.diagnosis.changes import ClassChange, class_changes, layout_changes
+from vlaser_gym.evaluation.diagnosis.changes import class_changes, layout_changes
 from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.power import plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
@@ -225,20 +225,16 @@ def print_changes(runs: Sequence[StoredRun], console: Console | None = None) -> 
         if not changes:
             continue
         console.print(f"\nFailures of {first[0].label} (A) and {other.label} (B)", markup=False, highlight=False)
-        console.print(_change_table(changes, console))
+        table = make_table("failure", ("A", "B", "mended", "broken", "became another"), not console.is_terminal)
+        for change in changes:
+            became = ", ".join(f"{FAILURE_CLASSES[key].label} {n}" for key, n in Counter(change.became).most_common())
+            numbers = (str(n) for n in (change.a, change.b, change.mended, change.broken))
+            table.add_row(FAILURE_CLASSES[change.failure].label, *numbers, became or "-")
+        console.print(table)
         for task, lists in layout_changes(first[1], found).items():
             told = [f"{what} {', '.join(layouts)}" for what, layouts in lists.items() if layouts]
             line = f"{short_name(task)}: {'; '.join(told)}"
             console.print(line, soft_wrap=not is_narrow(console), markup=False, highlight=False)
-
-
-def _change_table(changes: Sequence[ClassChange], console: Console) -> Table:
-    table = make_table("failure", ("A", "B", "mended", "broken", "became another"), not console.is_terminal)
-    for change in changes:
-        became = ", ".join(f"{FAILURE_CLASSES[key].label} {n}" for key, n in Counter(change.became).most_common())
-        numbers = (str(n) for n in (change.a, change.b, change.mended, change.broken))
-        table.add_row(FAILURE_CLASSES[change.failure].label, *numbers, became or "-")
-    return table
 
 
 def _table(two: RunComparison, comparison: Comparison, console: Console) -> Table:

@@ -243,27 +243,29 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return [None if value is None else _whole("seed", value) for value in seeds]
 
     def _chosen_addresses(self, lanes: Ints, options: dict[str, Any]) -> list[Address]:
-        columns = {
-            name: self._per_lane(name, options.pop(name, None)) for name in ("task", "variant", "layout", "trial")
-        }
+        columns = {}
+        for name in ("task", "variant", "layout", "trial"):
+            value = options.pop(name, None)
+            columns[name] = list(value) if _is_column(value) else [value] * self.num_envs
+            if len(columns[name]) != self.num_envs:
+                raise InvalidConfigError(
+                    f"Option {name!r} needs one value or {self.num_envs}; got {len(columns[name])}."
+                )
         if options:
             raise UnknownNameError("reset option", next(iter(options)), (*columns, "reset_mask"))
         return [self._chosen_address(self.lanes[i], {k: v[i] for k, v in columns.items()}) for i in lanes]
-
-    def _per_lane(self, name: str, value: Any) -> list[Any]:
-        if not _is_column(value):
-            return [value] * self.num_envs
-        values = list(value)
-        if len(values) != self.num_envs:
-            raise InvalidConfigError(f"Option {name!r} needs one value or {self.num_envs}; got {len(values)}.")
-        return values
 
     def _chosen_address(self, lane: Lane, chosen: dict[str, Any]) -> Address:
         task = lane.task if chosen["task"] is None else self._task(chosen["task"])
         variant = self._variant if chosen["variant"] is None else chosen["variant"]
         if variant not in task.variants:
             raise UnknownNameError(f"variant of {task.name}", variant, task.variants)
-        layout = self._draw_layout(lane, task) if chosen["layout"] is None else canonical_layout(chosen["layout"])
+        if chosen["layout"] is not None:
+            layout = canonical_layout(chosen["layout"])
+        else:
+            assert lane.rng is not None
+            within = (0, task.num_layouts) if self._layouts == "grid" else (FIRST_TRAINING_REGION, _LAST_REGION)
+            layout = f"{self._layouts}:{lane.rng.integers(*within)}"
         trial = 0 if chosen["trial"] is None else _whole("Option 'trial'", chosen["trial"])
         return Address(task.name, variant, layout, trial)
 
@@ -272,12 +274,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             if task.name == name:
                 return task
         raise UnknownNameError("task of this environment", name, [task.name for task in self.tasks])
-
-    def _draw_layout(self, lane: Lane, task: Task) -> str:
-        assert lane.rng is not None
-        if self._layouts == "grid":
-            return f"grid:{lane.rng.integers(task.num_layouts)}"
-        return f"{self._layouts}:{lane.rng.integers(FIRST_TRAINING_REGION, _LAST_REGION)}"
 
     def _place(self, lanes: Ints, addresses: Sequence[Address]) -> None:
         placements = []
@@ -351,7 +347,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         info = self._info(ran.sum(1))
         info["chunk"] = {"ran": ran, "reward": reward, "flags": flags}
         if self.record_states:
-            info["states"] = [_stacked(steps) for steps in trace]
+            info["states"] = [
+                {name: np.stack([step[name] for step in steps]) for name in steps[0]} if steps else {}
+                for steps in trace
+            ]
             if len(renewed):
                 info["initial_states"] = [self.lanes[i].state() if i in renewed else None for i in range(self.num_envs)]
         terminated = np.array([lane.terminated for lane in self.lanes]) & active
@@ -792,10 +791,6 @@ def _observation_space(observe: Sequence[str], cameras: Mapping[str, Camera], to
         "state": spaces.Box(-np.inf, np.inf, (26,), np.float32),
     }
     return spaces.Dict({name: choices[name] for name in observe})
-
-
-def _stacked(steps: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    return {name: np.stack([step[name] for step in steps]) for name in steps[0]} if steps else {}
 
 
 def _merged(old: Any, new: Any, lanes: Ints) -> Any:

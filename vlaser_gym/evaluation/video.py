@@ -217,7 +217,7 @@ def _frames(
                 "where": "   ".join([*where, *filter(None, told_at)]),
                 "step": f"step {t}/{most_steps}",
                 "flags": {name: bool(states[f"flag/{name}"][t - 1]) if t else False for name in record["flags"]},
-                "note": "   ".join([*filter(None, [note]), *(f"says: {text}" for text in thoughts[t : t + 1])]),
+                "note": _with_thought(note, thoughts[t : t + 1]),
             }
             yield draw_caption(np.hstack(pictures), caption)
 
@@ -311,3 +311,7 @@ def encode(file: Path, first: NDArray[np.uint8], others: Iterable[NDArray[np.uin
             writer.send(np.ascontiguousarray(frame))
     finally:
         writer.close()
+
+
+def _with_thought(note: str, thought: Sequence[str]) -> str:
+    return "   ".join([*([note] if note else []), *(f"says: {text}" for text in thought)])

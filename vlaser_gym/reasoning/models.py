@@ -11,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
-
 from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype
 from vlaser_gym.agents.vlaser.answering import AnsweringPolicy
 from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE, Reply, Request
 from vlaser_gym.agents.vlaser.checkpoint import is_ours
 from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
+from vlaser_gym.evaluation.encoding import encode_image
 from vlaser_gym.reasoning.folder import picture_lines
 from vlaser_gym.settings.commands import ReasonSettings
 from vlaser_gym.storage.hub import local_folder
@@ -163,8 +162,7 @@ def _content(request: Request) -> list[dict[str, Any]]:
     for number, image in enumerate(request.images, 1):
         if len(request.images) > 1:
             parts.append({"type": "text", "text": f"Image-{number}:"})
-        _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        url = "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
+        url = "data:image/png;base64," + base64.b64encode(encode_image(image)).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     text = request.question.removeprefix(picture_lines(len(request.images))) if request.images else request.question
     return [*parts, {"type": "text", "text": text}]

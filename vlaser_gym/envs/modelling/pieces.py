@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vlaser_gym.envs.tasks.base import Floats
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.registry import import_extra
 
 #: Pieces of less than this share of the solid's volume are left out: they are slivers between others.
 _SLIVER = 1e-4
@@ -36,7 +36,7 @@ def convex_pieces(mesh: Any, concavity: float, most: int) -> tuple[Floats, ...]:
         return (np.asarray(mesh.convex_hull.vertices, np.float64),)
     from scipy.spatial import ConvexHull  # noqa: PLC0415
 
-    coacd = _import_coacd()
+    coacd = import_extra("coacd", "A mesh that is not convex is cut into convex pieces by CoACD", "meshes")
     coacd.set_log_level("error")
     found = coacd.run_coacd(
         coacd.Mesh(mesh.vertices, mesh.faces),
@@ -52,13 +52,3 @@ def convex_pieces(mesh: Any, concavity: float, most: int) -> tuple[Floats, ...]:
         for vertices, hull in hulls
         if hull.volume > _SLIVER * mesh.volume
     )
-
-
-def _import_coacd() -> Any:
-    try:
-        import coacd  # noqa: PLC0415  optional
-    except ImportError as error:
-        raise InvalidConfigError(
-            "A mesh that is not convex is cut into convex pieces by CoACD: pip install 'vlaser-gym[meshes]'."
-        ) from error
-    return coacd

@@ -192,6 +192,11 @@ class ArmKinematics:
             last, wrist = last - 1, -back
         return shoulder, wrist, float(np.linalg.norm(offsets[first + 1 : last + 1], axis=-1).sum())
 
+    def _within_reach(self, rotation: Floats, position: Floats) -> Bools:
+        """False where no posture comes within the tolerance of the goal of the last joint's frame, ``[B]``."""
+        way = position + rotation @ self._wrist - self._shoulder
+        return np.asarray(np.sqrt((way * way).sum(-1)) < self._reach + 2 * TOLERANCE)
+
     def _frames(self, q: Floats) -> Floats:
         """Frames of the chain's joints in the root frame, ``[n, B, 4, 4]``, for ``q [B, n]``."""
         frames = self._motions(q)
@@ -245,8 +250,7 @@ class ArmKinematics:
         joint_position = position - joint_rotation @ self._tcp_position
         q, success = start.copy(), np.zeros(len(start), bool)
         # The search always fails beyond reach; leaving it out saves its hundred steps.
-        way = joint_position + joint_rotation @ self._wrist - self._shoulder
-        rows = np.flatnonzero(np.sqrt((way * way).sum(-1)) < self._reach + 2 * TOLERANCE)
+        rows = np.flatnonzero(self._within_reach(joint_rotation, joint_position))
         if rows.size:
             q[rows], success[rows] = self._search(joint_rotation[rows], joint_position[rows], start[rows])
         return q, success

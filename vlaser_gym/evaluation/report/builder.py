@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -142,8 +142,6 @@ class _Side:
         """The data of an episode on the page."""
         record = self.stored.records[address]
         picture = self.thumbnails.get(address)
-        run, episode = (shlex.quote(str(name)) for name in (self.stored.path, address))
-        command = f"python -m vlaser_gym.render run={run} episodes={episode}"
         return {
             "outcome": _outcome(record),
             "first": record["first_success_step"],
@@ -157,12 +155,17 @@ class _Side:
             **self._timeline(record),
             "video": self.media.video(self.videos.get(address)),
             "file": self.media.link(self._file(record)) if record["states"] else None,
-            "command": command if record["states"] else None,
+            "command": self._command(address) if record["states"] else None,
             "picture": None if picture is None else base64.b64encode(picture).decode(),
         }
 
     def _file(self, record: Record) -> Path:
         return self.videos.get(address_of(record), video_folder(self.stored.path) / video_name(record))
+
+    def _command(self, address: Address) -> str:
+        return (
+            f"python -m vlaser_gym.render run={shlex.quote(str(self.stored.path))} episodes={shlex.quote(str(address))}"
+        )
 
     def _timeline(self, record: Record) -> dict[str, Any]:
         """Steps at which the agent decided, what it was told from when on, and when each flag was true."""
@@ -185,9 +188,13 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     first = sides[0].stored
     addresses = [a for a in first.records if all(a in side.stored.records for side in sides)]
     tasks = _task_order(addresses)
+    facts = {}
+    for name in tasks:
+        longest = max(step_limit(record) for record in first.records.values() if record["task"] == name)
+        facts[name] = {"label": short_name(name), "subgoals": list(get_task(name).subgoals), "max_steps": longest}
     data = {
         "sides": ["A", "B"][: len(sides)],
-        "tasks": {name: _task_facts(name, first.records.values()) for name in tasks},
+        "tasks": facts,
         "failures": {key: kind.label for key, kind in FAILURE_CLASSES.items()},
         "episodes": [
             {
@@ -201,6 +208,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
             for address in addresses
         ],
     }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return {
         "title": " / ".join(side.stored.label for side in sides),
         "runs": [_run_facts(side.stored, name) for side, name in zip(sides, "AB", strict=False)],
@@ -208,7 +216,8 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
         "comparison": None if comparison is None else {**_compared(comparison), **_changed(sides, addresses)},
         "tasks": tasks,
         "short": short_name,
-        "data": _embed(data),
+        # It cannot end the script element that holds it.
+        "data": Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")),
     }
 
 
@@ -240,25 +249,21 @@ def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
         )
         for row in rows
     ]
+    funnels = []
+    for name, mine in per_task.items():
+        reached = subgoal_funnel(mine, get_task(name).subgoals)
+        stages = [{**vars(stage), "interval": wilson(stage.reached, len(mine))} for stage in reached]
+        funnels.append({"label": short_name(name), "stages": stages, "n": len(mine)})
     return {
         "rows": rows,
         "chart": interval_chart(chart, "Success rate of each task with its 95 % interval"),
-        "funnels": [
-            {"label": short_name(name), "stages": _funnel(name, mine), "n": len(mine)}
-            for name, mine in per_task.items()
-        ],
+        "funnels": funnels,
         "failures": failure_rows(side.diagnoses, tasks),
         "patterns": pattern_lines(stored.records, side.diagnoses),
         "maps": {label: drawn for label, drawn in maps.items() if drawn is not None},
         "conventions": success_conventions(records),
         "doubled": None if stored.config.get("protocol") else double_counts(stored.records),
     }
-
-
-def _funnel(task: str, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The sub-goals of a task with how many episodes reached each, and the interval of that share."""
-    stages = subgoal_funnel(records, get_task(task).subgoals)
-    return [{**vars(stage), "interval": wilson(stage.reached, len(records))} for stage in stages]
 
 
 def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -344,11 +349,6 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
     }
 
 
-def _task_facts(name: str, records: Iterable[Record]) -> dict[str, Any]:
-    longest = max(step_limit(record) for record in records if record["task"] == name)
-    return {"label": short_name(name), "subgoals": list(get_task(name).subgoals), "max_steps": longest}
-
-
 def _task_order(addresses: Sequence[Address]) -> list[str]:
     """Names of the tasks, as they first occur."""
     return list(dict.fromkeys(address.task for address in addresses))
@@ -370,12 +370,6 @@ def _spans(flags: Sequence[NDArray[np.bool_]]) -> list[list[list[int]]]:
         for row, begin, end in zip(rows[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             spans[row].append([begin, end])
     return spans
-
-
-def _embed(data: Any) -> Markup:
-    """JSON that cannot end the script element that holds it."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def template_environment() -> Environment:

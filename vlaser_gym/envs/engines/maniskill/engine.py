@@ -102,7 +102,11 @@ class ManiskillEngine:
         for (lane, sent), reading in zip(jobs, readings, strict=True):
             self._history[lane].append(sent)
             self._readings[lane] = reading
-        diverged = [lane for (lane, _), reading in zip(jobs, readings, strict=True) if not _is_finite(reading)]
+        diverged = [
+            lane
+            for (lane, _), reading in zip(jobs, readings, strict=True)
+            if not (np.isfinite(reading.qpos).all() and np.isfinite(reading.object_pose).all())
+        ]
         if diverged:
             raise SimulationError(f"The simulation of environments {diverged} diverged: reset them.")
 
@@ -203,7 +207,3 @@ def _start(placement: Placement) -> Start:
         dict(layout.joints),
         tuple(layout.base_pose or get_setup(task.robot_setup).base_pose),
     )
-
-
-def _is_finite(reading: Reading) -> bool:
-    return bool(np.isfinite(reading.qpos).all() and np.isfinite(reading.object_pose).all())

@@ -47,7 +47,10 @@ class Artist:
         self._add_lights()
         self._set_materials()
         self._camera = self._add_camera()
-        self._foreground = self._foreground_ids()
+        specs = zip(self.scene.objects_spec, self.scene.objects, strict=True)
+        shown = [entity for spec, entity in specs if spec.name not in _IN_PHOTOGRAPH]
+        links = [*self.scene.robot.links, *([] if self.scene.cabinet is None else self.scene.cabinet.links)]
+        self._foreground = [entity.per_scene_id for entity in (*shown, *(link.entity for link in links))]
         self._photographs: dict[str, Picture] = {}
 
     def draw(self, state: Start) -> Picture:
@@ -104,14 +107,6 @@ class Artist:
         links_of(self.scene.robot)[camera.link].entity.add_component(component)
         component.local_pose = make_pose(camera.pose)
         return component
-
-    def _foreground_ids(self) -> NDArray[np.int64]:
-        scene = self.scene
-        shown = [
-            e for spec, e in zip(scene.objects_spec, scene.objects, strict=True) if spec.name not in _IN_PHOTOGRAPH
-        ]
-        links = [*scene.robot.links, *(scene.cabinet.links if scene.cabinet is not None else ())]
-        return np.array([entity.per_scene_id for entity in [*shown, *(link.entity for link in links)]])
 
 
 def _set_material(entity: Any, **values: float) -> None:

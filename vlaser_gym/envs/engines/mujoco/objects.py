@@ -6,7 +6,7 @@ Contact shapes are convex hulls in group 3, named ``<object>/collision<i>``; wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import mujoco
@@ -48,7 +48,11 @@ def add_object(spec: mujoco.MjSpec, obj: ObjectSpec, changed: Body | None = None
         build(spec, body, obj.name)
     if changed is not None:
         _scale_shapes(spec, body, changed.scale)
-        _paint(spec, body, changed.colour)
+        for geom in body.geoms:
+            if changed.colour is not None and geom.group == VISUAL_GROUP:
+                material = spec.material(geom.material)
+                material.textures = [""] * len(material.textures)
+                material.rgba = (*changed.colour, 1.0)
     return body
 
 
@@ -76,15 +80,6 @@ def _scale_shapes(spec: mujoco.MjSpec, body: mujoco.MjsBody, scale: float) -> No
             spec.mesh(geom.meshname).scale = np.full(3, scale)
         else:
             geom.size = np.array(geom.size) * scale
-
-
-def _paint(spec: mujoco.MjSpec, body: mujoco.MjsBody, colour: Sequence[float] | None) -> None:
-    """Give all that is seen of a body one colour in place of its own and its textures."""
-    for geom in body.geoms:
-        if colour is not None and geom.group == VISUAL_GROUP:
-            material = spec.material(geom.material)
-            material.textures = [""] * len(material.textures)
-            material.rgba = (*colour, 1.0)
 
 
 def _shape_key(name: str) -> str:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import Task
@@ -79,7 +78,12 @@ def find_view(camera: str) -> View:
 
 def viewpoint(task: Task, variant: str, view: View) -> mujoco.MjvCamera:
     """MuJoCo's camera of a view of a task: it stands still whatever moves."""
-    middle, layout = _workspace(task, variant), task.layout("grid:0", variant)
+    layout = task.layout("grid:0", variant)
+    poses = np.asarray(layout.object_pose, np.float64).reshape(-1, 7)
+    if layout.goal_joint and not len(poses):  # the task is about a drawer's handle alone
+        drawer = layout.goal_joint.removesuffix(joint_name(""))
+        poses = np.asarray(handle_pose(drawer, layout.joints[layout.goal_joint]))[None]
+    middle = poses[:, :3].mean(0) + [0, 0, 0.05]
     towards = np.array(layout.base_pose or get_setup(task.robot_setup).base_pose)[:2] - middle[:2]
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
@@ -98,13 +102,3 @@ def hide_walls(model: mujoco.MjModel) -> None:
     for index in range(model.nmat):
         if model.mat(index).name.startswith(_HIDING):
             model.mat_rgba[index, 3] = 0.0
-
-
-def _workspace(task: Task, variant: str) -> NDArray[np.float64]:
-    """The middle of the first layout's objects, or the handle of the drawer that the task is about; 5 cm above it."""
-    layout = task.layout("grid:0", variant)
-    poses = np.asarray(layout.object_pose, np.float64).reshape(-1, 7)
-    if layout.goal_joint and not len(poses):
-        drawer = layout.goal_joint.removesuffix(joint_name(""))
-        poses = np.asarray(handle_pose(drawer, layout.joints[layout.goal_joint]))[None]
-    return np.asarray(poses[:, :3].mean(0) + [0, 0, 0.05])

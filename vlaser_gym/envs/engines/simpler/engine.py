@@ -117,7 +117,12 @@ class SimplerEngine:
         episodes = [self._commanded(placement) for placement in placements]
         for lane in lanes:
             self._episodes[lane] = None
-            self._greet(lane)
+            try:
+                self._worker(lane).greet()
+            except SimulationError as error:
+                self._lose(lane)
+                error.lanes = (int(lane),)
+                raise
         for lane, placement, episode in zip(lanes, placements, episodes, strict=True):
             state = None if placement.name else _state(placement)
             robot = robot_names(get_setup(placement.task.robot_setup))
@@ -245,14 +250,6 @@ class SimplerEngine:
         if episode is None:
             raise SimulationError(f"Environment {lane} is not placed: reset it before it is stepped.")
         return episode
-
-    def _greet(self, lane: int) -> None:
-        try:
-            self._worker(lane).greet()
-        except SimulationError as error:
-            self._lose(lane)
-            error.lanes = (int(lane),)
-            raise
 
     def _answers(self, lanes: Sequence[int] | Ints) -> Iterator[tuple[int, dict[str, Any]]]:
         """``(row, what the worker of lanes[row] answers)``, and at the end the first failure.
