@@ -114,6 +114,7 @@ def _differences(only_agent: Floats, only_baseline: Floats, rng: np.random.Gener
     """Draws 1 where only the agent succeeds, -1 where only the baseline does, else 0."""
 
     def draw(begin: int, end: int) -> NDArray[np.int64]:
+        """Outcomes ``[runs, end - begin]`` of the layouts from ``begin`` up to ``end``."""
         chance = rng.random((len(only_agent), end - begin))
         won = chance < only_agent[:, begin:end]
         lost = chance >= 1 - only_baseline[:, begin:end]

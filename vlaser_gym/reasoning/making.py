@@ -225,6 +225,7 @@ class _View:
 
     @property
     def robot(self) -> str:
+        """Name of the robot that is seen."""
         return str(get_setup(get_task(self.shown.record["task"]).robot_setup).robot.name)
 
 
@@ -254,6 +255,7 @@ class _Photographer:
         self._episode: tuple[Shown, Episode] | None = None
 
     def take(self, views: Sequence[_View]) -> Iterator[Moment]:
+        """The moment of each view, in their order; its image is written by then."""
         with ThreadPoolExecutor(1) as helper:
             pending: Future[list[Moment]] | None = None
             for look, looked in groupby(views, key=lambda view: view.look):

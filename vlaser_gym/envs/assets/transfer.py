@@ -43,6 +43,11 @@ def over_http(address: str) -> Source:
         raise InvalidConfigError(f"source must be a URL such as https://host/folder; got {address!r}.")
 
     def get(path: str, partial: Path) -> None:
+        """Write a file of the server into ``partial``, after what that holds already.
+
+        Raises:
+            OSError, http.client.HTTPException: if it does not arrive whole.
+        """
         begun = partial.stat().st_size if partial.exists() else 0
         request = Request(f"{address.rstrip('/')}/{quote(path)}")
         if begun:
@@ -71,6 +76,11 @@ def from_directory(directory: Path) -> Source:
     """Files below a directory."""
 
     def get(path: str, partial: Path) -> None:
+        """Copy a file of the directory to ``partial``.
+
+        Raises:
+            OSError: if it is not there, or cannot be copied.
+        """
         shutil.copyfile(directory / path, partial)
 
     return get

@@ -103,6 +103,7 @@ def add_visual(body: mujoco.MjsBody, name: str, **shape: object) -> mujoco.MjsGe
 
 def _hulls(*pieces: ArrayLike) -> Builder:
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add a convex mesh for each piece."""
         for i, points in enumerate(pieces):
             mesh = meshes.add_hull(spec, f"{name}/collision{i}", points)
             add_collision(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh)
@@ -112,6 +113,7 @@ def _hulls(*pieces: ArrayLike) -> Builder:
 
 def _box(*half_size: float) -> Builder:
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add a box around the body's origin."""
         add_collision(body, f"{name}/collision0", type=mujoco.mjtGeom.mjGEOM_BOX, size=half_size)
 
     return build
@@ -122,6 +124,7 @@ def _own_shape(shape: ObjectShape) -> tuple[Builder, ...]:
     image = shape.image if shape.image.size else None
 
     def show(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add what is seen of the object: its surface under its texture, or in its colour."""
         _show(spec, body, f"{name}/visual0", surface, image=image, rgb=shape.colour)
 
     return _hulls(*(points / meshes.MILLIMETRE for points in shape.hulls)), show
@@ -131,6 +134,7 @@ def _cube(rgba: ArrayLike) -> tuple[Builder, ...]:
     size = (0.015, 0.015, 0.015)
 
     def paint(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add a cube of 3 cm in its colour."""
         material = textures.add_material(spec, name, rgba=rgba)
         add_visual(body, f"{name}/visual0", type=mujoco.mjtGeom.mjGEOM_BOX, size=size, material=material)
 
@@ -141,6 +145,7 @@ def _painted(surface: Callable[[], Surface], image: Callable[[], textures.Image]
     """A textured surface. Surface and texture are made when the object is, not at import."""
 
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add the surface under its texture."""
         _show(spec, body, f"{name}/visual0", surface(), image=image())
 
     return build
@@ -150,6 +155,7 @@ def _coloured(surface: Callable[[], Surface], rgb: tuple[float, float, float], p
     """A surface of one colour: textures on large areas are slow to draw in software."""
 
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add the surface in its colour."""
         _show(spec, body, f"{name}/visual{part}", surface(), rgb=rgb)
 
     return build

@@ -107,6 +107,7 @@ def _bar() -> list[Surface]:
 
 def _finger(side: float) -> Callable[[], list[Surface]]:
     def build() -> list[Surface]:
+        """Convex pieces of the finger, mm."""
         outline = [(x, y, z) for x, z in ((-6, 14.5), (12, 14.5), (42.3, 12.8)) for y in (-8.95, -4)]
         block = [(x, y, 14.5) for x in (-6, 12) for y in (-8.95, 3)] + [(-6, 5, 12.5), (12, 5, 12.5)]
         column = [(x, y, 5.6) for x in (-12.2, -6) for y in (-4.9, 5)]

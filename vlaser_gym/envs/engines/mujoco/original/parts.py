@@ -112,12 +112,19 @@ class _FromPack(Resolver):  # type: ignore[misc]
             raise
 
     def keys(self) -> list[str]:
+        """No names: files are asked for one by one."""
         return []
 
     def write(self, name: str, data: bytes) -> None:
+        """Refuse to write.
+
+        Raises:
+            MissingAssetError: always; the asset pack is only read.
+        """
         raise MissingAssetError(f"Nothing is written into the asset pack; {name} was to be.")
 
     def namespaced(self, namespace: str) -> _FromPack:
+        """The resolver of a folder below this one."""
         return _FromPack(self._pack, posixpath.join(self._folder, namespace))
 
 
