@@ -70,7 +70,7 @@ class PolicyEngine:
         """Rows of a batch, from now on.
 
         Raises:
-            InvalidConfigError: for sizes that are not whole, positive and ascending.
+            InvalidConfigError: for sizes below 1, or none.
         """
         self._deciding.sizes = self._sampling.sizes = checked_sizes(sizes)
 
