@@ -226,3 +226,41 @@ echo "${{COMPREPLY[@]}}"
 """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["remote"], done.stderr
+
+
+def test_the_citation_has_what_its_format_demands() -> None:
+    """Required keys of CFF 1.2.0, for the software and for each reference."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0"
+    assert cited.keys() >= {"message", "title", "authors", "type"}
+    for work in (cited, *cited["references"]):
+        assert work["title"]
+        assert all(author.keys() & {"name", "family-names"} for author in work["authors"])
+    assert all(work.keys() >= {"type", "authors", "title"} for work in cited["references"])
+
+
+def test_the_hooks_before_a_commit_fetch_nothing() -> None:
+    """They are the project's own tools, in the words of CONTRIBUTING."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [source["repo"] for source in hooks["repos"]] == ["local"]
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    for hook in hooks["repos"][0]["hooks"]:
+        assert hook["language"] == "system"
+        assert f"`.venv/bin/{hook['name']}" in contributing
+
+
+@pytest.mark.parametrize("name", ["bug", "number", "addition"])
+def test_an_issue_s_form_is_one(name: str) -> None:
+    """Keys and kinds of fields of the forge's forms; every field has a name of its own."""
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text())
+    assert form.keys() == {"name", "description", "labels", "body"}
+    for field in form["body"]:
+        assert field.keys() <= {"type", "id", "attributes", "validations"}
+        assert field["type"] in ("textarea", "dropdown")
+        assert field["attributes"]["label"]
+        assert ("options" in field["attributes"]) == (field["type"] == "dropdown")
+    assert len({field["id"] for field in form["body"]}) == len(form["body"])
+    for command in re.findall(r"vlaser_gym\.(\w+)", str(form)):
+        assert command in COMMAND_SETTINGS
+    for page in re.findall(r"docs/\w+\.md", str(form)):
+        assert (ROOT / page).is_file()

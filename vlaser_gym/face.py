@@ -136,7 +136,13 @@ def evaluate(agent: str | Mapping[str, Any] | Agent | None = None, task: Any = N
     if acting is None:
         keys["agent"] = agent
     else:
-        _check_local(keys.get("launcher"))
+        launcher = keys.get("launcher")
+        launcher = launcher.get("name") if isinstance(launcher, Mapping) else launcher
+        if launcher not in (None, "local"):
+            raise InvalidConfigError(
+                f"An agent object acts in this process; got launcher={launcher}: give the agent by name, or as a "
+                "mapping with _target_, so that workers can build their own."
+            )
         kind = type(agent)
         keys["agent"] = {"name": "custom", "_target_": f"{kind.__module__}.{kind.__qualname__}"}
     settings = EvalSettings.from_config(load("eval", overrides("eval", task=task, **keys)))
@@ -242,15 +248,6 @@ def _acting(agent: Any) -> Agent:
         )
     found: Agent = acting
     return found
-
-
-def _check_local(launcher: Any) -> None:
-    name = launcher.get("name") if isinstance(launcher, Mapping) else launcher
-    if name not in (None, "local"):
-        raise InvalidConfigError(
-            f"An agent object acts in this process; got launcher={name}: give the agent by name, or as a mapping with "
-            "_target_, so that workers can build their own."
-        )
 
 
 def _text(tell: Callable[[Console], None]) -> str:

@@ -34,6 +34,23 @@ def import_string(text: str, key: str) -> Any:
     return found
 
 
+def import_extra(module: str, purpose: str, extra: str) -> Any:
+    """A package that comes with one of this project's extras only.
+
+    Args:
+        module: its name.
+        purpose: a clause for the error that says what needs it.
+        extra: which one.
+
+    Raises:
+        InvalidConfigError: if it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InvalidConfigError(f"{purpose}: pip install 'vlaser-gym[{extra}]'.") from error
+
+
 class Registry(Collection[str]):
     """The names that a setting accepts: the package's own, registered ones, and import strings.
 

@@ -82,6 +82,11 @@ def _joblib(jobs: Sequence[Job], options: dict[str, Any]) -> list[int]:
 
 def _submitit(cluster: str) -> Callable[[Sequence[Job], dict[str, Any]], list[int]]:
     def submit(jobs: Sequence[Job], options: dict[str, Any]) -> list[int]:
+        """Exit codes of jobs that the cluster runs, each a task of one array.
+
+        Raises:
+            ImportError: without submitit.
+        """
         import submitit  # noqa: PLC0415  (an extra's)
 
         executor = submitit.AutoExecutor(folder=options.pop("folder", "multirun"), cluster=cluster)

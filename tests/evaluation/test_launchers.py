@@ -23,9 +23,10 @@ from vlaser_gym.envs.extensions import Extensions
 from vlaser_gym.envs.registration import register_task
 from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
-from vlaser_gym.evaluation.launchers import Interruption, LocalLauncher, RayLauncher, _import_ray, _Worker
+from vlaser_gym.evaluation.launchers import Interruption, LocalLauncher, RayLauncher, _Worker
 from vlaser_gym.evaluation.plan import plan_episodes
 from vlaser_gym.evaluation.store import read_records
+from vlaser_gym.registry import import_extra
 
 MANY = ("episodes=24", "trials=3")
 
@@ -98,7 +99,7 @@ def test_bad_launchers_are_one_sentence() -> None:
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(InvalidConfigError, match="pip install"):
-        _import_ray()
+        import_extra("ray", "launcher=ray needs Ray", "ray")
 
 
 @pytest.fixture(scope="module")

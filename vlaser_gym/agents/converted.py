@@ -128,17 +128,14 @@ class _Lane:
             self.base,
         )
         out = self.conversion.actions(actions, start)
-        self._remember(out, start)
-        return out
-
-    def _remember(self, out: Floats, start: Start) -> None:
-        target = self.conversion.target
-        moves = read(out, target)
-        reached = PosesOf(target)(moves, start)
+        # The next chunk of a chained motion begins where this one means to end.
+        moves = read(out, self.conversion.target)
+        reached = PosesOf(self.conversion.target)(moves, start)
         attitude = rotations.quaternion_from_matrix(reached.rotation[:, -1])
         self._aim = np.concatenate([reached.translation[:, -1], attitude], -1)
-        last = moves.gripper[:, -1] if target.gripper.mode == "absolute" else start.openness + moves.gripper.sum(1)
-        self._openness = np.clip(last, 0.0, 1.0)
+        absolute = self.conversion.target.gripper.mode == "absolute"
+        self._openness = np.clip(moves.gripper[:, -1] if absolute else start.openness + moves.gripper.sum(1), 0.0, 1.0)
+        return out
 
 
 class ConvertedClient(ForwardingAgent):
@@ -160,7 +157,9 @@ class ConvertedClient(ForwardingAgent):
                 "Clients of another convention need to know whose numbers the agent's are: give robot=widowx or "
                 "robot=google_robot."
             )
-        self.conversion = check(_lenient(of_robot(robot)), observed(convention, agent.observes))
+        # Rates and images are the client's own business.
+        ours = Convention.parse({"preset": of_robot(robot).name, "views": [], "control_hz": None})
+        self.conversion = check(ours, observed(convention, agent.observes))
         if "proprio" in agent.observes:
             check_has_pose(convention)
 
@@ -185,11 +184,6 @@ class ConvertedClient(ForwardingAgent):
                 "pose is known: serve an agent that observes proprio."
             )
         return Start(np.tile(ORIGIN, (count, 1)), np.ones(count))
-
-
-def _lenient(convention: Convention) -> Convention:
-    """A convention of this gym for a client: rates and images are the client's own business."""
-    return Convention.parse({"preset": convention.name, "views": [], "control_hz": None})
 
 
 def observed(convention: Convention, observes: Sequence[str]) -> Convention:

@@ -56,12 +56,14 @@ class LeRobotAgent:
 
     def __init__(
         self,
-        checkpoint: str,
+        checkpoint: str | None = None,
         keys: Mapping[str, str] | None = None,
         act_steps: int | None = None,
         convention: str | Mapping[str, Any] | None = None,
         device: str = "cpu",
     ) -> None:
+        if checkpoint is None:
+            raise InvalidConfigError("agent=lerobot needs a pretrained policy: give checkpoint=FOLDER, or ORG/NAME.")
         self.checkpoint = str(checkpoint)
         self.policy, self._before, self._after = _load(local_folder(self.checkpoint, "checkpoint"), device)
         self.convention = None if convention is None else Convention.parse(convention)

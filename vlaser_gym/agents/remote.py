@@ -202,7 +202,9 @@ class RemoteAgent:
                 f"No policy server answers at {self.url} ({one_line(error) or type(error).__name__}): start one there "
                 "(python -m vlaser_gym.serve) or change agent.url."
             ) from error
-        _limit_sending(connection, self.timeout)
+        if sys.platform != "win32":  # whose sockets know no limit for a message that a server does not take
+            limit = struct.pack("ll", int(min(self.timeout, 1e9)), int(self.timeout % 1 * 1e6))
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         if self._language.greeting is not None:
             connection.send(self._language.greeting)
         return connection, self._language.metadata(self._message(connection))
@@ -269,10 +271,3 @@ def _printable(value: Any) -> Any:
     if isinstance(value, list):
         return [_printable(entry) for entry in value]
     return printable(value) if isinstance(value, str) else value
-
-
-def _limit_sending(connection: ClientConnection, seconds: float) -> None:
-    """Give up on a message that a server does not take; the sockets of Windows know no such limit."""
-    if sys.platform != "win32":
-        limit = struct.pack("ll", int(min(seconds, 1e9)), int(seconds % 1 * 1e6))
-        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -30,7 +30,12 @@ def main(config: DictConfig) -> None:
     pictures = [_read(path) for path in _paths(settings.image)] or [_frame(settings)]
     answer = _answer(settings, pictures)
     print(answer)
-    _print_places(answer, pictures[0])
+    height, width = pictures[0].shape[:2]
+    for x, y in parse_points(answer, width, height):
+        print(f"Point: x {x}, y {y} (pixels)")
+    for box in parse_boxes(answer, width, height):
+        name = f" {box.label}" if box.label else ""
+        print(f"Box{name}: left {box.left}, top {box.top}, right {box.right}, bottom {box.bottom} (pixels)")
     output = Path(settings.output or "answer.png")
     _save(output, draw_answer(pictures[0], settings.question, answer))
     print(f"Image: {output}")
@@ -64,15 +69,6 @@ def _answer(settings: AskSettings, pictures: Sequence[NDArray[np.uint8]]) -> str
         max_tiles=settings.max_tiles,
         max_new_tokens=settings.max_new_tokens,
     )
-
-
-def _print_places(answer: str, picture: NDArray[np.uint8]) -> None:
-    height, width = picture.shape[:2]
-    for x, y in parse_points(answer, width, height):
-        print(f"Point: x {x}, y {y} (pixels)")
-    for box in parse_boxes(answer, width, height):
-        name = f" {box.label}" if box.label else ""
-        print(f"Box{name}: left {box.left}, top {box.top}, right {box.right}, bottom {box.bottom} (pixels)")
 
 
 def _paths(image: Any) -> list[str]:

@@ -46,8 +46,11 @@ def main(config: DictConfig) -> None:
     directory = Path(settings.directory) if settings.directory is not None else default_directory()
     outcomes = [] if settings.action == "check" else _bring(settings, directory)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    lines = [f"failed: {outcome.path}: {outcome.reason}" for outcome in failed[:_SHOWN]]
+    lines += [f"... and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
+    lines += ["Run the same command again: what is whole is kept, what was cut goes on."] if failed else []
     status = examine(directory)
-    print("\n".join([*_failures(failed), *_report(directory, status)]))
+    print("\n".join([*lines, *_report(directory, status)]))
     sys.exit(0 if status.complete and not failed else 1)
 
 
@@ -107,12 +110,6 @@ def _bring(settings: AssetsSettings, directory: Path) -> list[Outcome]:
     counts = Counter(outcome.state for outcome in outcomes)
     print(", ".join(f"{counts[state]} {state}" for state in ("new", "kept", "failed")))
     return outcomes
-
-
-def _failures(failed: Sequence[Outcome]) -> list[str]:
-    lines = [f"failed: {outcome.path}: {outcome.reason}" for outcome in failed[:_SHOWN]]
-    lines += [f"... and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
-    return [*lines, "Run the same command again: what is whole is kept, what was cut goes on."] if failed else lines
 
 
 def _report(directory: Path, status: Status) -> list[str]:

@@ -191,6 +191,7 @@ def _record(
     begun = time.monotonic()
 
     def out_of_time() -> bool:
+        """True once ``max_minutes`` have passed."""
         return settings.max_minutes is not None and time.monotonic() - begun > 60 * settings.max_minutes
 
     env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from itertools import takewhile
@@ -29,10 +29,10 @@ from vlaser_gym.evaluation.comparison import (
     p_text,
 )
 from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
-from vlaser_gym.evaluation.diagnosis.changes import ClassChange, class_changes, layout_changes
+from vlaser_gym.evaluation.diagnosis.changes import class_changes, layout_changes
 from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.plan import Reduction
-from vlaser_gym.evaluation.power import PlanRow, plan
+from vlaser_gym.evaluation.power import plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.statistics import Interval
@@ -155,7 +155,10 @@ def write_files(
         write_output("json", settings.json, (json.dumps(comparison.as_dict(), indent=2) + "\n").encode())
         say(f"JSON: {settings.json}")
     if settings.report is not None:
-        say(f"Report: {_write_page(runs, comparison, settings.report)}")
+        a, b = runs[:2]
+        mine, others = find_videos(a.path), find_videos(b.path)
+        page = write_report(a.path, mine, b.path, compare_videos=others, path=settings.report, comparison=comparison)
+        say(f"Report: {page}" + (f" (of {a.label} and {b.label} only)" if len(runs) > 2 else ""))
 
 
 def overrides(arguments: Sequence[str]) -> list[str]:
@@ -223,40 +226,28 @@ def print_changes(runs: Sequence[StoredRun], console: Console | None = None) -> 
         if not changes:
             continue
         console.print(f"\nFailures of {first[0].label} (A) and {other.label} (B)", markup=False, highlight=False)
-        console.print(_change_table(changes, console))
-        for line in _layout_lines(layout_changes(first[1], found)):
+        table = make_table("failure", ("A", "B", "mended", "broken", "became another"), not console.is_terminal)
+        for change in changes:
+            became = ", ".join(f"{FAILURE_CLASSES[key].label} {n}" for key, n in Counter(change.became).most_common())
+            numbers = (str(n) for n in (change.a, change.b, change.mended, change.broken))
+            table.add_row(FAILURE_CLASSES[change.failure].label, *numbers, became or "-")
+        console.print(table)
+        for task, lists in layout_changes(first[1], found).items():
+            told = [f"{what} {', '.join(layouts)}" for what, layouts in lists.items() if layouts]
+            line = f"{short_name(task)}: {'; '.join(told)}"
             console.print(line, soft_wrap=not is_narrow(console), markup=False, highlight=False)
-
-
-def _change_table(changes: Sequence[ClassChange], console: Console) -> Table:
-    table = make_table("failure", ("A", "B", "mended", "broken", "became another"), not console.is_terminal)
-    for change in changes:
-        became = ", ".join(f"{FAILURE_CLASSES[key].label} {n}" for key, n in Counter(change.became).most_common())
-        numbers = (str(n) for n in (change.a, change.b, change.mended, change.broken))
-        table.add_row(FAILURE_CLASSES[change.failure].label, *numbers, became or "-")
-    return table
-
-
-def _layout_lines(tasks: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[str]:
-    for task, lists in tasks.items():
-        told = [f"{what} {', '.join(layouts)}" for what, layouts in lists.items() if layouts]
-        yield f"{short_name(task)}: {'; '.join(told)}"
 
 
 def _table(two: RunComparison, comparison: Comparison, console: Console) -> Table:
     several = len(comparison.against) > 1 or len(two.tasks) > 1
-    if is_narrow(console):
-        return _narrow_table(two, several, not console.is_terminal)
     headers = ["pairs", "errors\nA, B", "A", "B", "B - A", "only A", "only B", "p", *(["p (Holm)"] if several else [])]
-    return _filled(
-        make_table("task", headers, not console.is_terminal, wrap=False), two, partial(_cells, several=several)
-    )
-
-
-def _narrow_table(two: RunComparison, several: bool, plain: bool) -> Table:
-    """The comparison for 80 columns: the row of A stands above that of B. Errors are told by the warning below."""
-    headers = ["pairs\n(lay-\nouts)", "A\nB", "B - A", "only A\nonly B", "p\n(Holm)" if several else "p"]
-    return _filled(make_table("task", headers, plain, wrap=False), two, partial(_narrow_cells, several=several))
+    cells = _cells
+    if is_narrow(console):
+        # For 80 columns the row of A stands above that of B; errors are told by the warning below.
+        headers = ["pairs\n(lay-\nouts)", "A\nB", "B - A", "only A\nonly B", "p\n(Holm)" if several else "p"]
+        cells = _narrow_cells
+    table = make_table("task", headers, not console.is_terminal, wrap=False)
+    return _filled(table, two, partial(cells, several=several))
 
 
 def _filled(table: Table, two: RunComparison, cells: Callable[[TaskDifference], list[str]]) -> Table:
@@ -320,7 +311,9 @@ def _print_plan(settings: CompareSettings) -> None:
     for name in ("design", "outcomes differ", "episodes", "until=decided, on average"):
         table.add_column(name, justify="left" if name == "design" else "right")
     for row in rows:
-        table.add_row(*_plan_cells(row))
+        design = row.design if row.correlation is None else f"{row.design}, correlation {row.correlation:g}"
+        differ = "-" if row.discordant is None else f"{100 * row.discordant:.1f} %"
+        table.add_row(design, differ, str(row.episodes), "-" if row.sequential is None else str(row.sequential))
     console.print(table)
     print(
         "Paired runs share their addresses; the correlation is that of their outcomes there. compare prints how often\n"
@@ -340,12 +333,6 @@ def _rates(numbers: Sequence[float]) -> tuple[float, float]:
     return a, b
 
 
-def _plan_cells(row: PlanRow) -> list[str]:
-    design = row.design if row.correlation is None else f"{row.design}, correlation {row.correlation:g}"
-    differ = "-" if row.discordant is None else f"{100 * row.discordant:.1f} %"
-    return [design, differ, str(row.episodes), "-" if row.sequential is None else str(row.sequential)]
-
-
 def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None:
     real = read_real_rates(str(settings.real))
     console = make_console()
@@ -361,14 +348,6 @@ def _print_ranking(runs: Sequence[StoredRun], settings: CompareSettings) -> None
             print(f"Warning: {stored.label} is {reduction}.")
         if errors := sum(record["error"] is not None for record in stored.records.values()):
             print(f"Warning: {errors} of {len(stored.records)} episodes of {stored.label} are errors: failures here.")
-
-
-def _write_page(runs: Sequence[StoredRun], comparison: Comparison, path: str) -> str:
-    a, b = runs[:2]
-    videos = find_videos(a.path), find_videos(b.path)
-    page = write_report(a.path, videos[0], b.path, compare_videos=videos[1], path=path, comparison=comparison)
-    others = f" (of {runs[0].label} and {runs[1].label} only)" if len(runs) > 2 else ""
-    return f"{page}{others}"
 
 
 def command() -> None:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image
-from rich.console import Console
 from rich.text import Text
 
 from vlaser_gym import __version__
@@ -60,7 +59,12 @@ def main(config: DictConfig) -> None:
     console = make_console()
     well = True
     for finding in chain(examine(settings.output, settings.simpler), examine_agent(settings.agent, settings.robot)):
-        _print(console, finding)
+        state = "works" if finding.works else "missing" if finding.needed else "optional"
+        line = Text(f"{state:9s}", style=_STYLES[state])
+        line.append(f"{finding.name}: ", style="bold").append(finding.text, style="default")
+        console.print(line, soft_wrap=True)
+        if not finding.works and finding.remedy:
+            console.print(Text(f"{'':9s}-> {finding.remedy}"), soft_wrap=True)
         well &= finding.works or not finding.needed
     verdict = "The default evaluation works here: python -m vlaser_gym.eval" if well else "Something needed is missing."
     console.print(Text(f"\n{verdict}", style="bold"), soft_wrap=True)
@@ -167,15 +171,6 @@ def _played(env: SceneVectorEnv, episode: RecordedEpisode) -> Finding:
         return Finding(name, False, "; ".join(departure.phrases), _SEE)
     within = f"TCP within {1000 * departure.tcp:.2g} mm, thing within {1000 * departure.thing:.2g} mm"
     return Finding(name, True, f"goes and ends as it did ({within})")
-
-
-def _print(console: Console, finding: Finding) -> None:
-    state = "works" if finding.works else "missing" if finding.needed else "optional"
-    line = Text(f"{state:9s}", style=_STYLES[state])
-    line.append(f"{finding.name}: ", style="bold").append(finding.text, style="default")
-    console.print(line, soft_wrap=True)
-    if not finding.works and finding.remedy:
-        console.print(Text(f"{'':9s}-> {finding.remedy}"), soft_wrap=True)
 
 
 def _guarded(name: str, check: Callable[[], str]) -> Finding:

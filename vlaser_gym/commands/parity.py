@@ -92,7 +92,9 @@ def _against_recordings(
         report["pictures"] = [_pictures(recordings, name, engine, options, settings.beside) for name in names]
         console.print(_picture_table(report["pictures"]))
     if "bridge" in figures:
-        rows, motion = _bridge(recordings, names, options.get("assets"))
+        with BridgeEnvironments(options.get("assets")) as environments:
+            rows = [row for name in names for row in bridge_task_figures(recordings, name, environments)]
+            motion = bridge_robot_figures(recordings, environments)
         report |= {"bridge_tasks": rows, "bridge_robots": [motion]}
         console.print(_task_table(rows, f"{_OWN}: initial state, open-loop replays"))
         console.print(_robot_table([motion], f"{_OWN}: free motion of the TCP"))
@@ -125,15 +127,6 @@ def _check_bridge(settings: ParitySettings) -> None:
             f"figures=bridge expects tasks that ManiSkill has itself ({', '.join(ENVIRONMENTS)}); got {strange[0]}: "
             "use task=widowx."
         )
-
-
-def _bridge(
-    recordings: Recordings, tasks: Sequence[str], assets: str | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Figures of ManiSkill's own environments: rows of the tasks, and the robot's motion."""
-    with BridgeEnvironments(assets) as environments:
-        rows = [row for name in tasks for row in bridge_task_figures(recordings, name, environments)]
-        return rows, bridge_robot_figures(recordings, environments)
 
 
 def _pictures(

@@ -19,7 +19,10 @@ def main(config: DictConfig) -> None:
     """Serve until Ctrl-C."""
     settings = typed(ServeSettings, config)
     name = str(settings.agent.get("name"))
-    token = _token(settings)
+    if settings.token_file is not None:
+        token: str | None = read_token(settings.token_file)
+    else:
+        token = None if is_loopback(settings.host) else new_token()
     server = PolicyServer(
         make_agent(with_checkpoint(settings.agent, settings.checkpoint, settings.robot)),
         name,
@@ -45,12 +48,6 @@ def main(config: DictConfig) -> None:
             )
 
     asyncio.run(server.run(settings.host, settings.port, started))
-
-
-def _token(settings: ServeSettings) -> str | None:
-    if settings.token_file is not None:
-        return read_token(settings.token_file)
-    return None if is_loopback(settings.host) else new_token()
 
 
 def command() -> None:

@@ -404,6 +404,7 @@ class _Frame:
 
     @classmethod
     def of(cls, pose: Floats) -> _Frame:
+        """The base whose pose in the world is ``[7]``: position (m) and quaternion (w x y z)."""
         return cls(np.asarray(pose[:3]), rotations.matrix_from_quaternion(pose[3:]))
 
     def axes(self, frame: str) -> Floats:

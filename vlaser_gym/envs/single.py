@@ -66,14 +66,13 @@ class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
         return _row(observation), _row(info)
 
     def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, Info]:
-        """One action: 7 numbers, or what the wrappers below make of it."""
-        array = self._checked(action)
-        self._check_running()
-        observation, reward, terminated, truncated, info = self.lanes.step(array[None])
-        return _row(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _row(info)
+        """One action: 7 numbers, or what the wrappers below make of it.
 
-    def _check_running(self) -> None:
-        """Raise :class:`gymnasium.error.ResetNeeded` for a step past an episode's end, which would do nothing."""
+        Raises:
+            InvalidActionError: for an action of another shape, or with numbers that are not finite.
+            gymnasium.error.ResetNeeded: past an episode's end, where a step would do nothing.
+        """
+        array = self._checked(action)
         scene = self.lanes.unwrapped
         waits = self.lanes.metadata.get("autoreset_mode") is AutoresetMode.DISABLED
         if waits and isinstance(scene, SceneVectorEnv) and scene.lanes[0].started and scene.lanes[0].ended:
@@ -81,6 +80,8 @@ class SingleLane(gymnasium.Env[Any, NDArray[Any]]):
             raise ResetNeeded(
                 f"The episode {lane.address} ended after {lane.elapsed} control steps; call reset() before stepping."
             )
+        observation, reward, terminated, truncated, info = self.lanes.step(array[None])
+        return _row(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _row(info)
 
     def _checked(self, action: ArrayLike) -> NDArray[Any]:
         array = numbers(action)

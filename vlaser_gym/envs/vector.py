@@ -138,7 +138,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
         self.engine = make_engine(engine, num_envs, look, engine_options, self._cameras.values())
-        cameras = {name: self._seen_by(setups[0].cameras[camera]) for name, camera in self._cameras.items()}
+        cameras = {name: setups[0].cameras[camera] for name, camera in self._cameras.items()}
+        size: tuple[int, int] | None = getattr(self.engine, "image_size", None)
+        if size is not None:  # the engine's, in place of the robot's
+            cameras = {name: camera.at(size) for name, camera in cameras.items()}
         self.single_observation_space = _observation_space(self.observe, cameras, told)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.controller = setups[0].make_controller(num_envs)
@@ -152,11 +155,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         # Images of each camera that still show the present: an environment that has not moved is not rendered again.
         self._frames: dict[str, NDArray[np.uint8]] = {}
         self._stale = {camera: np.ones(num_envs, bool) for camera in setups[0].cameras}
-
-    def _seen_by(self, camera: Camera) -> Camera:
-        """A camera of the robot with the number of pixels that the engine gives its images."""
-        size: tuple[int, int] | None = getattr(self.engine, "image_size", None)
-        return camera if size is None else camera.at(size)
 
     # ------------------------------------------------------------------ addresses
 
@@ -210,7 +208,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             )
         lanes = np.flatnonzero(mask)
         with self._streams_kept_after_an_error():
-            self._seed(seed, mask)
+            seeds = self._seeds(seed)
+            for i in lanes:
+                if seed is not None or self.lanes[i].rng is None:
+                    self.lanes[i].rng = np.random.default_rng(seeds[i])
             self._place(lanes, self._chosen_addresses(lanes, chosen))
         info = self._info(np.zeros(self.num_envs, np.int64))
         if self.record_states:
@@ -232,12 +233,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                     rng.bit_generator.state = state
             raise
 
-    def _seed(self, seed: int | Sequence[int] | None, mask: NDArray[np.bool_]) -> None:
-        seeds = self._seeds(seed)
-        for i, lane in enumerate(self.lanes):
-            if mask[i] and (seed is not None or lane.rng is None):
-                lane.rng = np.random.default_rng(seeds[i])
-
     def _seeds(self, seed: int | Sequence[int] | None) -> list[int | None]:
         """One per environment; ``None`` is a fresh one."""
         if not _is_column(seed):
@@ -248,27 +243,29 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         return [None if value is None else _whole("seed", value) for value in seeds]
 
     def _chosen_addresses(self, lanes: Ints, options: dict[str, Any]) -> list[Address]:
-        columns = {
-            name: self._per_lane(name, options.pop(name, None)) for name in ("task", "variant", "layout", "trial")
-        }
+        columns = {}
+        for name in ("task", "variant", "layout", "trial"):
+            value = options.pop(name, None)
+            columns[name] = list(value) if _is_column(value) else [value] * self.num_envs
+            if len(columns[name]) != self.num_envs:
+                raise InvalidConfigError(
+                    f"Option {name!r} needs one value or {self.num_envs}; got {len(columns[name])}."
+                )
         if options:
             raise UnknownNameError("reset option", next(iter(options)), (*columns, "reset_mask"))
         return [self._chosen_address(self.lanes[i], {k: v[i] for k, v in columns.items()}) for i in lanes]
-
-    def _per_lane(self, name: str, value: Any) -> list[Any]:
-        if not _is_column(value):
-            return [value] * self.num_envs
-        values = list(value)
-        if len(values) != self.num_envs:
-            raise InvalidConfigError(f"Option {name!r} needs one value or {self.num_envs}; got {len(values)}.")
-        return values
 
     def _chosen_address(self, lane: Lane, chosen: dict[str, Any]) -> Address:
         task = lane.task if chosen["task"] is None else self._task(chosen["task"])
         variant = self._variant if chosen["variant"] is None else chosen["variant"]
         if variant not in task.variants:
             raise UnknownNameError(f"variant of {task.name}", variant, task.variants)
-        layout = self._draw_layout(lane, task) if chosen["layout"] is None else canonical_layout(chosen["layout"])
+        if chosen["layout"] is not None:
+            layout = canonical_layout(chosen["layout"])
+        else:
+            assert lane.rng is not None
+            within = (0, task.num_layouts) if self._layouts == "grid" else (FIRST_TRAINING_REGION, _LAST_REGION)
+            layout = f"{self._layouts}:{lane.rng.integers(*within)}"
         trial = 0 if chosen["trial"] is None else _whole("Option 'trial'", chosen["trial"])
         return Address(task.name, variant, layout, trial)
 
@@ -277,12 +274,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             if task.name == name:
                 return task
         raise UnknownNameError("task of this environment", name, [task.name for task in self.tasks])
-
-    def _draw_layout(self, lane: Lane, task: Task) -> str:
-        assert lane.rng is not None
-        if self._layouts == "grid":
-            return f"grid:{lane.rng.integers(task.num_layouts)}"
-        return f"{self._layouts}:{lane.rng.integers(FIRST_TRAINING_REGION, _LAST_REGION)}"
 
     def _place(self, lanes: Ints, addresses: Sequence[Address]) -> None:
         placements = []
@@ -356,7 +347,10 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         info = self._info(ran.sum(1))
         info["chunk"] = {"ran": ran, "reward": reward, "flags": flags}
         if self.record_states:
-            info["states"] = [_stacked(steps) for steps in trace]
+            info["states"] = [
+                {name: np.stack([step[name] for step in steps]) for name in steps[0]} if steps else {}
+                for steps in trace
+            ]
             if len(renewed):
                 info["initial_states"] = [self.lanes[i].state() if i in renewed else None for i in range(self.num_envs)]
         terminated = np.array([lane.terminated for lane in self.lanes]) & active
@@ -419,7 +413,13 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         self._outdate(lanes)
         for lane, reading in zip(running, self.engine.read(lanes), strict=True):
             lane.advance(reading)
-        self._update_flags(running)
+        # The simulator's own rules go before the task's where it has any.
+        for lane in running:
+            if (verdict := lane.reading.verdict) is not None:
+                lane.evaluate(dict(verdict.flags), lane.memory, verdict.stage, self.terminate_on_success)
+        unevaluated = [lane for lane in running if lane.reading.verdict is None]
+        if unevaluated:
+            self._evaluate_by_task(unevaluated)
 
     def drive(self, lanes: Ints, actions: NDArray[np.float64], readings: Sequence[Reading]) -> None:
         """Let the engine run one control step with ``actions [B, 7]`` from ``readings``; evaluate no flag."""
@@ -429,15 +429,6 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         qpos = np.array([reading.qpos for reading in readings])
         qvel = np.array([reading.qvel for reading in readings])
         cast(DrivenEngine, self.engine).step(lanes, self.controller.act(lanes, actions, qpos, qvel))
-
-    def _update_flags(self, lanes: list[Lane]) -> None:
-        """Flags after a control step, by the simulator's own rules where it has any."""
-        for lane in lanes:
-            if (verdict := lane.reading.verdict) is not None:
-                lane.evaluate(dict(verdict.flags), lane.memory, verdict.stage, self.terminate_on_success)
-        unevaluated = [lane for lane in lanes if lane.reading.verdict is None]
-        if unevaluated:
-            self._evaluate_by_task(unevaluated)
 
     def _evaluate_by_task(self, running: list[Lane]) -> None:
         link_pose = self._link_poses(running)
@@ -800,10 +791,6 @@ def _observation_space(observe: Sequence[str], cameras: Mapping[str, Camera], to
         "state": spaces.Box(-np.inf, np.inf, (26,), np.float32),
     }
     return spaces.Dict({name: choices[name] for name in observe})
-
-
-def _stacked(steps: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    return {name: np.stack([step[name] for step in steps]) for name in steps[0]} if steps else {}
 
 
 def _merged(old: Any, new: Any, lanes: Ints) -> Any:

@@ -81,6 +81,7 @@ def stratified_bootstrap(
     from scipy.stats import bootstrap, norm, t  # noqa: PLC0415  loading it takes a second
 
     def statistic(*drawn: NDArray[np.int64], axis: int = -1) -> Any:
+        """The mean over tasks of the rates of layouts ``drawn``, indices ``[..., n]`` for each task."""
         means = [s.totals[i].sum(axis) / s.trials[i].sum(axis) for s, i in zip(strata, drawn, strict=True)]
         return np.mean(means, axis=0)
 

@@ -255,9 +255,14 @@ def evaluate(
     check_same(path, settings.stored())
     check_writable(path)
     with closing(make_launcher(_with_batch_size(settings, plan, path), make_env, agent)) as launcher:
-        robot = next(iter(by_robot(tasks).values()))
-        who = launcher.introduce([task.name for task in robot])
-        _check_robots(who, tasks)
+        robots = by_robot(tasks)
+        who = launcher.introduce([task.name for task in next(iter(robots.values()))])
+        # An agent of one robot would get through that robot's episodes and fail at the next robot's first.
+        if who.robot is not None and list(robots) != [who.robot]:
+            raise InvalidConfigError(
+                f"The agent {who.origin['agent']} is for {who.robot}; the tasks are of {' and '.join(robots)}: "
+                f"choose those of {who.robot} with task=."
+            )
         _warn_of_pictures(who, settings.engine)
         decided = {
             "engine_version": who.origin["engine_version"],
@@ -267,7 +272,13 @@ def evaluate(
             },
         }
         with RunStore(path, {**settings.stored(), **decided}) as store:
-            _check_planned(store, plan)
+            strangers = sorted(store.records.keys() - set(plan), key=lambda address: address.sort_key)
+            if strangers:  # another version of this package began it for other episodes of the same name
+                raise StorageError(
+                    f"{path} holds {len(strangers)} episodes that its settings no longer mean, such as {strangers[0]}: "
+                    "the preset held other tasks when it began; compare and render still read it, to score anew choose "
+                    "a new run=."
+                )
             on_start(path, len(store.records), len(plan))
             evaluation = Evaluation(settings, who, store, launcher, on_episode, until)
             order = plan if until is None else until.plan
@@ -280,20 +291,6 @@ def evaluate(
                 store.finish(evaluation.summary() | evaluation.verdict)
         evaluation.seconds = evaluation.elapsed()
         return evaluation
-
-
-def _check_planned(store: RunStore, plan: Sequence[Address]) -> None:
-    """Refuse a run that another version of this package began for other episodes of the same name.
-
-    Raises:
-        StorageError: if the run holds episodes that the plan lacks.
-    """
-    others = sorted(store.records.keys() - set(plan), key=lambda address: address.sort_key)
-    if others:
-        raise StorageError(
-            f"{store.path} holds {len(others)} episodes that its settings no longer mean, such as {others[0]}: the "
-            "preset held other tasks when it began; compare and render still read it, to score anew choose a new run=."
-        )
 
 
 def _kept(store: RunStore) -> str:
@@ -480,16 +477,6 @@ def _with_batch_size(settings: EvalSettings, plan: Sequence[Address], path: Path
     stored = read_config(path).get("agent_settings", {}) if (path / "config.yaml").is_file() else {}
     size = stored.get("micro_batch", batch_size_for(len(plan)))
     return replace(settings, agent={**settings.agent, "micro_batch": size})
-
-
-def _check_robots(who: Introduction, tasks: Sequence[Task]) -> None:
-    """An agent of one robot would get through that robot's episodes and fail at the next robot's first."""
-    robots = list(by_robot(tasks))
-    if who.robot is not None and robots != [who.robot]:
-        raise InvalidConfigError(
-            f"The agent {who.origin['agent']} is for {who.robot}; the tasks are of {' and '.join(robots)}: "
-            f"choose those of {who.robot} with task=."
-        )
 
 
 def _warn_of_pictures(who: Introduction, engine: Mapping[str, Any]) -> None:

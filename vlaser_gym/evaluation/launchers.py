@@ -25,6 +25,7 @@ from vlaser_gym.envs.robots import is_image
 from vlaser_gym.errors import AgentError, GymError, GymWarning, InvalidConfigError, SimulationError, UnknownNameError
 from vlaser_gym.evaluation.patience import Patience
 from vlaser_gym.evaluation.runner import EpisodeResult, Runner, VectorEnv
+from vlaser_gym.registry import import_extra
 
 if TYPE_CHECKING:
     from vlaser_gym.evaluation.evaluator import EvalSettings
@@ -315,7 +316,7 @@ class RayLauncher:
     def __init__(self, settings: EvalSettings, make_env: MakeEnv) -> None:
         if settings.launcher["address"] is None:
             os.environ.setdefault(_LISTENS_EVERYWHERE, "0")  # read when Ray is imported, and by its processes
-        self.ray = _import_ray()
+        self.ray = import_extra("ray", "launcher=ray needs Ray", "ray")
         # A worker has as many threads and render processes as processors, unless they were chosen.
         processors, engine = max(1, int(settings.launcher["cpus"])), dict(settings.engine)
         for key, unset in (("threads", 0), ("render_processes", None)):
@@ -480,11 +481,3 @@ _EXPOSED = (
     "this run sends (settings, agents' code) travels unencrypted; start it with RAY_AUTH_MODE=token on a network that "
     "you trust."
 )
-
-
-def _import_ray() -> Any:
-    try:
-        import ray  # noqa: PLC0415  optional, and large
-    except ImportError as error:
-        raise InvalidConfigError("launcher=ray needs Ray: pip install 'vlaser-gym[ray]'.") from error
-    return ray

@@ -31,14 +31,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cv2 import IMWRITE_PNG_COMPRESSION
 from numpy.typing import NDArray
 
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.evaluation.encoding import decode_image, encode_image
 from vlaser_gym.evaluation.lerobot_card import data_card
 from vlaser_gym.evaluation.lerobot_reader import (
     CAMERA,
@@ -329,7 +330,8 @@ class LeRobotWriter:
                     with appearing(file) as partial:
                         encode(partial, frames[0], frames[1:], self.fps, quality=8)
                 else:
-                    table[name] = _array([{"bytes": _png(frame), "path": None} for frame in frames])
+                    files = (encode_image(frame, ".png", (IMWRITE_PNG_COMPRESSION, 1)) for frame in frames)
+                    table[name] = _array([{"bytes": file, "path": None} for file in files])
             names = pa.table({"task_index": range(len(self.tasks)), "__index_level_0__": self.tasks})
             _write_table(names.replace_schema_metadata({"pandas": json.dumps(_PANDAS_INDEX)}), self.path / TASKS_PATH)
             _write_table(pa.table(table), self.path / DATA_PATH.format(**place))
@@ -360,8 +362,7 @@ class LeRobotWriter:
         if self.images == "mp4":
             file = self.path / VIDEO_PATH.format(video_key=name, chunk_index=0, file_index=0)
             return next(open_video(file)[1]).shape
-        data = np.frombuffer(table[name][0].as_py()["bytes"], np.uint8)
-        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)).shape
+        return np.asarray(decode_image(table[name][0].as_py()["bytes"])).shape
 
     def _meta_is_whole(self) -> bool:
         """True if the derived metadata count all stored rows; a writer may have died before updating them."""
@@ -591,12 +592,6 @@ def _array(values: Any) -> pa.Array:
     for size in reversed(values.shape[1:]):
         inner = pa.FixedSizeListArray.from_arrays(inner, size)
     return inner
-
-
-def _png(frame: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    return bytes(data)
 
 
 def _address(row: dict[str, Any]) -> Address:

@@ -28,10 +28,6 @@ _COLUMNS = {
 _FURTHER_CAMERA = "another camera of the robot, by its name, before the step"
 
 
-def _is_view(column: str) -> bool:
-    return column.startswith("observation.images.")
-
-
 def data_card(robot: str, fps: float, settings: Mapping[str, Any], columns: Mapping[str, Any]) -> str:
     """The text of a data set's ``README.md``.
 
@@ -44,7 +40,8 @@ def data_card(robot: str, fps: float, settings: Mapping[str, Any], columns: Mapp
     family = next((name for name in CONVENTIONS if robot.startswith(name)), None)
     gripper = "the gripper" if family is None else f"the gripper's goal: {of_robot(family).gripper.words}"
     words = {"gripper": gripper, "every": settings.get("every", 1)}
-    told = {name: _COLUMNS.get(name, _FURTHER_CAMERA) for name in columns if name in _COLUMNS or _is_view(name)}
+    views = [name for name in columns if name.startswith("observation.images.")]
+    told = {name: _COLUMNS.get(name, _FURTHER_CAMERA) for name in columns if name in _COLUMNS or name in views}
     rows = [f"| `{name}` | {text.format(**words)} |" for name, text in told.items()]
     agent = dict(settings.get("agent") or {}).get("name", "an agent")
     kept = "those that are solved at their last step" if settings.get("only_successful") else "all"

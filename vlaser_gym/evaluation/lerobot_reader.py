@@ -16,7 +16,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import cv2
 import imageio_ffmpeg
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.encoding import decode_image
 
 VERSION = "v3.0"
 VERSIONS = ("v2.0", "v2.1", VERSION)
@@ -488,13 +488,12 @@ class LeRobotReader:
                     yield np.stack([self._decoded(pictures[int(row - first)].as_py(), int(row)) for row in rows])
 
     def _decoded(self, picture: Mapping[str, Any] | None, row: int) -> NDArray[np.uint8]:
-        data = np.frombuffer((picture or {}).get("bytes") or b"", np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        image = decode_image((picture or {}).get("bytes") or b"")
         if image is None:
             raise StorageError(
                 f"{self.place(row)}: {self.camera} holds no image that can be decoded; restore the file."
             )
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        return image
 
     def _from_video(
         self, file: Path, episodes: Sequence[Episode], chosen: NDArray[np.bool_]

@@ -173,7 +173,7 @@ def simulated_scores(
         ``[R, K]`` :func:`score` against ``null`` at every look.
     """
     parts = []
-    for chunk in _chunks(runs, schedule.sizes[0]):
+    for chunk in batches(runs, max(1, _CHUNK // schedule.sizes[0])):
         rates = layout_rates(rate, correlation, (chunk, schedule.sizes[0]), rng)
         steps = islice(schedule.sums(chunk, _bernoulli(rates, rng)), looks)
         parts.append(np.stack([score(sums, counts, null) for sums, counts in steps], 1))
@@ -303,8 +303,7 @@ def _bernoulli(rates: Floats, rng: np.random.Generator) -> Draw:
     return lambda begin, end: rng.random((len(rates), end - begin)) < rates[:, begin:end]
 
 
-def _chunks(runs: int, layouts: int) -> Iterator[int]:
-    """Numbers of evaluations that are simulated together, ``runs`` in all."""
-    most = max(1, _CHUNK // layouts)
+def batches(runs: int, most: int) -> Iterator[int]:
+    """Numbers of evaluations that are simulated together, ``runs`` in all and never more than ``most``."""
     for begin in range(0, runs, most):
         yield min(most, runs - begin)

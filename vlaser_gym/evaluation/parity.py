@@ -53,23 +53,32 @@ class Response:
     expected: Floats
 
 
-def _widowx_response() -> Response:
-    actions = np.zeros((8, 7))
-    actions[:3, 0], actions[:, 6] = 0.020, -1.0
-    x = [12.6, 29.9, 48.9, 55.9, 58.5, 59.4, 59.8, 59.9]
-    z = [2.4, 4.7, 6.4, 4.3, 2.4, 1.3, 0.6, 0.3]
-    return Response("widowx", "widowx_stack_cube", actions, (0, 2), np.array([x, z]).T / 1000)
-
-
-def _google_response() -> Response:
-    actions = np.zeros((5, 7))
-    actions[:3, 0] = 0.030
-    x, z = [5.4, 17.3, 28.0, 31.8, 31.4], [-0.8, -2.5, -4.0, -4.3, -4.2]
-    return Response("google_robot", "google_robot_pick_coke_can", actions, (0, 2), np.array([x, z]).T / 1000)
+def _response(robot: str, task: str, forward: float, gripper: float, x: list[float], z: list[float]) -> Response:
+    """The motion of three steps of ``forward`` (m) along x, then of none; ``x`` and ``z`` in mm."""
+    actions = np.zeros((len(x), 7))
+    actions[:3, 0], actions[:, 6] = forward, gripper
+    return Response(robot, task, actions, (0, 2), np.array([x, z]).T / 1000)
 
 
 #: Measured on the original: 20 mm (WidowX) or 30 mm (Google Robot) along x three times, then nothing.
-RESPONSES = (_widowx_response(), _google_response())
+RESPONSES = (
+    _response(
+        "widowx",
+        "widowx_stack_cube",
+        forward=0.020,
+        gripper=-1.0,
+        x=[12.6, 29.9, 48.9, 55.9, 58.5, 59.4, 59.8, 59.9],
+        z=[2.4, 4.7, 6.4, 4.3, 2.4, 1.3, 0.6, 0.3],
+    ),
+    _response(
+        "google_robot",
+        "google_robot_pick_coke_can",
+        forward=0.030,
+        gripper=0.0,
+        x=[5.4, 17.3, 28.0, 31.8, 31.4],
+        z=[-0.8, -2.5, -4.0, -4.3, -4.2],
+    ),
+)
 
 
 class Recordings:
@@ -150,8 +159,11 @@ def task_figures(recordings: Recordings, task_name: str, simulator: Simulator) -
     """
     figures: dict[str, Any] = {"task": task_name}
     figures.update(_initial_figures(recordings, task_name, simulator))
-    figures.update(_replay_figures(recordings, task_name, simulator))
-    return figures
+    episodes = list(recordings.episodes("replay_task", task_name))
+    outcomes = [
+        outcome for env, batch in simulator.batches(task_name, episodes) for outcome in _replay(env, list(batch))
+    ]
+    return figures | outcome_figures(episodes, outcomes)
 
 
 def robot_figures(recordings: Recordings, robot: str, simulator: Simulator) -> dict[str, Any]:
@@ -341,15 +353,6 @@ def project_matrix(intrinsic: NDArray[Any], extrinsic: NDArray[Any], points: Flo
     local = points @ extrinsic[:3, :3].T.astype(np.float64) + extrinsic[:3, 3]
     pixels = local @ intrinsic.T.astype(np.float64)
     return np.asarray(pixels[:, :2] / pixels[:, 2:])
-
-
-def _replay_figures(recordings: Recordings, task_name: str, simulator: Simulator) -> dict[str, Any]:
-    """Open-loop replays: how often ours ends like the original's."""
-    episodes = list(recordings.episodes("replay_task", task_name))
-    outcomes = [
-        outcome for env, batch in simulator.batches(task_name, episodes) for outcome in _replay(env, list(batch))
-    ]
-    return outcome_figures(episodes, outcomes)
 
 
 def outcome_figures(episodes: Sequence[Episode], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -136,6 +136,7 @@ def ssim(a: Picture, b: Picture, sigma: float = 1.5) -> NDArray[np.float64]:
     x, y = a.astype(np.float64), b.astype(np.float64)
 
     def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean over the Gaussian window of each pixel, ``[H, W, 3]``."""
         return np.asarray(gaussian_filter(values, (sigma, sigma, 0), truncate=3.5))
 
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -214,6 +215,7 @@ def _state(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], row: int
     """The recorded state by the names that :class:`StateRenderer` takes."""
 
     def at(name: str) -> NDArray[np.float64]:
+        """An array of the state: the recorded row, or the only one."""
         return np.asarray(arrays[name] if row is None else arrays[name][row], np.float64)
 
     state = {"qpos": at("qpos")}

@@ -117,6 +117,7 @@ def paired_episodes(a: float, b: float, discordant: float, power: float = 0.8, a
     """
 
     def reached(n: int) -> bool:
+        """True if ``n`` episodes, and all numbers up to a tenth more, have the power: it is not monotonic in ``n``."""
         ahead = np.unique(np.linspace(n, 1.1 * n + 3, 24).astype(np.int64))
         return bool(paired_power(ahead, a, b, discordant, alpha).min() >= power)
 

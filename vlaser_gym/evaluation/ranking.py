@@ -91,8 +91,12 @@ def rank_against(
     for policy in policies:
         if policy not in real:
             raise UnknownNameError("policy", policy, real)
-    rates = [_task_rates(run, OUTCOMES[count]) for run in runs]
-    found = []
+    rates, found = [], []
+    for run in runs:
+        outcomes: dict[str, list[bool]] = {}
+        for address, record in run.records.items():
+            outcomes.setdefault(address.task, []).append(bool(record[OUTCOMES[count]]))
+        rates.append({task: float(np.mean(values)) for task, values in outcomes.items()})
     for task in dict.fromkeys(task for run in rates for task in run):
         pairs = [
             (r[task], real[p][task]) for r, p in zip(rates, policies, strict=True) if task in r and task in real[p]
@@ -126,13 +130,6 @@ def read_real_rates(source: str) -> RealRates:
     if not rates or not all(0 <= rate <= 1 for tasks in rates.values() for rate in tasks.values()):
         raise InvalidConfigError(f"{source} must hold policies, below each its tasks with rates between 0 and 1.")
     return rates
-
-
-def _task_rates(run: StoredRun, key: str) -> dict[str, float]:
-    outcomes: dict[str, list[bool]] = {}
-    for address, record in run.records.items():
-        outcomes.setdefault(address.task, []).append(bool(record[key]))
-    return {task: float(np.mean(values)) for task, values in outcomes.items()}
 
 
 def _vectors(sim: ArrayLike, real: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -54,6 +54,7 @@ def _optional(kind: Kind) -> Kind:
 
 def _names(kind: Kind) -> Kind:
     def holds(value: Any) -> bool:
+        """True for a mapping from text to values of the kind."""
         return isinstance(value, dict) and all(_is_text(name) and kind.holds(v) for name, v in value.items())
 
     return Kind(f"names with {kind.words}", holds)

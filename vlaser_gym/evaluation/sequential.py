@@ -205,6 +205,7 @@ class _AgainstRate:
         self.rate = rate
 
     def verdict(self, seen: Sequence[_Seen]) -> str | None:
+        """``"better"`` or ``"worse"`` than the rate at the last of the interim analyses; ``None`` to go on."""
         now = seen[-1]
         first_pass = self.schedule.looks <= self.schedule.sizes[0]
         # The first pass needs no calibration over correlations, which takes a second.
@@ -214,11 +215,13 @@ class _AgainstRate:
         return "better" if distance > up else "worse" if -distance > down else None
 
     def interval(self, seen: Sequence[_Seen]) -> Interval:
+        """Rates that the last of the interim analyses does not reject, 0 to 1."""
         if not seen:
             return 0.0, 1.0
         now, mean = seen[-1], seen[-1].mean
 
         def is_open(rate: float) -> bool:
+            """True if the last interim analysis does not reject this rate of the agent."""
             bounds = limits(self.schedule, rate, now.look + 1, _INTERVAL_RUNS)[:, -1]
             distance = score(now.sums[None], now.counts, rate)[0]
             return bool(-bounds[1] <= distance <= bounds[0])
@@ -236,12 +239,14 @@ class _AgainstRun:
         self._test, self._tested, self._said = FlipTest(self.signs), 0, 0
 
     def verdict(self, seen: Sequence[_Seen]) -> str | None:
+        """``"better"`` or ``"worse"`` than the run at the last of the interim analyses; ``None`` to go on."""
         for look in seen[self._tested :]:
             self._said = int(self._test.look(look.sums[None], self.schedule.spent[look.look])[0])
         self._tested = len(seen)
         return {1: "better", -1: "worse"}.get(self._said)
 
     def interval(self, seen: Sequence[_Seen]) -> Interval:
+        """Differences of rates, -1 to 1, that the last of the interim analyses does not reject."""
         if not seen:
             return -1.0, 1.0
         now = seen[-1]

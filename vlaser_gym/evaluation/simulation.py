@@ -5,7 +5,6 @@ The evaluations are judged by the same functions as real ones (``looks.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from vlaser_gym.evaluation.looks import (
     FlipTest,
     Floats,
     Schedule,
+    batches,
     layout_rates,
     limits,
     simulated_scores,
@@ -98,7 +98,7 @@ def against_run(
     """
     rng = np.random.default_rng(seed)
     verdicts = []
-    for count in _batches(runs):
+    for count in batches(runs, _RUNS_AT_ONCE):
         shape = count, schedule.sizes[0]
         a, b = (layout_rates(rate, correlation, shape, rng) for rate in (agent, baseline))
         alike = a * b + agreement * np.sqrt(a * (1 - a) * b * (1 - b))
@@ -114,14 +114,10 @@ def _differences(only_agent: Floats, only_baseline: Floats, rng: np.random.Gener
     """Draws 1 where only the agent succeeds, -1 where only the baseline does, else 0."""
 
     def draw(begin: int, end: int) -> NDArray[np.int64]:
+        """Outcomes ``[runs, end - begin]`` of the layouts from ``begin`` up to ``end``."""
         chance = rng.random((len(only_agent), end - begin))
         won = chance < only_agent[:, begin:end]
         lost = chance >= 1 - only_baseline[:, begin:end]
         return won.astype(np.int64) - lost
 
     return draw
-
-
-def _batches(runs: int) -> Iterator[int]:
-    for begin in range(0, runs, _RUNS_AT_ONCE):
-        yield min(_RUNS_AT_ONCE, runs - begin)

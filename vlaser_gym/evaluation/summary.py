@@ -25,7 +25,29 @@ def summarise(records: Sequence[Mapping[str, Any]], tasks: Iterable[Task]) -> Su
         records: of one run.
         tasks: in the order of the summary; they name the sub-goals.
     """
-    rows = [_task_summary(task, mine) for task in tasks if (mine := [r for r in records if r["task"] == task.name])]
+    rows = []
+    for task in tasks:
+        mine = [record for record in records if record["task"] == task.name]
+        if not mine:
+            continue
+        steps = [r["steps"] for r in mine if r["error"] is None]
+        firsts = [r["first_success_step"] for r in mine if r["first_success_step"] is not None]
+        row = {
+            "task": task.name,
+            "n": len(mine),
+            "errors": sum(r["error"] is not None for r in mine),
+            "stopped": any(r["ending"] == "terminated" for r in mine),
+            "success": _rate(sum(r["success"] for r in mine), len(mine)),
+            "success_any": _rate(sum(r["success_any"] for r in mine), len(mine)),
+            "subgoals": {
+                name: _rate(sum(r["flags_any"].get(name, False) for r in mine), len(mine))
+                for name in task.subgoals
+                if name != "success"
+            },
+            "mean_steps": sum(steps) / len(steps) if steps else None,
+            "mean_first_success_step": sum(firsts) / len(firsts) if firsts else None,
+        }
+        rows.append(row)
     return {"schema": 1, "tasks": rows, "mean": {key: _mean(rows, key) for key in ("success", "success_any")}}
 
 
@@ -45,26 +67,6 @@ def _score(score: Score, success: Mapping[Address, bool]) -> dict[str, Any]:
     _, (low, high) = mean_of_rates(groups)
     numbers = {"value": score.value(success), "low": low, "high": high}
     return {"name": score.name, **numbers, "n": len(score.episodes), "groups": len(score.groups)}
-
-
-def _task_summary(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    steps = [r["steps"] for r in records if r["error"] is None]
-    firsts = [r["first_success_step"] for r in records if r["first_success_step"] is not None]
-    return {
-        "task": task.name,
-        "n": len(records),
-        "errors": sum(r["error"] is not None for r in records),
-        "stopped": any(r["ending"] == "terminated" for r in records),
-        "success": _rate(sum(r["success"] for r in records), len(records)),
-        "success_any": _rate(sum(r["success_any"] for r in records), len(records)),
-        "subgoals": {
-            name: _rate(sum(r["flags_any"].get(name, False) for r in records), len(records))
-            for name in task.subgoals
-            if name != "success"
-        },
-        "mean_steps": sum(steps) / len(steps) if steps else None,
-        "mean_first_success_step": sum(firsts) / len(firsts) if firsts else None,
-    }
 
 
 def _rate(count: int, n: int) -> dict[str, float]:

@@ -148,6 +148,7 @@ def aggregate_table(rows: Sequence[Aggregate], protocol: PerturbedProtocol, plai
     table = make_table("success, %", names, plain, wrap=False)
 
     def add(label: str, group: str) -> None:
+        """A row with the rate of a group in each column, percent."""
         rates = [row.groups[group] for row in rows]
         table.add_row(label, *("-" if rate is None else f"{100 * rate:.1f}" for rate in rates))
 

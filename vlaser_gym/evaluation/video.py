@@ -255,10 +255,6 @@ def _seen(
     )
 
 
-def _with_thought(note: str, thought: Sequence[str]) -> str:
-    return "   ".join([*([note] if note else []), *(f"says: {text}" for text in thought)])
-
-
 def step_limit(record: Record) -> int:
     """Control steps that an episode could take: its task's, where it did not end at a limit of the run's own."""
     steps = int(record["steps"])
@@ -315,3 +311,7 @@ def encode(file: Path, first: NDArray[np.uint8], others: Iterable[NDArray[np.uin
             writer.send(np.ascontiguousarray(frame))
     finally:
         writer.close()
+
+
+def _with_thought(note: str, thought: Sequence[str]) -> str:
+    return "   ".join([*([note] if note else []), *(f"says: {text}" for text in thought)])

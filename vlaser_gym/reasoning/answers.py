@@ -134,10 +134,8 @@ def read_number(answer: str, unit: str) -> float | None:
     if not found:
         return None
     text, said = (with_unit or found)[-1]
-    value = float(text.replace(",", "."))
-    return value * _LENGTHS[_length(said)] if unit == "cm" and said else value
-
-
-def _length(said: str) -> str:
-    said = said.lower()
-    return "mm" if said.startswith(("mm", "milli")) else "m" if said == "m" or said.startswith("met") else "cm"
+    value, said = float(text.replace(",", ".")), said.lower()
+    if unit != "cm" or not said:
+        return value
+    length = "mm" if said.startswith(("mm", "milli")) else "m" if said == "m" or said.startswith("met") else "cm"
+    return value * _LENGTHS[length]

@@ -216,6 +216,7 @@ def tables_of(scored: Sequence[Scored]) -> dict[str, dict[str, Row]]:
     """Rows by kind, by family, by split, and of kinds whose answers are places by object."""
 
     def kind_of(question: Question) -> str:
+        """The kind; questions about a thing that never moves are counted apart."""
         return f"{question.kind} (fixed things)" if question.fixed else question.kind
 
     placed = [one for one in scored if one.question.form in ("point", "box")]

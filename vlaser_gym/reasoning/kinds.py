@@ -84,6 +84,7 @@ def each(find: Callable[[Moment], Iterator[Candidate]]) -> Finder:
     """Candidates that need one moment only."""
 
     def found(moments: Sequence[Moment]) -> Iterator[Candidate]:
+        """The candidates of all moments, one after another."""
         for moment in moments:
             yield from find(moment)
 

@@ -28,6 +28,7 @@ from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION
 from vlaser_gym.errors import InvalidConfigError, StorageError, UnknownNameError
+from vlaser_gym.evaluation.encoding import encode_image
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate
 from vlaser_gym.evaluation.store import Record, read_records, read_states
 from vlaser_gym.reasoning.card import data_card
@@ -224,6 +225,7 @@ class _View:
 
     @property
     def robot(self) -> str:
+        """Name of the robot that is seen."""
         return str(get_setup(get_task(self.shown.record["task"]).robot_setup).robot.name)
 
 
@@ -253,6 +255,7 @@ class _Photographer:
         self._episode: tuple[Shown, Episode] | None = None
 
     def take(self, views: Sequence[_View]) -> Iterator[Moment]:
+        """The moment of each view, in their order; its image is written by then."""
         with ThreadPoolExecutor(1) as helper:
             pending: Future[list[Moment]] | None = None
             for look, looked in groupby(views, key=lambda view: view.look):
@@ -298,9 +301,8 @@ class _Photographer:
             rng = generator(self._settings.seed, "probes", view.number)
             run = view.shown.run
             moment = observe(episode, view.step, view.number, run, view.look, segmentations[i], labels[i], rng)
-            bgr = cv2.cvtColor(pictures[i], cv2.COLOR_RGB2BGR)
-            _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-            (self._folder / moment.image).write_bytes(data.tobytes())
+            data = encode_image(pictures[i], ".jpg", (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
+            (self._folder / moment.image).write_bytes(data)
             moments.append(moment)
         return moments
 

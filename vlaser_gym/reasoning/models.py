@@ -12,9 +12,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
-import torch
-
 from vlaser_gym.agents.vlaser.agent import choose_device, choose_dtype
 from vlaser_gym.agents.vlaser.answering import AnsweringPolicy
 from vlaser_gym.agents.vlaser.chat import SYSTEM_MESSAGE, Reply, Request
@@ -23,6 +20,7 @@ from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES
 from vlaser_gym.agents.wire import one_line, printable
 from vlaser_gym.envs.assets.transfer import is_web_address
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, RemoteError
+from vlaser_gym.evaluation.encoding import encode_image
 from vlaser_gym.reasoning.folder import picture_lines
 from vlaser_gym.settings.commands import ReasonSettings
 from vlaser_gym.storage.hub import local_folder
@@ -78,7 +76,10 @@ class LocalModel:
                     f"{folder} is a policy without a language head: it acts and cannot answer. Give the "
                     "vision-language model that it was trained from."
                 )
-            self._model = _vlm(folder, device, dtype)
+            # Imported here: the import takes seconds, and policies do without it.
+            from vlaser_gym.agents.vlaser.vlm import Vlm  # noqa: PLC0415
+
+            self._model = Vlm.from_folder(folder, device, dtype)
 
     def replies(self, requests: Sequence[Request]) -> list[Reply]:
         """See :class:`Answerer`; all at once."""
@@ -89,13 +90,6 @@ class LocalModel:
             max_tiles=settings.max_tiles,
             max_new_tokens=settings.max_new_tokens,
         )
-
-
-def _vlm(folder: Path, device: str, dtype: torch.dtype) -> Vlm:
-    # Imported here: the import takes seconds, and policies do without it.
-    from vlaser_gym.agents.vlaser.vlm import Vlm  # noqa: PLC0415
-
-    return Vlm.from_folder(folder, device, dtype)
 
 
 def vlm_folder(name: str) -> Path:
@@ -182,8 +176,7 @@ def _content(request: Request) -> list[dict[str, Any]]:
     for number, image in enumerate(request.images, 1):
         if len(request.images) > 1:
             parts.append({"type": "text", "text": f"Image-{number}:"})
-        _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        url = "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
+        url = "data:image/png;base64," + base64.b64encode(encode_image(image)).decode()
         parts.append({"type": "image_url", "image_url": {"url": url}})
     text = request.question.removeprefix(picture_lines(len(request.images))) if request.images else request.question
     return [*parts, {"type": "text", "text": text}]

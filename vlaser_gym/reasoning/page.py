@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents.vlaser.grounding import draw_answer
+from vlaser_gym.evaluation.encoding import encode_image
 from vlaser_gym.reasoning.answers import read_box, read_points
 from vlaser_gym.reasoning.coordinates import box_numbers, box_text, decode_mask, number_of, point_text
 from vlaser_gym.reasoning.folder import Question, read_picture
@@ -47,8 +48,8 @@ def wrong_page(
         question = one.question
         pictures = [read_picture(folder, path) for path in question.images]
         picture = drawn(question, answers[question.id, False], pictures)
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-        source = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+        data = encode_image(picture, ".jpg", (cv2.IMWRITE_JPEG_QUALITY, 85))
+        source = "data:image/jpeg;base64," + base64.b64encode(data).decode()
         right = escape(question.right if question.form == "choice" else question.answer)
         unread = "" if one.score.read else " (cannot be read)"
         figures.append(

@@ -32,6 +32,7 @@ def _relation(compare: Compare, least: float, options: tuple[str, str]) -> Calla
     """Candidates about pairs: the first option where ``compare`` is clearly positive."""
 
     def find(moment: Moment) -> Iterator[Candidate]:
+        """A candidate for every pair of seen things whose difference is clear."""
         for a, b in _pairs(moment):
             difference = compare(moment, a, b)
             if abs(difference) > least:
@@ -46,6 +47,7 @@ def _coordinate(frame: str, axis: int, sign: float = 1.0) -> Compare:
     """The difference of two things' coordinates in a frame, first minus second."""
 
     def compare(moment: Moment, a: str, b: str) -> float:
+        """The difference of two named things, m."""
         values = [getattr(moment.things[name], frame)[axis] for name in (a, b)]
         return sign * float(values[0] - values[1])
 

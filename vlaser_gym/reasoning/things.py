@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -118,13 +119,7 @@ def thing_masks(
     if BASKET in masks and masks[BASKET].any():
         behind = np.zeros(256, bool)
         behind[[0, values["object:sink"], values["part:basket"]]] = True
-        masks[BASKET] = _enclosed(masks[BASKET]) & behind[segmentation]
+        corners = cv2.convexHull(np.argwhere(masks[BASKET])[:, ::-1].astype(np.int32))
+        enclosed = cv2.fillConvexPoly(masks[BASKET].astype(np.uint8), corners, 1).astype(bool)
+        masks[BASKET] = np.asarray(enclosed & behind[segmentation])
     return masks
-
-
-def _enclosed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The convex hull of a mask's pixels."""
-    import cv2  # noqa: PLC0415
-
-    corners = cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.int32))
-    return np.asarray(cv2.fillConvexPoly(mask.astype(np.uint8), corners, 1), bool)

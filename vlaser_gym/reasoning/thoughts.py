@@ -83,6 +83,7 @@ def conditioned(spoken: Sequence[Spoken]) -> dict[str, Conditioned]:
     judged = [one for one in spoken if one.right + one.wrong]
 
     def of(holds: Callable[[Spoken], bool]) -> Conditioned:
+        """Success of the episodes for which it ``holds``."""
         chosen = [one for one in judged if holds(one)]
         return Conditioned(len(chosen), sum(one.success for one in chosen))
 

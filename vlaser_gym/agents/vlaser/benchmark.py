@@ -72,6 +72,7 @@ def decide_plainly(policy: VlaserPolicy, inputs: Inputs, num_steps: int) -> Tens
     lengths = (input_ids != policy.config.pad_id).sum(1)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
+        """The flow's velocity ``[B, H, A]`` at states ``x [B, H, A]`` and times ``t [B]``."""
         return policy.velocity_of_embedded(embedded, lengths, proprio, x, t)
 
     return flow.integrate(velocity, noise, num_steps)[-1]

@@ -67,6 +67,11 @@ class PolicyEngine:
 
     @sizes.setter
     def sizes(self, sizes: Sequence[int]) -> None:
+        """Rows of a batch, from now on.
+
+        Raises:
+            InvalidConfigError: for sizes below 1, or none.
+        """
         self._deciding.sizes = self._sampling.sizes = checked_sizes(sizes)
 
     def reset(self) -> None:

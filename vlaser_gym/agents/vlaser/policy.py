@@ -394,6 +394,7 @@ class VlaserPolicy(nn.Module):
         context = self.action_context(prefix, noise)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
+            """The velocity ``[B, H, A]`` at states ``x [B, H, A]`` and times ``t [B]``."""
             return self.decode(self._features(context, x, t))
 
         return flow.integrate(velocity, noise.float(), num_steps or self.config.num_flow_steps)

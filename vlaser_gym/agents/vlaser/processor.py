@@ -152,17 +152,9 @@ class TokenizePrompt:
         Raises:
             InvalidConfigError: if the instruction itself holds image tokens.
         """
-        if instruction not in self._cache:
-            self._cache[instruction] = self._pad(self._tokens(instruction), instruction)
-        return self._cache[instruction]
-
-    def _tokens(self, instruction: str) -> list[int]:
-        wrapped = self.wrap.replace("{instruction}", instruction)
-        head, tail = self.template.split("{instruction}")
-        text = head.replace("{image}", IMAGE * self.num_image_tokens) + wrapped + tail
-        return self.tokenizer.encode(text)
-
-    def _pad(self, tokens: list[int], instruction: str) -> NDArray[np.int64]:
+        if instruction in self._cache:
+            return self._cache[instruction]
+        tokens = self._tokens(instruction)
         if tokens.count(self.tokenizer.image_id) != self.num_image_tokens or self.tokenizer.pad_id in tokens:
             raise InvalidConfigError(f"An instruction is plain text without special tokens; got {instruction!r}.")
         if len(tokens) > self.max_length:
@@ -171,7 +163,14 @@ class TokenizePrompt:
             )
         row = np.full(self.max_length, self.tokenizer.pad_id, np.int64)
         row[: len(tokens)] = tokens[: self.max_length]
+        self._cache[instruction] = row
         return row
+
+    def _tokens(self, instruction: str) -> list[int]:
+        wrapped = self.wrap.replace("{instruction}", instruction)
+        head, tail = self.template.split("{instruction}")
+        text = head.replace("{image}", IMAGE * self.num_image_tokens) + wrapped + tail
+        return self.tokenizer.encode(text)
 
 
 @dataclass(frozen=True)

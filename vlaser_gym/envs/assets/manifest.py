@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,7 +43,7 @@ class Manifest:
     commit: str
     files: Mapping[str, Entry]
     stand_ins: Mapping[str, Entry]
-    unknown: tuple[str, ...]
+    unknown: Collection[str]
 
     @classmethod
     def read(cls, text: str) -> Manifest:
@@ -53,7 +52,7 @@ class Manifest:
         files, stand_ins = (
             {path: Entry(*numbers) for path, numbers in data[key].items()} for key in ("files", "stand_ins")
         )
-        return cls(data["source"], data["commit"], files, stand_ins, tuple(data["unknown"]))
+        return cls(data["source"], data["commit"], files, stand_ins, dict.fromkeys(data["unknown"]))
 
     @property
     def address(self) -> str:
@@ -65,12 +64,8 @@ class Manifest:
         """Bytes of all files whose size is known and that can be fetched."""
         return sum(entry.size for entry in self.files.values())
 
-    @cached_property
-    def _unknown(self) -> frozenset[str]:
-        return frozenset(self.unknown)
-
     def __contains__(self, path: str) -> bool:
-        return path in self.files or path in self.stand_ins or path in self._unknown
+        return path in self.files or path in self.stand_ins or path in self.unknown
 
     def is_intact(self, path: str, file: Path) -> bool:
         """True if ``file`` has the content expected at ``path``; of an unlisted file, if its format is right."""

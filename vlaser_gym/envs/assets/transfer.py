@@ -43,6 +43,11 @@ def over_http(address: str) -> Source:
         raise InvalidConfigError(f"source must be a URL such as https://host/folder; got {address!r}.")
 
     def get(path: str, partial: Path) -> None:
+        """Write a file of the server into ``partial``, after what that holds already.
+
+        Raises:
+            OSError, http.client.HTTPException: if it does not arrive whole.
+        """
         begun = partial.stat().st_size if partial.exists() else 0
         request = Request(f"{address.rstrip('/')}/{quote(path)}")
         if begun:
@@ -72,6 +77,11 @@ def from_directory(directory: Path) -> Source:
     """Files below a directory."""
 
     def get(path: str, partial: Path) -> None:
+        """Copy a file of the directory to ``partial``.
+
+        Raises:
+            OSError: if it is not there, or cannot be copied.
+        """
         shutil.copyfile(directory / path, partial)
 
     return get
@@ -98,7 +108,10 @@ def _bring(target: Path, source: Source, path: str, manifest: Manifest) -> Outco
     partial = place.with_name(place.name + PARTIAL)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _discard_if_whole(partial, manifest, path)
+        # A beginning that is as long as the file or longer cannot be continued.
+        entry = manifest.files.get(path)
+        if entry is not None and partial.exists() and partial.stat().st_size >= entry.size:
+            partial.unlink()
         source(path, partial)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError) and error.code == 416:  # the beginning is longer than the file
@@ -109,13 +122,6 @@ def _bring(target: Path, source: Source, path: str, manifest: Manifest) -> Outco
         return Outcome(path, "failed", "its content is not what the list of checksums says; it was thrown away")
     os.replace(partial, place)
     return Outcome(path, "new")
-
-
-def _discard_if_whole(partial: Path, manifest: Manifest, path: str) -> None:
-    """A beginning that is as long as the file or longer cannot be continued."""
-    entry = manifest.files.get(path)
-    if entry is not None and partial.exists() and partial.stat().st_size >= entry.size:
-        partial.unlink()
 
 
 def importable(directory: Path, manifest: Manifest = MANIFEST, unverified: bool = False) -> list[str]:

@@ -69,9 +69,11 @@ def _candidates(
     points: Floats, normals: Floats, centre: Floats, fingers: Fingers
 ) -> Iterator[tuple[float, Floats, Floats]]:
     """Score, point and closing direction of grasps of an object that lies with its surface at ``points [N, 3]``."""
-    height = _height(float(points[:, 2].max()), float(centre[2]), fingers)
+    # The tool centre point is as high as the centre of mass, as far as ground and palm let it.
+    top = float(points[:, 2].max())
+    height = max(fingers.below + fingers.clearance, top - fingers.above, min(float(centre[2]), top - 0.005))
     in_reach = points[:, 2] > height - fingers.below
-    if points[:, 2].max() > height + fingers.above:
+    if top > height + fingers.above:
         return
     for angle in np.arange(_HEADINGS) * np.pi / _HEADINGS:
         axis = np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -86,12 +88,6 @@ def _candidates(
             off = abs(place - centre @ across), abs(middle - centre @ axis)
             point = axis * middle + across * place + [0, 0, height]
             yield score - 20 * off[0] - 5 * off[1], point, axis
-
-
-def _height(top: float, centre: float, fingers: Fingers) -> float:
-    """Height of the tool centre point: at the centre of mass, as far as ground and palm let it."""
-    lowest = fingers.below + fingers.clearance
-    return max(lowest, top - fingers.above, min(centre, top - 0.005))
 
 
 def _score(along: Floats, facing: Floats, fingers: Fingers) -> float | None:

@@ -107,7 +107,8 @@ def make_object(source: Path, folder: Path, recipe: Recipe = Recipe()) -> Made:
         )
     thing = Thing(replace(spec, grasps=tuple(find_grasps(mesh, numbers.com, rests))), rests)
     _write(folder, thing, seen)
-    return Made(folder, load_object(folder), float(mesh.volume), _volume(shape), repairs)
+    pieces_volume = float(sum(trimesh.convex.convex_hull(points).volume for points in shape.hulls))
+    return Made(folder, load_object(folder), float(mesh.volume), pieces_volume, repairs)
 
 
 def _shape(mesh: Any, seen: Any, recipe: Recipe) -> ObjectShape:
@@ -126,10 +127,6 @@ def _colour_of(mesh: Any) -> tuple[float, float, float]:
         return _GREY
     red, green, blue = (float(part) / 255 for part in mesh.visual.to_color().main_color[:3])
     return red, green, blue
-
-
-def _volume(shape: ObjectShape) -> float:
-    return float(sum(trimesh.convex.convex_hull(points).volume for points in shape.hulls))
 
 
 def _check_folder(folder: Path) -> None:

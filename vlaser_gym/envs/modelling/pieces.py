@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vlaser_gym.envs.tasks.base import Floats
-from vlaser_gym.errors import InvalidConfigError
+from vlaser_gym.registry import import_extra
 
 #: Pieces of less than this share of the solid's volume are left out: they are slivers between others.
 _SLIVER = 1e-4
@@ -34,7 +34,9 @@ def convex_pieces(mesh: Any, concavity: float, most: int) -> tuple[Floats, ...]:
         return tuple(points for body in bodies for points in convex_pieces(body, concavity, most))
     if mesh.convex_hull.volume < (1 + _CONVEX) * mesh.volume:
         return (np.asarray(mesh.convex_hull.vertices, np.float64),)
-    coacd = _import_coacd()
+    from scipy.spatial import ConvexHull  # noqa: PLC0415
+
+    coacd = import_extra("coacd", "A mesh that is not convex is cut into convex pieces by CoACD", "meshes")
     coacd.set_log_level("error")
     found = coacd.run_coacd(
         coacd.Mesh(mesh.vertices, mesh.faces),
@@ -44,23 +46,9 @@ def convex_pieces(mesh: Any, concavity: float, most: int) -> tuple[Floats, ...]:
         decimate=True,
         seed=0,
     )
-    pieces = (_hull(vertices) for vertices, _ in found)
-    return tuple(points for points, volume in pieces if volume > _SLIVER * mesh.volume)
-
-
-def _hull(vertices: Floats) -> tuple[Floats, float]:
-    """Corners of a piece's convex hull, and its volume."""
-    from scipy.spatial import ConvexHull  # noqa: PLC0415
-
-    hull = ConvexHull(vertices)
-    return np.asarray(vertices[hull.vertices], np.float64), float(hull.volume)
-
-
-def _import_coacd() -> Any:
-    try:
-        import coacd  # noqa: PLC0415  optional
-    except ImportError as error:
-        raise InvalidConfigError(
-            "A mesh that is not convex is cut into convex pieces by CoACD: pip install 'vlaser-gym[meshes]'."
-        ) from error
-    return coacd
+    hulls = ((vertices, ConvexHull(vertices)) for vertices, _ in found)
+    return tuple(
+        np.asarray(vertices[hull.vertices], np.float64)
+        for vertices, hull in hulls
+        if hull.volume > _SLIVER * mesh.volume
+    )

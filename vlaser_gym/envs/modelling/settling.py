@@ -33,8 +33,13 @@ def resting_postures(spec: ObjectSpec, setup: RobotSetup, drops: int, seed: int 
         drops: how many.
         seed: of the orientations.
     """
-    model = build_floor(spec, setup)
-    ends = [_dropped(model, spec, orientation) for orientation in _orientations(drops, seed)]
+    assert spec.shape is not None
+    model, ends = build_floor(spec, setup), []
+    for orientation in _orientations(drops, seed):
+        lowest = min(float((points @ matrix_from_quaternion(orientation)[2]).min()) for points in spec.shape.hulls)
+        data = _placed(model, np.array([0.0, 0.0, 0.005 - lowest, *orientation]))  # just above the ground
+        _run(model, data, _FALLING)
+        ends.append(np.array(data.qpos))
     groups = _grouped(ends)
     rests = [_held(model, spec, group, len(group) / drops) for group in groups]
     return tuple(sorted((rest for rest in rests if rest is not None), key=lambda rest: -rest.share))
@@ -49,15 +54,6 @@ def _orientations(count: int, seed: int) -> Floats:
     """Unit quaternions ``[count, 4]``, all orientations alike."""
     numbers = np.random.default_rng(seed).normal(size=(count, 4))
     return np.asarray(numbers / np.linalg.norm(numbers, axis=1, keepdims=True))
-
-
-def _dropped(model: mujoco.MjModel, spec: ObjectSpec, orientation: Floats) -> Floats:
-    """The pose ``[7]`` in which an object ends that falls from just above the ground."""
-    assert spec.shape is not None
-    lowest = min(float((points @ matrix_from_quaternion(orientation)[2]).min()) for points in spec.shape.hulls)
-    data = _placed(model, np.array([0.0, 0.0, 0.005 - lowest, *orientation]))
-    _run(model, data, _FALLING)
-    return np.array(data.qpos)
 
 
 def _held(model: mujoco.MjModel, spec: ObjectSpec, ends: list[Floats], share: float) -> Rest | None:

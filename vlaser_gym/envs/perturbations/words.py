@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from vlaser_gym.envs.perturbations.base import Moment, Perturbation
 from vlaser_gym.envs.tasks import by_robot, get_task, task_names
 from vlaser_gym.envs.tasks.base import Task
@@ -140,15 +138,13 @@ class Typos(Perturbation):
         long = [i for i, word in enumerate(words) if len(word) > 2]
         count = max(1, round(self.strength * len(long)))
         for i in rng.permutation(long)[:count]:
-            words[i] = _mistyped(words[i], rng)
+            word, kind = words[i], rng.integers(3)
+            at = int(rng.integers(len(word) - 1))
+            swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+            shorter, longer = word[:at] + word[at + 1 :], word[: at + 1] + word[at:]
+            # Two letters that are the same cannot be seen to change places.
+            words[i] = swapped if kind == 0 and swapped != word else shorter if kind == 1 else longer
         return " ".join(words)
-
-
-def _mistyped(word: str, rng: np.random.Generator) -> str:
-    kind, at = rng.integers(3), int(rng.integers(len(word) - 1))
-    if kind == 0 and word[at] != word[at + 1]:
-        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    return word[:at] + word[at + 1 :] if kind == 1 else word[: at + 1] + word[at:]
 
 
 class NoInstruction(Perturbation):

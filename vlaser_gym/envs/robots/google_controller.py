@@ -69,7 +69,9 @@ class GoogleRobotController:
         goal = self.arm_goal(lanes, action, qpos)
         arm, speed = self._arm_planner.plan(self._position[lanes], self._velocity[lanes], goal)
         self._position[lanes], self._velocity[lanes] = arm[:, -1], speed[:, -1]
-        self._set_gripper_goal(lanes, action[:, 6:])
+        change = _GRIPPER_SCALE * np.clip(action[:, 6:], -1.0, 1.0)
+        moved = np.clip(self._gripper_sent[lanes] + change, _GRIPPER_LOW, _GRIPPER_HIGH)
+        self._gripper_goal[lanes] = np.where(np.abs(change) < _GRIPPER_THRESHOLD, self._gripper_goal[lanes], moved)
         start, start_speed = qpos[:, self._gripper], qvel[:, self._gripper]
         fingers, finger_speed = self._gripper_planner.plan(start, start_speed, self._gripper_goal[lanes])
         self._gripper_sent[lanes] = fingers[:, -1]
@@ -89,11 +91,6 @@ class GoogleRobotController:
         """TCP goal ``(R [B, 3, 3], p [B, 3])`` in the base frame."""
         rotation, position = self.kinematics.tcp(qpos)
         return rotations.matrix_from_axis_angle(action[:, 3:6]) @ rotation, position + action[:, :3]
-
-    def _set_gripper_goal(self, lanes: Ints, action: Floats) -> None:
-        change = _GRIPPER_SCALE * np.clip(action, -1.0, 1.0)
-        moved = np.clip(self._gripper_sent[lanes] + change, _GRIPPER_LOW, _GRIPPER_HIGH)
-        self._gripper_goal[lanes] = np.where(np.abs(change) < _GRIPPER_THRESHOLD, self._gripper_goal[lanes], moved)
 
     def get_state(self) -> dict[str, NDArray[np.float64]]:
         """Ends of the last plans and the gripper's goals and targets, of all environments."""

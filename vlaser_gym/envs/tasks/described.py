@@ -96,6 +96,7 @@ class _Entry:
     where: str = ""
 
     def has(self, key: str) -> bool:
+        """True if the file gives this key."""
         return key in self.values
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -110,29 +111,54 @@ class _Entry:
         return value
 
     def text(self, key: str) -> str:
+        """A value that is text.
+
+        Raises:
+            InvalidConfigError: if it is absent, or something else.
+        """
         value = self.get(key)
         if not isinstance(value, str):
             raise self.wrong(key, "a name", value)
         return value
 
     def check_keys(self, known: Sequence[str]) -> None:
+        """Refuse other keys than the known ones.
+
+        Raises:
+            UnknownNameError: for the first of them.
+        """
         for key in self.values:
             if key not in known:
                 raise UnknownNameError(f"key of the task {self.file}", f"{self.where}{key}", known)
 
     def below(self, key: str) -> _Entry:
+        """The keys below a key; none where it is absent or empty.
+
+        Raises:
+            InvalidConfigError: if there is a plain value.
+        """
         value = self.values.get(key) or {}
         if not isinstance(value, Mapping):
             raise self.wrong(key, "keys below it", value)
         return _Entry(self.file, value, f"{self.where}{key}.")
 
     def number(self, key: str, default: float, least: float) -> float:
+        """A number that is at least ``least``.
+
+        Raises:
+            InvalidConfigError: if it is smaller, or no number.
+        """
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
             raise self.wrong(key, f"a number from {least:g} on", value)
         return float(value)
 
     def interval(self, key: str, default: tuple[float, float]) -> tuple[float, float]:
+        """Two numbers, of which the first is not the greater one.
+
+        Raises:
+            InvalidConfigError: if the value is no such pair.
+        """
         value = self.get(key, list(default))
         numbers = isinstance(value, list) and all(isinstance(end, int | float) for end in value)
         if not numbers or len(value) != 2 or value[0] > value[1]:
@@ -140,6 +166,11 @@ class _Entry:
         return float(value[0]), float(value[1])
 
     def sentences(self, key: str) -> tuple[str, ...]:
+        """A sentence, or several.
+
+        Raises:
+            InvalidConfigError: if there is none, or an empty one.
+        """
         value = self.get(key)
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
@@ -147,6 +178,7 @@ class _Entry:
         return tuple(texts)
 
     def wrong(self, key: str, expected: str, value: Any) -> InvalidConfigError:
+        """The error for a value that is not as it must be."""
         return InvalidConfigError(f"The task {self.file} needs {expected} as {self.where}{key}:; got {value!r}.")
 
 

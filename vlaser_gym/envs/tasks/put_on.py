@@ -249,7 +249,9 @@ class PutOnTask(Task):
         firm = streak >= GRASP_STEPS
         ever_grasped = grasped | (memory["ever_grasped"] > 0)
         ever_firm = firm | (memory["ever_consecutive_grasp"] > 0)
-        on_target = self._on_target(com, memory["box"]) & self._touches_nothing_else(scene)
+        # The source touches nothing but target and robot.
+        others = np.linalg.norm(scene.impulse[:, len(FINGERS) :], axis=-1)
+        on_target = self._on_target(com, memory["box"]) & (others <= TOUCH_IMPULSE).all(1)
         values = (on_target, on_target.copy(), grasped, firm, moved, moved_wrong, ever_grasped, ever_firm)
         latches = {
             "grasp_streak": streak,
@@ -285,11 +287,6 @@ class PutOnTask(Task):
         over = np.hypot(offset[:, 0], offset[:, 1]) <= np.hypot(half[:, 1, 0], half[:, 1, 1]) + XY_MARGIN
         height = offset[:, 2]
         return np.asarray(over & (height > 0) & (height - half[:, 1, 2] - half[:, 0, 2] <= self.z_margin))
-
-    def _touches_nothing_else(self, scene: Snapshot) -> Bools:
-        """True where all contact impulses but those with target and robot are negligible, ``[B]``."""
-        impulse = scene.impulse[:, len(FINGERS) :]
-        return np.asarray((np.linalg.norm(impulse, axis=-1) <= TOUCH_IMPULSE).all(1))
 
 
 def _grasped(scene: Snapshot) -> Bools:

@@ -57,16 +57,6 @@ def _turned_sources(source: Floats, target: Floats) -> Floats:
     return _freeze(np.array([(source[2 * s + k], target[t]) for s, t in _PAIRS for k in range(2)]))
 
 
-def _two_squares(cube: Floats) -> Floats:
-    """Every pair of corners of each square: ``[8, 7] -> [24, 2, 7]``."""
-    return _freeze(np.array([(cube[base + s], cube[base + t]) for base in (0, 4) for s, t in _PAIRS]))
-
-
-def _in_sink(eggplant: Floats, plane: Floats) -> Floats:
-    """Each row with its plane and the sink: ``[24, 7], [24, 7] -> [24, 3, 7]``."""
-    return _freeze(np.stack([eggplant, plane, np.repeat(settled.SINK, len(eggplant), axis=0)], axis=1))
-
-
 def _sink_floor(y: float) -> float:
     """Height of the basin's floor, m: level, and rising by 5 % towards low ``y``."""
     return 0.9196 + 0.05 * max(0.0, 0.208 - y)
@@ -120,7 +110,9 @@ def _spoon() -> PutOnTask:
 
 def _cubes() -> PutOnTask:
     spot = Spot(_LARGE_SQUARE, _yaws(0), _CUBE_FOOTPRINT)
-    region = _table_region(_two_squares(settled.CUBE), spot, spot, clearance=0.07)
+    cube = settled.CUBE
+    grid = _freeze(np.array([(cube[base + s], cube[base + t]) for base in (0, 4) for s, t in _PAIRS]))
+    region = _table_region(grid, spot, spot, clearance=0.07)
     return PutOnTask(
         "widowx_stack_cube",
         "stack the green block on the yellow block",
@@ -132,7 +124,8 @@ def _cubes() -> PutOnTask:
 
 
 def _eggplant() -> PutOnTask:
-    grid = _in_sink(settled.EGGPLANT, settled.SINK_PLANE)
+    sink = np.repeat(settled.SINK, len(settled.EGGPLANT), axis=0)
+    grid = _freeze(np.stack([settled.EGGPLANT, settled.SINK_PLANE, sink], axis=1))
     region = Region(
         grid=grid,
         bases=_freeze(np.delete(grid, _LEANING, axis=0)),

@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -154,14 +154,11 @@ class _Side:
             "events": [[event.step, f"{event.kind} {event.what}"] for event in self.diagnoses[address].events],
             "agent": record["agent"],
             **self._timeline(record),
-            "video": self.media.video(self._video(address)),
+            "video": self.media.video(self.videos.get(address)),
             "file": self.media.link(self._file(record)) if record["states"] else None,
             "command": self._command(address) if record["states"] else None,
             "picture": None if picture is None else base64.b64encode(picture).decode(),
         }
-
-    def _video(self, address: Address) -> Path | None:
-        return self.videos.get(address)
 
     def _file(self, record: Record) -> Path:
         return self.videos.get(address_of(record), video_folder(self.stored.path) / video_name(record))
@@ -192,9 +189,13 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
     first = sides[0].stored
     addresses = [a for a in first.records if all(a in side.stored.records for side in sides)]
     tasks = _task_order(addresses)
+    facts = {}
+    for name in tasks:
+        longest = max(step_limit(record) for record in first.records.values() if record["task"] == name)
+        facts[name] = {"label": short_name(name), "subgoals": list(get_task(name).subgoals), "max_steps": longest}
     data = {
         "sides": ["A", "B"][: len(sides)],
-        "tasks": {name: _task_facts(name, first.records.values()) for name in tasks},
+        "tasks": facts,
         "failures": {key: kind.label for key, kind in FAILURE_CLASSES.items()},
         "episodes": [
             {
@@ -208,6 +209,7 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
             for address in addresses
         ],
     }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return {
         "title": " / ".join(side.stored.label for side in sides),
         "runs": [_run_facts(side.stored, name) for side, name in zip(sides, "AB", strict=False)],
@@ -215,7 +217,8 @@ def _context(sides: Sequence[_Side], comparison: Comparison | None) -> dict[str,
         "comparison": None if comparison is None else {**_compared(comparison), **_changed(sides, addresses)},
         "tasks": tasks,
         "short": short_name,
-        "data": _embed(data),
+        # It cannot end the script element that holds it.
+        "data": Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")),
     }
 
 
@@ -247,13 +250,15 @@ def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
         )
         for row in rows
     ]
+    funnels = []
+    for name, mine in per_task.items():
+        reached = subgoal_funnel(mine, get_task(name).subgoals)
+        stages = [{**vars(stage), "interval": wilson(stage.reached, len(mine))} for stage in reached]
+        funnels.append({"label": short_name(name), "stages": stages, "n": len(mine)})
     return {
         "rows": rows,
         "chart": interval_chart(chart, "Success rate of each task with its 95 % interval"),
-        "funnels": [
-            {"label": short_name(name), "stages": _funnel(name, mine), "n": len(mine)}
-            for name, mine in per_task.items()
-        ],
+        "funnels": funnels,
         "failures": failure_rows(side.diagnoses, tasks),
         "patterns": pattern_lines(stored.records, side.diagnoses),
         "maps": {label: drawn for label, drawn in maps.items() if drawn is not None},
@@ -264,14 +269,9 @@ def _results(side: _Side, tasks: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _funnel(task: str, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The sub-goals of a task with how many episodes reached each, and the interval of that share."""
-    stages = subgoal_funnel(records, get_task(task).subgoals)
-    return [{**vars(stage), "interval": wilson(stage.reached, len(records))} for stage in stages]
-
-
 def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
     last, anywhere, first = success_conventions(records)
+    firsts = [record["first_success_step"] for record in records if record["first_success_step"] is not None]
     return {
         "label": short_name(task),
         "task": task,
@@ -281,14 +281,8 @@ def _result_row(task: str, records: Sequence[Record]) -> dict[str, Any]:
         "counts": {"last": last.count, "any": anywhere.count},
         "last": None if last.count is None else (last.count / len(records), wilson(last.count, len(records))),
         "any": (anywhere.count / len(records), wilson(anywhere.count, len(records))),  # type: ignore[operator,arg-type]
-        "steps": {"to success": _mean_first_success(records), "if stopped": first.mean_steps},
+        "steps": {"to success": sum(firsts) / len(firsts) if firsts else None, "if stopped": first.mean_steps},
     }
-
-
-def _mean_first_success(records: Sequence[Record]) -> float | None:
-    """Steps up to the first success, over the episodes that have one."""
-    firsts = [record["first_success_step"] for record in records if record["first_success_step"] is not None]
-    return sum(firsts) / len(firsts) if firsts else None
 
 
 def _mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -344,6 +338,7 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
     records = list(stored.records.values())
     some = records[0]
     stops = bool(stored.config.get("terminate_on_success", False))
+    tasks = [get_task(name) for name in _task_order(list(stored.records))]
     return {
         "side": name,
         "label": stored.label,
@@ -354,17 +349,8 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
         "retried": sum(retried_episodes(read_timing(stored.path)).values()),
         "reduced": Reduction.of(stored.config),
         "ending": "stopped at first success" if stops else "run to the step limit",
-        "published": published_lines(_summary(records), stored.config),
+        "published": published_lines(summarise(records, tasks), stored.config),
     }
-
-
-def _summary(records: Sequence[Record]) -> dict[str, Any]:
-    return summarise(records, [get_task(name) for name in _task_order([address_of(record) for record in records])])
-
-
-def _task_facts(name: str, records: Iterable[Record]) -> dict[str, Any]:
-    longest = max(step_limit(record) for record in records if record["task"] == name)
-    return {"label": short_name(name), "subgoals": list(get_task(name).subgoals), "max_steps": longest}
 
 
 def _task_order(addresses: Sequence[Address]) -> list[str]:
@@ -388,12 +374,6 @@ def _spans(flags: Sequence[NDArray[np.bool_]]) -> list[list[list[int]]]:
         for row, begin, end in zip(rows[::2].tolist(), edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             spans[row].append([begin, end])
     return spans
-
-
-def _embed(data: Any) -> Markup:
-    """JSON that cannot end the script element that holds it."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def template_environment() -> Environment:

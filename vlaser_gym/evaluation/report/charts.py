@@ -78,6 +78,7 @@ def bar_chart(bars: Sequence[Bar], title: str) -> Markup:
     height = _TOP + _BAR_ROW * len(bars)
 
     def x(value: float) -> float:
+        """The place of a value from the left, pixels."""
         return _BAR_LABELS + _PLOT * (value - low) / (high - low)
 
     parts = [

@@ -110,13 +110,16 @@ def layout_map(task: str, diagnoses: Diagnoses, outcomes: Mapping[Address, str])
         x, y = (point - middle) * scale
         return _SIDE / 2 - float(y), _SIDE / 2 - float(x)
 
+    goals = sorted({tuple(np.round(at(spot.goal), 0)) for spot in spots if spot.goal is not None})
+    square = Markup('<rect class="goal" x="{:.0f}" y="{:.0f}" width="12" height="12"/>')
+    dot = Markup('<a href="#{}"><circle class="spot {}" cx="{:.1f}" cy="{:.1f}" r="4.2"><title>{}</title></circle></a>')
     parts = [
         Markup('<svg class="map" viewBox="0 0 {0} {0}" role="img" aria-label="Layouts of {1} from above">').format(
             _SIDE, task
         ),
-        *_goals(spots, at),
+        *(square.format(x - 6, y - 6) for x, y in goals),
         *_missed(spots, at),
-        *(_dot(spot, at(spot.place)) for spot in spots),
+        *(dot.format(spot.address, spot.kind, *at(spot.place), spot.words) for spot in spots),
         _scale_bar(scale),
     ]
     return Markup("").join([*parts, Markup("</svg>")])
@@ -143,11 +146,6 @@ def _spots(task: str, diagnoses: Diagnoses, outcomes: Mapping[Address, str]) -> 
             yield _Spot(address, place, goal, miss, outcomes[address], words)
 
 
-def _goals(spots: Sequence[_Spot], at: Any) -> Iterator[Markup]:
-    for x, y in sorted({tuple(np.round(at(spot.goal), 0)) for spot in spots if spot.goal is not None}):
-        yield Markup('<rect class="goal" x="{:.0f}" y="{:.0f}" width="12" height="12"/>').format(x - 6, y - 6)
-
-
 def _missed(spots: Sequence[_Spot], at: Any) -> Iterator[Markup]:
     for spot in spots:
         if spot.miss is not None:
@@ -156,12 +154,6 @@ def _missed(spots: Sequence[_Spot], at: Any) -> Iterator[Markup]:
                 '<line class="miss" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>'
                 '<circle class="missed" cx="{:.1f}" cy="{:.1f}" r="1.8"/>'
             ).format(x, y, to_x, to_y, to_x, to_y)
-
-
-def _dot(spot: _Spot, at: tuple[float, float]) -> Markup:
-    return Markup(
-        '<a href="#{}"><circle class="spot {}" cx="{:.1f}" cy="{:.1f}" r="4.2"><title>{}</title></circle></a>'
-    ).format(spot.address, spot.kind, *at, spot.words)
 
 
 def _scale_bar(scale: float) -> Markup:

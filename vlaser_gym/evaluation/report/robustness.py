@@ -36,7 +36,9 @@ def write_robustness(run: Path, found: Robustness, perturbations: Sequence[Pertu
         "agent": next(iter(benign.records.values()))["agent"],
         "rows": rows,
         "means": means,
-        "links": {label: f"{name}/report.html" for label, name in links.items() if _has_report(run / name)},
+        "links": {
+            label: f"{name}/report.html" for label, name in links.items() if (run / name / "report.html").is_file()
+        },
         "benign": found.drops[0],
         "tasks": [(row.task, short_name(row.task)) for row in found.drops[0].tasks],
         "chart": bar_chart([_bar(drop, drop.label in means) for drop in rows], "Change of success, points"),
@@ -51,7 +53,3 @@ def write_robustness(run: Path, found: Robustness, perturbations: Sequence[Pertu
 def _bar(drop: Drop, strong: bool) -> Bar:
     overall = drop.overall
     return Bar(drop.label.replace("_", " "), overall.difference, overall.interval, strong)
-
-
-def _has_report(folder: Path) -> bool:
-    return (folder / "report.html").is_file()

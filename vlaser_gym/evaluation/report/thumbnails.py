@@ -51,16 +51,12 @@ def _render(renderer: SceneRenderer, run: Path, records: list[Record]) -> Iterab
             last = [{name: values[-1] for name, values in drawn_states(of).items()} for of in states]
             for record, of, picture in zip(batch, states, renderer.frames(task, variant, last, **bodies), strict=True):
                 shown = draw_explanation(picture, task, of, len(of["qpos"]) - 1)
-                yield address_of(record), _jpeg(Image.fromarray(shown))
+                buffer = io.BytesIO()
+                Image.fromarray(shown).resize(_SIZE, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=72)
+                yield address_of(record), buffer.getvalue()
 
 
 def _scene(record: Record) -> tuple[str, str, Mapping[str, Any]]:
     """The scene that the images of one batch share: task, variant, and changed objects."""
     bodies = placement_of(record).bodies if "perturb" in record else ()
     return record["task"], record["variant"], {"bodies": bodies} if bodies else {}
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.resize(_SIZE, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=72)
-    return buffer.getvalue()

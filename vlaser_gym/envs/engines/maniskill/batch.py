@@ -180,15 +180,11 @@ class Batch:
             self._system.step()
         self._arrays = self._system.fetch(arrays)
         impulses = self._system.impulses()
-        self._put_back(set(self._of_lane) - {lane for lane, _ in jobs}, before)
-        return {lane: self._of_lane[lane].read(self._arrays, impulses) for lane, _ in jobs}
-
-    def _put_back(self, lanes: set[int], before: Arrays) -> None:
-        if lanes:
-            assert self._system is not None
-            for lane in lanes:
+        if others := self._of_lane.keys() - {lane for lane, _ in jobs}:
+            for lane in others:
                 self._of_lane[lane].set_rows(self._arrays, self._of_lane[lane].rows(before))
             self._system.apply(self._arrays)
+        return {lane: self._of_lane[lane].read(self._arrays, impulses) for lane, _ in jobs}
 
     def _borrow(self, starts: Mapping[int, Start]) -> bool:
         """Give each environment a free sub-scene with the key of its episode; False, and nothing, if one is missing."""
@@ -226,20 +222,15 @@ class Batch:
 
     def _build(self, starts: Sequence[Start]) -> tuple[System, list[_Slot], Arrays]:
         system = self._make_system(self._substep)
-        scenes = [_build_scene(start, self._pack, system) for start in starts]
+        scenes = [build_scene(start.key, self._pack, into=system.add_scene()) for start in starts]
+        # What the original adds against gravity cannot be asked for on a GPU: the robot weighs nothing instead.
+        for link in (link for scene in scenes for link in scene.robot.links):
+            link.disable_gravity = True
         contacts = [Contacts(scene, start.key.cast) for scene, start in zip(scenes, starts, strict=True)]
         arrays = system.begin([pair for contact in contacts for pair in contact.pairs])
         first = np.cumsum([0, *(len(contact.pairs) for contact in contacts)])
         slots = [_Slot(*parts, system) for parts in zip(starts, scenes, contacts, first.tolist(), strict=False)]
         return system, slots, arrays
-
-
-def _build_scene(start: Start, pack: AssetPack, system: System) -> Scene:
-    scene = build_scene(start.key, pack, into=system.add_scene())
-    # What the original adds against gravity cannot be asked for on a GPU: the robot weighs nothing instead.
-    for link in scene.robot.links:
-        link.disable_gravity = True
-    return scene
 
 
 class _Slot:

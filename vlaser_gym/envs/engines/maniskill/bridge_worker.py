@@ -66,12 +66,8 @@ class _Worker:
         if begin.object_pose is not None:
             poses = to_tensor(np.array([begin.object_pose[obj] for obj in env.obj_names], np.float32))
             env.xyz_configs, env.quat_configs = poses[None, :, :3], poses[None, :, 3:]
-            env._settle = _stay
+            env._settle = lambda *_: None  # in the place of the simulation steps in which objects settle
         env.reset(seed=0, options={"episode_id": to_tensor(np.array([begin.episode])), "reconfigure": True})
-
-
-def _stay(*_: Any) -> None:
-    """Do nothing, in the place of the simulation steps in which objects settle."""
 
 
 def prepare_files(pack: Path) -> None:

@@ -12,7 +12,6 @@ from vlaser_gym.envs.engines.maniskill.physics import PRESSING, Finger, fingers_
 from vlaser_gym.envs.engines.maniskill.scene import Scene, body_of
 from vlaser_gym.envs.engines.maniskill.start import SceneKey
 from vlaser_gym.envs.tasks import get_task
-from vlaser_gym.envs.tasks.base import ContactQuery
 from vlaser_gym.errors import InvalidConfigError
 
 
@@ -22,7 +21,8 @@ class Contacts:
     def __init__(self, scene: Scene, cast: str) -> None:
         #: Row of a pair in the answer; SAPIEN finds only one of pairs that are equal or turned round.
         self._rows: dict[tuple[Any, Any], int] = {}
-        self._queries = [self._add(_bodies(query, scene)) for query in scene.task.contacts_of(cast)]
+        subjects = [(subject_of(q.of, scene)[0], subject_of(q.by, scene)[0]) for q in scene.task.contacts_of(cast)]
+        self._queries = [self._add([(a, b) for a in of for b in by]) for of, by in subjects]
         others = [body_of(entity) for entity in (*scene.objects, *scene.surroundings)]
         others += [] if scene.cabinet is None else scene.cabinet.links
         self._fingers = [
@@ -54,11 +54,6 @@ class Contacts:
     def pressing(self, impulses: NDArray[np.float32]) -> list[Finger]:
         """Fingers that press on something."""
         return [f for f, rows in self._fingers if (np.linalg.norm(impulses[rows[:, 0]], axis=-1) > PRESSING).any()]
-
-
-def _bodies(query: ContactQuery, scene: Scene) -> list[tuple[Any, Any]]:
-    (of, _), (by, _) = subject_of(query.of, scene), subject_of(query.by, scene)
-    return [(a, b) for a in of for b in by]
 
 
 def check_contacts(key: SceneKey) -> None:

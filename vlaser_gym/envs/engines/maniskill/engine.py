@@ -102,7 +102,11 @@ class ManiskillEngine:
         for (lane, sent), reading in zip(jobs, readings, strict=True):
             self._history[lane].append(sent)
             self._readings[lane] = reading
-        diverged = [lane for (lane, _), reading in zip(jobs, readings, strict=True) if not _is_finite(reading)]
+        diverged = [
+            lane
+            for (lane, _), reading in zip(jobs, readings, strict=True)
+            if not (np.isfinite(reading.qpos).all() and np.isfinite(reading.object_pose).all())
+        ]
         if diverged:
             raise SimulationError(f"The simulation of environments {diverged} diverged: reset them.")
 
@@ -137,7 +141,10 @@ class ManiskillEngine:
 
     def _ask(self, workers: Sequence[Child], command: str, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Answers to jobs, whose first item is their environment, all workers at once."""
-        self._finish_opening()
+        if not self._opened:
+            for worker in self._all():
+                worker.receive()
+            self._opened = True
         shares = [[i for i, job in enumerate(jobs) if job[0] % len(workers) == w] for w in range(len(workers))]
         busy = [(worker, share) for worker, share in zip(workers, shares, strict=True) if share]
         for worker, share in busy:
@@ -147,12 +154,6 @@ class ManiskillEngine:
             for i, answer in zip(share, worker.receive(), strict=True):
                 answers[i] = answer
         return answers
-
-    def _finish_opening(self) -> None:
-        if not self._opened:
-            for worker in self._all():
-                worker.receive()
-            self._opened = True
 
     def _all(self) -> list[Child]:
         return list(dict.fromkeys([*self._workers, *self._artists]))
@@ -206,7 +207,3 @@ def _start(placement: Placement) -> Start:
         dict(layout.joints),
         tuple(layout.base_pose or get_setup(task.robot_setup).base_pose),
     )
-
-
-def _is_finite(reading: Reading) -> bool:
-    return bool(np.isfinite(reading.qpos).all() and np.isfinite(reading.object_pose).all())

@@ -47,7 +47,10 @@ class Artist:
         self._add_lights()
         self._set_materials()
         self._camera = self._add_camera()
-        self._foreground = self._foreground_ids()
+        specs = zip(self.scene.objects_spec, self.scene.objects, strict=True)
+        shown = [entity for spec, entity in specs if spec.name not in _IN_PHOTOGRAPH]
+        links = [*self.scene.robot.links, *([] if self.scene.cabinet is None else self.scene.cabinet.links)]
+        self._foreground = [entity.per_scene_id for entity in (*shown, *(link.entity for link in links))]
         self._photographs: dict[str, Picture] = {}
 
     def draw(self, state: Start) -> Picture:
@@ -66,7 +69,8 @@ class Artist:
         self._camera.take_picture()
         colour = np.asarray(self._camera.get_picture("Color"))[..., :3]
         actor = np.asarray(self._camera.get_picture("Segmentation"))[..., 1]
-        return _to_uint8(colour), np.isin(actor, self._foreground)
+        shown = np.asarray(np.clip(255 * colour, 0, 255), np.uint8)
+        return shown, np.isin(actor, self._foreground)
 
     def _photograph(self, name: str, size: tuple[int, int]) -> Picture:
         if name not in self._photographs:
@@ -87,7 +91,11 @@ class Artist:
             for entity in self.scene.objects:
                 _set_material(entity, specular=0.0, roughness=1.0, metallic=0.0)
         for entity in self.scene.objects:
-            _light_up(entity)
+            for material in _materials(entity):
+                # Models with baked light glow by a texture whose factor their files leave at zero; the original
+                # ignores it.
+                if material.emission_texture is not None:
+                    material.emission = [1.0, 1.0, 1.0, 1.0]
 
     def _add_camera(self) -> Any:
         camera = get_setup(self.scene.task.robot_setup).camera
@@ -100,14 +108,6 @@ class Artist:
         component.local_pose = make_pose(camera.pose)
         return component
 
-    def _foreground_ids(self) -> NDArray[np.int64]:
-        scene = self.scene
-        shown = [
-            e for spec, e in zip(scene.objects_spec, scene.objects, strict=True) if spec.name not in _IN_PHOTOGRAPH
-        ]
-        links = [*scene.robot.links, *(scene.cabinet.links if scene.cabinet is not None else ())]
-        return np.array([entity.per_scene_id for entity in [*shown, *(link.entity for link in links)]])
-
 
 def _set_material(entity: Any, **values: float) -> None:
     for material in _materials(entity):
@@ -115,17 +115,6 @@ def _set_material(entity: Any, **values: float) -> None:
             setattr(material, name, value)
 
 
-def _light_up(entity: Any) -> None:
-    """Models with baked light glow by a texture whose factor their files leave at zero; the original ignores it."""
-    for material in _materials(entity):
-        if material.emission_texture is not None:
-            material.emission = [1.0, 1.0, 1.0, 1.0]
-
-
 def _materials(entity: Any) -> list[Any]:
     component = entity.find_component_by_type(sapien.render.RenderBodyComponent)
     return [] if component is None else [part.material for shape in component.render_shapes for part in shape.parts]
-
-
-def _to_uint8(picture: NDArray[Any]) -> Picture:
-    return np.asarray(np.clip(255 * picture, 0, 255), np.uint8)

@@ -7,7 +7,6 @@ agents' configurations), not ManiSkill 3's defaults. Layouts, masses, joints, ga
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +140,8 @@ def _add_robot(scene: ManiSkillScene, task: Task, look: Variant, pack: AssetPack
     loader.name = robot.name
     # Files of several parts have a hull for each; STL files hold one part.
     loader.load_multiple_collisions_from_file = numbers_of(robot).hull_per_part
-    for link, friction, radius in _surfaces(robot):
+    fingers = [(link, robot.finger_friction, robot.finger_patch_radius) for link in robot.finger_links]
+    for link, friction, radius in (*fingers, *robot.surfaces):
         loader.set_link_material(link, friction, friction, 0.0)
         loader.set_link_patch_radius(link, radius)
         loader.set_link_min_patch_radius(link, radius)
@@ -181,13 +181,6 @@ def numbers_of(robot: Robot) -> ManiskillNumbers:
             "or choose another engine."
         )
     return robot.maniskill
-
-
-def _surfaces(robot: Robot) -> Iterator[tuple[str, float, float]]:
-    """Links with a material of their own: name, friction, radius of the contact patch (m)."""
-    for link in robot.finger_links:
-        yield link, robot.finger_friction, robot.finger_patch_radius
-    yield from robot.surfaces
 
 
 def _ignore_collisions(builder: Any, robot: Robot) -> None:
@@ -266,20 +259,15 @@ def _add_cabinet(scene: ManiSkillScene, look: Variant, pack: AssetPack) -> Any:
     builder = loader.parse(str(pack.station(look.station)))["articulation_builders"][0]
     builder.initial_pose = sapien.Pose(ORIGIN)
     if look.solid_handles:
-        _make_handles_solid(builder)
+        for link in builder.link_builders:
+            for box in DRAWER:
+                if link.name != "body" and not box.collides:
+                    link.add_box_collision(sapien.Pose(box.centre), np.array(box.size) / 2)
     articulation = builder.build(name="cabinet")._objs[0]
     for joint in articulation.active_joints:
         joint.set_friction(JOINT_FRICTION)
         joint.set_drive_properties(0.0, JOINT_DAMPING)
     return articulation
-
-
-def _make_handles_solid(builder: Any) -> None:
-    for link in builder.link_builders:
-        if link.name != "body":
-            for box in DRAWER:
-                if not box.collides:
-                    link.add_box_collision(sapien.Pose(box.centre), np.array(box.size) / 2)
 
 
 def part_of(scene: Scene, name: str) -> tuple[Any, Any]:

@@ -38,6 +38,7 @@ class _OneByOne:
         self._lanes: dict[int, Simulation] = {}
 
     def run(self, jobs: Sequence[tuple[int, Start, Sequence[Targets]]]) -> list[Reading]:
+        """See :class:`_Lanes`; every simulation is built anew."""
         for lane, start, history in jobs:
             self._lanes.pop(lane, None)
             self._lanes[lane] = Simulation(start, self._pack)
@@ -46,6 +47,7 @@ class _OneByOne:
         return [self._lanes[lane].read() for lane, _, _ in jobs]
 
     def step(self, jobs: Sequence[tuple[int, Targets]]) -> list[Reading]:
+        """See :class:`_Lanes`."""
         for lane, targets in jobs:
             self._lanes[lane].step(targets)
         return [self._lanes[lane].read() for lane, _ in jobs]

@@ -83,16 +83,13 @@ class MujocoEngine:
 
     def _pool(self, key: SceneKey, task: Task) -> _Pool:
         if key not in self._pools:
-            self._forget_pools()
+            # Protocols have hundreds of scenes: of many that no environment shows the oldest are dropped.
+            unused = [known for known in self._pools if known not in self._keys]
+            for known in unused[: max(0, len(self._pools) - _MOST_IDLE_SCENES)]:
+                del self._pools[known]
             scene = build_scene(task, key.variant, cast=key.cast, physics=key.physics, bodies=key.bodies)
             self._pools[key] = _Pool(scene, self._num_lanes, self._threads)
         return self._pools[key]
-
-    def _forget_pools(self) -> None:
-        """Drop scenes that no environment shows, the oldest first, where there are many: protocols have hundreds."""
-        unused = [key for key in self._pools if key not in self._keys]
-        for key in unused[: max(0, len(self._pools) - _MOST_IDLE_SCENES)]:
-            del self._pools[key]
 
     def _groups(self, lanes: Ints) -> dict[SceneKey, list[int]]:
         """Scene -> rows of ``lanes`` that show it."""
@@ -214,19 +211,17 @@ class _Pool:
                 self.batch.ctrl[lanes[:, None], self.scene.drives] = position[:, 0]
                 self.batch.step(lanes, nstep=self._substeps)
             else:
-                self._follow(lanes, position)
+                # Of several targets that fall into one substep the middle one is followed.
+                picks = (2 * np.arange(self._substeps) + 1) * schedule // (2 * self._substeps)
+                control = np.zeros((len(lanes), self._substeps, self.scene.model.nu))
+                control[:, :, self.scene.drives] = position[:, picks]
+                state = int(mujoco.mjtState.mjSTATE_CTRL)
+                self.batch.rollout(self._substeps, control, state, record=(), ids=lanes)
         except BatchError as error:
             raise SimulationError(f"MuJoCo could not step environments {lanes.tolist()}: {error}.") from error
         diverged = lanes[~np.isfinite(self.batch.state[lanes]).all(-1)]
         if len(diverged):
             raise SimulationError(f"The simulation of environments {diverged.tolist()} diverged: reset them.")
-
-    def _follow(self, lanes: Ints, position: Floats) -> None:
-        # Of several targets that fall into one substep the middle one is followed.
-        picks = (2 * np.arange(self._substeps) + 1) * position.shape[1] // (2 * self._substeps)
-        control = np.zeros((len(lanes), self._substeps, self.scene.model.nu))
-        control[:, :, self.scene.drives] = position[:, picks]
-        self.batch.rollout(self._substeps, control, int(mujoco.mjtState.mjSTATE_CTRL), record=(), ids=lanes)
 
     def read(self, lane: int) -> Reading:
         """The state of an environment after its last control step."""

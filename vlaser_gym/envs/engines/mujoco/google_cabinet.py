@@ -49,8 +49,8 @@ def add_cabinet(spec: mujoco.MjSpec, appearance: Variant) -> None:
 
 
 def _add_drawer(spec: mujoco.MjSpec, drawer: str, station: Station, solid_handles: bool) -> None:
-    place = np.array(cabinet.ORIGIN) + [0.0, 0.0, cabinet.DRAWER_HEIGHTS[drawer]]
-    body = spec.worldbody.add_body(name=f"cabinet:{drawer}", pos=place)
+    origin = np.array(cabinet.ORIGIN) + [0.0, 0.0, cabinet.DRAWER_HEIGHTS[drawer]]
+    body = spec.worldbody.add_body(name=f"cabinet:{drawer}", pos=origin)
     # The joint leaves one motion: of mass and inertia only the mass plays a part.
     body.explicitinertial, body.mass, body.inertia = True, cabinet.DRAWER_MASS, (1.0, 1.0, 1.0)
     # The original's drawers do not touch the cabinet: links of an articulation that a joint connects never do.
@@ -64,11 +64,7 @@ def _add_drawer(spec: mujoco.MjSpec, drawer: str, station: Station, solid_handle
     for part in cabinet.DRAWER:
         collides = part.collides or solid_handles
         _add_part(spec, body, part, station, f"part:{drawer}_drawer_{part.name}", np.zeros(3), collides)
-    _add_panel(spec, body, drawer, station)
-
-
-def _add_panel(spec: mujoco.MjSpec, body: mujoco.MjsBody, drawer: str, station: Station) -> None:
-    """A field in another shade on a drawer's front, only seen."""
+    # A field in another shade on the front, only seen.
     front = next(part for part in cabinet.DRAWER if part.name == "front")
     place = (front.centre[0] + front.size[0] / 2, front.centre[1], front.centre[2])
     half = (5e-4, front.size[1] / 2 - 0.03, front.size[2] / 2 - 0.022)

@@ -98,16 +98,13 @@ def add_link_geoms(spec: mujoco.MjSpec, body: mujoco.MjsBody, link: str, colour:
         add_collision(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh)
     if link in _UNSEEN:
         return
-    mesh = meshes.add_surface(spec, f"{link}/visual0", _cover(hulls))
+    cover = meshes.joined(meshes.convex(_bevelled(hull) if len(hull) <= _ANGULAR else hull) for hull in hulls)
+    mesh = meshes.add_surface(spec, f"{link}/visual0", cover)
     material = _material(spec, part, colour)
     add_visual(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=material)
     for i, (detail, shade) in enumerate(_DETAILS.get(link, ()), 1):
         mesh = meshes.add_surface(spec, f"{link}/visual{i}", detail())
         add_visual(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh, material=_material(spec, shade, colour))
-
-
-def _cover(hulls: tuple[Floats, ...]) -> Surface:
-    return meshes.joined(meshes.convex(_bevelled(hull) if len(hull) <= _ANGULAR else hull) for hull in hulls)
 
 
 def _bevelled(hull: Floats) -> Floats:

@@ -6,7 +6,7 @@ Contact shapes are convex hulls in group 3, named ``<object>/collision<i>``; wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import mujoco
@@ -48,7 +48,11 @@ def add_object(spec: mujoco.MjSpec, obj: ObjectSpec, changed: Body | None = None
         build(spec, body, obj.name)
     if changed is not None:
         _scale_shapes(spec, body, changed.scale)
-        _paint(spec, body, changed.colour)
+        for geom in body.geoms:
+            if changed.colour is not None and geom.group == VISUAL_GROUP:
+                material = spec.material(geom.material)
+                material.textures = [""] * len(material.textures)
+                material.rgba = (*changed.colour, 1.0)
     return body
 
 
@@ -78,15 +82,6 @@ def _scale_shapes(spec: mujoco.MjSpec, body: mujoco.MjsBody, scale: float) -> No
             geom.size = np.array(geom.size) * scale
 
 
-def _paint(spec: mujoco.MjSpec, body: mujoco.MjsBody, colour: Sequence[float] | None) -> None:
-    """Give all that is seen of a body one colour in place of its own and its textures."""
-    for geom in body.geoms:
-        if colour is not None and geom.group == VISUAL_GROUP:
-            material = spec.material(geom.material)
-            material.textures = [""] * len(material.textures)
-            material.rgba = (*colour, 1.0)
-
-
 def _shape_key(name: str) -> str:
     """Key in the tables below: models of the Google scenes share shapes."""
     if name in _SHAPES:
@@ -108,6 +103,7 @@ def add_visual(body: mujoco.MjsBody, name: str, **shape: object) -> mujoco.MjsGe
 
 def _hulls(*pieces: ArrayLike) -> Builder:
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add a convex mesh for each piece."""
         for i, points in enumerate(pieces):
             mesh = meshes.add_hull(spec, f"{name}/collision{i}", points)
             add_collision(body, mesh, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=mesh)
@@ -117,6 +113,7 @@ def _hulls(*pieces: ArrayLike) -> Builder:
 
 def _box(*half_size: float) -> Builder:
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add a box around the body's origin."""
         add_collision(body, f"{name}/collision0", type=mujoco.mjtGeom.mjGEOM_BOX, size=half_size)
 
     return build
@@ -127,6 +124,7 @@ def _own_shape(shape: ObjectShape) -> tuple[Builder, ...]:
     image = shape.image if shape.image.size else None
 
     def show(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add what is seen of the object: its surface under its texture, or in its colour."""
         _show(spec, body, f"{name}/visual0", surface, image=image, rgb=shape.colour)
 
     return _hulls(*(points / meshes.MILLIMETRE for points in shape.hulls)), show
@@ -136,6 +134,7 @@ def _cube(rgba: ArrayLike) -> tuple[Builder, ...]:
     size = (0.015, 0.015, 0.015)
 
     def paint(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add a cube of 3 cm in its colour."""
         material = textures.add_material(spec, name, rgba=rgba)
         add_visual(body, f"{name}/visual0", type=mujoco.mjtGeom.mjGEOM_BOX, size=size, material=material)
 
@@ -146,6 +145,7 @@ def _painted(surface: Callable[[], Surface], image: Callable[[], textures.Image]
     """A textured surface. Surface and texture are made when the object is, not at import."""
 
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add the surface under its texture."""
         _show(spec, body, f"{name}/visual0", surface(), image=image())
 
     return build
@@ -155,6 +155,7 @@ def _coloured(surface: Callable[[], Surface], rgb: tuple[float, float, float], p
     """A surface of one colour: textures on large areas are slow to draw in software."""
 
     def build(spec: mujoco.MjSpec, body: mujoco.MjsBody, name: str) -> None:
+        """Add the surface in its colour."""
         _show(spec, body, f"{name}/visual{part}", surface(), rgb=rgb)
 
     return build

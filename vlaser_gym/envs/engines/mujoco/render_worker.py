@@ -105,7 +105,12 @@ class _Artist:
         try:
             return mujoco.Renderer(self.model, *self.size, max_geom=1000)
         except Exception as error:  # drivers fail in many ways, with many types
-            raise RenderingUnavailableError(_no_context(error)) from error
+            backend = os.environ.get("MUJOCO_GL", "default")
+            raise RenderingUnavailableError(
+                f"No images can be made here (OpenGL backend {backend!r}: {type(error).__name__}: {error}). "
+                f"{_ADVICE.get(backend, _ADVICE['default'])}, or use observations without images and video=0; "
+                "`python -m vlaser_gym.doctor` tells more."
+            ) from error
 
 
 class _Server:
@@ -148,15 +153,6 @@ _ADVICE = {
     "glfw": f"{_INSTALL_EGL} and leave MUJOCO_GL unset",
     "default": f"{_INSTALL_EGL} and set MUJOCO_GL=egl",
 }
-
-
-def _no_context(error: Exception) -> str:
-    backend = os.environ.get("MUJOCO_GL", "default")
-    return (
-        f"No images can be made here (OpenGL backend {backend!r}: {type(error).__name__}: {error}). "
-        f"{_ADVICE.get(backend, _ADVICE['default'])}, or use observations without images and video=0; "
-        "`python -m vlaser_gym.doctor` tells more."
-    )
 
 
 if __name__ == "__main__":

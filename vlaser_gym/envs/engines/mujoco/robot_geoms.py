@@ -77,10 +77,6 @@ def _upper_arm() -> list[Surface]:
     return [meshes.box((-11, 11), (-14, 14), (-14.4, 215)), shoulder, *motors]
 
 
-def _upper_forearm() -> list[Surface]:
-    return [meshes.box((-14.4, 30), (-20, 20), (-14, 14)), _disc((0, 172), 14), _disc((165, 175), 21.2)]
-
-
 def _lower_forearm() -> list[Surface]:
     motors = [meshes.box((2, 36), (-11, 35), (-14.3, 14.3)), meshes.box((40, 86.3), (-17, 17), (-14.3, 14.3))]
     cheeks = [meshes.box((8, 75), (-16, 24), z) for z in ((-17.4, -14.2), (14.2, 17.4))]
@@ -109,30 +105,17 @@ def _bar() -> list[Surface]:
     return [_prism(lower, 0, (0, 3)), _prism(upper, 0, (0, 3)), *posts, rail]
 
 
-def _prop() -> list[Surface]:
-    return [_disc((-2.5, 9), 6)]
-
-
 def _finger(side: float) -> Callable[[], list[Surface]]:
     def build() -> list[Surface]:
-        pieces = [_hull_of_pad(), _carriage(), _neck(), _leg(1), _leg(-1)]
+        """Convex pieces of the finger, mm."""
+        outline = [(x, y, z) for x, z in ((-6, 14.5), (12, 14.5), (42.3, 12.8)) for y in (-8.95, -4)]
+        block = [(x, y, 14.5) for x in (-6, 12) for y in (-8.95, 3)] + [(-6, 5, 12.5), (12, 5, 12.5)]
+        column = [(x, y, 5.6) for x in (-12.2, -6) for y in (-4.9, 5)]
+        pad, carriage, neck = (meshes.mirrored(corners, axis=2) for corners in (outline, block, column))
+        pieces = [pad, carriage, neck, _leg(1), _leg(-1)]
         return [meshes.convex(piece * np.array([1.0, side, 1.0])) for piece in pieces]
 
     return build
-
-
-def _hull_of_pad() -> Floats:
-    return meshes.mirrored([(x, y, z) for x, z in ((-6, 14.5), (12, 14.5), (42.3, 12.8)) for y in (-8.95, -4)], axis=2)
-
-
-def _carriage() -> Floats:
-    return meshes.mirrored(
-        [(x, y, 14.5) for x in (-6, 12) for y in (-8.95, 3)] + [(-6, 5, 12.5), (12, 5, 12.5)], axis=2
-    )
-
-
-def _neck() -> Floats:
-    return meshes.mirrored([(x, y, 5.6) for x in (-12.2, -6) for y in (-4.9, 5)], axis=2)
 
 
 def _leg(side: int) -> Floats:
@@ -147,11 +130,15 @@ _LOOKS: dict[str, Callable[[], list[Surface]]] = {
     "base_link": _base,
     "shoulder_link": _shoulder,
     "upper_arm_link": _upper_arm,
-    "upper_forearm_link": _upper_forearm,
+    "upper_forearm_link": lambda: [
+        meshes.box((-14.4, 30), (-20, 20), (-14, 14)),
+        _disc((0, 172), 14),
+        _disc((165, 175), 21.2),
+    ],
     "lower_forearm_link": _lower_forearm,
     "wrist_link": _wrist,
     "gripper_link": _gripper,
-    "gripper_prop_link": _prop,
+    "gripper_prop_link": lambda: [_disc((-2.5, 9), 6)],
     "gripper_bar_link": _bar,
     "left_finger_link": _finger(1.0),
     "right_finger_link": _finger(-1.0),

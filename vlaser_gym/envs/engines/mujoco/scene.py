@@ -120,9 +120,15 @@ def build_scene(
     for query in dict.fromkeys((*queries, *touches)):
         _add_contact_sensor(spec, query)
     if look == "original":
-        _dress(spec, task, appearance, cast, assets, photograph, whole_robot)
+        # Reading meshes takes a library that nothing else here needs.
+        from vlaser_gym.envs.engines.mujoco.original.dress import dress  # noqa: PLC0415
+
+        dress(spec, task, appearance, cast, assets or AssetPack(), photograph=photograph, whole_robot=whole_robot)
     scene = _index(spec.compile(), setup, objects, first, queries, touches)
-    _set_damping(scene, objects)
+    # Objects lose 0.1 of their linear and angular velocity per second (spec: damping 0.1 / 0.1).
+    for start, obj in zip(scene.object_qvel, objects, strict=True):
+        if start >= 0:
+            scene.model.dof_damping[start : start + 6] = _damping_of(obj)
     if physics != NOMINAL_PHYSICS:
         _perturb(scene, physics)
     return scene
@@ -153,21 +159,6 @@ def _perturb(scene: Scene, physics: Physics) -> None:
         model.body_inertia[body] *= physics.mass
         model.dof_damping[dof] *= physics.mass
     mujoco.mj_setConst(model, mujoco.MjData(model))
-
-
-def _dress(
-    spec: mujoco.MjSpec,
-    task: Task,
-    appearance: Variant,
-    cast: str,
-    assets: AssetPack | None,
-    photograph: bool,
-    whole_robot: bool,
-) -> None:
-    # Reading meshes takes a library that nothing else here needs.
-    from vlaser_gym.envs.engines.mujoco.original.dress import dress  # noqa: PLC0415
-
-    dress(spec, task, appearance, cast, assets or AssetPack(), photograph=photograph, whole_robot=whole_robot)
 
 
 def _set_options(spec: mujoco.MjSpec, setup: RobotSetup) -> None:
@@ -357,13 +348,6 @@ def _element(subject: str) -> tuple[mujoco.mjtObj, str]:
     if subject.startswith("part:"):
         return mujoco.mjtObj.mjOBJ_GEOM, subject
     return mujoco.mjtObj.mjOBJ_BODY, "world" if subject == "scene" else subject
-
-
-def _set_damping(scene: Scene, objects: Sequence[ObjectSpec]) -> None:
-    """Objects lose 0.1 of their linear and angular velocity per second (spec: damping 0.1 / 0.1)."""
-    for start, obj in zip(scene.object_qvel, objects, strict=True):
-        if start >= 0:
-            scene.model.dof_damping[start : start + 6] = _damping_of(obj)
 
 
 def _damping_of(obj: ObjectSpec) -> Floats:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
-from numpy.typing import ArrayLike
 
 from vlaser_gym.envs.engines.mujoco import boards, google_cabinet, google_scenery, meshes, textures
 from vlaser_gym.envs.engines.mujoco.boards import Span
@@ -141,16 +140,12 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
     headlight = spec.visual.headlight
     headlight.ambient, headlight.diffuse, headlight.specular = (0.42,) * 3, (0.0,) * 3, (0.0,) * 3
     for i, (direction, strength) in enumerate((((0, 0, -1), 0.38), ((-1, -0.5, -1), 0.22), ((1, 1, -1), 0.16))):
-        _add_light(spec, f"scene/light{i}", direction, strength)
-
-
-def _add_light(spec: mujoco.MjSpec, name: str, direction: ArrayLike, strength: float) -> None:
-    spec.worldbody.add_light(
-        name=name,
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        pos=(0, 0, 3),
-        dir=direction,
-        diffuse=(strength,) * 3,
-        specular=(0.3 * strength,) * 3,
-        castshadow=False,
-    )
+        spec.worldbody.add_light(
+            name=f"scene/light{i}",
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+            pos=(0, 0, 3),
+            dir=direction,
+            diffuse=(strength,) * 3,
+            specular=(0.3 * strength,) * 3,
+            castshadow=False,
+        )

@@ -33,23 +33,16 @@ class SeenModel:
         for name, values in self._own.items():
             getattr(self.model, name)[:] = values
         self.model.vis.headlight.ambient[:] = self._ambient * sight.light_colour
-        self._move_cameras(sight)
-        self._turn_lights(sight)
-        if sight.repaint is not None:
-            self._repaint(*sight.repaint)
-
-    def _move_cameras(self, sight: Sight) -> None:
         rotation = rotations.matrix_from_quaternion(self._own["cam_quat"])
         self.model.cam_pos[:] += rotations.rotate(rotation, np.array(sight.shift))
         turned = rotation @ rotations.matrix_from_axis_angle(sight.turn)
         self.model.cam_quat[:] = rotations.quaternion_from_matrix(turned)
         self.model.cam_intrinsic[:, :2] *= sight.zoom
-
-    def _turn_lights(self, sight: Sight) -> None:
-        turn = rotations.matrix_from_axis_angle(sight.light_turn)
-        self.model.light_dir[:] = self.model.light_dir @ turn.T
+        self.model.light_dir[:] = self.model.light_dir @ rotations.matrix_from_axis_angle(sight.light_turn).T
         self.model.light_diffuse[:] *= sight.light_colour
         self.model.light_specular[:] *= sight.light_colour
+        if sight.repaint is not None:
+            self._repaint(*sight.repaint)
 
     def _repaint(self, surfaces: str, seed: int, share: float) -> None:
         """Mix each material's colour with one drawn for it: planks and grain of a table get their own."""

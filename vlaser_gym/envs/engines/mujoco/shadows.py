@@ -59,25 +59,21 @@ class ContactShadows:
         """Add the spots of a state whose kinematics are known to what is drawn."""
         for caster in self._casters:
             placed = [data.xpos[body] + x @ data.xmat[body].reshape(3, 3).T for body, x in caster.corners]
-            self._add_spot(scene, data, np.concatenate(placed), caster.fade)
-
-    def _add_spot(self, scene: mujoco.MjvScene, data: mujoco.MjData, points: Floats, fade: float) -> None:
-        centre, axes, half = _outline(points[:, :2])
-        height, room = self._support(data, centre, float(points[:, 2].min()))
-        # Towards an edge, over which it would stick out, a spot gets smaller and fainter.
-        opacity = _OPACITY * (1 - (points[:, 2].min() - height) / fade) * min(1.0, room / half.max())
-        if opacity <= 0:
-            return
-        frame = np.eye(3)
-        frame[:2, :2] = axes
-        for layer, size in enumerate(_LAYERS):
-            radii = np.array([*np.minimum(size * half, room), _GAP / 4])
-            place = np.array([*centre, height + (layer + 1) * _GAP])
-            shape = mujoco.mjtGeom.mjGEOM_ELLIPSOID
-            mujoco.mjv_initGeom(
-                scene.geoms[scene.ngeom], shape, radii, place, frame.ravel(), np.array([0, 0, 0, opacity], np.float32)
-            )
-            scene.ngeom += 1
+            points = np.concatenate(placed)
+            centre, axes, half = _outline(points[:, :2])
+            height, room = self._support(data, centre, float(points[:, 2].min()))
+            # Towards an edge, over which it would stick out, a spot gets smaller and fainter.
+            opacity = _OPACITY * (1 - (points[:, 2].min() - height) / caster.fade) * min(1.0, room / half.max())
+            if opacity <= 0:
+                continue
+            frame, colour = np.eye(3), np.array([0, 0, 0, opacity], np.float32)
+            frame[:2, :2] = axes
+            for layer, size in enumerate(_LAYERS):
+                radii = np.array([*np.minimum(size * half, room), _GAP / 4])
+                place = np.array([*centre, height + (layer + 1) * _GAP])
+                spot, shape = scene.geoms[scene.ngeom], mujoco.mjtGeom.mjGEOM_ELLIPSOID
+                mujoco.mjv_initGeom(spot, shape, radii, place, frame.ravel(), colour)
+                scene.ngeom += 1
 
     def _support(self, data: mujoco.MjData, centre: Floats, lowest: float) -> tuple[float, float]:
         """Height of the highest shape below a point, and how far it reaches around it (m); 0 and 0 without one."""

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.tasks.base import Task
@@ -79,7 +78,12 @@ def find_view(camera: str) -> View:
 
 def viewpoint(task: Task, variant: str, view: View) -> mujoco.MjvCamera:
     """MuJoCo's camera of a view of a task: it stands still whatever moves."""
-    middle, layout = _workspace(task, variant), task.layout("grid:0", variant)
+    layout = task.layout("grid:0", variant)
+    poses = np.asarray(layout.object_pose, np.float64).reshape(-1, 7)
+    if layout.goal_joint and not len(poses):  # the task is about a drawer's handle alone
+        drawer = layout.goal_joint.removesuffix(joint_name(""))
+        poses = np.asarray(handle_pose(drawer, layout.joints[layout.goal_joint]))[None]
+    middle = poses[:, :3].mean(0) + [0, 0, 0.05]
     towards = np.array(layout.base_pose or get_setup(task.robot_setup).base_pose)[:2] - middle[:2]
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
@@ -87,7 +91,9 @@ def viewpoint(task: Task, variant: str, view: View) -> mujoco.MjvCamera:
     camera.azimuth = np.rad2deg(np.arctan2(towards[1], towards[0])) + view.azimuth
     if layout.goal_joint:  # the robot's face is behind the cabinet
         camera.azimuth += _PAST_THE_ROBOT
-    camera.elevation, camera.distance = -view.elevation, view.distance * _scale(task)
+    # Robots of other reach are looked at from farther away.
+    scale = 1.0 if "widowx" in task.robot_setup else 1.6
+    camera.elevation, camera.distance = -view.elevation, view.distance * scale
     return camera
 
 
@@ -96,18 +102,3 @@ def hide_walls(model: mujoco.MjModel) -> None:
     for index in range(model.nmat):
         if model.mat(index).name.startswith(_HIDING):
             model.mat_rgba[index, 3] = 0.0
-
-
-def _workspace(task: Task, variant: str) -> NDArray[np.float64]:
-    """The middle of the first layout's objects, or the handle of the drawer that the task is about; 5 cm above it."""
-    layout = task.layout("grid:0", variant)
-    poses = np.asarray(layout.object_pose, np.float64).reshape(-1, 7)
-    if layout.goal_joint and not len(poses):
-        drawer = layout.goal_joint.removesuffix(joint_name(""))
-        poses = np.asarray(handle_pose(drawer, layout.joints[layout.goal_joint]))[None]
-    return np.asarray(poses[:, :3].mean(0) + [0, 0, 0.05])
-
-
-def _scale(task: Task) -> float:
-    """Robots of other reach are looked at from farther away."""
-    return 1.0 if "widowx" in task.robot_setup else 1.6

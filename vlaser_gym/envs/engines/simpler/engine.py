@@ -117,7 +117,12 @@ class SimplerEngine:
         episodes = [self._commanded(placement) for placement in placements]
         for lane in lanes:
             self._episodes[lane] = None
-            self._greet(lane)
+            try:
+                self._worker(lane).greet()
+            except SimulationError as error:
+                self._lose(lane)
+                error.lanes = (int(lane),)
+                raise
         for lane, placement, episode in zip(lanes, placements, episodes, strict=True):
             state = None if placement.name else _state(placement)
             robot = robot_names(get_setup(placement.task.robot_setup))
@@ -209,7 +214,12 @@ class SimplerEngine:
 
     def get_state(self) -> dict[str, Any]:
         """The placement and the past actions of every environment, which the original repeats bit for bit."""
-        return {"episodes": [_copied(episode) for episode in self._episodes]}
+        # Readings and placements never change; the history grows.
+        copies = [
+            None if one is None else _Episode(one.placement, one.reading, copy.copy(one.history))
+            for one in self._episodes
+        ]
+        return {"episodes": copies}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Begins the episodes again and repeats their actions, which takes as long as it took."""
@@ -240,14 +250,6 @@ class SimplerEngine:
         if episode is None:
             raise SimulationError(f"Environment {lane} is not placed: reset it before it is stepped.")
         return episode
-
-    def _greet(self, lane: int) -> None:
-        try:
-            self._worker(lane).greet()
-        except SimulationError as error:
-            self._lose(lane)
-            error.lanes = (int(lane),)
-            raise
 
     def _answers(self, lanes: Sequence[int] | Ints) -> Iterator[tuple[int, dict[str, Any]]]:
         """``(row, what the worker of lanes[row] answers)``, and at the end the first failure.
@@ -345,8 +347,3 @@ def _flags(task: Task, told: Mapping[str, Any]) -> dict[str, bool]:
             )
         flags[name] = found[0] > 0
     return flags
-
-
-def _copied(episode: _Episode | None) -> _Episode | None:
-    """Readings and placements never change; the history grows."""
-    return None if episode is None else _Episode(episode.placement, episode.reading, copy.copy(episode.history))

@@ -62,17 +62,12 @@ def layout_of(task: Task, variant: str, state: Mapping[str, ArrayLike]) -> Layou
         InvalidConfigError: if no layout of the grid has the state's bodies.
     """
     layouts = [task.layout(f"grid:{index}", variant) for index in range(task.num_layouts)]
-    held = [layout for layout in layouts if _holds(task, layout, state)]
+    bodies = [name.removeprefix("object/") for name in state if name.startswith("object/")]
+    held = [layout for layout in layouts if {body.name for body in task.objects_of(layout.cast)} == set(bodies)]
     if not held:
-        bodies = [name.removeprefix("object/") for name in state if name.startswith("object/")]
         raise InvalidConfigError(f"{task.name} has no layout of the bodies {', '.join(bodies) or 'none'}.")
     moved = [_moved(task, layout, state) for layout in held]
     return moved[int(np.argmin([_apart(one, other) for one, other in zip(moved, held, strict=True)]))]
-
-
-def _holds(task: Task, layout: Layout, state: Mapping[str, ArrayLike]) -> bool:
-    bodies = {f"object/{body.name}" for body in task.objects_of(layout.cast)}
-    return bodies == {name for name in state if name.startswith("object/")}
 
 
 def _moved(task: Task, layout: Layout, state: Mapping[str, ArrayLike]) -> Layout:

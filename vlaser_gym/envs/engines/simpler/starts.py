@@ -31,23 +31,20 @@ def departures(placement: Placement, told: Mapping[str, Any]) -> list[str]:
         placement: with a layout of the original's.
         told: the worker's state, with all bodies and joints of the layout.
     """
-    return [phrase for _, phrase in sorted(_measured(placement, told), key=lambda one: -one[0])]
-
-
-def _measured(placement: Placement, told: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
-    """``(how far in units of what is allowed, phrase)`` of everything that is too far."""
+    far: list[tuple[float, str]] = []  # in units of what is allowed
     for name, where, should in _poses(placement, told):
         distance = float(np.linalg.norm(where[:3] - should[:3]))
         angle = float(np.degrees(rotation_angle(where[3:], should[3:])))
         # Written so that numbers that are not finite are too far.
         if not distance <= REACH:
-            yield distance / REACH, f"{name} is {distance:.3g} m from its place"
+            far.append((distance / REACH, f"{name} is {distance:.3g} m from its place"))
         if not angle <= TURN:
-            yield angle / TURN, f"{name} is turned by {angle:.0f} degrees"
-    for name, should in placement.layout.joints.items():
-        distance = abs(told["joints"][name] - should)
+            far.append((angle / TURN, f"{name} is turned by {angle:.0f} degrees"))
+    for name, opening in placement.layout.joints.items():
+        distance = abs(told["joints"][name] - opening)
         if not distance <= REACH:
-            yield distance / REACH, f"{name} is {distance:.3g} m from its place"
+            far.append((distance / REACH, f"{name} is {distance:.3g} m from its place"))
+    return [phrase for _, phrase in sorted(far, key=lambda one: -one[0])]
 
 
 def _poses(placement: Placement, told: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

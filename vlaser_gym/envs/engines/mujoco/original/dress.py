@@ -59,13 +59,19 @@ def dress(
         MissingAssetError: if a file is missing or damaged.
     """
     objects = task.objects_of(cast)
-    _undress(spec, not photograph, {f"object:{obj.name}" for obj in objects if obj.shape is not None})
+    # Objects of one's own have one look only.
+    keep = {f"object:{obj.name}" for obj in objects if obj.shape is not None} | (set() if photograph else {"world"})
+    for geom in list(spec.geoms):
+        if geom.group == VISUAL_GROUP and not (_is_cabinet(geom) or geom.parent.name in keep):
+            spec.delete(geom)
     if photograph:
         # Where the arm comes near, the original's camera looks into it.
         spec.visual.map.znear = get_setup(task.robot_setup).camera.near
         _add_backdrop(spec)
     gain = set_lights(spec, variant)
-    _brighten_cabinet(spec, gain)
+    for material in spec.materials:
+        if material.name.startswith("cabinet/"):
+            material.rgba = (*np.minimum(gain * material.rgba[:3], 1), 1)
     robot = get_setup(task.robot_setup).robot
     links = {link.name for link in robot.links} - (set() if whole_robot else set(robot.unseen_links))
     _dress_robot(spec, robot, links, variant, pack, gain)
@@ -75,26 +81,17 @@ def dress(
         if photograph and obj.name in _ALWAYS_OVERLAID:
             _paint_contacts(spec.body(f"object:{obj.name}"))
         else:
-            _dress_object(spec, obj.name, pack, gain)
-
-
-def _undress(spec: mujoco.MjSpec, keep_scenery: bool, own: set[str]) -> None:
-    """Take away what is seen, but for scenery and for bodies ``own``, which have one look only."""
-    for geom in list(spec.geoms):
-        stays = _is_cabinet(geom) or (keep_scenery and geom.parent.name == "world") or geom.parent.name in own
-        if geom.group == VISUAL_GROUP and not stays:
-            spec.delete(geom)
+            look = pack.model_look(obj.name)
+            if look is not None:
+                parts = load_parts(pack, look)
+            else:
+                parts = plain_parts(pack.model_collision(obj.name), _PLAIN.get(obj.name, _PLAIN_CAN))
+            _add_parts(spec, spec.body(f"object:{obj.name}"), f"{obj.name}/original", parts, gain=gain)
 
 
 def _is_cabinet(geom: mujoco.MjsGeom) -> bool:
     """The built-in cabinet is the original's, box by box and in its colours."""
     return bool(geom.name.startswith(("scene/cabinet", "part:")))
-
-
-def _brighten_cabinet(spec: mujoco.MjSpec, gain: float) -> None:
-    for material in spec.materials:
-        if material.name.startswith("cabinet/"):
-            material.rgba = (*np.minimum(gain * material.rgba[:3], 1), 1)
 
 
 def _add_backdrop(spec: mujoco.MjSpec) -> None:
@@ -130,15 +127,6 @@ def _dress_robot(
             body = spec.body(f"link:{visual.link}")
             shine = (0.5, 0.6) if variant.shiny_robot else (0.05, 0.1)
             _add_parts(spec, body, f"{visual.link}/original{i}", parts, visual.pose, visual.scale, gain, shine)
-
-
-def _dress_object(spec: mujoco.MjSpec, model: str, pack: AssetPack, gain: float) -> None:
-    look = pack.model_look(model)
-    if look is not None:
-        parts = load_parts(pack, look)
-    else:
-        parts = plain_parts(pack.model_collision(model), _PLAIN.get(model, _PLAIN_CAN))
-    _add_parts(spec, spec.body(f"object:{model}"), f"{model}/original", parts, gain=gain)
 
 
 _IDENTITY: Floats = np.array([0.0, 0, 0, 1, 0, 0, 0])

@@ -43,16 +43,12 @@ def set_lights(spec: mujoco.MjSpec, variant: Variant) -> float:
 def fitted(lighting: Lighting) -> tuple[float, Floats]:
     """The scale, and on it ambient light and the lamps' strengths for MuJoCo, ``[1 + n]``."""
     normals = _directions(2000)
-    cosines = np.stack([np.clip(-normals @ _unit(lamp.direction), 0, None) for lamp in lighting.lights], -1)
+    towards = [np.array(lamp.direction) / np.linalg.norm(np.array(lamp.direction)) for lamp in lighting.lights]
+    cosines = np.stack([np.clip(-normals @ direction, 0, None) for direction in towards], -1)
     linear = lighting.ambient + cosines @ np.array([lamp.strength for lamp in lighting.lights]) / np.pi
     shown = linear ** (1 / GAMMA)
     gain = float(shown.max())
     return gain, np.asarray(nnls(np.column_stack([np.ones(len(normals)), cosines]), shown / gain)[0])
-
-
-def _unit(direction: tuple[float, float, float]) -> Floats:
-    vector = np.array(direction)
-    return np.asarray(vector / np.linalg.norm(vector))
 
 
 def _directions(count: int) -> Floats:

@@ -112,12 +112,19 @@ class _FromPack(Resolver):  # type: ignore[misc]
             raise
 
     def keys(self) -> list[str]:
+        """No names: files are asked for one by one."""
         return []
 
     def write(self, name: str, data: bytes) -> None:
+        """Refuse to write.
+
+        Raises:
+            MissingAssetError: always; the asset pack is only read.
+        """
         raise MissingAssetError(f"Nothing is written into the asset pack; {name} was to be.")
 
     def namespaced(self, namespace: str) -> _FromPack:
+        """The resolver of a folder below this one."""
         return _FromPack(self._pack, posixpath.join(self._folder, namespace))
 
 
@@ -164,23 +171,20 @@ def _shown(linear: NDArray[np.float64]) -> tuple[float, float, float]:
 def _part(mesh: Any, colour: tuple[float, float, float], image: Image.Image | None, glows: bool) -> Part:
     uv = getattr(mesh.visual, "uv", None)
     uv = np.zeros((len(mesh.vertices), 2)) if uv is None or image is None else np.asarray(uv)
+    texture: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
+    if image is not None:
+        small = image.convert("RGB")
+        small.thumbnail((_TEXTURE_SIZE, _TEXTURE_SIZE), Image.Resampling.BOX)
+        texture = np.asarray(small, np.uint8)
     return Part(
         np.asarray(mesh.vertices, np.float32),
         np.asarray(mesh.vertex_normals, np.float32),
         np.asarray(mesh.faces, np.int32),
         np.stack([uv[:, 0], 1 - uv[:, 1]], -1).astype(np.float32),
         np.asarray(colour, np.float32),
-        _texture(image),
+        texture,
         glows,
     )
-
-
-def _texture(image: Image.Image | None) -> NDArray[np.uint8]:
-    if image is None:
-        return np.zeros((0, 0, 3), np.uint8)
-    image = image.convert("RGB")
-    image.thumbnail((_TEXTURE_SIZE, _TEXTURE_SIZE), Image.Resampling.BOX)
-    return np.asarray(image, np.uint8)
 
 
 def _merged(parts: list[Part]) -> list[Part]:

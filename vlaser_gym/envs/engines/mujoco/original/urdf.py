@@ -42,13 +42,11 @@ def read_visuals(file: Path) -> Iterator[Visual]:
             if mesh is not None:
                 name = posixpath.normpath(mesh.get("filename", ""))
                 scale = _numbers(mesh.get("scale"), (1.0, 1.0, 1.0))
-                yield Visual(link.get("name", ""), name, _pose(visual.find("origin")), scale)
-
-
-def _pose(origin: ElementTree.Element | None) -> Floats:
-    given: dict[str, str] = {} if origin is None else origin.attrib
-    rotation = rotations.matrix_from_euler(_numbers(given.get("rpy"), (0.0, 0.0, 0.0)))
-    return transforms.make_pose(_numbers(given.get("xyz"), (0.0, 0.0, 0.0)), rotation)
+                origin = visual.find("origin")
+                given: dict[str, str] = {} if origin is None else origin.attrib
+                rotation = rotations.matrix_from_euler(_numbers(given.get("rpy"), (0.0, 0.0, 0.0)))
+                pose = transforms.make_pose(_numbers(given.get("xyz"), (0.0, 0.0, 0.0)), rotation)
+                yield Visual(link.get("name", ""), name, pose, scale)
 
 
 def _numbers(text: str | None, default: tuple[float, float, float]) -> Floats:
