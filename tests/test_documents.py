@@ -52,7 +52,7 @@ FOLDERS = {"", "new", "before", "OpenGVLab-folder"}
 _BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 #: Of other programs only their words are wanted; of the loop over seeds and the functions the shell itself makes sense.
 _RECORDING = """
-log() { printf '%s\\0' "$@" >> "$LOG"; printf '\\1\\0' >> "$LOG"; }
+log() { printf '%s\\0' "$@" $'\\1' >> "$LOG"; }
 for program in python torchrun pip git mkdir tar kill vla-eval pytest python3.11 python3.12 cd; do
     eval "$program() { log $program \\"\\$@\\"; }"
 done

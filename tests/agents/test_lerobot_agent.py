@@ -144,3 +144,10 @@ def test_eval_scores_it(tmp_path: Path) -> None:
     evaluation = evaluate(EvalSettings.from_config(cli.load("eval", [*keys, f"run={tmp_path / 'run'}"])))
     (record,) = evaluation.store.sorted_records()
     assert (record["agent"], record["steps"], record["success"], record["error"]) == ("lerobot", 60, False, None)
+
+
+def test_without_a_checkpoint_it_asks_for_one() -> None:
+    """``checkpoint=`` of the command arrives after the agent's own keys are read, so that they need none."""
+    assert cli.load("eval", ["agent=lerobot", "checkpoint=FOLDER"]).checkpoint == "FOLDER"
+    with pytest.raises(InvalidConfigError, match="give checkpoint=FOLDER, or ORG/NAME"):
+        make_agent("lerobot")
