@@ -51,13 +51,13 @@ def interrupt(
         time.sleep(luck.uniform(0.3, 1.0) * seconds)
         if process.poll() is None:
             process.send_signal(number)
-        output = process.communicate(timeout=600)[0]
+        output = process.communicate(timeout=3600)[0]
         codes.append(process.returncode)
         assert process.returncode in (0, 128 + number, -number), output
         if process.returncode == 0:
             break
     while codes[-1] != 0:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=900, check=False)
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=3600, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         codes.append(0)
     return codes
@@ -72,7 +72,7 @@ def compare(
     algo: str, folder: Path, signals: int, total: int, seconds: float, *more: str, number: int = signal.SIGINT
 ) -> list[int]:
     """The exit codes; the parameters at the end are those of a run that nobody disturbed."""
-    subprocess.run(command(algo, folder / "whole", total, *more), check=True, capture_output=True, timeout=900)
+    subprocess.run(command(algo, folder / "whole", total, *more), check=True, capture_output=True, timeout=3600)
     codes = interrupt(command(algo, folder / "stopped", total, *more), signals, seconds, number=number)
     ends = [parameters(folder / name) for name in ("whole", "stopped")]
     for name, value in ends[0].items():
