@@ -142,7 +142,7 @@ def _train(
             bar.advance(done)
 
     job = Job(settings, algo, init, path, group, report, say, advance)
-    if not algorithm.needs_policy and init in SHIPPED_NAMES and settings.policy is None:
+    if not algorithm.needs_policy and init in PRESETS and init in SHIPPED_NAMES and settings.policy is None:
         say(f"init={init} is this package's trained policy; random weights, its former meaning: {RANDOM}{init}.")
     learner = algorithm.learner(job)
     try:

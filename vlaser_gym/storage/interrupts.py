@@ -29,7 +29,7 @@ def exit_status(interrupt: KeyboardInterrupt) -> int:
 
 
 def leave_until_begun() -> None:
-    """Until :func:`begin`, Ctrl-C ends a command of ours at once, with its exit status.
+    """Let Ctrl-C end a command of ours at once, with its exit status, until :func:`begin`.
 
     Nothing is under way while modules are imported, and a KeyboardInterrupt inside a compiled one would become an
     ImportError.
@@ -39,7 +39,7 @@ def leave_until_begun() -> None:
 
 
 def begin() -> None:
-    """From here on Ctrl-C is a KeyboardInterrupt again."""
+    """Make Ctrl-C a KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

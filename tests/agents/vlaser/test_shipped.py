@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,6 @@ from vlaser_gym import cli
 from vlaser_gym.agents import make_agent
 from vlaser_gym.agents.vlaser import agent as agents
 from vlaser_gym.agents.vlaser import shipped
-from vlaser_gym.agents.vlaser.agent import nano_processor
-from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
-from vlaser_gym.agents.vlaser.config import VlaserConfig
-from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.commands.agent_findings import examine_agent
 from vlaser_gym.commands.collect import CollectSettings
 from vlaser_gym.errors import InvalidConfigError
@@ -24,42 +19,23 @@ from vlaser_gym.evaluation.store import setting_differences
 PICK = "google_robot_pick_coke_can"
 
 
-@pytest.fixture
-def both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that names a policy for each robot."""
-    monkeypatch.setattr(shipped, "SHIPPED_NAMES", ("nano", "nano-google"))
-
-
-@pytest.fixture
-def both_weights(both: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights of both; the Google Robot's are random ones of the same size."""
-    policy = VlaserPolicy.initialise(VlaserConfig.preset("nano", "google_robot"), 0)
-    save_pretrained(policy, tmp_path / "nano-google")
-    nano_processor(policy.config).save(tmp_path / "nano-google")
-    (tmp_path / "nano").symlink_to(shipped.SHIPPED / "nano")
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path)
-
-
 def scored(*overrides: str) -> dict[str, Any]:
     """The agent that an evaluation keeps."""
     return EvalSettings.from_config(cli.load("eval", list(overrides))).stored()["agent"]
 
 
-@pytest.mark.usefixtures("both")
 @pytest.mark.parametrize("agent", ["vlaser", "vlaser_nano", "vlaser_explore", "ablated"])
 def test_it_is_that_of_the_robot_of_the_tasks(agent: str) -> None:
     assert scored(f"agent={agent}", "task=widowx")["checkpoint"] == "nano"
-    assert scored(f"agent={agent}", f"task={PICK}")["checkpoint"] == "nano-google"
+    assert scored(f"agent={agent}", f"task={PICK}")["checkpoint"] == "nano-google-sft"
     assert scored(f"agent={agent}", "task=google_robot", "agent.checkpoint=mine")["checkpoint"] == "mine"
 
 
-@pytest.mark.usefixtures("both")
 def test_a_protocol_of_both_robots_begins_with_widowx() -> None:
     assert scored("protocol=visual_matching")["checkpoint"] == "nano"
-    assert scored("protocol=variant_aggregation")["checkpoint"] == "nano-google"
+    assert scored("protocol=variant_aggregation")["checkpoint"] == "nano-google-sft"
 
 
-@pytest.mark.usefixtures("both")
 def test_other_agents_get_none() -> None:
     assert "checkpoint" not in scored("agent=expert", f"task={PICK}")
     assert scored("agent=sb3", f"task={PICK}")["checkpoint"] is None
@@ -67,7 +43,6 @@ def test_other_agents_get_none() -> None:
     assert scored("agent=vlaser", f"task={PICK}", "checkpoint=mine")["checkpoint"] is None, "checkpoint= counts"
 
 
-@pytest.mark.usefixtures("both_weights")
 def test_every_command_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     collected = CollectSettings.from_config(cli.load("collect", ["agent=vlaser", f"task={PICK}"]))
     assert make_agent(collected.agent).robot == "google_robot"
@@ -89,10 +64,9 @@ def test_a_robot_without_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scored(f"task={PICK}", "checkpoint=FOLDER")["checkpoint"] is None
 
 
-def test_what_is_there_belongs_to_its_robot() -> None:
+def test_each_belongs_to_its_robot() -> None:
     for robot, name in shipped.DEFAULT_OF_ROBOT.items():
-        if name in shipped.SHIPPED_NAMES:
-            assert agents.load_agent(name).robot == robot
+        assert agents.load_agent(name).robot == robot
 
 
 @pytest.mark.parametrize("given", [None, "runs/mine/checkpoint"])
