@@ -6,7 +6,7 @@ import pytest
 
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.evaluation.statistics import wilson
-from vlaser_gym.evaluation.summary import episodes_per_minute, summarise
+from vlaser_gym.evaluation.summary import episodes_per_minute, summarise, summarise_run
 
 CARROT, CUBE = get_task("widowx_carrot_on_plate"), get_task("widowx_stack_cube")
 
@@ -71,3 +71,24 @@ def test_pace_shares_the_time_among_the_lanes() -> None:
     entries = [{"event": "start"}, *[{"event": "episode", "task": "a", "seconds": 12.0, "lanes": 8}] * 3]
     assert episodes_per_minute([*entries, {"event": "end", "seconds": 99}]) == {"a": pytest.approx(40.0)}
     assert episodes_per_minute([]) == {}
+
+
+def test_trials_of_a_policy_that_draws_nothing_count_once() -> None:
+    solved, missed = record(CARROT.name, True, 20), record(CARROT.name, False, None)
+    trials = [
+        {**episode, "variant": "default", "layout": layout}
+        for episode, layout in ((solved, "grid:0"), (missed, "grid:1"))
+        for _ in range(3)
+    ]
+    drawn = summarise_run(trials, [CARROT], {"agent_settings": {"initial_noise": 1.0}})
+    assert drawn == summarise(trials, [CARROT])
+    settings = {"agent_settings": {"initial_noise": 0.0}}
+    certain = summarise_run(trials, [CARROT], settings)
+    low, high = wilson(1, 2)
+    assert certain["tasks"][0]["success"] == {"count": 1, "rate": 0.5, "low": low, "high": high}
+    assert certain["repeats"] == 4
+    for varied in ({"perturb": "lights:medium"}, {"instruction": "words.txt"}):
+        assert summarise_run(trials, [CARROT], {**settings, **varied}) == drawn, "such trials differ"
+    exploring = {"agent_settings": {"initial_noise": 0.0, "density": "chunk_gaussian"}}
+    assert summarise_run(trials, [CARROT], exploring) == drawn
+    assert summarise_run(trials, [CARROT], {}) == drawn

@@ -333,6 +333,11 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     console.print(subgoal_table(summary, plain, narrow))
     if retried := retried_episodes(timing):
         say(retry_line(retried, sum(row["errors"] for row in summary["tasks"])))
+    if repeats := summary.get("repeats"):
+        say(
+            f"{repeats} episodes repeat another and are not counted: a policy whose flow begins at zero acts alike in "
+            "every trial of a layout."
+        )
     reduction = evaluation.settings.reduction
     if reduction is not None:
         say(f"The protocol is {reduction}. No published figure is the mean over these.")

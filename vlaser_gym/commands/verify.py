@@ -33,7 +33,7 @@ from vlaser_gym.evaluation.store import (
     read_timing,
     read_training,
 )
-from vlaser_gym.evaluation.summary import summarise
+from vlaser_gym.evaluation.summary import summarise_run
 from vlaser_gym.settings.commands import VerifySettings
 from vlaser_gym.storage.files import is_temporary
 from vlaser_gym.storage.lines import parse_object, read_lines
@@ -140,7 +140,7 @@ def rebuilt_run(path: Path) -> str:
         )
     with RunStore(path, {name: value for name, value in config.items() if name != "schema"}) as store:
         if all(address in store.records for address in settings.plan):
-            store.finish(summarise(store.sorted_records(), settings.tasks))
+            store.finish(summarise_run(store.sorted_records(), settings.tasks, config))
     return f"{write_report(path, find_videos(path))} and what it tells of"
 
 

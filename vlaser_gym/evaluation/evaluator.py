@@ -34,7 +34,7 @@ from vlaser_gym.evaluation.plan import Reduction, plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
 from vlaser_gym.evaluation.sequential import UntilDecided, outcome_of, read_baseline
 from vlaser_gym.evaluation.store import Record, RunStore, address_of, check_same, check_writable, read_config
-from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise
+from vlaser_gym.evaluation.summary import Summary, protocol_scores, summarise_run
 from vlaser_gym.evaluation.units import UnitsWatch
 from vlaser_gym.evaluation.variants import variant_changes
 from vlaser_gym.settings.commands import EvalKeys
@@ -340,7 +340,7 @@ class Evaluation:
     def summary(self) -> Summary:
         """Rates of the episodes that are there, and the protocol's scores whose episodes all are."""
         records = self.store.sorted_records()
-        summary = summarise(records, self.settings.tasks)
+        summary = summarise_run(records, self.settings.tasks, read_config(self.path))
         if self.settings.protocol is not None:
             protocol = get_protocol(self.settings.protocol, self.settings.episodes)
             summary["protocol"] = protocol_scores(protocol, records)

@@ -51,6 +51,34 @@ def summarise(records: Sequence[Mapping[str, Any]], tasks: Iterable[Task]) -> Su
     return {"schema": 1, "tasks": rows, "mean": {key: _mean(rows, key) for key in ("success", "success_any")}}
 
 
+def summarise_run(records: Sequence[Mapping[str, Any]], tasks: Iterable[Task], config: Mapping[str, Any]) -> Summary:
+    """:func:`summarise` of the episodes that are no repeats; ``repeats`` says how many are, if any."""
+    distinct = distinct_episodes(records, config)
+    repeats = len(records) - len(distinct)
+    return {**summarise(distinct, tasks), **({"repeats": repeats} if repeats else {})}
+
+
+def distinct_episodes(records: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The records without those that repeat another.
+
+    A policy whose flow begins at zero draws nothing: further trials of a layout are the same episode, and an interval
+    that counts them is too narrow. Trials of all other agents count, and so do those that differ by a perturbation or
+    by their instructions.
+
+    Args:
+        records: of one run, by address.
+        config: of the run.
+    """
+    told = config.get("agent_settings") or {}
+    draws = told.get("initial_noise") != 0 or "density" in told
+    if draws or config.get("perturb") or config.get("instruction"):
+        return list(records)
+    first: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    for record in records:
+        first.setdefault((record["task"], record["variant"], record["layout"]), record)
+    return list(first.values())
+
+
 def protocol_scores(protocol: Protocol, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The numbers that a published evaluation reports, of those whose episodes have all been run.
 

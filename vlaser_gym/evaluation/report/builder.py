@@ -35,7 +35,7 @@ from vlaser_gym.evaluation.report.failures import (
 )
 from vlaser_gym.evaluation.statistics import mean_of_rates, wilson
 from vlaser_gym.evaluation.store import Record, address_of, read_states, read_timing
-from vlaser_gym.evaluation.summary import retried_episodes, summarise
+from vlaser_gym.evaluation.summary import retried_episodes, summarise_run
 from vlaser_gym.evaluation.table import short_name
 from vlaser_gym.evaluation.told import changes, instructions_told, thoughts_had
 from vlaser_gym.evaluation.variants import variant_changes
@@ -349,7 +349,7 @@ def _run_facts(stored: StoredRun, name: str) -> dict[str, Any]:
         "retried": sum(retried_episodes(read_timing(stored.path)).values()),
         "reduced": Reduction.of(stored.config),
         "ending": "stopped at first success" if stops else "run to the step limit",
-        "published": published_lines(summarise(records, tasks), stored.config),
+        "published": published_lines(summarise_run(records, tasks, stored.config), stored.config),
     }
 
 
