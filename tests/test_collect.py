@@ -291,7 +291,7 @@ WRONG = (
     ("layouts=foo", "Unknown kind of layouts 'foo'"),
     ("engine.foo=1", "Unknown option of engine 'mujoco' 'foo'"),
     ("look=original engine.assets=nowhere", "nowhere"),
-    ("agent=vlaser_nano task=google_robot_pick_coke_can", "robot"),
+    ("agent=vlaser_nano agent.checkpoint=nano task=google_robot_pick_coke_can", "robot"),
 )
 
 
