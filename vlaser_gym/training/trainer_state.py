@@ -69,3 +69,5 @@ def write_state(file: Path, state: dict[str, Any]) -> None:
             link = temporary_for(previous)
             os.link(file, link)
             link.replace(previous)
+            # Where a death left both names to one file, renaming a third onto it does nothing (POSIX), and that stays.
+            link.unlink(missing_ok=True)
