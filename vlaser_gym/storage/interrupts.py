@@ -52,7 +52,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _starts_command() -> bool:
     """The interpreter runs ``-m vlaser_gym.COMMAND`` or ``vlaser-gym``, and has come no farther than our package."""
     if sys.argv[:1] == ["-m"]:  # what Python puts there until the module is found
-        return sys.orig_argv[sys.orig_argv.index("-m") + 1].count(".") <= 1
+        return sys.orig_argv[-len(sys.argv)].count(".") <= 1  # the word before the arguments, also of -mMODULE
     return os.path.basename(sys.argv[0]) == "vlaser-gym" if sys.argv else False
 
 
