@@ -23,7 +23,7 @@ BEFORE: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "stored_
 LATER = {
     **{"subgoal_weights": None, "likelihood": "chain", "dual_clip": None, "value_clip": None, "critic": "features"},
     **{"advantages": "all", "initial_noise": None, "chunk_noise": [0.12, 0.04], "rotation_noise": 0.3},
-    **{"filter_groups": True, "rollout_batch": None, "lora": 0, "whole": [], "answers": 32},
+    **{"filter_groups": True, "rollout_batch": None, "lora": 0, "whole": [], "answers": 32, "named_places": 0.0},
 }
 #: What some keys say now for what they said before, in the models of then.
 CHANGED = {"ema": (None, 0.999), "freeze": (None, [])}
@@ -44,7 +44,7 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
     algo, old = stored.get("algo", {}), before.get("algo", {})
     later = {key: algo.pop(key) for key in LATER if key in algo and key not in old}
     if line.startswith("train"):
-        assert stored.pop("layouts") is None
+        assert [stored.pop(key) for key in ("layouts", "tokenizer")] == [None] * 2
     if line.startswith("eval"):
         assert [stored.pop(key) for key in ("perturb", "instruction", "max_episode_steps", "reduced")] == [None] * 4
     if line.startswith("collect"):

@@ -1,6 +1,7 @@
 """Training commands that are interrupted at random moments, for tests and by hand.
 
-``python tests/training/interrupted.py sft 20 FOLDER`` interrupts until 20 signals have come and says what it saw.
+``python tests/training/interrupted.py sft 20 FOLDER`` interrupts until 20 signals have come and says what it saw; a
+fourth argument, such as ``SIGTERM``, names another signal than Ctrl-C's.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, str(Path(__file__).parent))
     algo, signals, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    number = signal.Signals[sys.argv[4]] if len(sys.argv) > 4 else signal.SIGINT
     extra: tuple[str, ...] = ()
     if algo == "sft":
         from demonstrations import TINY, write_set
@@ -94,5 +96,5 @@ if __name__ == "__main__":
         extra = (f"data={write_set(folder / 'set', 4)}", *sizes)
     total = {"sft": 300 * signals, "ppo": 6 * signals, "dpo": 1 + signals // 4}[algo]
     begun = time.monotonic()
-    found = compare(algo, folder, signals, total, {"sft": 9, "ppo": 14, "dpo": 12}[algo], *extra)
-    sys.stdout.write(f"{algo}: exit codes {found}; parameters equal; {time.monotonic() - begun:.0f} s\n")
+    found = compare(algo, folder, signals, total, {"sft": 9, "ppo": 14, "dpo": 12}[algo], *extra, number=number)
+    sys.stdout.write(f"{algo}, {number.name}: exit codes {found}; parameters equal; {time.monotonic() - begun:.0f} s\n")

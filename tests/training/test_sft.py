@@ -71,7 +71,7 @@ def build(data, path, group=None, config=None, evaluate=None, evaluate_every=0, 
     settings = dataclasses.replace(SETTINGS, **changes)
     processor = nano_processor(tiny_config(), data.statistics())
     policy = VlaserPolicy.initialise(config or tiny_config(), seed=1)
-    agent = TrainableVlaser(policy, processor, None, settings.places, seed=5)
+    agent = TrainableVlaser(policy, processor, None, settings.places, seed=5, named_places=settings.named_places)
     options = RunOptions(5, group or ProcessGroup(), 3, 2, evaluate, evaluate_every)
     return SupervisedFineTuning(agent, Batches(data, agent, seed=5), settings, path, options)
 
@@ -83,6 +83,7 @@ def data(path):
 
 @pytest.fixture
 def make(data, tmp_path):
+    torch.set_num_threads(1)  # an agent that is loaded in between sets it too, and sums depend on it
     return lambda name="run", **options: build(data, tmp_path / name, **options)
 
 
@@ -137,6 +138,33 @@ def test_the_places_are_a_second_loss_from_the_image_features(data):
     expected = (agent.places(features) - batch["places"]).square().mean()
     torch.testing.assert_close(terms["places"], 0.5 * expected.detach())
     torch.testing.assert_close(loss.detach(), terms["imitation"] + terms["places"])
+
+
+def test_the_named_places_are_a_loss_from_what_the_action_expert_reads(data):
+    """By hand from the last layer's keys and values at the image tokens; another instruction reads otherwise there."""
+    policy = VlaserPolicy.initialise(tiny_config(), seed=2)
+    agent = TrainableVlaser(policy, nano_processor(tiny_config(), data.statistics()), named_places=0.5)
+    batch = Batches(data, agent, 0).batch(np.arange(6))
+    loss, terms = ImitationLoss(agent)(batch, {"noise": torch.zeros(6, 1, 4, 7), "t": torch.zeros(6, 1)})
+
+    def read(ids: torch.Tensor) -> torch.Tensor:
+        encoding = agent.policy.encode_vision_language(normalize_pixels(batch["pixels"]), ids)
+        keys, values = (tensor.transpose(1, 2) for tensor in encoding.cache[-1])
+        rows = [
+            [torch.cat([part[row, place].flatten() for part in (keys, values)]) for place in np.flatnonzero(is_image)]
+            for row, is_image in enumerate((ids == agent.policy.config.image_token_id).numpy())
+        ]
+        return torch.stack([torch.cat(row) for row in rows])
+
+    expected = (agent.named_places(read(batch["input_ids"])) - batch["places"]).square().mean()
+    torch.testing.assert_close(terms["named_places"], 0.5 * expected.detach())
+    torch.testing.assert_close(loss.detach(), terms["imitation"] + terms["named_places"])
+    other = agent.processor.prompt({"instruction": ["close the drawer"] * 6})["input_ids"]
+    assert not torch.allclose(read(batch["input_ids"]), read(torch.from_numpy(other)))
+    agent.encode(batch)
+    agent.auxiliary_losses(batch)["named_places"].backward()
+    words = set(batch["input_ids"][0].tolist()) - {agent.pad_id, policy.config.image_token_id}
+    assert policy.embed_tokens.weight.grad[list(words)].abs().sum(1).min() > 0
 
 
 def test_all_that_the_loss_gives_is_on_the_policys_device(data):
@@ -222,8 +250,8 @@ def test_a_continued_run_has_the_settings_of_now(make):
     assert {group["weight_decay"] for group in second.optimizer.param_groups} == {0.0, 0.3}
     assert {tuple(group["betas"]) for group in second.optimizer.param_groups} == {(0.8, 0.95)}
     assert second.optimizer.param_groups[0]["peak"] == 1e-4
-    for changes in ({"freeze": ["vision"]}, {"places": 0.0}):
-        with pytest.raises(InvalidConfigError, match=r"same algo\.freeze, .*and algo\.places"):
+    for changes in ({"freeze": ["vision"]}, {"places": 0.0}, {"named_places": 0.5}):
+        with pytest.raises(InvalidConfigError, match=r"same algo\.freeze, .*algo\.places and algo\.named_places"):
             make(**changes)
 
 

@@ -27,7 +27,7 @@ from vlaser_gym.agents.vlaser.processor import FILE_NAME as PROCESSOR_FILE
 from vlaser_gym.agents.vlaser.processor import Processor, own_statistics, stored_files
 from vlaser_gym.agents.vlaser.statistics import DATA_SET, OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
-from vlaser_gym.agents.vlaser.tokenizer import has_qwen_files
+from vlaser_gym.agents.vlaser.tokenizer import BUILT_IN, has_qwen_files
 from vlaser_gym.cli import run, typed
 from vlaser_gym.settings.commands import ConvertSettings
 from vlaser_gym.storage.files import write_whole
@@ -94,7 +94,7 @@ def _write_released(
     appended = layouts.released_rows(policy.config) - policy.config.vocab_size
     if appended:
         print(f"appended {appended} rows of zeros to the token tables: the original adds tokens that no prompt holds")
-    if files.get(PROCESSOR_FILE, {}).get("tokenizer") != "bytes":
+    if files.get(PROCESSOR_FILE, {}).get("tokenizer") not in BUILT_IN:
         print("tokenizer not in the file: keep its files beside it")
     if not layouts.fits_original(policy.config):
         print("sizes    of no policy of the original's: this gym alone can read the file")
@@ -111,7 +111,7 @@ def _write_processor(
         for file in source.iterdir():
             if file.is_file() and file.name not in weights:
                 write_whole(target / file.name, file.read_bytes())
-    elif tokenizer is not None or has_qwen_files(beside) or stored.get(PROCESSOR_FILE, {}).get("tokenizer") == "bytes":
+    elif tokenizer is not None or has_qwen_files(beside) or stored.get(PROCESSOR_FILE, {}).get("tokenizer") in BUILT_IN:
         known = statistics or OF_ROBOT[str(policy.config.robot)]
         Processor.load(source, policy.config, tokenizer=tokenizer, statistics=known).save(target)
     else:

@@ -93,6 +93,12 @@ class SftSettings(AlgorithmSettings):
         "state). The head that says it is thrown away. 0: none.",
         least=0,
     )
+    named_places: float = option(
+        0.0,
+        "Weight of the same loss from what the action expert reads of the image, where the instruction has been read "
+        "too: for scenes in which it alone tells the source from other things. 0: none.",
+        least=0,
+    )
     freeze: list[str] | None = option(
         None,
         f"{_FREEZE} null: what the authors of Vlaser left as it was, the token embedding, in policies of the released "
@@ -176,6 +182,7 @@ class VlmSettings(SftSettings):
     expert_learning_rate: float = fixed(0.0)
     flow_samples: int = fixed(1)
     places: float = fixed(0.0)
+    named_places: float = fixed(0.0)
     statistics: str | None = fixed(None)
     answers: int = fixed(1)
 

@@ -88,6 +88,11 @@ class TrainSettings(Settings):
         "Parts of init that start with random weights all the same: vision, embedding, language, expert. With a fresh "
         "expert a policy may be for another robot than init is.",
     )
+    tokenizer: str | None = option(
+        None,
+        "Tokenizer of the instructions, in place of init's: bytes, words (frequent words are one token, for small "
+        "policies whose instructions name one of many things), or a folder of Qwen2's.",
+    )
     robot: str | None = option(
         None, "Robot: widowx or google_robot. null: that of the policy in init, and widowx for a preset or a VLM."
     )

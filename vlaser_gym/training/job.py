@@ -173,7 +173,7 @@ class Job:
         return agent
 
     def vlaser(self, policy: VlaserPolicy, processor: Processor, *, teach: bool = False) -> TrainableVlaser:
-        """A Vlaser policy with the density and the auxiliary head that the algorithm's settings ask for."""
+        """A Vlaser policy with the density and the auxiliary heads that the algorithm's settings ask for."""
         algo, density = self.algo, None
         if getattr(algo, "flow_steps", None) is not None:
             # Its evaluations and its checkpoint act as it learned to.
@@ -198,8 +198,12 @@ class Job:
                 rotation_noise=algo.rotation_noise,
                 seed=self.settings.seed,
             ).to(policy.device)
-        places, seed = getattr(algo, "places", 0.0), self.settings.seed
-        return TrainableVlaser(policy, processor, density, places, seed, teach=teach)
+        places, named_places, seed = (
+            getattr(algo, "places", 0.0),
+            getattr(algo, "named_places", 0.0),
+            self.settings.seed,
+        )
+        return TrainableVlaser(policy, processor, density, places, seed, named_places=named_places, teach=teach)
 
     def round_agent(self) -> TrainableAgent:
         """The policy, checked against the tasks if it is going to act in them."""
@@ -260,14 +264,15 @@ class Job:
         return data
 
     def without_unknown_places(self) -> Job:
-        """The same without the head that says where things are, if a data set does not know it."""
-        if not getattr(self.algo, "places", 0.0):
+        """The same without the heads that say where things are, if a data set does not know it."""
+        weights = ("places", "named_places")
+        if not any(getattr(self.algo, name, 0.0) for name in weights):
             return self
         foreign = [source.path for source in sources(self.settings) if not has_privileged(source.reader(), source)]
         if not foreign:
             return self
-        self.say(f"{', '.join(foreign)}: no simulator's state, so that algo.places is off")
-        return replace(self, algo=replace(self.algo, places=0.0))
+        self.say(f"{', '.join(foreign)}: no simulator's state, so that algo.places and algo.named_places are off")
+        return replace(self, algo=replace(self.algo, **dict.fromkeys(weights, 0.0)))
 
     def normalisation(self, agent: TrainableAgent, data: Demonstrations, keeps: bool) -> Normalisation | None:
         """Give a Vlaser policy the statistics that it and the data go by; a run that goes on keeps those it began with.
@@ -364,7 +369,9 @@ def initial_policy(
     """
     device = own_device(choose_device(settings.device))
     if init.startswith(RANDOM):
-        policy, processor = random_policy(init, settings.robot, settings.settings, settings.seed, device)
+        policy, processor = random_policy(
+            init, settings.robot, settings.settings, settings.seed, device, tokenizer=settings.tokenizer
+        )
         _check_has_statistics(init, statistics, has=False)
         return policy, processor, False
     source = shipped_or_path(init)
@@ -389,7 +396,9 @@ def initial_policy(
     if is_trained and not keeps:
         say(f"Warning: the data's statistics replace those of {init}, so that its outputs mean something else at once")
     known = None if keeps else OF_ROBOT[str(policy.config.robot)]
-    processor = Processor.load(source, policy.config, robot=policy.config.robot, statistics=known)
+    processor = Processor.load(
+        source, policy.config, robot=policy.config.robot, statistics=known, tokenizer=settings.tokenizer
+    )
     return policy, processor, keeps
 
 

@@ -193,7 +193,7 @@ class SupervisedTraining(Trainer):
         if ours != theirs or self.agent.state_dict().keys() != state["module"].keys():
             raise InvalidConfigError(
                 f"{self.path} trained other weights than these settings would: continue it with the same algo.freeze, "
-                "algo.lora, algo.whole and algo.places, or choose another run=."
+                "algo.lora, algo.whole, algo.places and algo.named_places, or choose another run=."
             )
         for name, value in self.agent.state_dict().items():
             value.copy_(like(state["module"][name], value))

@@ -102,3 +102,17 @@ def test_real_tokenizer_is_the_same_after_saving_and_loads_silently(
     text = "<|im_start|>user\n<img><IMG_CONTEXT></img>\nMove the 7UP can's lid, don't spill 12 ml 你好.<|im_end|>\n"
     assert again.encode(text) == tokenizer.encode(text)
     assert (again.pad_id, again.image_id, again.vocab_size) == (151643, 151667, 151674)
+
+
+def test_words_are_one_token_each_and_lose_nothing() -> None:
+    tokenizer = load_tokenizer("words")
+    text = "move blue plastic bottle near 7up can"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert len(ids) < len(text) / 2 < ByteTokenizer.vocab_size < max(ids)
+    assert [tokenizer.decode([i]) for i in ids if i >= ByteTokenizer.vocab_size] == [
+        " blue",
+        " bottle",
+        " near",
+        " can",
+    ]

@@ -28,7 +28,7 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import SHORT_TEMPLATE, Inputs, Processor
 from vlaser_gym.agents.vlaser.shipped import default_checkpoint, shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import Statistics
-from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer
+from vlaser_gym.agents.vlaser.tokenizer import BUILT_IN, ByteTokenizer
 from vlaser_gym.agents.vlaser.versions import AGENT_VERSIONS
 from vlaser_gym.conventions import Convention, View, of_robot
 from vlaser_gym.envs.address import Address
@@ -399,6 +399,7 @@ def random_policy(
     seed: int = 0,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tokenizer: str | None = None,
 ) -> tuple[VlaserPolicy, Processor]:
     """A preset with random weights, which are a function of the seed, and its processor.
 
@@ -406,20 +407,23 @@ def random_policy(
         name: ``"random:nano"``.
         robot: by default WidowX.
         settings: fields of the preset that differ.
+        tokenizer: ``"bytes"`` (by default) or ``"words"``.
 
     Raises:
-        UnknownNameError: for a name that is no preset.
+        UnknownNameError: for a name that is no preset, or no tokenizer of this package.
         InvalidConfigError: for a preset whose tokenizer is not in this package.
     """
     config = VlaserConfig.preset(name.removeprefix(RANDOM), robot or "widowx", **(settings or {}))
     if config.vocab_size < ByteTokenizer.vocab_size or config.image_token_id != ByteTokenizer.image_id:
         raise InvalidConfigError(f"{name} needs a tokenizer; give the folder of a VLM instead.")
-    return VlaserPolicy.initialise(config, seed, dtype, device), nano_processor(config)
+    return VlaserPolicy.initialise(config, seed, dtype, device), nano_processor(config, tokenizer=tokenizer or "bytes")
 
 
-def nano_processor(config: VlaserConfig, statistics: Statistics | None = None) -> Processor:
-    """The processor of a small model: bytes, a short prompt, images shrunk by averaging."""
-    return Processor.build(config, ByteTokenizer(), statistics=statistics, template=SHORT_TEMPLATE, resize="area")
+def nano_processor(config: VlaserConfig, statistics: Statistics | None = None, tokenizer: str = "bytes") -> Processor:
+    """The processor of a small model: bytes (or words), a short prompt, images shrunk by averaging."""
+    if tokenizer not in BUILT_IN:
+        raise UnknownNameError("tokenizer of a small model", tokenizer, BUILT_IN)
+    return Processor.build(config, BUILT_IN[tokenizer](), statistics=statistics, template=SHORT_TEMPLATE, resize="area")
 
 
 def _device_for(checkpoint: str, device: str | None) -> str:

@@ -1,7 +1,8 @@
-"""The head that says where things are: it reads the image features, and is trained beside the policy (``algo.places``).
+"""Heads that say where things are, trained beside the policy; no action depends on them.
 
-No action depends on it. A checkpoint whose training had one holds it in a file of its own, so that it can be asked what
-the policy's eyes tell of the scene (``agent.explain=places``).
+One reads the image features (``algo.places``), one the keys and values of the language model's last layer, which have
+read the instruction (``algo.named_places``). A checkpoint whose training had the first holds it in a file of its own,
+so that it can be asked what the policy's eyes tell of the scene (``agent.explain=places``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from vlaser_gym.agents.vlaser.checkpoint import CheckpointError, load_tensors, save_tensors
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.policy import VisionLanguage
 from vlaser_gym.errors import InvalidConfigError
 
 #: Name of the file in a checkpoint's folder.
@@ -24,7 +26,29 @@ _HIDDEN = 128
 
 def make_place_head(config: VlaserConfig) -> nn.Sequential:
     """Image features ``[B, tokens * width]`` -> standardised places ``[B, 10]``."""
-    width = config.num_image_tokens * config.width
+    return _perceptron(config.num_image_tokens * config.width)
+
+
+def make_named_place_head(config: VlaserConfig) -> nn.Sequential:
+    """The result of :func:`image_keys_values` -> standardised places ``[B, 10]``."""
+    return _perceptron(config.num_image_tokens * 2 * config.kv_heads * config.head_dim)
+
+
+def image_keys_values(encoding: VisionLanguage, is_image: Tensor) -> Tensor:
+    """The keys and values of the image tokens that the action expert's last layer reads.
+
+    Args:
+        encoding: of B rows.
+        is_image: ``[B, L]``, as many tokens in every row.
+
+    Returns:
+        ``[B, tokens * 2 * kv_heads * head_dim]``.
+    """
+    both = torch.cat(encoding.cache[-1], dim=1).transpose(1, 2).flatten(2)
+    return both[is_image].view(len(both), -1)
+
+
+def _perceptron(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, PLACES))
 
 

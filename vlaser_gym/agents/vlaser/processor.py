@@ -26,7 +26,7 @@ from vlaser_gym.agents.vlaser.checkpoint import is_ours, read_description
 from vlaser_gym.agents.vlaser.config import PROPRIO_DIMS, VlaserConfig
 from vlaser_gym.agents.vlaser.statistics import DATA_SET, OF_ROBOT, Statistics
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
-from vlaser_gym.agents.vlaser.tokenizer import IMAGE, ByteTokenizer, Tokenizer, has_qwen_files, load_tokenizer
+from vlaser_gym.agents.vlaser.tokenizer import BUILT_IN, IMAGE, Tokenizer, has_qwen_files, kind_of, load_tokenizer
 from vlaser_gym.conventions import rotations
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, UnknownNameError
 from vlaser_gym.storage.files import write_whole
@@ -323,10 +323,9 @@ class Processor:
             acts: whether its policy acts; a vision-language model has no robot and no statistics yet.
         """
         prompt = self.prompt
-        kind = "bytes" if isinstance(prompt.tokenizer, ByteTokenizer) else "qwen"
         data = {
             **({"robot": self.robot} if acts else {}),
-            "tokenizer": kind,
+            "tokenizer": kind_of(prompt.tokenizer),
             "template": prompt.template,
             "wrap": prompt.wrap,
             "resize": self.resize.filter,
@@ -356,7 +355,7 @@ class Processor:
             source: checkpoint folder, or a file in a folder.
             config: the policy's.
             robot: see :meth:`build`.
-            tokenizer: ``"bytes"``, or the folder of a Qwen2 tokenizer; by default the checkpoint's own.
+            tokenizer: ``"bytes"``, ``"words"``, or the folder of a Qwen2 tokenizer; by default the checkpoint's own.
             statistics: a file in the layout of ``statistics.json``, or ``"bridge"`` or ``"fractal"``; by default the
                 checkpoint's own, and for a file of the original's the robot's data set's, with a warning.
             template: a key of :data:`TEMPLATES` or a text; by default the checkpoint's own, else Vlaser's.
@@ -373,8 +372,9 @@ class Processor:
             statistics = own_statistics(source) or _published_statistics(source, robot or config.robot)
         template = stored.get("template", "vlaser") if template is None else template
         if tokenizer is None:
-            tokenizer = "bytes" if stored.get("tokenizer") == "bytes" else folder
-            if tokenizer != "bytes" and not has_qwen_files(folder):
+            name = stored.get("tokenizer", "")
+            tokenizer = name if name in BUILT_IN else folder
+            if tokenizer not in BUILT_IN and not has_qwen_files(folder):
                 raise MissingAssetError(
                     f"Weights come without their tokenizer, and there is none in {folder}. Copy the tokenizer files of "
                     f"OpenGVLab/InternVL3-2B (vocab.json, merges.txt, added_tokens.json) there; an agent also takes "

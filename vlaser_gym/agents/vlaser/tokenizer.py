@@ -85,7 +85,8 @@ _TENS, _UNITS = 101, 10
 
 
 class AnswerTokenizer(ByteTokenizer):
-    """The byte tokenizer with tokens for places and frequent words, for questions and answers of the small model.
+    """The byte tokenizer with tokens for places and frequent words: of the small model's questions and answers, and of
+    its instructions where they name one of many things.
 
     A number of a place (0 to 1000, inside a point or box block) is two tokens, tens and units, so that its first token
     says it to a hundredth of the image. Everything else that is not listed is bytes.
@@ -209,6 +210,16 @@ def has_qwen_files(folder: Path) -> bool:
     return (folder / "tokenizer.json").is_file() or all((folder / f).is_file() for f in ("vocab.json", "merges.txt"))
 
 
+#: Tokenizers that need no files, by the name that a checkpoint's ``processor.json`` gives them.
+BUILT_IN: dict[str, type[ByteTokenizer]] = {"bytes": ByteTokenizer, "words": AnswerTokenizer}
+
+
 def load_tokenizer(source: str | Path) -> Tokenizer:
-    """``"bytes"`` -> :class:`ByteTokenizer`; a folder -> :class:`QwenTokenizer`."""
-    return ByteTokenizer() if str(source) == "bytes" else QwenTokenizer(source)
+    """A name of :data:`BUILT_IN`, or a folder -> :class:`QwenTokenizer`."""
+    built_in = BUILT_IN.get(str(source))
+    return QwenTokenizer(source) if built_in is None else built_in()
+
+
+def kind_of(tokenizer: Tokenizer) -> str:
+    """The name of :data:`BUILT_IN`, else ``"qwen"``."""
+    return next((name for name, kind in BUILT_IN.items() if type(tokenizer) is kind), "qwen")

@@ -29,7 +29,7 @@ from vlaser_gym.agents.vlaser.exploration import ExploringAgent
 from vlaser_gym.agents.vlaser.gripper import make_gripper
 from vlaser_gym.agents.vlaser.inference import bucketed_lengths
 from vlaser_gym.agents.vlaser.language import at_least_fp32
-from vlaser_gym.agents.vlaser.places import PlaceReader, make_place_head
+from vlaser_gym.agents.vlaser.places import PlaceReader, image_keys_values, make_named_place_head, make_place_head
 from vlaser_gym.agents.vlaser.policy import PARTS, VisionLanguage, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import NormalizeProprio, Processor, ResizeImage, RobotProprio, normalize_pixels
 from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
@@ -76,6 +76,8 @@ class TrainableVlaser(TrainableAgent):
         places: weight of a head on the image features that says where things are, in the imitation loss; no action
             depends on it. 0 leaves it out.
         seed: of that head's weights.
+        named_places: weight of a second such head, on the keys and values of the image tokens in the language model's
+            last layer.
         teach: whether what answers alone depend on is trained: the language head and the end of the language model.
         acts: whether its action expert is trained, or was; else checkpoints are those of a vision-language model.
     """
@@ -94,6 +96,7 @@ class TrainableVlaser(TrainableAgent):
         places: float = 0.0,
         seed: int = 0,
         *,
+        named_places: float = 0.0,
         teach: bool = False,
         acts: bool = True,
     ) -> None:
@@ -111,7 +114,7 @@ class TrainableVlaser(TrainableAgent):
         self.value_width = policy.config.horizon * policy.config.expert_width
         # As the authors trained them (docs/scaling.md); the small models learn their tokens.
         self.frozen_by_default = ("embedding",) if config.name in RELEASED else ()
-        self.places_weight = places
+        self.places_weight, self.named_places_weight = places, named_places
         self.place_moments: tuple[Tensor, Tensor] | None = None
         self._image_features: Tensor | None = None
         if places:
@@ -119,6 +122,11 @@ class TrainableVlaser(TrainableAgent):
                 torch.manual_seed(seed)
                 self.places = make_place_head(policy.config)
             policy.projector.register_forward_hook(self._keep_image_features)
+        self._named_features: Tensor | None = None
+        if named_places:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                self.named_places = make_named_place_head(policy.config)
 
     def _keep_image_features(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._image_features = output
@@ -199,7 +207,10 @@ class TrainableVlaser(TrainableAgent):
             length = int(bucketed_lengths(self.policy.config, ids).max())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_kept):
             pixels = normalize_pixels(inputs["pixels"].to(self.policy.device))
-            encoding = self.policy.encode_vision_language(pixels, ids[:, :length].to(self.policy.device))
+            kept = ids[:, :length].to(self.policy.device)
+            encoding = self.policy.encode_vision_language(pixels, kept)
+            if self.named_places_weight:
+                self._named_features = image_keys_values(encoding, kept == self.policy.config.image_token_id)
         return encoding.padded(ids.shape[1]) if is_kept else encoding
 
     @property
@@ -257,16 +268,20 @@ class TrainableVlaser(TrainableAgent):
         return (velocity - target).square()
 
     def auxiliary_losses(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Mean squared error of the head that says where things are."""
-        if not self.places_weight:
-            return {}
-        assert self._image_features is not None
-        found = self.places(self._image_features.flatten(1))
-        self._image_features = None
-        return {
-            "places": self.places_weight
-            * nn.functional.mse_loss(found.float(), inputs["places"].to(self.policy.device))
-        }
+        """Mean squared errors of the heads that say where things are."""
+        losses: dict[str, Tensor] = {}
+        if self.places_weight:
+            assert self._image_features is not None
+            losses["places"] = self.places_weight * self._miss(self.places(self._image_features.flatten(1)), inputs)
+        if self.named_places_weight:
+            assert self._named_features is not None
+            found = self.named_places(self._named_features)
+            losses["named_places"] = self.named_places_weight * self._miss(found, inputs)
+        self._image_features = self._named_features = None
+        return losses
+
+    def _miss(self, found: Tensor, inputs: Inputs) -> Tensor:
+        return nn.functional.mse_loss(found.float(), inputs["places"].to(self.policy.device))
 
     def keep_place_moments(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
         """See :class:`TrainableAgent`."""
