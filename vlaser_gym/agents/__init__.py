@@ -83,7 +83,7 @@ def understood(agent: Agent) -> Agent:
 
 
 def _check_arguments(path: str, target: Any, settings: Mapping[str, Any]) -> None:
-    """Arguments must exist and none that is required may be absent."""
+    """Check that every argument exists and that every required one is given."""
     if not callable(target):
         raise InvalidConfigError(f"agent._target_ must be a class; {path} is a {type(target).__name__}.")
     try:

@@ -27,7 +27,7 @@ class Rows(Protocol):
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        """Join batches."""
+        """Concatenate batches along the first dimension."""
 
 
 R = TypeVar("R", bound=Rows)
@@ -144,7 +144,7 @@ class RecordedComputation(Generic[R]):
                 self.output = compute(self.inputs)
 
     def __call__(self, rows: NamedRows) -> R:
-        """Replay."""
+        """Replay the recorded CUDA graph on new inputs."""
         for name, held in self.inputs.items():
             held.copy_(rows[name])
         self.graph.replay()

@@ -201,7 +201,7 @@ def task_of(address: Address) -> dict[str, Any]:
 
 
 def write(kind: str, payload: Mapping[str, Any], number: int) -> bytes:
-    """A message as bytes."""
+    """Encode a message as bytes."""
     return pack({"type": kind, "payload": _written(payload), "seq": number, "timestamp": time.time()})
 
 

@@ -150,7 +150,7 @@ class RemoteAgent:
         return told
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection to the server."""
         self._open.close()
         self._spare, self._connections = [], {}
 

@@ -137,7 +137,7 @@ class GoogleEpisode(ABC):
 
     @abstractmethod
     def _run(self) -> Iterator[float]:
-        """Gripper commands, without end."""
+        """The gripper command of every action, without end."""
 
     def _move(self, goal: Floats, gripper: float, tolerance: float = 0.015) -> Iterator[float]:
         """Until the goal is reached, or nothing moves any more: at its limits the wrist keeps some goals from it.

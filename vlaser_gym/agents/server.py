@@ -368,8 +368,7 @@ class PolicyServer:
         return requests
 
     async def _begin(self, request: _Request) -> bool:
-        """Reset the agent's environment where an episode begins; an address that it dislikes is told to that client
-        alone.
+        """Reset the agent's environment where an episode begins; an address that the agent refuses is that client's error.
         """
         if request.address is None:
             return True

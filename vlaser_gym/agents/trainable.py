@@ -39,7 +39,7 @@ class Encoding(Protocol):
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        """Join batches."""
+        """Concatenate batches along the first dimension."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Sample:
 
     @classmethod
     def cat(cls, parts: Sequence[Sample]) -> Sample:
-        """Join batches."""
+        """Concatenate batches along the first dimension."""
         latent = {name: torch.cat([part.latent[name] for part in parts]) for name in parts[0].latent}
         features = [part.value_features for part in parts if part.value_features is not None]
         return cls(
@@ -137,7 +137,7 @@ class ImageResize(Protocol):
         """See the attributes."""
 
     def __call__(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Resize."""
+        """Resize every image of the observations."""
 
 
 class ActionDecoder(Protocol):

@@ -35,7 +35,7 @@ from vlaser_gym.storage.hub import local_folder
 
 
 def main(config: DictConfig) -> None:
-    """Load, report, write."""
+    """Load a checkpoint, report what it holds and write it in the requested layout."""
     given = typed(ConvertSettings, config)
     source, target = local_folder(given.source, "source"), Path(given.target)
     released = target.suffix == ".pt"

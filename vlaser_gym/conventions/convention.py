@@ -260,7 +260,7 @@ class Convention:
 
     @property
     def size(self) -> int:
-        """Numbers of an action."""
+        """Number of dimensions of an action."""
         return max(self.width, self.arm + 1)
 
     def described(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Moves:
-    """Chunks of N environments.
+    """Action chunks of N environments.
 
     Attributes:
         translation: ``[N, H, 3]``, m.

@@ -160,7 +160,7 @@ class Lane:
         return {name: copy.deepcopy(getattr(self, name, None)) for name in _SAVED}
 
     def set_state(self, state: dict[str, Any], task: Task) -> None:
-        """Put :meth:`get_state`'s answer back."""
+        """Restore what :meth:`get_state` returned."""
         self.task = task
         for name in _SAVED:
             setattr(self, name, copy.deepcopy(state[name]))

@@ -44,7 +44,7 @@ class StateRenderer(Protocol):
         """``[H, W]``: where the image shows robot, objects or cabinet, not the photograph."""
 
     def close(self) -> None:
-        """End the processes."""
+        """Terminate the render processes."""
 
 
 #: Engines whose look ``original`` can be compared with recorded images.

@@ -714,7 +714,7 @@ def numbers(actions: Any) -> NDArray[Any]:
 
 
 def _whole(name: str, value: Any) -> int:
-    """A whole number from 0 on."""
+    """Check that a value is an integer of at least 0 and return it."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise InvalidConfigError(f"{name} must be a whole number from 0 on; got {value!r}.")
     return int(value)

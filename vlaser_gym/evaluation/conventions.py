@@ -16,7 +16,7 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class Convention:
-    """One way of counting.
+    """Successes and trials by one way of counting.
 
     Attributes:
         name: ``"last"``, ``"any"`` or ``"first"``.

@@ -49,7 +49,7 @@ class ClosableEnv(VectorEnv, Protocol):
     engine: Any
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Release agents, engines and processes."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Launcher(Protocol):
 
 
 def check_launcher(options: Mapping[str, Any]) -> None:
-    """Look whether the settings of a launcher are within their ranges.
+    """Check that the settings of a launcher are within their ranges.
 
     Raises:
         UnknownNameError: for a launcher that does not exist.
@@ -222,7 +222,7 @@ class LocalLauncher:
         return fitting
 
     def _environment(self, tasks: tuple[str, ...], lanes: int) -> tuple[ClosableEnv, bool]:
-        """An environment of at least so many environments, and whether all its environments have been in use before."""
+        """A vector environment with at least ``lanes`` environments, and True if all of them were used before."""
         if self._env is not None and self._env_tasks == tasks and self._env.num_envs >= lanes:
             return self._env, True
         self._close_env()

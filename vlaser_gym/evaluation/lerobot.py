@@ -90,7 +90,7 @@ _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 def check_images(images: str) -> None:
-    """Look whether there is such a format of images.
+    """Check that there is such an image format.
 
     Raises:
         InvalidConfigError: if not.

@@ -277,7 +277,7 @@ class LeRobotReader:
         return "privileged.decision" in self.features or "vlaser_gym" in self.info
 
     def require(self, *names: str) -> None:
-        """Look whether columns are there.
+        """Check that columns are present.
 
         Raises:
             StorageError: with those that are missing and those that are there.

@@ -41,7 +41,7 @@ _FIXED_BY_PROTOCOL = ("variant", "layouts")
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One model.
+    """The published results of one model.
 
     Attributes:
         values: success between 0 and 1 by column; columns without a published number are absent.
@@ -56,7 +56,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """One table.
+    """A published table of results.
 
     Attributes:
         sources: where the numbers stand, in words.
@@ -101,7 +101,7 @@ def published_tables() -> dict[str, PublishedTable]:
 
 
 def published_table(name: str) -> PublishedTable:
-    """One table.
+    """A published table of results.
 
     Raises:
         UnknownNameError: if there is no such table.

@@ -48,7 +48,7 @@ class _Seen:
 
     @property
     def mean(self) -> float:
-        """Over all episodes."""
+        """Success rate over all episodes."""
         return float(self.sums.sum() / self.counts.sum())
 
     @property
@@ -181,7 +181,7 @@ class UntilDecided:
         self.n += 1
 
     def _look(self) -> None:
-        """Test what there is."""
+        """Run the test on the episodes finished so far."""
         if self._too_many_errors:
             return
         layouts, size = self._layouts[: self.n], self.schedule.sizes[0]

@@ -176,7 +176,7 @@ class RunStore:
         return [self.records[address] for address in sorted(self.records, key=_sort_key)]
 
     def add_timing(self, entry: Mapping[str, Any]) -> None:
-        """Note something about clocks or hosts; none of it is needed to read the results."""
+        """Append an entry about clocks or hosts; the results can be read without these."""
         with self._clocked(), _sentences(self.path):
             append_line(self._timing, entry)
 

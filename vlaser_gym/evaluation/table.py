@@ -228,7 +228,7 @@ class EpisodeProgress:
         self._task = self._bar.add_task("episodes", total=total, completed=done, note="")
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """An episode has ended."""
+        """Count a finished episode."""
         self._finished += 1
         self._successes += bool(record["success"])
         now = time.monotonic()

@@ -22,7 +22,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Dealt:
-    """A question.
+    """A question with its wording and answer.
 
     Attributes:
         kind: of question.

@@ -19,7 +19,7 @@ Form = Literal["point", "box", "choice", "number", "trace"]
 
 @dataclass(frozen=True)
 class Wording:
-    """A way to ask.
+    """One wording of a kind of question.
 
     Attributes:
         text: with ``{a}``, ``{b}``, ``{instruction}`` and such for the candidate's words, and ``{options}`` for the

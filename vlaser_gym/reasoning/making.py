@@ -216,7 +216,7 @@ def take_pictures(settings: QuestionsSettings, shown: Sequence[Shown], say: Say)
 
 @dataclass(frozen=True)
 class _View:
-    """An image to take."""
+    """An image to be rendered for questions."""
 
     number: str
     shown: Shown

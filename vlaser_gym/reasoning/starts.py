@@ -51,7 +51,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Start:
-    """One start.
+    """One initialisation and the policies trained from it.
 
     Attributes:
         name: of its folder.

@@ -41,7 +41,7 @@ class Learner(Protocol):
         """The values that a start of the run keeps besides the settings."""
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Release environments and processes."""
 
 
 @dataclass(frozen=True)

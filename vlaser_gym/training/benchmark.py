@@ -95,7 +95,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Timing:
-    """One iteration.
+    """Times of one iteration.
 
     Attributes:
         trained: one of :data:`TRAINED`.
@@ -140,7 +140,7 @@ class TimedPPO(PPO):
         self.time_epochs(rollout)
 
     def time_epochs(self, rollout: Rollout) -> None:
-        """Epochs alone."""
+        """Time the update epochs without a rollout."""
         self.set_learning_rates()
         on_gpu = self.agent.device.type == "cuda"
         self.epoch_seconds = []

@@ -35,7 +35,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait until all processes have arrived."""
         if self.size > 1:
             distributed.barrier()
 

@@ -100,7 +100,7 @@ class PreferenceTrainer(RoundTrainer):
 
     @property
     def items(self) -> int:
-        """Pairs."""
+        """Number of pairs per epoch."""
         return len(self.pairs)
 
     def _rows(self, items: Ints, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Case:
-    """One way to train.
+    """A training set-up whose memory is measured.
 
     Attributes:
         name: for tables.

@@ -49,7 +49,7 @@ class MetricLogger:
         self.close(failed=kind is not None)
 
     def add(self, step: int, **values: float) -> None:
-        """Numbers of one step."""
+        """Add the metrics of one step."""
         row = {"step": step, **values}
         self.rows.append(row)
         with self._sentences():

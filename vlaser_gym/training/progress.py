@@ -64,7 +64,7 @@ class TrainingProgress:
             self.console.print(f"{self.unit} {done}/{self.total}  {self.text()}{end}", soft_wrap=True, highlight=False)
 
     def report(self, row: Mapping[str, float]) -> None:
-        """A line of numbers."""
+        """Show the latest metrics beside the bar."""
         self._numbers |= {name: value for name, value in row.items() if name in _SHOWN}
         self._bar.update(self._task, note=self.text())
 

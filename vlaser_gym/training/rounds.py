@@ -262,7 +262,7 @@ class RoundTrainer(Trainer):
 
     @property
     def evaluation_is_due(self) -> bool:
-        """Between rounds only."""
+        """True between rounds only."""
         return not self._begun and self.round_step == 0 and super().evaluation_is_due
 
     def state(self) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class SupervisedTraining(Trainer):
         """Arguments of the loss for this process's share of the step, in ``accumulate`` parts."""
 
     def frozen(self) -> Sequence[str]:
-        """Parts that stay constant."""
+        """Names of the frozen parts."""
         return frozen_parts(self.agent, self.settings)
 
     @property

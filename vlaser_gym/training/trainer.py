@@ -401,7 +401,7 @@ def cache_device(name: str | None, agent: TrainableAgent) -> torch.device:
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that are trained."""
+    """The trained parameters."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 

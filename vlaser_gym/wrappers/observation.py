@@ -47,7 +47,7 @@ class SelectObservation(ObservationWrapper):
         self._declare(spaces.Dict([(name, space[name]) for name in self.names]))
 
     def transform(self, observation: Observation) -> Observation:
-        """Pick the names."""
+        """Keep the chosen entries of the observation."""
         return {name: observation[name] for name in self.names}
 
 

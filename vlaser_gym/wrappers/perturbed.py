@@ -62,7 +62,7 @@ class Perturbed(SceneWrapper):
         self.env.advance_to_next_subtask(lanes)
 
     def on_reset(self, observation: Observation, info: Info, mask: Bools) -> tuple[Observation, Info]:
-        """Forget the environments' past."""
+        """Reset the memory of the environments."""
         self._previous[mask] = self._idle
         self._shifted[mask] = False
         self._heights[mask] = [lane.source_pose[2] for lane, fresh in zip(self.env.lanes, mask, strict=True) if fresh]

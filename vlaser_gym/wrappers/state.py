@@ -48,7 +48,7 @@ class ArrayObservation(ObservationWrapper):
         self._declare(space[self.name])
 
     def transform(self, observation: Any) -> Any:
-        """Take it out."""
+        """Remove the state from the observation."""
         return observation[self.name]
 
     def _transform_one(self, observation: Any) -> Any:
@@ -112,5 +112,5 @@ class ScaledAction(gymnasium.ActionWrapper[Any, NDArray[Any], NDArray[Any]]):
         self.action_space = spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
 
     def action(self, action: NDArray[Any]) -> NDArray[Any]:
-        """In metres and radians."""
+        """The action in metres and radians."""
         return np.asarray(scaled_actions(np.asarray(action, np.float64), self.range))

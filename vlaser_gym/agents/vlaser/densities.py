@@ -79,7 +79,7 @@ class Draws:
     stochastic: Tensor
 
     def rows(self, index: slice | Tensor) -> Draws:
-        """Some of the chains."""
+        """The same for some rows of the batch."""
         return Draws(self.noise[index], self.steps[index], self.stochastic[index])
 
     def to(self, device: torch.device) -> Draws:

@@ -155,7 +155,7 @@ def compile_layers(policy: VlaserPolicy, backend: str = "inductor") -> None:
 
 
 def bucketed_lengths(config: VlaserConfig, input_ids: Tensor) -> Tensor:
-    """``[N]``: to how many tokens each row of ``[N, L]`` is cut before it is encoded."""
+    """Lengths ``[N]`` (tokens) to which the rows of ``[N, L]`` are cut before they are encoded."""
     whole = input_ids.shape[1]
     if config.length_bucket == 0:
         return torch.full((len(input_ids),), whole)

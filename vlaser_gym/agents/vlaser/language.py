@@ -116,7 +116,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SiLU-gated."""
+    """The feed-forward network of a layer, SiLU-gated."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

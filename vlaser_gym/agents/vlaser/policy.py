@@ -66,7 +66,7 @@ class VisionLanguage:
         return self.map(lambda tensor: tensor[index])
 
     def detach(self) -> VisionLanguage:
-        """Without gradients."""
+        """The same tensors, detached from the graph of gradients."""
         return self.map(lambda tensor: tensor.detach())
 
     def to(self, device: torch.device | str) -> VisionLanguage:
@@ -127,7 +127,7 @@ class Prefix:
         return self.map(lambda tensor: tensor[index])
 
     def detach(self) -> Prefix:
-        """Without gradients."""
+        """The same tensors, detached from the graph of gradients."""
         return self.map(lambda tensor: tensor.detach())
 
 

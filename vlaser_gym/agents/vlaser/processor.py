@@ -59,12 +59,12 @@ class Transform(Protocol):
     """One step on the way; leaves entries that it does not know alone."""
 
     def __call__(self, data: Data) -> Data:
-        """A new dictionary."""
+        """The transformed data as a new dictionary."""
 
 
 @dataclass(frozen=True)
 class Compose:
-    """Transforms in a row."""
+    """Transforms that are applied one after the other."""
 
     transforms: Sequence[Transform]
 

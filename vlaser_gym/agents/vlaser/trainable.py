@@ -48,7 +48,7 @@ class VlaserDecoder:
         self.gripper = make_gripper(processor.robot)
 
     def reset(self, indices: NDArray[np.int64]) -> None:
-        """Release the grippers."""
+        """Forget the gripper state of the environments."""
         self.gripper.reset(indices)
 
     def __call__(self, chunk: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -89,7 +89,7 @@ def check_engine(name: str, look: str | None = None) -> str:
 
 
 def check_counts(engine: Mapping[str, Any]) -> None:
-    """Look whether an engine's settings name possible numbers of threads, processes and pixels.
+    """Check that an engine's settings name possible numbers of threads, processes and pixels.
 
     Engines look at them only when they build what they count, and then not kindly.
 

@@ -152,7 +152,7 @@ class Engine(Protocol):
         """Put environments into initial states, everything at rest."""
 
     def read(self, lanes: Ints) -> list[Reading]:
-        """States of ``lanes``."""
+        """Simulator states of ``lanes``."""
 
     def images(self, lanes: Ints, camera: str = POLICY_CAMERA) -> NDArray[np.uint8]:
         """Images of a camera of the robot, by its name among ``RobotSetup.cameras``: ``[B, H, W, 3]``.

@@ -93,7 +93,7 @@ class Child:
         return pipe
 
     def close(self) -> None:
-        """End the process."""
+        """Terminate the process."""
         self._pipe(self._process.stdin).close()
         try:
             self._process.wait(timeout=5)

@@ -31,7 +31,7 @@ class Blur(Perturbation):
     strengths = (1.5, 3.0, 6.0)
 
     def picture(self, picture: Picture, moment: Moment) -> Picture:
-        """Blur it."""
+        """The image, blurred."""
         return np.asarray(cv2.GaussianBlur(picture, (0, 0), self.strength), np.uint8)
 
 

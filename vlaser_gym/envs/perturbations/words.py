@@ -155,7 +155,7 @@ class NoInstruction(Perturbation):
     strengths = (1.0,)
 
     def instruction(self, text: str, moment: Moment) -> str:
-        """Nothing."""
+        """The empty instruction."""
         return ""
 
 

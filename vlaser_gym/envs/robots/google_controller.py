@@ -102,6 +102,6 @@ class GoogleRobotController:
         }
 
     def set_state(self, state: dict[str, NDArray[np.float64]]) -> None:
-        """Puts :meth:`get_state`'s answer back."""
+        """Restore what :meth:`get_state` returned."""
         self._position, self._velocity = state["position"].copy(), state["velocity"].copy()
         self._gripper_goal, self._gripper_sent = state["gripper_goal"].copy(), state["gripper_sent"].copy()

@@ -147,7 +147,7 @@ class WidowXController:
         return {"position": self._position.copy(), "rotation": self._rotation.copy()}
 
     def set_state(self, state: dict[str, NDArray[np.float64]]) -> None:
-        """Puts :meth:`get_state`'s answer back."""
+        """Restore what :meth:`get_state` returned."""
         self._position, self._rotation = state["position"].copy(), state["rotation"].copy()
 
 

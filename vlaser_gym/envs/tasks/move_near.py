@@ -205,7 +205,7 @@ class MoveNearTask(GoogleTask):
         return f"move {source} near {target}"
 
     def begin(self, layouts: list[Layout]) -> Memory:
-        """Resting places and boxes.
+        """Resting poses and bounding boxes of the objects.
 
         Returns:
             ``rest [B, n, 3]`` actor origins at rest (m), ``com [B, n, 3]`` centres of mass in actor frames (m),

@@ -64,7 +64,7 @@ def _approach(course: Course) -> Iterator[Event]:
 
 
 def _outcomes(course: Course) -> Iterator[Event]:
-    """Successes and their losses."""
+    """Events of success and of its loss."""
     for row in np.flatnonzero(np.diff(course.success.astype(int))).tolist():
         yield Event(row + 1, "succeeded" if course.success[row + 1] else "lost", course.source_name)
 

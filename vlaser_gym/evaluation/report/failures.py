@@ -157,7 +157,7 @@ def _missed(spots: Sequence[_Spot], at: Any) -> Iterator[Markup]:
 
 
 def _scale_bar(scale: float) -> Markup:
-    """Five centimetres."""
+    """A scale bar of five centimetres."""
     return Markup(
         '<line class="bar" x1="10" x2="{:.1f}" y1="{y}" y2="{y}"/><text x="10" y="{t}">5 cm</text>'
         '<text x="{m}" y="{t}" text-anchor="end">robot &#8595;</text>'

@@ -42,7 +42,7 @@ class Clipped:
         )
 
     def line(self) -> str:
-        """All shares, in %."""
+        """All clipped shares (%) as one line of text."""
         parts = [
             f"{kind} " + ", ".join(f"{name} {100 * share:.1f}" for name, share in shares.items())
             for kind, shares in self._kinds

@@ -33,7 +33,7 @@ _DATA_SET, _RUN = "meta/info.json", "records.jsonl"
 
 @dataclass(frozen=True)
 class Conversation:
-    """One answer to learn.
+    """One question with the answer to be learned.
 
     Attributes:
         question: with ``<image>`` once per image, or not at all.

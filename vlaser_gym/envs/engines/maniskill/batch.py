@@ -73,7 +73,7 @@ class System(Protocol):
         """Send the drive targets."""
 
     def step(self) -> None:
-        """One substep."""
+        """Advance the physics by one substep."""
 
     def fetch(self, arrays: Arrays) -> Arrays:
         """The state now, with the drive targets of ``arrays``."""

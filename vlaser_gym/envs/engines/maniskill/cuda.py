@@ -94,7 +94,7 @@ class CudaSystem:
         self._px.gpu_apply_articulation_target_velocity()
 
     def step(self) -> None:
-        """One substep."""
+        """Advance the physics by one substep."""
         self._px.step()
 
     def fetch(self, arrays: Arrays) -> Arrays:

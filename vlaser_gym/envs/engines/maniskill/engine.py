@@ -111,7 +111,7 @@ class ManiskillEngine:
             raise SimulationError(f"The simulation of environments {diverged} diverged: reset them.")
 
     def read(self, lanes: Ints) -> list[Reading]:
-        """States of ``lanes``."""
+        """Simulator states of ``lanes``."""
         readings = []
         for lane in lanes:
             reading = self._readings[lane]
@@ -135,7 +135,7 @@ class ManiskillEngine:
         return {"starts": list(self._starts), "history": [list(steps) for steps in self._history]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Runs :meth:`get_state`'s answer again."""
+        """Restore what :meth:`get_state` returned."""
         self._starts, self._history = list(state["starts"]), [list(steps) for steps in state["history"]]
         self._run([lane for lane, start in enumerate(self._starts) if start is not None])
 
@@ -159,7 +159,7 @@ class ManiskillEngine:
         return list(dict.fromkeys([*self._workers, *self._artists]))
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Terminate the worker processes."""
         for worker in self._all():
             worker.close()
         self._workers = self._artists = []

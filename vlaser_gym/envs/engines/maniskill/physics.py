@@ -65,7 +65,7 @@ class Simulation:
             drive.set_drive_velocity_target(0.0)
 
     def step(self, targets: Targets) -> None:
-        """One control step."""
+        """Advance the simulation by one control step."""
         position, velocity = np.clip(targets.position, *self._limits), targets.velocity
         sent = -1
         for pick in substep_picks(self._substeps, targets):

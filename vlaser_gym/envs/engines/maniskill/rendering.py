@@ -40,7 +40,7 @@ class SapienRenderer:
         return np.asarray(self._worker.ask("show", _start(task, variant, state))[1])
 
     def close(self) -> None:
-        """End the process."""
+        """Terminate the render process."""
         self._worker.close()
 
 

@@ -108,7 +108,7 @@ class MujocoEngine:
             self._pools[key].step(lanes[rows], targets.position[rows], speed)
 
     def read(self, lanes: Ints) -> list[Reading]:
-        """States of ``lanes``."""
+        """Simulator states of ``lanes``."""
         readings = []
         for lane in lanes:
             key = self._keys[lane]

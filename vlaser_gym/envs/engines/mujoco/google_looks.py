@@ -46,7 +46,7 @@ def label(ground: Colour, wave: Colour, mark: Colour, size: int = 128) -> Image:
 
 
 def plain(stops: list[tuple[float, Colour]], seed: int = 0) -> Image:
-    """Mottled colours along v."""
+    """A mottled texture whose colour changes along v."""
     return textures.banded(stops, mottle=0.08, seed=seed)
 
 
@@ -65,7 +65,7 @@ def apple() -> Surface:
 
 
 def orange() -> Surface:
-    """Nearly a ball."""
+    """The orange: a sphere, slightly flattened."""
     return round_fruit(35.3, 34.3, 1.0)
 
 

@@ -28,7 +28,7 @@ def carrot_root() -> Surface:
 
 
 def carrot_skin() -> textures.Image:
-    """Orange with darker rings."""
+    """The carrot's texture: orange with darker rings."""
     light, dark = (255, 140, 48), (226, 104, 26)
     rings = [(0.0, dark), (0.12, light), (0.2, light), (0.23, dark), (0.26, light), (0.44, light), (0.47, dark)]
     return textures.banded(

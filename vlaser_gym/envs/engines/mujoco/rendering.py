@@ -45,7 +45,7 @@ class SceneKey(NamedTuple):
 
 
 class Job(NamedTuple):
-    """An image to make.
+    """An image to be rendered.
 
     Attributes:
         key: the scene.
@@ -238,7 +238,7 @@ class SceneRenderer:
         return Job(key, row, None if scene.base < 0 else np.asarray(state["base_pose"], np.float64), camera)
 
     def close(self) -> None:
-        """End the processes."""
+        """Terminate the render processes."""
         for pool in (self._pool, self._keyed):
             if pool is not None:
                 pool.close()

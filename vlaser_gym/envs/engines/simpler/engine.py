@@ -232,7 +232,7 @@ class SimplerEngine:
             self.execute(np.array([lane for lane, _ in acting], np.int64), np.array([action for _, action in acting]))
 
     def close(self) -> None:
-        """End all workers."""
+        """Terminate all workers."""
         for worker in self._workers:
             if worker is not None:
                 worker.close()

@@ -41,7 +41,7 @@ class SimplerRenderer:
         return np.asarray(self._engine.foreground(np.zeros(1, np.int64))[0])
 
     def close(self) -> None:
-        """End the process."""
+        """Terminate the render process."""
         self._engine.close()
 
     def _show(self, name: str, variant: str, state: Mapping[str, ArrayLike]) -> None:

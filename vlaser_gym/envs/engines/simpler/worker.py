@@ -81,7 +81,7 @@ class Scene:
         rebuild: bool,
         pictures: bool,
     ) -> dict[str, Any]:
-        """Begin an episode."""
+        """Reset the environment to the start of an episode."""
         self.robot = robot
         recipe = json.dumps([pictures, *(episode[name] for name in ("make", "prepackaged", "kwargs"))], sort_keys=True)
         if rebuild or self.env is None or recipe != self.recipe:
@@ -112,12 +112,12 @@ class Scene:
         gc.collect()
 
     def step(self, action: list[float]) -> dict[str, Any]:
-        """One control step."""
+        """Advance the simulation by one control step."""
         _, _, self.success, _, self.info = self.base.step(np.array(action))
         return self.state()
 
     def advance(self) -> dict[str, Any]:
-        """The sub-task is declared done."""
+        """Declare the current sub-task done."""
         if not self.is_final():
             self.base.advance_to_next_subtask()
         return self.state()
