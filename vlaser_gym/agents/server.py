@@ -368,8 +368,7 @@ class PolicyServer:
         return requests
 
     async def _begin(self, request: _Request) -> bool:
-        """Reset the agent's environment where an episode begins; an address that the agent refuses is that client's error.
-        """
+        """Reset the agent's environment where an episode begins; a refused address is an error of its client alone."""
         if request.address is None:
             return True
         loop, lane = asyncio.get_running_loop(), np.array([request.lane])
