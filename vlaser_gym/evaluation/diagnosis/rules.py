@@ -134,6 +134,8 @@ def _wrong_stage(course: Course, events: tuple[Event, ...]) -> _Cause | None:
         return _Cause("wrong_stage", sentence, int(touches[0]))
     if first.all() or course.touched[:, course.source].any() or course.shift(course.source).max() > MOVED:
         return None
+    if _of(events, "closed", course.source_name):  # it did go for the object, and missed it
+        return None
     later = drawer[~first]
     if later.max() - later[0] < _STAGE_MOVED:
         return None
