@@ -253,7 +253,7 @@ def test_a_rate_that_is_no_divisor_takes_the_nearest_rows(tmp_path: Path) -> Non
 
 
 def test_weights_are_shares_of_the_samples() -> None:
-    mixture = Mixture([3, 50], [1.0, 4.0], seed=0)
+    mixture = Mixture(PARTS, [1.0, 4.0], seed=0)
     drawn = mixture.rows(np.arange(5000))
     counts = Counter(int(row >= 3) for row in drawn)
     assert counts == {0: 1000, 1: 4000}
@@ -262,8 +262,8 @@ def test_weights_are_shares_of_the_samples() -> None:
         assert sorted(small[start : start + 3]) == [0, 1, 2], "each sample once before any comes twice"
     windows = [Counter((drawn[i : i + 10] >= 3).tolist())[False] for i in range(0, 5000, 10)]
     assert set(windows) <= {1, 2, 3}
-    np.testing.assert_array_equal(Mixture([3, 50], [1.0, 4.0], seed=0).rows(np.arange(4321, 4329)), drawn[4321:4329])
-    assert not np.array_equal(Mixture([3, 50], [1.0, 4.0], seed=1).rows(np.arange(50)), drawn[:50])
+    np.testing.assert_array_equal(Mixture(PARTS, [1.0, 4.0], seed=0).rows(np.arange(4321, 4329)), drawn[4321:4329])
+    assert not np.array_equal(Mixture(PARTS, [1.0, 4.0], seed=1).rows(np.arange(50)), drawn[:50])
 
 
 def test_ours_and_theirs_in_one_run(tmp_path: Path) -> None:

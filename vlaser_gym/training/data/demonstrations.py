@@ -81,9 +81,12 @@ class Demonstrations:
             with damage_as_sentence(reader.path):
                 rows.append(checked_rows(reader, source, robot))
                 self._pixels.append(cached_pixels(reader, resize, rows[-1].pictured, cache, say))
-        self.parts = [len(pixels) for pixels in self._pixels]
         self.weights = [source.weight for _, source in pairs]
         self._starts = np.cumsum([0, *(len(pixels) for pixels in self._pixels)])
+        self.parts = [
+            start + part.eligible(source.first)
+            for start, part, (_, source) in zip(self._starts[:-1], rows, pairs, strict=True)
+        ]
         self.poses = np.concatenate([part.proprio[part.chosen] for part in rows])
         self.proprio = robot_proprio(self.poses, robot)
         states = [part.state[part.chosen] for part in rows if part.state is not None]
@@ -163,7 +166,10 @@ class Batches:
             self._places = ((places - mean) / std).astype(np.float32)
             agent.keep_place_moments(mean, std)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
-        self._mixture = Mixture(data.parts, data.weights, seed) if len(set(data.weights)) > 1 else None
+        counts = [len(part) for part in data.parts]
+        weights = data.weights if len(set(data.weights)) > 1 else counts
+        is_mixed = weights is data.weights or sum(counts) < len(data)
+        self._mixture = Mixture(data.parts, weights, seed) if is_mixed else None
 
     def rows(self, step: int, size: int) -> NDArray[np.int64]:
         """The rows of one step ``[size]``."""
@@ -200,12 +206,12 @@ class Mixture:
     Which set is next follows a fixed pattern of :data:`PATTERN` places, in which each set has its share, evenly spread.
 
     Args:
-        parts: numbers of samples.
+        parts: numbers of the samples of each set.
         weights: of the sets.
         seed: of the order within each.
     """
 
-    def __init__(self, parts: Sequence[int], weights: Sequence[float], seed: int) -> None:
+    def __init__(self, parts: Sequence[NDArray[np.int64]], weights: Sequence[float], seed: int) -> None:
         self.parts, self.seed = parts, seed
         share = np.array(weights) / np.sum(weights)
         counts = np.maximum(np.round(share * PATTERN).astype(int), 1)
@@ -217,7 +223,7 @@ class Mixture:
         for part in range(len(parts)):
             mine = self._pattern == part
             self._nth[mine] = np.arange(mine.sum())
-        self._counts, self._starts = counts, np.cumsum([0, *parts])
+        self._counts = counts
         self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -227,14 +233,16 @@ class Mixture:
     def _row(self, position: int) -> int:
         cycle, place = divmod(position, len(self._pattern))
         part = int(self._pattern[place])
-        epoch, within = divmod(cycle * int(self._counts[part]) + int(self._nth[place]), self.parts[part])
-        return int(self._starts[part] + self._order(part, epoch)[within])
+        epoch, within = divmod(cycle * int(self._counts[part]) + int(self._nth[place]), len(self.parts[part]))
+        return int(self.parts[part][self._order(part, epoch)[within]])
 
     def _order(self, part: int, epoch: int) -> NDArray[np.int64]:
         if (part, epoch) not in self._orders:
             # The epoch before it is over; that of the other sets may go on.
             self._orders = {key: order for key, order in self._orders.items() if key[0] != part}
-            self._orders[part, epoch] = np.random.default_rng([self.seed, part, epoch]).permutation(self.parts[part])
+            self._orders[part, epoch] = np.random.default_rng([self.seed, part, epoch]).permutation(
+                len(self.parts[part])
+            )
         return self._orders[part, epoch]
 
 

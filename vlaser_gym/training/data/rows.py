@@ -101,6 +101,12 @@ class Rows:
         parts = [chunked(self.actions[rows], self.steps[rows], horizon)[self.chosen[rows]] for rows in self.episodes]
         return np.concatenate(parts)
 
+    def eligible(self, first: int | None) -> NDArray[np.int64]:
+        """Numbers of the samples to be learned from: all, or so many of each episode."""
+        counts = [int(self.chosen[rows].sum()) for rows in self.episodes]
+        place = np.concatenate([np.arange(count) for count in counts])
+        return np.arange(len(place)) if first is None else np.flatnonzero(place < first)
+
     def ran(self) -> Floats:
         """The action of every control step once, ``[T, 7]``."""
         return self.actions[np.arange(self.actions.shape[1]) < self.steps[:, None]]

@@ -59,6 +59,8 @@ class Source:
         convention: what states and actions mean; ``None``: what this gym's do.
         gripper: what the last number of the actions means, where there is no convention.
         fps: rows per second that it is resampled to; ``None``: its own, which must be the robot's.
+        first: only so many samples from the beginning of each episode; ``None``: all. A set that is named a second time
+            with it shows more often what only the instruction tells: where the arm is going from its start.
     """
 
     path: str
@@ -67,6 +69,7 @@ class Source:
     convention: Convention | None = None
     gripper: GripperColumn = field(default_factory=GripperColumn)
     fps: float | None = None
+    first: int | None = None
 
     def reader(self, groups: int | None = None) -> LeRobotReader:
         """Reads it; ``groups``: so many files of its index."""
@@ -96,7 +99,7 @@ def sources(settings: Any) -> list[Source]:
     return [_source(entry, settings) for entry in given]
 
 
-_KEYS = ("path", "weight", "columns", "convention", "gripper", "fps")
+_KEYS = ("path", "weight", "columns", "convention", "gripper", "fps", "first")
 
 
 def _source(given: Any, settings: Any) -> Source:
@@ -113,6 +116,11 @@ def _source(given: Any, settings: Any) -> Source:
     for key, number in (("weight", weight), ("fps", fps)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int | float) or not number > 0):
             raise InvalidConfigError(f"{key} of the data set {entry['path']} must be a number above 0; got {number!r}.")
+    first = whole.get("first")
+    if first is not None and (isinstance(first, bool) or not isinstance(first, int) or first < 1):
+        raise InvalidConfigError(
+            f"first of the data set {entry['path']} must be a number of samples of each episode, at least 1; got {first!r}."
+        )
     return Source(
         path=whole["path"],
         weight=float(weight),
@@ -120,4 +128,5 @@ def _source(given: Any, settings: Any) -> Source:
         convention=None if whole["convention"] is None else Convention.parse(whole["convention"]),
         gripper=GripperColumn.parse(whole["gripper"]),
         fps=None if fps is None else float(fps),
+        first=first,
     )
