@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,19 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from demonstrations import SIZE, write_set
+from demonstrations import SIZE, tiny_config, write_set
 from scipy.spatial.transform import Rotation
 
+from vlaser_gym.agents.vlaser.agent import nano_processor
+from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage
+from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.cli import load, typed
 from vlaser_gym.commands.train import main
 from vlaser_gym.conventions import Convention, get_preset
 from vlaser_gym.errors import GymError, InvalidConfigError, StorageError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
 from vlaser_gym.settings.training import TrainSettings
-from vlaser_gym.training.data.demonstrations import Demonstrations, Mixture
+from vlaser_gym.training.data.demonstrations import Batches, Demonstrations, Mixture
 from vlaser_gym.training.data.sources import Source, sources
 
+#: Numbers of the samples of two sets.
+PARTS = [np.arange(3), np.arange(3, 53)]
 DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
@@ -270,10 +276,24 @@ def test_ours_and_theirs_in_one_run(tmp_path: Path) -> None:
     """Each with its own meaning; where one has no simulator's state, nobody learns where things are."""
     ours, theirs = write_set(tmp_path / "ours", 2), foreign.bridge(tmp_path / "theirs", version=2)
     both = demonstrations(source(ours), source(theirs, convention="bridge"))
-    assert both.parts == [11, 13]
+    assert [part.tolist() for part in both.parts] == [list(range(11)), list(range(11, 24))]
     assert both.state is None
     np.testing.assert_array_equal(both.actions[:11], demonstrations(source(ours)).actions)
     np.testing.assert_array_equal(both.actions[11:], demonstrations(source(theirs, convention="bridge")).actions)
+
+
+def test_first_samples_of_each_episode(tmp_path: Path) -> None:
+    """Of episodes of 6, 7 and 8 rows the first two each; all rows stay readable, and other sets keep their shares."""
+    whole, some = foreign.bridge(tmp_path / "a", episodes=3), foreign.bridge(tmp_path / "b", episodes=3)
+    agent = TrainableVlaser(VlaserPolicy.initialise(tiny_config(), 0), nano_processor(tiny_config()))
+    readers = [replace(source(path, convention="bridge"), first=first) for path, first in ((whole, None), (some, 2))]
+    data = demonstrations(*readers, horizon=4)
+    begin = 21 + np.array([0, 1, 6, 7, 13, 14])
+    assert len(data) == 42
+    np.testing.assert_array_equal(data.parts[1], begin)
+    drawn = Batches(data, agent, 0).rows(0, 27 * 40)
+    assert set(drawn.tolist()) == {*range(21), *begin.tolist()}
+    assert Counter((drawn >= 21).tolist())[True] / len(drawn) == pytest.approx(6 / 27, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +305,7 @@ def test_ours_and_theirs_in_one_run(tmp_path: Path) -> None:
         ("[{path: a, convention: brigde}]", "Unknown convention 'brigde'.*bridge"),
         ("[{path: a, columns: {kamera: x}}]", "Unknown column 'kamera'.*camera"),
         ("[{path: a, gripper: sideways}]", "Unknown gripper"),
+        ("[{path: a, first: 0}]", "first of the data set a must be a number of samples.*got 0"),
     ],
 )
 def test_what_is_no_data_set_is_one_sentence(data: str, said: str) -> None:

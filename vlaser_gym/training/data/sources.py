@@ -119,7 +119,7 @@ def _source(given: Any, settings: Any) -> Source:
     first = whole.get("first")
     if first is not None and (isinstance(first, bool) or not isinstance(first, int) or first < 1):
         raise InvalidConfigError(
-            f"first of the data set {entry['path']} must be a number of samples of each episode, at least 1; got {first!r}."
+            f"first of the data set {entry['path']} must be a number of samples, at least 1; got {first!r}."
         )
     return Source(
         path=whole["path"],
