@@ -66,7 +66,7 @@ class Kind:
         name: of the kind.
         family: ``grounding``, ``spatial``, ``embodied`` or ``planning``.
         form: of the answer.
-        wordings: at least three.
+        wordings: at least four.
         find: the candidates of an episode.
         mirror: of a choice about ``a`` and ``b``: the right option when the two are named in the other order; an
             option that is not in it stays. ``None``: the order is never changed.
