@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vlaser_gym"
-#: Rooms from the ground up; those of one floor do not import each other, except where a pair is named below.
+#: Rooms from the ground up; those of one floor do not import each other.
 FLOORS = (
     ("errors",),
     ("registry", "storage"),
