@@ -271,7 +271,7 @@ def _named(reader: LeRobotReader, name: str) -> str:
 
 
 def _check_rate(reader: LeRobotReader, source: Source, robot: str) -> None:
-    """Raise :class:`InvalidConfigError` for another project's set whose rows are not as far apart as decisions."""
+    """Raise :class:`InvalidConfigError` for another project's set whose rows are not as far apart as control steps."""
     fps, wanted = reader.info.get("fps"), get_convention(robot).control_hz if robot in CONVENTIONS else None
     if not isinstance(fps, int | float) or not fps > 0:
         raise InvalidConfigError(f"{reader.path / INFO_PATH} should say the rows per second as fps; got {fps!r:.30}.")
