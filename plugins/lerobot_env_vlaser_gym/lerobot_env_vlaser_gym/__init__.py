@@ -97,6 +97,7 @@ class VlaserGymEnv(EnvConfig):
         terminate_on_success: end episodes at their first success.
         engine, look: which simulator, and its look.
         image_size: see :class:`Scene`; that of the policy's data set. LeRobot resizes nothing by itself.
+        max_episode_steps: control steps after which an episode ends; ``None``: the task's own limit.
     """
 
     task: str | None = "widowx_stack_cube"
@@ -106,6 +107,7 @@ class VlaserGymEnv(EnvConfig):
     engine: str = "mujoco"
     look: str | None = None
     image_size: int | None = None
+    max_episode_steps: int | None = None
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(default_factory=lambda: {"action": "action", "agent_pos": STATE, MAIN: MAIN})
 
@@ -138,6 +140,7 @@ class VlaserGymEnv(EnvConfig):
             "engine": self.engine,
             "look": self.look,
             "image_size": self.image_size,
+            "max_episode_steps": self.max_episode_steps,
         }
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, Any]]:
