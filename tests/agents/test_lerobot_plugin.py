@@ -88,6 +88,7 @@ def test_a_rollout_of_lerobot_s_shape_runs_the_episodes_of_its_seeds(plugin: Any
     config = EnvConfig.kinds["vlaser_gym"]()
     ((suite, tasks),) = config.create_envs(n_envs=2).items()
     lanes = tasks[0]
+    assert isinstance(lanes.metadata["render_fps"], int), "LeRobot's recordings take no other"
     assert (suite, lanes.call("_max_episode_steps"), lanes.call("task")) == ("vlaser_gym", (60,) * 2, config.tasks * 2)
     seen, _ = lanes.reset(seed=[3, 25])
     assert [str(env.unwrapped.scene.address) for env in lanes.envs] == [

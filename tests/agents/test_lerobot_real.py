@@ -35,7 +35,7 @@ def _lerobot(neighbour: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     source = shutil.copytree(ROOT / "plugins" / "lerobot_env_vlaser_gym", folder / "source")
     install = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", folder / "installed"]
     subprocess.run([python, *install, source], check=True)
-    paths = os.pathsep.join(map(str, (folder / "installed", ROOT)))
+    paths = os.pathsep.join(map(str, (folder / "installed", ROOT, Path(__file__).parent)))
     variables = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
 
     def run(*command: Any) -> str:
@@ -100,6 +100,7 @@ def test_several_scenes_at_once_and_a_recording(act: Path, lerobot: Callable[...
     score = {
         **{"policy.path": act, "policy.device": "cpu", "env.type": "vlaser_gym", "env.task": TASKS[1]},
         **{"env.image_size": 96, "eval.n_episodes": 2, "eval.batch_size": 2, "eval.recording": "true", "seed": 0},
+        "env.max_episode_steps": 12,
     }
     options = [f"--{key}={value}" for key, value in score.items()]
     lerobot("-m", "lerobot.scripts.lerobot_eval", *options, f"--output_dir={tmp_path / 'out'}")
@@ -107,7 +108,7 @@ def test_several_scenes_at_once_and_a_recording(act: Path, lerobot: Callable[...
     assert len(folders) == 2
     for folder in folders:
         reader = LeRobotReader(folder)
-        assert [row["length"] for row in reader.episodes] == [60]
+        assert [row["length"] for row in reader.episodes] == [12]
         assert reader.camera == "observation.images.main"
 
 
@@ -125,3 +126,9 @@ def test_a_set_that_lerobot_wrote_is_checked_and_trained_on(
     train = ["-m", "vlaser_gym.train", "algo=sft", "init=nano", f"data={tmp_path / 'set'}", f"run={tmp_path / 'run'}"]
     lerobot(*train, *keys, "algo.steps=2", "algo.batch_size=2", "evaluate_episodes=0")
     assert (tmp_path / "run" / "checkpoint").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["xvla", "smolvla", "pi0"])
+def test_language_policies_with_random_weights_are_served(lerobot: Callable[..., str], kind: str) -> None:
+    """Of pi0 two of 18 layers, which takes 2 GB on disk for a while."""
+    lerobot(NEIGHBOURS / "ask_random_lerobot.py", kind)

@@ -40,7 +40,9 @@ class Scene(gymnasium.Env[Any, Any]):
         self.scene = SceneEnv(task, observe=("image", "proprio", "instruction"), **options)
         self.task, self.success, self._side = task, success, image_size
         self.task_description = ""
-        self.metadata, self.render_mode = self.scene.metadata, "rgb_array"
+        # Whole: LeRobot's recordings take no other.
+        self.metadata = {**self.scene.metadata, "render_fps": round(self.scene.metadata["render_fps"])}
+        self.render_mode = "rgb_array"
         self._layouts = get_task(task).num_layouts
         self._max_episode_steps = int(options.get("max_episode_steps") or get_task(task).max_steps)
         self._next = 0
