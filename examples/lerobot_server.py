@@ -5,7 +5,7 @@
 
 A trained one needs none of this: ``python -m vlaser_gym.serve agent=lerobot checkpoint=FOLDER_OR_ORG/NAME``. LeRobot
 lives in an environment of its own (docs/neighbours.md). Random weights are made as small as the settings of each kind
-allow; tokenizers, and SmolVLA's settings, still come from the hub.
+allow, which for pi0 is its full 3 billion numbers; tokenizers, and SmolVLA's settings, still come from the hub.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from vlaser_gym.agents.server import PolicyServer
 
 #: Settings of small models by kind; what is not named here has LeRobot's default.
 SMALL: dict[str, dict[str, Any]] = {
-    "pi0": {"paligemma_variant": "gemma_300m", "num_inference_steps": 4},
+    # Whatever the variant, its images become 2048 numbers, gemma_2b's: LeRobot's pi0 runs with no other.
+    "pi0": {"dtype": "bfloat16", "num_inference_steps": 4},
     "smolvla": {"num_vlm_layers": 2, "num_steps": 4},
     "xvla": {
         **{"hidden_size": 64, "depth": 2, "num_heads": 4, "len_soft_prompts": 4, "num_denoising_steps": 4},

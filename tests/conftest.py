@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 import sysconfig
-import venv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,17 +57,21 @@ def golden(shared: Path) -> Path:
 def neighbour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``neighbour("openpi")``: the interpreter of an environment of its own, with what openpi.txt names.
 
-    ``beside=True``: what is installed here, this gym too, is found there behind its own packages.
+    ``beside=True``: what is installed here, this gym too, is found there behind its own packages. ``version="3.12"``:
+    the Python that it needs, if it is not this one.
     """
     given = request.config.getoption("--neighbours")
     folder = tmp_path_factory.mktemp("neighbours") if given is None else Path(given).absolute()
 
-    def interpreter(name: str, beside: bool = False) -> Path:
+    def interpreter(name: str, beside: bool = False, version: str | None = None) -> Path:
         python = folder / name / "bin" / "python"
         if not python.exists():
-            venv.create(folder / name, with_pip=True)
+            maker = sys.executable if version is None else shutil.which(f"python{version}")
+            if maker is None:
+                pytest.skip(f"{name} needs Python {version}, which is not on the path; give its folder by --neighbours")
+            subprocess.run([maker, "-m", "venv", folder / name], check=True)
             needs = ROOT / "tests" / "neighbours" / f"{name}.txt"
-            subprocess.run([python, "-m", "pip", "install", "-q", "-r", needs], check=True)
+            subprocess.run([python, "-m", "pip", "install", "-q", "-r", needs], check=True, cwd=ROOT)
         (packages,) = (folder / name).glob("lib/python*/site-packages")
         (packages / "beside.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n" if beside else "")
         return python

@@ -105,6 +105,25 @@ class Diffusion(Act):
         return self._queues["action"].popleft()
 
 
+class Tdmpc(Act):
+    """Plans on from its last plan, with one observation; its chunks come from queues that ``select_action`` fills."""
+
+    def reset(self) -> None:
+        self._queues = {"observation.state": deque(maxlen=1), "action": deque(maxlen=1)}
+        self._prev_mean: torch.Tensor | None = None
+
+    def predict_action_chunk(self, batch: dict[str, Any]) -> torch.Tensor:
+        state = torch.stack(list(self._queues["observation.state"]))[0]
+        mean = torch.zeros(1, 7) if self._prev_mean is None else self._prev_mean.clone()
+        mean[:, 0] += state[:, 0]
+        self._prev_mean = mean
+        return mean[None]
+
+    def select_action(self, batch: dict[str, Any]) -> torch.Tensor:
+        self._queues["observation.state"].append(batch["observation.state"])
+        return self.predict_action_chunk(batch)[0]
+
+
 def before(batch: dict[str, Any]) -> dict[str, Any]:
     return {**batch, "observation.state": batch["observation.state"] * 2}
 
@@ -139,7 +158,9 @@ def make_pre_post_processors(policy_cfg: Any, pretrained_path: str | None = None
 
 
 def get_policy_class(name: str) -> type:
-    kinds = {**dict.fromkeys(("act", "smolvla", "pi0", "xvla"), Act), "diffusion": Diffusion}
+    kinds = {**dict.fromkeys(("act", "smolvla", "pi0", "xvla"), Act), "diffusion": Diffusion, "tdmpc": Tdmpc}
+    if name == "groot":
+        raise ImportError("'dm-tree' is required but not installed.")
     if name not in kinds:
         raise ValueError(f"Policy type '{name}' is not available.")
     return kinds[name]

@@ -70,6 +70,15 @@ def test_a_policy_that_remembers_is_asked_at_every_step_and_lanes_do_not_mix(tmp
     np.testing.assert_allclose([chunk[1, 0, :2] for chunk in got], [[2.0, 1.0], [2.4, 1.2], [2.5, 1.3]], atol=1e-6)
 
 
+def test_a_policy_that_plans_on_from_its_last_plan_is_asked_at_every_step_too(tmp_path: Path) -> None:
+    """It reads one observation; its plans add up, environment by environment."""
+    agent = LeRobotAgent(str(lerobot_stand_in.save(tmp_path / "tdmpc", "tdmpc")))
+    agent.reset(LANES, PLACES)
+    got = [agent.act(seen(1.0, 5.0), LANES), agent.act(seen(2.0, 6.0), LANES)]
+    assert [chunk.shape for chunk in got] == [(2, 1, 7)] * 2
+    np.testing.assert_allclose([chunk[:, 0, 0] for chunk in got], [[0.2, 1.0], [0.6, 2.2]], atol=1e-6)
+
+
 def test_a_convention_says_what_its_numbers_are(tmp_path: Path) -> None:
     """Bridge's state has eight numbers too, of another meaning; the agent then reads those."""
     folder = lerobot_stand_in.save(tmp_path / "act")
@@ -89,6 +98,7 @@ def test_a_convention_says_what_its_numbers_are(tmp_path: Path) -> None:
     [
         ({"state": 14}, "reads a state of (14,) numbers; it would be shown 8"),
         ({"kind": "act2"}, "Policy type 'act2' is not available"),
+        ({"kind": "groot"}, "it cannot be loaded (ImportError: 'dm-tree' is required but not installed.)"),
         ({"use_peft": True}, "has adapters without their model"),
         (
             {"input_features": {f"observation.images.{n}": {"type": "VISUAL", "shape": [3, 4, 4]} for n in "ab"}},

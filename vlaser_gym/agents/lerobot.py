@@ -27,7 +27,9 @@ STATE, IMAGES = "observation.state", "observation.images."
 #: What LeRobot calls images that its policies are trained without.
 _EMPTY = "empty_camera"
 #: Attributes in which policies keep what they saw and decided (``reset`` of each modeling file).
-_MEMORY = ("_queues", "_action_queue", "temporal_ensembler")
+_MEMORY = ("_queues", "_action_queue", "temporal_ensembler", "_prev_mean")
+#: Kinds whose chunks are made of queues that ``select_action`` alone fills.
+_BY_QUEUES = ("diffusion", "multi_task_dit", "tdmpc", "vqbet")
 #: Numbers of this gym's state.
 _STATE_SIZE = 8
 
@@ -36,9 +38,9 @@ class LeRobotAgent:
     """A pretrained policy of LeRobot.
 
     Policies that decide from one observation give their chunk, of which ``act_steps`` are executed; those that
-    remember observations (diffusion, vqbet) or blend chunks (act with ``temporal_ensemble_coeff``) are asked at every
-    step. Environments are asked one after another, each with noise from its episode's address, so that an episode's
-    actions depend on nothing else.
+    remember observations (diffusion, vqbet), plan on from their last plan (tdmpc) or blend chunks (act with
+    ``temporal_ensemble_coeff``) are asked at every step. Environments are asked one after another, each with noise from
+    its episode's address, so that an episode's actions depend on nothing else.
 
     Args:
         checkpoint: folder of ``save_pretrained`` or a ``lerobot-train`` checkpoint's ``pretrained_model``, or the
@@ -70,7 +72,8 @@ class LeRobotAgent:
         config = self.policy.config
         self.keys = self._named(config.input_features or {}, keys or {})
         self.observes = (*self.keys, "instruction")
-        self._at_every_step = config.n_obs_steps > 1 or getattr(config, "temporal_ensemble_coeff", None) is not None
+        blends = getattr(config, "temporal_ensemble_coeff", None) is not None
+        self._at_every_step = config.n_obs_steps > 1 or blends or config.type in _BY_QUEUES
         self.act_steps = act_steps or int(getattr(config, "n_action_steps", 1))
         self._device = torch.device(device)
         self._lanes: dict[int, tuple[np.random.Generator, dict[str, Any]]] = {}
@@ -180,7 +183,9 @@ def _load(folder: Path, device: str) -> tuple[Any, Any, Any]:
         policy = get_policy_class(config.type).from_pretrained(folder, config=config)
         overrides = {"device_processor": {"device": device}}
         before, after = make_pre_post_processors(config, str(folder), preprocessor_overrides=overrides)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except InvalidConfigError:
+        raise
+    except Exception as error:  # those of its parser and of what each kind imports have no class in common
         raise InvalidConfigError(
             f"{folder} should hold a pretrained policy of LeRobot with its processors; it cannot be loaded "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})."
