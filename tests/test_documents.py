@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 #: Programs of others, and why their words are not checked further.
-OTHERS = {
+OTHERS = {"lerobot-train", "lerobot-eval", 
     "git": "the repository's address is the reader's; what is taken out of an old commit lies in no source archive",
     "mkdir": "of the system",
     "tar": "of the system",
@@ -53,7 +53,8 @@ _BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTAL
 #: Of other programs only their words are wanted; of the loop over seeds and the functions the shell itself makes sense.
 _RECORDING = """
 log() { printf '%s\\0' "$@" $'\\1' >> "$LOG"; }
-for program in python torchrun pip git mkdir tar kill vla-eval pytest python3.11 python3.12 cd; do
+for program in python python3.11 python3.12 torchrun pytest pip git mkdir tar kill cd \\
+    vla-eval lerobot-train lerobot-eval; do
     eval "$program() { log $program \\"\\$@\\"; }"
 done
 """
