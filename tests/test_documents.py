@@ -35,7 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 #: Programs of others, and why their words are not checked further.
-OTHERS = {"lerobot-train", "lerobot-eval", 
+OTHERS = {
+    "lerobot-train": "of LeRobot, in an environment of its own (tests/agents/test_lerobot_real.py)",
+    "lerobot-eval": "of LeRobot, likewise",
     "git": "the repository's address is the reader's; what is taken out of an old commit lies in no source archive",
     "mkdir": "of the system",
     "tar": "of the system",
