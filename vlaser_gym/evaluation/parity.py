@@ -22,7 +22,7 @@ from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.engines import Placement, lanes_that_fit
 from vlaser_gym.envs.robots import Camera, get_setup
-from vlaser_gym.envs.robots.kinematics import KinematicTree
+from vlaser_gym.envs.robots.kinematics import kinematic_tree
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.envs.tasks.cabinet import drawer_pose, joint_name
@@ -305,7 +305,7 @@ def initial_errors(
 ) -> tuple[float, ...]:
     """The figures :data:`INITIAL` of a state, named as :meth:`Lane.state` names it; ``base [7]``: the robot's root."""
     setup = get_setup(task.robot_setup)
-    tree = KinematicTree(setup.robot)
+    tree = kinematic_tree(setup.robot)
     ours, theirs = _things(meta, arrays, state)
     distance, angle = pose_errors(ours, theirs)
     poses = tree.link_poses(state["qpos"][None], [setup.robot.tcp_link, setup.camera.link])
@@ -430,7 +430,7 @@ def _free_motion(env: SceneVectorEnv, qpos: NDArray[Any], actions: NDArray[Any])
         env.drive(lane, action[None], env.engine.read(lane))
         path.append(env.engine.read(lane)[0].qpos)
     robot = get_setup(task.robot_setup).robot
-    rotation, position = KinematicTree(robot).link_poses(np.array(path), [robot.tcp_link])[robot.tcp_link]
+    rotation, position = kinematic_tree(robot).link_poses(np.array(path), [robot.tcp_link])[robot.tcp_link]
     poses = transforms.make_pose(position, rotation)
     return poses[0], poses[1:]
 

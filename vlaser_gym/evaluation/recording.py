@@ -19,7 +19,7 @@ from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.engines.base import Engine, refuse_other_cameras
 from vlaser_gym.envs.robots import POLICY_CAMERA, get_setup
-from vlaser_gym.envs.robots.kinematics import KinematicTree
+from vlaser_gym.envs.robots.kinematics import kinematic_tree
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
 from vlaser_gym.envs.vector import STATE_FIELDS
@@ -222,7 +222,7 @@ def proprio_of(address: Address, trajectory: Trajectory) -> NDArray[np.float32]:
     setup = get_setup(get_task(address.task).robot_setup)
     qpos = np.asarray(trajectory["qpos"], np.float64)
     link = setup.robot.tcp_link
-    rotation, position = KinematicTree(setup.robot).link_poses(qpos, [link])[link]
+    rotation, position = kinematic_tree(setup.robot).link_poses(qpos, [link])[link]
     pose = transforms.make_pose(position, rotation)
     return np.concatenate([pose, setup.openness(qpos)[:, None]], -1).astype(np.float32)
 

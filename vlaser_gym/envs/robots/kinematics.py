@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +157,12 @@ class KinematicTree:
             placed[link] = last, _fixed_frame(pending)
         columns = np.array([self._index[name] for name in order], np.int64)
         return _Plan(columns, _Motions(paths), tuple(parents), placed)
+
+
+@cache
+def kinematic_tree(robot: Robot) -> KinematicTree:
+    """A robot's tree, made once: planning a chain takes longer than following an episode along it."""
+    return KinematicTree(robot)
 
 
 class ArmKinematics:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from vlaser_gym.conventions.rotations import matrix_from_quaternion, rotate
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.robots import get_setup
 from vlaser_gym.envs.robots.base import Robot
-from vlaser_gym.envs.robots.kinematics import KinematicTree
+from vlaser_gym.envs.robots.kinematics import kinematic_tree
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, ObjectSpec, Task
 from vlaser_gym.envs.tasks.cabinet import handle_pose, joint_name
@@ -166,7 +165,7 @@ def read_course(record: Mapping[str, Any], states: Mapping[str, NDArray[Any]]) -
         names=tuple(_PLAIN_NAMES.get(body.name, spoken(body.name)) for body in bodies),
         source=source,
         target=_index(layout.target, task.target, len(bodies)),
-        tcp=_tree(setup.robot).link_poses(qpos, [setup.robot.tcp_link])[setup.robot.tcp_link][1],
+        tcp=kinematic_tree(setup.robot).link_poses(qpos, [setup.robot.tcp_link])[setup.robot.tcp_link][1],
         opening=setup.openness(qpos),
         objects=_centres(bodies, states, to_robot, len(qpos)),
         touched=touched,
@@ -179,12 +178,6 @@ def read_course(record: Mapping[str, Any], states: Mapping[str, NDArray[Any]]) -
         stage=np.asarray(states["stage"], np.int64) if "stage" in states else np.zeros(len(qpos), np.int64),
         success=np.concatenate([[False], np.asarray(states["flag/success"], bool)]),
     )
-
-
-@cache
-def _tree(robot: Robot) -> KinematicTree:
-    """A robot's kinematic tree, made once: planning a chain takes longer than following an episode along it."""
-    return KinematicTree(robot)
 
 
 def _base_pose(task: Task, layout: Layout) -> Floats:
