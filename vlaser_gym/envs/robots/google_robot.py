@@ -129,7 +129,6 @@ GOOGLE_ROBOT = Robot(
         friction_weight=100.0,
         # Without it the orange of move near (grid:0) rolls away by 65 mm in 5 s, exact as its hull is; with it by 0.02.
         rolling_friction=0.001,
-        iterations=25,
     ),
     finger_links=("link_finger_right", "link_finger_tip_right", "link_finger_left", "link_finger_tip_left"),
     finger_friction=2.0,

@@ -295,8 +295,8 @@ def _dofs_above(model: mujoco.MjModel, dof: int) -> list[int]:
 def _weaken_drives(scene: Scene, setup: RobotSetup) -> None:
     """Let drives that meet resistance deliver what the original's do (:func:`drive_shares`).
 
-    With the whole force the hand presses 1.5 times as hard as in the original (WidowX; the Google Robot's fingers
-    three times), keeps its tilt where the original's wrist gives way, and pushes aside what stops the original's.
+    With the whole force the WidowX's hand presses 1.5 times as hard as in the original, keeps its tilt where the
+    original's wrist gives way, and pushes aside what stops the original's.
     """
     shares, model = drive_shares(scene, setup), scene.model
     model.actuator_gainprm[scene.drives, 0] *= shares
