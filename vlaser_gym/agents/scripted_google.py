@@ -110,11 +110,11 @@ class GoogleEpisode(ABC):
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
         self._tcp, self._rotation = state[:3], rotations.matrix_from_quaternion(state[3:7])
         self._openness = float(state[STATE_FIELDS["openness"]][0])
-        self._look(state)
         if self._plan is None:
             self._goal, self._goal_rotation = self._tcp, self._rotation
             self._start_closing = float(np.arctan2(self._rotation[1, 1], self._rotation[0, 1]))
             self._plan = self._run()
+        self._look(state)
         gripper = next(self._plan)
         self._steps += 1
         self.intended = np.concatenate([*self._towards_goal(), [gripper]])

@@ -206,7 +206,7 @@ class FaultyTable(TableEpisode):
             yield KEEP
 
     def _miss(self) -> Iterator[float]:
-        yield from self._grasp(Miss())
+        yield from self._grasp()
         yield from self._move(self._goal, GOOGLE_OPEN)
 
     def _sweep(self) -> Iterator[float]:
@@ -220,19 +220,24 @@ class FaultyTable(TableEpisode):
         yield from self._move(self._goal + [0, 0, 0.15], CLOSE)
 
     def _drop(self) -> Iterator[float]:
-        yield from self._grasp(Miss())
+        yield from self._grasp()
         for _ in range(4):
             yield GOOGLE_OPEN
 
     def _put_beside(self) -> Iterator[float]:
-        yield from self._grasp(Miss())
+        yield from self._grasp()
         yield from self._carry()
         for _ in range(4):
             yield GOOGLE_OPEN
         yield from self._move(self._tcp + [0, 0, 0.1], KEEP)
 
     def _dawdle(self) -> Iterator[float]:
-        yield from self._grasp(Miss())
+        """Grasp as the expert does, again where the fingers closed on nothing; then stay."""
+        rest = self._source[2]
+        for gripper in super()._run():
+            if self._source[2] > rest + self._script.lift / 2:
+                break
+            yield gripper
         while True:
             yield CLOSE
 
@@ -278,24 +283,17 @@ class FaultyCabinet(CabinetEpisode):
             yield KEEP
 
     def _stop_short(self) -> Iterator[float]:
-        self._point(0.79)
-        if self._closes:
-            yield from self._move(self._at(0.10, 0.02), CLOSE, tolerance=0.03)
-            yield from self._move(self._at(0.03, 0.0), CLOSE, tolerance=0.02)
-            begun = self._opening
-            while self._opening > begun - 0.06:
-                self._goal = self._at(-0.03, 0.0)
-                yield CLOSE
-            yield from self._move(self._at(0.12, 0.02), KEEP)
-            return
-        for place, tolerance in (((0.07, 0.165), 0.03), ((-0.02, 0.095), 0.02), ((-0.062, 0.062), 0.015),
-                                 ((-0.068, 0.042), 0.008)):  # fmt: skip
-            yield from self._move(self._at(*place), CLOSE, tolerance=tolerance)
-        yield from self._drag(self.rng.uniform(0.05, 0.09))
-        yield from self._move(self._at(-0.075, 0.12), CLOSE, tolerance=0.03)
+        """As the expert does, until the drawer has come some of its way."""
+        begun, enough = self._opening, 0.06 if self._closes else self.rng.uniform(0.05, 0.09)
+        for gripper in self._push() if self._closes else self._pull_open():
+            if abs(self._opening - begun) > enough:
+                break
+            yield gripper
+        away = (0.12, 0.02) if self._closes else (-0.075, 0.12)
+        yield from self._move(self._at(*away), CLOSE, tolerance=0.03)
 
     def _shut_again(self) -> Iterator[float]:
-        yield from self._pull()
+        yield from self._pull_open()
         yield from self._push()
 
     def _fetch_first(self) -> Iterator[float]:
@@ -304,14 +302,14 @@ class FaultyCabinet(CabinetEpisode):
             yield CLOSE
 
     def _let_go(self) -> Iterator[float]:
-        yield from self._pull()
+        yield from self._pull_open()
         self.subtask_done = True
         yield from self._fetch()
         for _ in range(4):
             yield GOOGLE_OPEN
 
     def _hold(self) -> Iterator[float]:
-        yield from self._pull()
+        yield from self._pull_open()
         self.subtask_done = True
         yield from self._fetch()
         while True:

@@ -92,7 +92,7 @@ def test_no_states_are_unknown_and_errors_are_errors() -> None:
     assert (lost.failure, lost.sentence) == ("lost_again", "had succeeded at step 7 and lost it")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_recall_of_every_class(capsys) -> None:
     """At least 15 faults of each class that spoiled their episodes: 90 % of each recognised, 95 % of all."""
     table = confusion(diagnosed(planned(SLOW_PLAN)))
