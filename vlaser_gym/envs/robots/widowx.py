@@ -85,8 +85,8 @@ WIDOWX = Robot(
     tcp_link="ee_gripper_link",
     arm_joints=("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"),
     gripper_joints=("left_finger", "right_finger"),
-    # The original's own 100 substeps of 2 ms. Contacts as hard as the original's, as far as control steps from states of
-    # its come out closer (docs/parity.md, "Why MuJoCo was kinder").
+    # The original's own 100 substeps of 2 ms; with these contacts, control steps from states of the original come out
+    # closest to its own (docs/parity.md, "Why MuJoCo was kinder").
     mujoco=MujocoNumbers(
         "vlaser_gym.envs.engines.mujoco.robot_geoms:add_link_geoms",
         substeps=100,

@@ -128,7 +128,7 @@ def test_a_held_drive_delivers_what_25_iterations_let_it() -> None:
         delivered += (wanted - delivered) / (1 + step * (step * stiffness + damping) / finger_mass)
     assert shares[names.index("left_finger")] == pytest.approx(delivered, rel=1e-6)
     assert delivered == pytest.approx(0.627, abs=1e-3)
-    # The measured share of the Google Robot's fingers is 0.265 (its recorded impulses); the law alone says so within 8 %.
+    # Of the Google Robot's fingers 0.265 was measured (recorded impulses); the law alone says so within 8 %.
     robot = get_setup("google_robot_pick").robot
     google = replace(get_setup("google_robot_pick"), robot=replace(robot, mujoco=replace(robot.mujoco, iterations=25)))
     held = drive_shares(build_scene(get_task("google_robot_pick_standing_coke_can")), google)
