@@ -302,6 +302,7 @@ def _weaken_drives(scene: Scene, setup: RobotSetup) -> None:
     model.actuator_gainprm[scene.drives, 0] *= shares
     model.actuator_biasprm[scene.drives, 1:3] *= shares[:, None]
     model.dof_armature[scene.robot_qvel] *= shares
+    mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
 def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
