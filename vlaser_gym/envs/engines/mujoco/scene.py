@@ -258,7 +258,7 @@ def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
 
 
 def drive_shares(scene: Scene, setup: RobotSetup) -> Floats:
-    """What the original's drives deliver of their force where something holds them, ``[J]``.
+    """Shares of their force that the original's drives deliver where something holds them, ``[J]``.
 
     In each of its iterations the original's solver keeps ``1 - x`` of a drive's impulse and adds the ``x``-th part of
     what the drive wants, with ``x = 1 / (1 + h (h kp + kd) / I)``: ``h`` is its physics step, ``I`` the inertia that
