@@ -17,6 +17,8 @@ class MujocoNumbers:
         impedance: of contacts, smallest and largest (MuJoCo's ``solimp``).
         friction_weight: weight of friction against normal forces (MuJoCo's ``impratio``).
         rolling_friction: of the objects that the robot handles, m.
+        iterations: of the original's solver, which end before a blocked drive delivers its whole force; ``None`` for
+            the whole force.
     """
 
     shapes: str
@@ -24,6 +26,7 @@ class MujocoNumbers:
     impedance: tuple[float, float] = (0.95, 0.99)
     friction_weight: float = 10.0
     rolling_friction: float = 0.0
+    iterations: int | None = None
 
 
 @dataclass(frozen=True)

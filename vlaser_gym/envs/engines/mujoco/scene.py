@@ -111,7 +111,7 @@ def build_scene(
         if obj.fixed:
             body.pos, body.quat = first.object_pose[i, :3], first.object_pose[i, 3:]
     _set_contacts(spec, setup.robot)
-    _pair_fingers_with_cabinet(spec, setup.robot)
+    _pair_fingers_with_scenery(spec, setup.robot)
     _stop_fingers(spec, setup.robot)
     for camera in setup.cameras.values():
         _add_camera(spec, camera)
@@ -125,6 +125,7 @@ def build_scene(
 
         dress(spec, task, appearance, cast, assets or AssetPack(), photograph=photograph, whole_robot=whole_robot)
     scene = _index(spec.compile(), setup, objects, first, queries, touches)
+    _weaken_drives(scene, setup)
     # Objects lose 0.1 of their linear and angular velocity per second (spec: damping 0.1 / 0.1).
     for start, obj in zip(scene.object_qvel, objects, strict=True):
         if start >= 0:
@@ -256,6 +257,54 @@ def _add_joint(spec: mujoco.MjSpec, body: mujoco.MjsBody, joint: Joint) -> None:
     drive.ctrllimited, drive.ctrlrange = True, (joint.lower, joint.upper)
 
 
+def drive_shares(scene: Scene, setup: RobotSetup) -> Floats:
+    """Shares of their force that the original's drives deliver where something holds them, ``[J]``.
+
+    In each of its iterations the original's solver keeps ``1 - x`` of a drive's impulse and adds the ``x``-th part of
+    what the drive wants, with ``x = 1 / (1 + h (h kp + kd) / I)``: ``h`` is its physics step, ``I`` the inertia that
+    the joint moves, joints beyond it free. A light link on a strong drive has a small ``x``, and the iterations end
+    long before the impulse is whole. In free motion nothing of this is seen, because the drive is damped alike.
+    """
+    joints, iterations = setup.robot.moving_joints, setup.robot.mujoco.iterations
+    if iterations is None:
+        return np.ones(len(joints))
+    model, dofs = scene.model, scene.robot_qvel
+    data, mass = mujoco.MjData(model), np.zeros((model.nv, model.nv))
+    data.qpos[scene.robot_qpos] = setup.qpos
+    mujoco.mj_forward(model, data)
+    mujoco.mj_fullM(model, data, mass)
+    mass -= np.diag(model.dof_armature)
+    response = np.zeros(len(joints))
+    for i, dof in enumerate(dofs):
+        moved = [other for other in dofs if dof in _dofs_above(model, other)]
+        response[i] = np.linalg.inv(mass[np.ix_(moved, moved)])[moved.index(dof), moved.index(dof)]
+    step = 1.0 / setup.physics_hz
+    damping = np.array([step * (step * joint.kp + joint.kd) for joint in joints])
+    return np.asarray(1.0 - (1.0 - 1.0 / (1.0 + damping * response)) ** iterations)
+
+
+def _dofs_above(model: mujoco.MjModel, dof: int) -> list[int]:
+    """A degree of freedom and all that move it."""
+    above = []
+    while dof >= 0:
+        above.append(dof)
+        dof = int(model.dof_parentid[dof])
+    return above
+
+
+def _weaken_drives(scene: Scene, setup: RobotSetup) -> None:
+    """Let drives that meet resistance deliver what the original's do (:func:`drive_shares`).
+
+    With the whole force the WidowX's hand presses 1.5 times as hard as in the original, keeps its tilt where the
+    original's wrist gives way, and pushes aside what stops the original's.
+    """
+    shares, model = drive_shares(scene, setup), scene.model
+    model.actuator_gainprm[scene.drives, 0] *= shares
+    model.actuator_biasprm[scene.drives, 1:3] *= shares[:, None]
+    model.dof_armature[scene.robot_qvel] *= shares
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
 def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
     fingers = {f"link:{name}" for name in robot.finger_links}
     smooth = {f"link:{name}": (friction, patch) for name, friction, patch in robot.surfaces}
@@ -279,16 +328,21 @@ def _set_contacts(spec: mujoco.MjSpec, robot: Robot) -> None:
         geom.solimp = (*robot.mujoco.impedance, 0.001, 0.5, 2.0)
 
 
-def _pair_fingers_with_cabinet(spec: mujoco.MjSpec, robot: Robot) -> None:
-    """Neither of the two is an object: their friction, the average of their own, is above the rule's larger one."""
-    links = {f"link:{name}" for name in robot.finger_links}
-    fingers = [geom for geom in spec.geoms if geom.contype and geom.parent.name in links]
-    cabinet = [geom for geom in spec.geoms if geom.contype and geom.name.startswith(("part:", "scene/cabinet"))]
-    slide = (robot.finger_friction + _DEFAULT_FRICTION) / 2
+def _pair_fingers_with_scenery(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """Neither of the two is an object: their friction, the average of their own, is not the rule's larger one.
+
+    Fingers that stand on a table while they close are held back by it, until the arm lifts them.
+    """
+    surfaces = [(name, robot.finger_friction, robot.finger_patch_radius) for name in robot.finger_links]
+    own = {f"link:{name}": (friction, patch) for name, friction, patch in (*surfaces, *robot.surfaces)}
+    fingers = [geom for geom in spec.geoms if geom.contype and geom.parent.name in own]
+    scenery = [geom for geom in spec.geoms if geom.contype and not geom.parent.name.startswith(("link:", "object:"))]
     for finger in fingers:
-        for part in cabinet:
+        friction, patch = own[finger.parent.name]
+        slide = (friction + _DEFAULT_FRICTION) / 2
+        for part in scenery:
             pair = spec.add_pair(geomname1=finger.name, geomname2=part.name, condim=4)
-            pair.friction = (slide, slide, robot.finger_patch_radius, 0.0, 0.0)
+            pair.friction = (slide, slide, patch, 0.0, 0.0)
             pair.solref, pair.solimp = finger.solref, finger.solimp
 
 
