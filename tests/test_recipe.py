@@ -56,6 +56,26 @@ def test_keys_at_the_top_are_changed_by_their_names(file: Path) -> None:
         recipe.read_recipe(str(file), "r", top={"cuont": 7})
 
 
+EACH = """
+taught: {qa: {kinds: [embodied, planning], steps: 7}, all: {kinds: null, steps: 8}}
+stages:
+  vlm: {each: "${taught}", command: train, algo: {name: vlm, steps: "${each.steps}", kinds: "${each.kinds}"}, data: d,
+        init: "random:nano", run: "${run}/${each.name}/vlm"}
+"""
+
+
+def test_a_stage_with_each_is_one_stage_per_name(file: Path) -> None:
+    file.write_text(EACH)
+    changes, top = {"vlm_all": {"algo": {"steps": 9}}}, {"taught": {"more": {"kinds": ["spatial"], "steps": 1}}}
+    stages = {stage.name: cli.load("train", stage.words) for stage in recipe.read_recipe(str(file), "r", changes, top)}
+    asked = {name: (config.run, config.algo.steps, config.algo.kinds) for name, config in stages.items()}
+    assert asked == {
+        "vlm_qa": ("r/qa/vlm", 7, ["embodied", "planning"]),
+        "vlm_all": ("r/all/vlm", 9, None),
+        "vlm_more": ("r/more/vlm", 1, ["spatial"]),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
@@ -64,6 +84,8 @@ def test_keys_at_the_top_are_changed_by_their_names(file: Path) -> None:
         (TWO, {"first": {"episodes": 0}}, "episodes"),
         (TWO.replace("command: eval", "command: evaluate"), {}, "evaluate"),
         (TWO.replace("${run}/a", "${walk}/a"), {}, "walk"),
+        (TWO.replace("episodes: 1", "each: [a, b]"), {}, "each of the stage first"),
+        (TWO.replace("episodes: 1", "each: {a: 1}"), {}, "each of the stage first"),
         ("stages: [eval]", {}, "stages"),
         ("a: [", {}, "YAML"),
         ("\tx", {}, "YAML"),

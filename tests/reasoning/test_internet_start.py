@@ -67,8 +67,9 @@ def test_without_the_teacher_one_sentence_says_what_to_install(monkeypatch: pyte
         imagenet_teacher()
 
 
-def test_the_recipe_s_budget_is_that_of_the_other_starts() -> None:
-    words = {stage.name: stage.words for stage in read_recipe("reasoning", "r")}
-    for stage in read_recipe("reasoning_internet", "r"):
-        twin = words[stage.name.replace("internet", "all")]
-        assert stage.words == tuple(word.replace("starts/all/", "starts/internet/") for word in twin)
+def test_it_joins_the_other_starts_with_their_budget() -> None:
+    start = {"init": "r/starts/internet/vlm/checkpoint", "questions": None}
+    words = {stage.name: stage.words for stage in read_recipe("reasoning", "r", top={"policies": {"internet": start}})}
+    for stage in ("policy", "grid", "region"):
+        twin = words[f"{stage}_all"]
+        assert words[f"{stage}_internet"] == tuple(word.replace("starts/all/", "starts/internet/") for word in twin)

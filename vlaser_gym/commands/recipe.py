@@ -2,6 +2,8 @@
 
 A recipe is a YAML file: under ``stages`` the commands by names of one's own, each with its keys as in Python (groups
 are mappings with ``name``); ``${run}`` is the folder of everything, and other keys at the top can be referred to alike.
+A stage with ``each``, a mapping, is one stage for each name in it: ``vlm`` with ``each: {qa: {steps: 9}}`` is
+``vlm_qa``, in which ``${each.name}`` stands for ``qa`` and ``${each.steps}`` for 9.
 The stages run as the commands do, in processes of their own, and are printed first, so that each can be typed alone.
 All commands go on where they stopped, and so does a recipe: what is finished is found and not done again.
 """
@@ -80,17 +82,19 @@ def read_recipe(
         InvalidConfigError: for a file that is no recipe, or a value out of its range.
     """
     recipe = _read(name)
-    listed = list(recipe.stages)
-    for stage in changes or {}:
-        if stage not in listed:
-            raise UnknownNameError(f"stage of {name}", stage, listed)
     own = [key for key in recipe if key != "stages"]
     for key in top or {}:
         if key not in own:
             raise UnknownNameError(f"key of {name}", key, own)
     try:
-        changed = OmegaConf.merge(recipe, dict(top or {}), {"stages": dict(changes or {}), "run": folder})
-        resolved = OmegaConf.to_container(changed, resolve=True)
+        recipe = OmegaConf.merge(recipe, dict(top or {}), {"run": folder})
+        parts = [_expanded(str(stage), keys) for stage, keys in recipe.stages.items()]
+        listed = {stage: keys for part in parts for stage, keys in part.items()}
+        for stage in changes or {}:
+            if stage not in listed:
+                raise UnknownNameError(f"stage of {name}", stage, list(listed))
+        recipe.stages = listed
+        resolved = OmegaConf.to_container(OmegaConf.merge(recipe, {"stages": dict(changes or {})}), resolve=True)
     except OmegaConfBaseException as error:
         raise InvalidConfigError(f"{name} is no recipe as it stands: {str(error).splitlines()[0]}.") from error
     assert isinstance(resolved, dict)
@@ -111,6 +115,33 @@ def _read(name: str) -> DictConfig:
         raise InvalidConfigError(f"{path} is no recipe: expected stages: with a mapping of keys below each name.")
     assert isinstance(recipe, DictConfig)
     return recipe
+
+
+def _expanded(name: str, keys: DictConfig) -> dict[str, Any]:
+    """The stages that a stage stands for, by name, their references unresolved."""
+    template = OmegaConf.to_container(keys)
+    assert isinstance(template, dict)
+    if template.pop("each", None) is None:
+        return {name: template}
+    items = OmegaConf.to_container(keys.each) if isinstance(keys.each, DictConfig) else None
+    if not isinstance(items, dict) or not all(isinstance(values, dict) for values in items.values()):
+        raise InvalidConfigError(f"each of the stage {name} should be a mapping of names to mappings; got {keys.each}.")
+    return {f"{name}_{item}": _filled(template, {**values, "name": item}) for item, values in items.items()}
+
+
+def _filled(template: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a stage's keys in which each ``${each.KEY}`` is replaced; other references stay."""
+    if isinstance(template, dict):
+        return {key: _filled(of, values) for key, of in template.items()}
+    if isinstance(template, list):
+        return [_filled(of, values) for of in template]
+    if not isinstance(template, str):
+        return template
+    for key, value in values.items():
+        if template == f"${{each.{key}}}":
+            return value
+        template = template.replace(f"${{each.{key}}}", str(value))
+    return template
 
 
 def _stage(name: str, keys: dict[str, Any]) -> Stage:
