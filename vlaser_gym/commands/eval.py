@@ -30,7 +30,6 @@ from vlaser_gym.evaluation.checkpoints import (
 )
 from vlaser_gym.evaluation.comparison import differing_protocols, load_runs
 from vlaser_gym.evaluation.diagnosis.patterns import strongest
-from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.evaluator import EvalSettings, Evaluation, evaluate
 from vlaser_gym.evaluation.plan import double_counts
 from vlaser_gym.evaluation.published import published_lines
@@ -362,8 +361,7 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
 def _pattern_lines(evaluation: Evaluation) -> list[str]:
     """The three strongest failure patterns, each with its test."""
     records = evaluation.store.records
-    found = diagnose_run(evaluation.path, records)
-    return strongest([(records[address], diagnosis) for address, diagnosis in found.items()])
+    return strongest([(records[address], diagnosis) for address, diagnosis in evaluation.diagnoses.items()])
 
 
 def _verdict_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -389,7 +387,8 @@ def _report(
 ) -> None:
     """The page of the run; where it cannot be written the scores stand without it."""
     try:
-        page = write_report(evaluation.path, find_videos(evaluation.path), thumbnails=thumbnails)
+        videos = find_videos(evaluation.path)
+        page = write_report(evaluation.path, videos, thumbnails=thumbnails, diagnoses=evaluation.diagnoses)
         say(f"Report: {page}")
     except GymError as error:
         say(f"No report: {error}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from vlaser_gym.envs.tasks import Task, by_robot, get_task, resolve
 from vlaser_gym.envs.tasks.protocols import Protocol, get_protocol, parts_of
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import AgentError, GymWarning, InvalidConfigError, StorageError
+from vlaser_gym.evaluation.diagnosis import Diagnosis
+from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.launchers import Interruption, Introduction, Launcher, MakeEnv, check_launcher, make_launcher
 from vlaser_gym.evaluation.plan import Reduction, plan_episodes
 from vlaser_gym.evaluation.runner import EpisodeResult
@@ -336,6 +339,11 @@ class Evaluation:
     def path(self) -> Path:
         """The run directory."""
         return self.store.path
+
+    @cached_property
+    def diagnoses(self) -> dict[Address, Diagnosis]:
+        """The diagnosis of every episode; to be asked for when all have run."""
+        return diagnose_run(self.path, self.store.records)
 
     def summary(self) -> Summary:
         """Rates of the episodes that are there, and the protocol's scores whose episodes all are."""

@@ -17,6 +17,7 @@ from rich.console import Console
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import InvalidConfigError, StorageError
+from vlaser_gym.evaluation.diagnosis import Diagnosis
 from vlaser_gym.evaluation.report import builder, find_videos, write_report
 from vlaser_gym.evaluation.store import read_records
 from vlaser_gym.evaluation.summary import summarise
@@ -63,6 +64,15 @@ def test_the_page_knows_when_the_second_stage_began(tmp_path: Path) -> None:
     sides = [episode["sides"][0] for episode in data_of(write_report(run))["episodes"]]
     assert sides[0]["told"] == [[0, first], [8, second]]
     assert sides[1]["told"] == sides[2]["told"] == [[0, first], [1, f"unknown (at the start: {first})"]]
+
+
+def test_known_diagnoses_are_taken_and_the_others_found(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    found = [episode["sides"][0]["failure"] for episode in data_of(write_report(run))["episodes"]]
+    given = {WHERE[1]: Diagnosis("wrong_drawer", "fell")}
+    told = [episode["sides"][0]["failure"] for episode in data_of(write_report(run, diagnoses=given))["episodes"]]
+    assert told == [found[0], "wrong_drawer", *found[2:]]
+    assert "wrong_drawer" not in found
 
 
 def test_the_table_shows_rates_and_intervals(tmp_path: Path) -> None:

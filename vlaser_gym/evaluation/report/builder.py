@@ -21,7 +21,7 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.comparison import Comparison, StoredRun, compare_runs, load_runs, p_text
 from vlaser_gym.evaluation.conventions import furthest_subgoal, subgoal_funnel, success_conventions
-from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES
+from vlaser_gym.evaluation.diagnosis import FAILURE_CLASSES, Diagnosis
 from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.plan import Reduction, double_counts
 from vlaser_gym.evaluation.published import published_lines
@@ -56,6 +56,7 @@ def write_report(
     compare_videos: Videos | None = None,
     thumbnails: Pictures | None = None,
     compare_thumbnails: Pictures | None = None,
+    diagnoses: Mapping[Address, Diagnosis] | None = None,
     path: str | Path | None = None,
     comparison: Comparison | None = None,
 ) -> Path:
@@ -69,6 +70,7 @@ def write_report(
         compare_videos: videos of the second run.
         thumbnails: JPEG images of :func:`render_thumbnails`, shown on the tiles.
         compare_thumbnails: those of the second run.
+        diagnoses: of the first run's episodes, where they are known already.
         path: the page; ``report.html`` in the run directory, or ``compare.html`` in that of the second run.
         comparison: of these two and perhaps of further runs, for which its p-values are then corrected; ``None`` for
             one of these two by the benchmark's rule.
@@ -85,9 +87,9 @@ def write_report(
     page = Path(path) if path is not None else default
     media = _Media(page)
     sides = [
-        _Side(stored, clips or {}, pictures or {}, media)
-        for stored, clips, pictures in zip(
-            runs, (videos, compare_videos), (thumbnails, compare_thumbnails), strict=False
+        _Side(stored, clips or {}, pictures or {}, media, known or {})
+        for stored, clips, pictures, known in zip(
+            runs, (videos, compare_videos), (thumbnails, compare_thumbnails), (diagnoses, None), strict=False
         )
     ]
     if comparison is None and len(runs) > 1:
@@ -132,12 +134,20 @@ class _Media:
 class _Side:
     """One of the runs on the page."""
 
-    def __init__(self, stored: StoredRun, videos: Videos, thumbnails: Pictures, media: _Media) -> None:
+    def __init__(
+        self,
+        stored: StoredRun,
+        videos: Videos,
+        thumbnails: Pictures,
+        media: _Media,
+        diagnoses: Mapping[Address, Diagnosis],
+    ) -> None:
         self.stored = stored
         self.videos = {address: Path(file) for address, file in videos.items()}
         self.thumbnails = thumbnails
         self.media = media
-        self.diagnoses = diagnose_run(stored.path, stored.records)
+        unknown = {address: record for address, record in stored.records.items() if address not in diagnoses}
+        self.diagnoses = {**diagnoses, **diagnose_run(stored.path, unknown)}
 
     def episode(self, address: Address) -> dict[str, Any]:
         """The data of an episode on the page."""
