@@ -100,16 +100,18 @@ def test_the_gripper_has_turned_when_it_arrives_over_the_object() -> None:
 
 
 def test_a_miss_on_purpose_is_not_taught_and_the_next_grasp_succeeds() -> None:
-    """While nothing is taught, the fingers close beside the carrot, as far away as the settings say."""
+    """While nothing is taught, the fingers close beside where the carrot lay, as far away as the settings say."""
     task, layouts = "widowx_carrot_on_plate", [f"region2:{7_000_000 + k}" for k in range(4)]
     env = SceneVectorEnv(task, len(layouts), observe=("state",), autoreset_mode=AutoresetMode.DISABLED)
     observation, _ = env.reset(options={"layout": layouts})
     expert, lanes = ScriptedExpert({"probability": 0.0, "misses": 1.0}), np.arange(len(layouts))
     expert.reset(lanes, env.addresses)
     taught, closing, beside = [], [], []
+    # A finger that comes down on the carrot moves it.
+    lay = observation["state"][:, STATE_FIELDS["source"]][:, :2].copy()
     while not env.ended.all():
         actions = expert.act(observation, lanes)
-        offset = observation["state"][:, :2] - observation["state"][:, STATE_FIELDS["source"]][:, :2]
+        offset = observation["state"][:, :2] - lay
         taught.append(expert.teaches(lanes))
         closing.append(actions[:, 0, 6] < 0)
         beside.append(np.linalg.norm(offset, axis=-1))
