@@ -166,7 +166,7 @@ def test_training_evaluation_and_video_of_a_policy_with_small_pictures(tmp_path:
     assert "camera 3rd_view_camera 160x120 here, 3rd_view_camera 640x480 there" in said[0]
     assert "image size the camera's own here, 160x120 there" in said[1]
 
-    render.main(load("render", [f"run={tmp_path / 'small'}", f"output={tmp_path / 'videos'}"]))
+    render.main(load("render", ["episodes=all", f"run={tmp_path / 'small'}", f"output={tmp_path / 'videos'}"]))
     (video,) = (tmp_path / "videos").rglob("*.mp4")
     read, frame = cv2.VideoCapture(str(video)).read()
     assert read
