@@ -28,6 +28,9 @@ from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.tasks.base import Layout, Task
 from vlaser_gym.errors import SimulationError
 
+#: Number of the scenes' physics, part of the engine's version: runs of another are not continued, and compared with a
+#: warning. 2: drives that are held give way as the original's (docs/parity.md); runs of before name MuJoCo alone.
+PHYSICS = 2
 #: Compiled scenes that are kept though no environment may show them.
 _MOST_IDLE_SCENES = 32
 _NO_FORWARD = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -52,7 +55,7 @@ class MujocoEngine:
     """
 
     name = "mujoco"
-    version = mujoco.__version__
+    version = f"{mujoco.__version__}, physics {PHYSICS}"
 
     def __init__(
         self,
