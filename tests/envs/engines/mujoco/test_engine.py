@@ -11,7 +11,8 @@ from vlaser_gym.envs.robots import DriveTargets, get_setup
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.errors import SimulationError, UnknownNameError
 
-CARROT, EGGPLANT = "widowx_carrot_on_plate", "widowx_put_eggplant_in_basket"
+CARROT, CUBE = "widowx_carrot_on_plate", "widowx_stack_cube"
+EGGPLANT = "widowx_put_eggplant_in_basket"
 
 
 def placement(task_name: str, layout: int) -> Placement:
@@ -48,6 +49,42 @@ def test_a_schedule_of_equal_targets_is_one_target() -> None:
     engine.step(np.array([1]), targets(1, 0.1, schedule=25))
     a, b = engine.read(np.arange(2))
     assert np.array_equal(a.qpos, b.qpos)
+
+
+def test_objects_at_rest_stay_where_they_are_and_are_still_felt() -> None:
+    engine = MujocoEngine(1)
+    engine.place([0], [placement(CARROT, 0)])
+    lane, pool = np.array([0]), next(iter(engine._pools.values()))
+    for _ in range(3):
+        engine.step(lane, targets(1, 0.0))
+    rested = engine.read(lane)[0]
+    for _ in range(10):
+        engine.step(lane, targets(1, 0.0))
+    reading, carrot = engine.read(lane)[0], pool.scene.model.body("object:bridge_carrot_generated_modified")
+    np.testing.assert_allclose(reading.object_pose, rested.object_pose, rtol=0, atol=1e-8)
+    weight = float(carrot.mass[0]) * 9.81 * pool.scene.model.opt.timestep
+    (by_table,) = (i for i, query in enumerate(get_task(CARROT).contacts_of("")) if query.by == "scene")
+    np.testing.assert_allclose(reading.impulse[by_table], [0, 0, weight], atol=1e-6 * weight)
+
+
+def test_a_snapshot_of_what_falls_and_comes_to_rest_goes_on_bit_for_bit() -> None:
+    engine = MujocoEngine(1)
+    engine.place([0], [placement(CUBE, 3)])
+    lane = np.array([0])
+    pool = next(iter(engine._pools.values()))
+    height = pool.scene.object_qpos[0] + 2
+    pool.batch.qpos[0, height] += 0.01
+    heights = [pool.batch.qpos[0, height]]
+    for step in range(6):
+        other = MujocoEngine(1)
+        other.set_state(engine.get_state())
+        for one in (engine, other):
+            one.step(lane, targets(1, 0.02 * step))
+        ours, theirs = engine.get_state()["rows"][0], other.get_state()["rows"][0]
+        assert np.array_equal(ours, theirs), step
+        heights.append(engine.read(lane)[0].object_pose[0, 2])
+    assert heights[0] - heights[-1] > 0.009
+    assert heights[-2] == pytest.approx(heights[-1], abs=1e-9)
 
 
 def test_snapshot_puts_another_engine_in_the_same_place() -> None:
