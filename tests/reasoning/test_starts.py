@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlaser_gym.cli import load
+from vlaser_gym.commands.compare import main
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.reasoning import starts
+from vlaser_gym.evaluation import repeats
 from vlaser_gym.reasoning.starts import correlation, draw_starts, read_starts
 
 TASKS = ("one", "two")
@@ -39,7 +41,7 @@ def folders(tmp_path, monkeypatch) -> list[Path]:
             for trial in range(2)
         ]
 
-    monkeypatch.setattr(starts, "read_records", records)
+    monkeypatch.setattr(repeats, "read_records", records)
     return made
 
 
@@ -54,7 +56,7 @@ def test_means_are_over_tasks_and_differences_by_episode(folders):
             rows = [
                 row
                 for seed in seeds
-                for row in starts.read_records(folders[seed] / "starts" / name / "grid")
+                for row in repeats.read_records(folders[seed] / "starts" / name / "grid")
                 if row["task"] == task
             ]
             rates.append(np.mean([row["success"] for row in rows]))
@@ -82,14 +84,19 @@ def test_the_correlation_is_pearsons_over_starts_and_seeds(folders, tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
+def test_the_command_prints_a_row_for_each_kind_of_layouts(folders, capsys):
+    main(load("compare", [f"starts=[{','.join(map(str, folders))}]"]))
+    assert sum("grid" in line and "|" in line for line in capsys.readouterr().out.splitlines()) == 3
+
+
 def test_what_cannot_be_compared_is_a_sentence(folders, tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="should be a folder of the recipe reasoning"):
         read_starts([tmp_path])
-    whole = starts.read_records
+    whole = repeats.read_records
 
     def fewer(path: Path) -> list[dict]:
         return whole(path)[: -1 if path.parent.name == "a" else None]
 
-    monkeypatch.setattr(starts, "read_records", fewer)
+    monkeypatch.setattr(repeats, "read_records", fewer)
     with pytest.raises(InvalidConfigError, match="2 are of one only"):
         read_starts(folders)

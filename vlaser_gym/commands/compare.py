@@ -34,6 +34,7 @@ from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.plan import Reduction
 from vlaser_gym.evaluation.power import plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
+from vlaser_gym.evaluation.repeats import read_repeats
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.statistics import Interval
 from vlaser_gym.evaluation.table import is_narrow, make_console, make_table, short_name
@@ -47,6 +48,7 @@ from vlaser_gym.storage.files import check_output, write_output
 _READ = {
     "--plan": ("plan", "power", "alpha"),
     "starts=": ("starts", "level", "json"),
+    "repeats=": ("repeats", "runs", "level", "json"),
     "real=": ("runs", "real", "policies", "count"),
     "a comparison": ("runs", "count", "level", "json", "report"),
 }
@@ -60,6 +62,9 @@ def main(config: DictConfig) -> None:
         return
     if settings.starts:
         _print_starts(settings)
+        return
+    if settings.repeats:
+        _print_repeats(settings)
         return
     if any(is_answer_run(folder) for folder in settings.runs):
         _compare_answers(settings)
@@ -97,6 +102,25 @@ def _print_starts(settings: CompareSettings) -> None:
     print(f"Scatter plot: {file}")
     if settings.json is not None:
         write_output("json", settings.json, (json.dumps([one.as_dict() for one in starts], indent=2) + "\n").encode())
+        print(f"JSON: {settings.json}")
+
+
+def _print_repeats(settings: CompareSettings) -> None:
+    """Print runs with all their seeds against the first."""
+    rates = read_repeats(settings.repeats, settings.runs, settings.level)
+    console = make_console()
+    print(f"\nSuccess at the last step in %, {100 * settings.level:g} % intervals over layouts, seeds in order")
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, header_style="bold")
+    for name in ("run", "n", "success", "by seed", f"minus {next(iter(rates))}"):
+        table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
+    for name, of in rates.items():
+        change = "" if of.difference is None else _with_interval(of.difference, of.difference_interval, "+")
+        by_seed = " ".join(f"{100 * value:.1f}" for value in of.seeds)
+        table.add_row(name, str(of.episodes), _with_interval(of.mean, of.interval), by_seed, change)
+    console.print(table)
+    if settings.json is not None:
+        found = {name: of.as_dict() for name, of in rates.items()}
+        write_output("json", settings.json, (json.dumps(found, indent=2) + "\n").encode())
         print(f"JSON: {settings.json}")
 
 
@@ -189,8 +213,10 @@ def comparison_settings(config: DictConfig) -> CompareSettings:
             files that could not be written.
     """
     settings = typed(CompareSettings, config)
-    asked = "--plan" if settings.plan is not None else "real=" if settings.real is not None else "a comparison"
-    defaults = CompareSettings()
+    defaults, keys = CompareSettings(), {name: name.strip("-=") for name in _READ if name != "a comparison"}
+    asked = next(
+        (name for name, key in keys.items() if getattr(settings, key) != getattr(defaults, key)), "a comparison"
+    )
     for key in (entry.name for entry in fields(settings) if entry.name not in _READ[asked]):
         if (value := getattr(settings, key)) != getattr(defaults, key):
             raise InvalidConfigError(f"{asked} reads only {', '.join(_READ[asked])}; got {key}={value}: leave it out.")

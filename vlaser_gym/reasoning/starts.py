@@ -8,7 +8,6 @@ trials are those of all seeds: they say nothing of other seeds, whose rates stan
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.bootstrap import Stratum, mean_over_tasks, stratified_bootstrap
-from vlaser_gym.evaluation.statistics import Interval
-from vlaser_gym.evaluation.store import Record, read_records
+from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.repeats import Rate, Successes, rate, read_successes
 from vlaser_gym.reasoning.asking import SUMMARY_FILE
 from vlaser_gym.storage.files import storage_errors
 from vlaser_gym.storage.lines import parse_object
@@ -28,25 +25,6 @@ from vlaser_gym.storage.lines import parse_object
 BASELINE = "none"
 LAYOUTS = ("grid", "region")
 STARTS_FOLDER = "starts"
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Success of the policies of one start.
-
-    Attributes:
-        mean: over tasks, of all seeds together, with its ``interval``.
-        seeds: of each seed.
-        episodes: in all.
-        difference: to the start ``none``, episode by episode, with its ``difference_interval``; ``None`` for itself.
-    """
-
-    mean: float
-    interval: Interval
-    seeds: tuple[float, ...]
-    episodes: int
-    difference: float | None = None
-    difference_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -85,32 +63,23 @@ def read_starts(folders: Sequence[str | Path], level: float = 0.95) -> list[Star
             f"{STARTS_FOLDER}/{BASELINE}; it is not: make it with python -m vlaser_gym.recipe reasoning run=FOLDER."
         )
     common = [name for name in names[0] if all(name in found for found in names)]
-    records = {name: {kind: _successes(folders, name, kind) for kind in LAYOUTS} for name in common}
+    successes = {name: {kind: _successes(folders, name, kind) for kind in LAYOUTS} for name in common}
     return [
         Start(
             name,
             _scores(folders, name, "answers"),
             _scores(folders, name, "answers_after"),
-            {kind: _rate(records[name][kind], records[BASELINE][kind], name, level) for kind in LAYOUTS},
+            {
+                kind: rate(found, successes[BASELINE][kind] if name != BASELINE else None, name, level)
+                for kind, found in successes[name].items()
+            },
         )
         for name in sorted(common, key=lambda name: (name != BASELINE, name))
     ]
 
 
-#: Success by (seed, task, layout, trial).
-_Successes = dict[tuple[int, str, str, int], bool]
-
-
-def _successes(folders: Sequence[str | Path], name: str, kind: str) -> _Successes:
-    found: _Successes = {}
-    for seed, folder in enumerate(folders):
-        for record in read_records(Path(folder) / STARTS_FOLDER / name / kind):
-            found[_place(seed, record)] = bool(record["success"])
-    return found
-
-
-def _place(seed: int, record: Record) -> tuple[int, str, str, int]:
-    return seed, str(record["task"]), str(record["layout"]), int(record["trial"])
+def _successes(folders: Sequence[str | Path], name: str, kind: str) -> Successes:
+    return read_successes([Path(folder) / STARTS_FOLDER / name / kind for folder in folders])
 
 
 def _scores(folders: Sequence[str | Path], name: str, run: str) -> tuple[float, ...]:
@@ -123,37 +92,6 @@ def _scores(folders: Sequence[str | Path], name: str, run: str) -> tuple[float, 
         return tuple(float(np.mean([row["mean"] for row in found["kind"].values()])) for found in summaries)
     except (KeyError, TypeError) as error:
         raise StorageError(f"{files[0]} should be the summary of a run of reason; it lacks {error}.") from error
-
-
-def _rate(mine: _Successes, base: _Successes, name: str, level: float) -> Rate:
-    if mine.keys() != base.keys():
-        raise InvalidConfigError(
-            f"The policies of {name} and of {BASELINE} should have run the same episodes; "
-            f"{len(mine.keys() ^ base.keys())} are of one only: repeat the recipe's command, which finishes them."
-        )
-    strata = _strata({place: float(value) for place, value in mine.items()})
-    seeds = sorted({place[0] for place in mine})
-    by_seed = [_strata({p: float(v) for p, v in mine.items() if p[0] == seed}) for seed in seeds]
-    changes = None if name == BASELINE else _strata({place: float(mine[place]) - base[place] for place in mine})
-    return Rate(
-        mean_over_tasks(strata),
-        stratified_bootstrap(strata, level),
-        tuple(mean_over_tasks(own) for own in by_seed),
-        len(mine),
-        None if changes is None else mean_over_tasks(changes),
-        None if changes is None else stratified_bootstrap(changes, level),
-    )
-
-
-def _strata(values: Mapping[tuple[int, str, str, int], float]) -> list[Stratum]:
-    """Strata by task: each layout with its trials of all seeds."""
-    tasks: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (_, task, layout, _), value in values.items():
-        tasks[task][layout].append(value)
-    return [
-        Stratum.of([sum(of) for of in layouts.values()], [len(of) for of in layouts.values()])
-        for _, layouts in sorted(tasks.items())
-    ]
 
 
 def correlation(starts: Sequence[Start], kind: str) -> float | None:

@@ -234,6 +234,11 @@ class CompareSettings(Settings):
         "Folders of the recipe reasoning, one per seed: which start makes the better policy; a plot in the first "
         "folder.",
     )
+    repeats: list[str] = option(
+        [],
+        "Folders with the same runs below them, one per seed; the runs are then names in there, the baseline first, or "
+        'patterns: before "*/after". Episodes of all seeds are counted together.',
+    )
 
 
 @dataclass
