@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -120,15 +120,15 @@ def ordered(rows: Iterable[Row]) -> list[str]:
     )
 
 
-def draw_curves(runs: dict[str, list[Row]], file: Path) -> None:
-    """One panel per metric, one line per run."""
+def draw_curves(runs: dict[str, list[Row]], file: Path, names: Sequence[str] = ()) -> None:
+    """One panel per metric, one line per run; ``names`` of metrics choose panels and their order, without them all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    names = ordered(row for rows in runs.values() for row in rows)
+    names = names or ordered(row for rows in runs.values() for row in rows)
     if not names:
         return
-    columns = min(3, len(names))
+    columns = 2 if len(names) == 4 else min(3, len(names))
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(5 * columns, 3.2 * lines), layout="constrained")
     FigureCanvasAgg(figure)
