@@ -463,6 +463,10 @@ def test_snapshot_of_another_environment_is_refused_before_anything_changes() ->
         env.set_state(wider.get_state())
     with pytest.raises(UnknownNameError, match=SPOON):
         env.set_state(other.get_state())
+    with pytest.raises(InvalidConfigError, match="is of mujoco 3, physics 1, which moves on otherwise"):
+        env.set_state(before | {"simulator": "mujoco 3, physics 1"})
+    with pytest.raises(InvalidConfigError, match="is of an earlier version"):
+        env.set_state({key: value for key, value in before.items() if key != "simulator"})
     assert_equal(env.get_state()["engine"], before["engine"])
     for one in (env, wider, other):
         one.close()

@@ -613,6 +613,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         """Everything that the future depends on; :meth:`set_state` puts it back bit for bit."""
         self._check_open()
         return {
+            "simulator": self._simulator,
             "engine": self.engine.get_state(),
             "controller": self.controller.get_state(),
             "lanes": [lane.get_state() for lane in self.lanes],
@@ -638,7 +639,16 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
                 f"environments gave; got something else ({type(error).__name__}: {error})."
             ) from error
 
+    @property
+    def _simulator(self) -> str:
+        return f"{self.engine.name} {self.engine.version}"
+
     def _set_state(self, state: Mapping[str, Any]) -> None:
+        if (found := state.get("simulator", "an earlier version")) != self._simulator:
+            raise InvalidConfigError(
+                f"The snapshot is of {found}, which moves on otherwise than {self._simulator} here: take that version, "
+                "or begin anew (training: from the run's checkpoint, by init=RUN/checkpoint)."
+            )
         if len(state["lanes"]) != self.num_envs:
             raise InvalidConfigError(
                 f"The snapshot has {len(state['lanes'])} environments; this vector environment {self.num_envs}."
