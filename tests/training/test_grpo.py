@@ -30,6 +30,7 @@ from vlaser_gym.training.trainer import RunOptions
 
 SETTINGS = dataclasses.replace(
     typed(GrpoSettings, group_config("algo", "grpo")),
+    density="flow_sde",
     iterations=2,
     group_size=3,
     rounds=2,

@@ -42,6 +42,7 @@ SETTINGS = dataclasses.replace(
     micro_batch=8,
     epochs=2,
     learning_rate=1e-3,
+    density="flow_sde",
     flow_steps=3,
     critic_warmup=0,
     warmup=0,

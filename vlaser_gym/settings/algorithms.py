@@ -203,7 +203,7 @@ class PpoSettings(AlgorithmSettings):
         least=1,
     )
     epochs: int = option(3, "Passes over a rollout.", least=1)
-    learning_rate: float = option(3e-5, "Learning rate of the policy (the actor).", least=0)
+    learning_rate: float = option(1e-5, "Learning rate of the policy (the actor).", least=0)
     critic_learning_rate: float = option(3e-4, "Learning rate of the critic.", least=0)
     schedule: str = option(
         "constant",
@@ -217,9 +217,9 @@ class PpoSettings(AlgorithmSettings):
         least=0,
     )
     density: str = option(
-        "flow_sde",
-        "How the policy explores: flow_sde, flow_sde_one_step (one random step per chunk), flow_noise (learned), "
-        "flow_cps, or chunk_gaussian (noise on the finished chunk). Your own: module:Class.",
+        "chunk_gaussian",
+        "How the policy explores: chunk_gaussian (noise on the finished chunk), flow_sde, flow_sde_one_step (one random "
+        "step per chunk), flow_noise (learned), or flow_cps. Your own: module:Class.",
         choices=DENSITIES,
     )
     likelihood: str = option(
@@ -233,7 +233,7 @@ class PpoSettings(AlgorithmSettings):
     )
     initial_noise: float | None = option(None, _INITIAL_NOISE, least=0, most=1)
     noise_level: float = option(0.5, "Noise of flow_sde and flow_cps (of the latter at most 1).", above=0)
-    chunk_noise: tuple[float, float] = option((0.12, 0.04), _CHUNK_NOISE)
+    chunk_noise: tuple[float, float] = option((0.1, 0.04), _CHUNK_NOISE)
     rotation_noise: float = option(0.3, _ROTATION_NOISE, above=0)
     noise_bounds: tuple[float, float] = option(
         (0.05, 0.2), "Least and largest standard deviation of a step of flow_noise."
@@ -343,7 +343,7 @@ class RoundSettings(AlgorithmSettings):
     density: str | None
     initial_noise: float | None = option(None, _INITIAL_NOISE, least=0, most=1)
     noise_level: float = option(0.5, "Noise of flow_sde and flow_cps (of the latter at most 1).", above=0)
-    chunk_noise: tuple[float, float] = option((0.12, 0.04), _CHUNK_NOISE)
+    chunk_noise: tuple[float, float] = option((0.1, 0.04), _CHUNK_NOISE)
     rotation_noise: float = option(0.3, _ROTATION_NOISE, above=0)
     epochs: int = option(4, "Passes over what a round has to learn from: pairs (dpo), decisions (nft, rft).", least=1)
     batch_size: int
