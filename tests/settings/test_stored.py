@@ -26,7 +26,10 @@ LATER = {
     **{"filter_groups": True, "rollout_batch": None, "lora": 0, "whole": [], "answers": 32, "named_places": 0.0},
 }
 #: What some keys say now for what they said before, in the models of then.
-CHANGED = {"ema": (None, 0.999), "freeze": (None, [])}
+CHANGED = {
+    **{"ema": (None, 0.999), "freeze": (None, [])},
+    **{"density": ("chunk_gaussian", "flow_sde"), "learning_rate": (1e-5, 3e-5)},
+}
 
 
 def now(command: str, *words: str) -> dict[str, Any]:
@@ -50,6 +53,8 @@ def test_keys_and_values_are_those_of_before(line: str) -> None:
     if line.startswith("collect"):
         assert [stored.pop(key) for key in ("render", "cameras")] == ["every_step", "policy"]
         assert [stored.pop(key) for key in ("instruction", "max_episode_steps")] == [None] * 2
+    if algo.get("name") in ("ppo", "grpo"):
+        assert later.pop("chunk_noise") == [0.1, 0.04]
     assert later == {key: LATER[key] for key in later}
     for key, (now_is, was) in CHANGED.items():
         if (algo.get(key, ...), old.get(key, ...)) == (now_is, was):

@@ -343,7 +343,7 @@ class RoundSettings(AlgorithmSettings):
     density: str | None
     initial_noise: float | None = option(None, _INITIAL_NOISE, least=0, most=1)
     noise_level: float = option(0.5, "Noise of flow_sde and flow_cps (of the latter at most 1).", above=0)
-    chunk_noise: tuple[float, float] = option((0.1, 0.04), _CHUNK_NOISE)
+    chunk_noise: tuple[float, float] = option((0.12, 0.04), _CHUNK_NOISE)
     rotation_noise: float = option(0.3, _ROTATION_NOISE, above=0)
     epochs: int = option(4, "Passes over what a round has to learn from: pairs (dpo), decisions (nft, rft).", least=1)
     batch_size: int
