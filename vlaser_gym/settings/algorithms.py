@@ -238,7 +238,7 @@ class PpoSettings(AlgorithmSettings):
     noise_bounds: tuple[float, float] = option(
         (0.05, 0.2), "Least and largest standard deviation of a step of flow_noise."
     )
-    gamma: float = option(0.995, "Discount per control step.", least=0, most=1)
+    gamma: float = option(1.0, "Discount per control step.", least=0, most=1)
     gae_lambda: float = option(0.95, "Weight of later decisions in an advantage.", least=0, most=1)
     clip_range: float = option(0.2, "How far the likelihood ratio counts.", above=0, most=1)
     dual_clip: float | None = option(
@@ -271,9 +271,9 @@ class PpoSettings(AlgorithmSettings):
     critic_warmup: int = option(2, "Iterations in which the critic learns alone.", least=0)
     pull: float = option(0.0, "Weight of the squared distance to the first policy's velocities.", least=0)
     reward: str = option(
-        "sparse",
-        "sparse (1 at success, which ends the episode), subgoals (also potential-based reward for sub-goals), or last "
-        "(1 for success at the last step, as the benchmark counts; episodes run to their limit). Your own: "
+        "last",
+        "last (1 for success at the last step, as the benchmark counts; episodes run to their limit), sparse (1 at "
+        "success, which ends the episode), or subgoals (also potential-based reward for sub-goals). Your own: "
         "module:Class.",
         choices=REWARDS,
     )
@@ -338,7 +338,9 @@ class RoundSettings(AlgorithmSettings):
     layouts: int = option(12, "Layouts per task and round.", least=1)
     trials: int = option(8, "Episodes of each layout.", least=1)
     terminate_on_success: bool = option(
-        True, "Whether a round's episodes end with their first success; false: at the step limit."
+        False,
+        "Whether a round's episodes end with their first success; false: at the step limit, where the benchmark looks. "
+        "Who learns from episodes that ended with success learns to place, and to lose it again.",
     )
     density: str | None
     initial_noise: float | None = option(None, _INITIAL_NOISE, least=0, most=1)
