@@ -218,8 +218,8 @@ class PpoSettings(AlgorithmSettings):
     )
     density: str = option(
         "chunk_gaussian",
-        "How the policy explores: chunk_gaussian (noise on the finished chunk), flow_sde, flow_sde_one_step (one random "
-        "step per chunk), flow_noise (learned), or flow_cps. Your own: module:Class.",
+        "How the policy explores: chunk_gaussian (noise on the finished chunk), flow_sde, flow_sde_one_step (one "
+        "random step per chunk), flow_noise (learned), or flow_cps. Your own: module:Class.",
         choices=DENSITIES,
     )
     likelihood: str = option(
