@@ -93,7 +93,7 @@ def test_what_a_class_has_settled_is_no_key() -> None:
     keys = options_of(GrpoSettings)
     assert {"group_size", "rounds", "batch_size"} <= keys.keys()
     assert not {"n_steps", "gamma", "gae_lambda", "critic_warmup", "reward", "name"} & keys.keys()
-    assert (GrpoSettings().gamma, PpoSettings().gamma) == (1.0, 0.995)
+    assert (GrpoSettings().critic_warmup, PpoSettings().critic_warmup) == (0, 2)
 
 
 def test_keys_that_nothing_reads_are_left_alone() -> None:

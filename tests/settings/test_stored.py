@@ -29,6 +29,7 @@ LATER = {
 CHANGED = {
     **{"ema": (None, 0.999), "freeze": (None, [])},
     **{"density": ("chunk_gaussian", "flow_sde"), "learning_rate": (1e-5, 3e-5)},
+    **{"gamma": (1.0, 0.995), "reward": ("last", "sparse"), "terminate_on_success": (False, True)},
 }
 
 

@@ -272,9 +272,9 @@ class PpoSettings(AlgorithmSettings):
     pull: float = option(0.0, "Weight of the squared distance to the first policy's velocities.", least=0)
     reward: str = option(
         "last",
-        "last (1 for success at the last step, as the benchmark counts; episodes run to their limit), sparse (1 at "
-        "success, which ends the episode), or subgoals (also potential-based reward for sub-goals). Your own: "
-        "module:Class.",
+        "What pays: last (1 for success at the last step, as the benchmark counts; episodes run to their limit), "
+        "sparse (1 at success, which ends the episode), or subgoals (also potential-based reward for sub-goals). Your "
+        "own: module:Class.",
         choices=REWARDS,
     )
     subgoal_weights: dict[str, float] | None = option(None, _SUBGOAL_WEIGHTS)
