@@ -13,8 +13,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.settings.groups import groups
 
-#: Texts that need no quotes in Hydra's grammar, but for the words of it that look like one.
-_PLAIN = re.compile(r"[A-Za-z_/][\w./:-]*\w")
+#: Texts that need no quotes in Hydra's grammar, sizes of images among them, but for the words of it that look like one.
+_PLAIN = re.compile(r"[A-Za-z_/][\w./:-]*\w|\d+x\d+")
 _NOT_TEXT = ("true", "false", "null", "nan", "inf")
 
 
