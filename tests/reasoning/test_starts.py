@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricate_run import TASKS, fabricate_run
 
 from vlaser_gym.cli import load
 from vlaser_gym.commands.compare import main
+from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation import repeats
-from vlaser_gym.reasoning.starts import correlation, draw_starts, read_starts
+from vlaser_gym.reasoning.starts import LAYOUTS, correlation, draw_starts, read_starts
 
-TASKS = ("one", "two")
+CHANCES = {"none": 0.3, "a": 0.5, "b": 0.8}
+#: By seed and start: two trials of 6 layouts of one task and of 12 of the other.
+OUTCOMES = {
+    (seed, name): {
+        Address(task, layout=f"grid:{layout}", trial=trial): bool(rng.random() < chance)
+        for task, count in zip(TASKS, (6, 12), strict=True)
+        for layout in range(count)
+        for trial in range(2)
+    }
+    for seed in range(2)
+    for name, chance in CHANCES.items()
+    for rng in [np.random.default_rng([seed, ord(name[0])])]
+}
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch) -> list[Path]:
+def folders(tmp_path) -> list[Path]:
     """Two seeds, starts none, a and b; successes are a function of the folder's name, the seed and the episode."""
     made = [tmp_path / "s0", tmp_path / "s1"]
     for seed, folder in enumerate(made):
@@ -28,20 +42,10 @@ def folders(tmp_path, monkeypatch) -> list[Path]:
                 answers.mkdir(parents=True)
                 kinds = {"x": {"mean": 0.2 * number + 0.1 * seed}, "y": {"mean": 0.4}}
                 (answers / "summary.json").write_text(json.dumps({"kind": kinds}))
-            (folder / "starts" / name / "grid").mkdir(parents=True)
 
-    def records(path: Path) -> list[dict]:
-        name, seed = path.parent.name, int(path.parents[2].name[1])
-        chance = {"none": 0.3, "a": 0.5, "b": 0.8}[name]
-        rng = np.random.default_rng([seed, len(name), ord(name[0])])
-        return [
-            {"task": task, "layout": layout, "trial": trial, "success": bool(rng.random() < chance)}
-            for task in TASKS
-            for layout in range(6 if task == "one" else 12)
-            for trial in range(2)
-        ]
-
-    monkeypatch.setattr(repeats, "read_records", records)
+    for (seed, name), found in OUTCOMES.items():
+        for kind in LAYOUTS:
+            fabricate_run(made[seed] / "starts" / name / kind, found)
     return made
 
 
@@ -51,16 +55,8 @@ def test_means_are_over_tasks_and_differences_by_episode(folders):
     base, best = found[0].rates["grid"], found[2].rates["grid"]
 
     def mean(name: str, seeds) -> float:
-        rates = []
-        for task in TASKS:
-            rows = [
-                row
-                for seed in seeds
-                for row in repeats.read_records(folders[seed] / "starts" / name / "grid")
-                if row["task"] == task
-            ]
-            rates.append(np.mean([row["success"] for row in rows]))
-        return float(np.mean(rates))
+        found = [item for seed in seeds for item in OUTCOMES[seed, name].items()]
+        return float(np.mean([np.mean([value for address, value in found if address.task == t]) for t in TASKS]))
 
     assert best.mean == pytest.approx(mean("b", (0, 1)))
     assert best.seeds == pytest.approx([mean("b", (0,)), mean("b", (1,))])
@@ -89,14 +85,11 @@ def test_the_command_prints_a_row_for_each_kind_of_layouts(folders, capsys):
     assert sum("grid" in line and "|" in line for line in capsys.readouterr().out.splitlines()) == 3
 
 
-def test_what_cannot_be_compared_is_a_sentence(folders, tmp_path, monkeypatch):
+def test_what_cannot_be_compared_is_a_sentence(folders, tmp_path):
     with pytest.raises(StorageError, match="should be a folder of the recipe reasoning"):
         read_starts([tmp_path])
-    whole = repeats.read_records
-
-    def fewer(path: Path) -> list[dict]:
-        return whole(path)[: -1 if path.parent.name == "a" else None]
-
-    monkeypatch.setattr(repeats, "read_records", fewer)
+    for seed, folder in enumerate(folders):
+        shutil.rmtree(folder / "starts" / "a" / "grid")
+        fabricate_run(folder / "starts" / "a" / "grid", dict(list(OUTCOMES[seed, "a"].items())[:-1]))
     with pytest.raises(InvalidConfigError, match="2 are of one only"):
         read_starts(folders)

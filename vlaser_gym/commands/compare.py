@@ -34,7 +34,7 @@ from vlaser_gym.evaluation.diagnosis.run import diagnose_run
 from vlaser_gym.evaluation.plan import Reduction
 from vlaser_gym.evaluation.power import plan
 from vlaser_gym.evaluation.ranking import rank_against, read_real_rates
-from vlaser_gym.evaluation.repeats import read_repeats
+from vlaser_gym.evaluation.repeats import Rate, read_repeats
 from vlaser_gym.evaluation.report import find_videos, write_report
 from vlaser_gym.evaluation.statistics import Interval
 from vlaser_gym.evaluation.table import is_narrow, make_console, make_table, short_name
@@ -94,6 +94,7 @@ def _print_starts(settings: CompareSettings) -> None:
             by_seed = " ".join(f"{100 * value:.1f}" for value in rate.seeds)
             table.add_row(start.name, *shown, _with_interval(rate.mean, rate.interval), by_seed, change)
     console.print(table)
+    _print_warnings([rate for start in starts for rate in start.rates.values()])
     for kind in LAYOUTS:
         found = correlation(starts, kind)
         print(f"Correlation of answers and success, {kind}: {'not defined' if found is None else f'{found:+.2f}'}")
@@ -118,10 +119,16 @@ def _print_repeats(settings: CompareSettings) -> None:
         by_seed = " ".join(f"{100 * value:.1f}" for value in of.seeds)
         table.add_row(name, str(of.episodes), _with_interval(of.mean, of.interval), by_seed, change)
     console.print(table)
+    _print_warnings(list(rates.values()))
     if settings.json is not None:
         found = {name: of.as_dict() for name, of in rates.items()}
         write_output("json", settings.json, (json.dumps(found, indent=2) + "\n").encode())
         print(f"JSON: {settings.json}")
+
+
+def _print_warnings(rates: Sequence[Rate]) -> None:
+    for sentence in dict.fromkeys(sentence for rate in rates for sentence in rate.warnings):
+        print(sentence)
 
 
 def _mean(values: Sequence[float]) -> str:

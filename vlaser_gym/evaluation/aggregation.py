@@ -11,10 +11,10 @@ import numpy as np
 
 from vlaser_gym.envs.perturbations import get_perturbation
 from vlaser_gym.envs.perturbations.protocols import PerturbedProtocol
-from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
+from vlaser_gym.evaluation.bootstrap import Stratum, rate_interval
 from vlaser_gym.evaluation.comparison import StoredRun, load_runs
 from vlaser_gym.evaluation.robustness import BENIGN, arm_folder
-from vlaser_gym.evaluation.statistics import Interval, wilson
+from vlaser_gym.evaluation.statistics import Interval
 from vlaser_gym.storage.files import write_whole
 
 #: The scores in the folder of all arms.
@@ -64,7 +64,7 @@ def aggregate(run: Path, protocol: PerturbedProtocol) -> list[Aggregate]:
         layouts = list(counted[0])
         stratum = Stratum.of([sum(of[layout] for of in counted) for layout in layouts], [len(counted)] * len(layouts))
         episodes = len(layouts) * len(counted)
-        rows.append(Aggregate(task, groups, stratum.mean, _interval([stratum]), len(counted), episodes))
+        rows.append(Aggregate(task, groups, stratum.mean, rate_interval([stratum]), len(counted), episodes))
         strata.append(stratum)
     return rows if len(rows) == 1 else [*rows, _mean(rows, strata)]
 
@@ -88,13 +88,5 @@ def _mean(rows: Sequence[Aggregate], strata: Sequence[Stratum]) -> Aggregate:
         groups[group] = float(np.mean(rates)) if rates else None
     value = float(np.mean([row.value for row in rows]))
     return Aggregate(
-        "all", groups, value, _interval(strata), sum(row.arms for row in rows), sum(row.episodes for row in rows)
+        "all", groups, value, rate_interval(strata), sum(row.arms for row in rows), sum(row.episodes for row in rows)
     )
-
-
-def _interval(strata: Sequence[Stratum]) -> Interval:
-    """Interval by layouts; where all agree there is no spread to draw from, and their number alone limits the rate."""
-    if not all(stratum.constant for stratum in strata):
-        return stratified_bootstrap(strata)
-    layouts = sum(len(stratum.totals) for stratum in strata)
-    return wilson(round(float(np.mean([stratum.mean for stratum in strata])) * layouts), layouts)

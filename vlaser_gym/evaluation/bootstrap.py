@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlaser_gym.evaluation.statistics import Interval
+from vlaser_gym.evaluation.statistics import Interval, wilson
 
 #: Enough for limits that repeat within half a percent point whatever the seed.
 RESAMPLES = 4999
@@ -70,8 +70,7 @@ def stratified_bootstrap(
         seed: the same seed gives the same interval.
 
     Returns:
-        The interval. It has no width if every task's layouts agree among themselves: ask :attr:`Stratum.constant`
-        first and use an interval for counts instead.
+        The interval. It has no width if every task's layouts agree among themselves: :func:`rate_interval` has one.
 
     Example:
         >>> low, high = stratified_bootstrap([Stratum.of([0, 3, 2, 3], [3, 3, 3, 3]), Stratum.of([1, 1, 0, 1])])
@@ -103,3 +102,18 @@ def stratified_bootstrap(
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def rate_interval(strata: Sequence[Stratum], level: float = 0.95) -> Interval:
+    """Interval for :func:`mean_over_tasks` of rates; where all layouts agree there is no spread to draw from, and their
+    number alone limits the rate.
+
+    Example:
+        >>> low, high = rate_interval([Stratum.of([3, 3, 3, 3], [3, 3, 3, 3])])
+        >>> round(low, 2), high
+        (0.51, 1.0)
+    """
+    if not all(stratum.constant for stratum in strata):
+        return stratified_bootstrap(strata, level)
+    layouts = sum(len(stratum.totals) for stratum in strata)
+    return wilson(round(mean_over_tasks(strata) * layouts), layouts, level)

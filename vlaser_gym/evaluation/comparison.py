@@ -18,7 +18,7 @@ import numpy as np
 from vlaser_gym.agents.vlaser.versions import why_outdated
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
-from vlaser_gym.evaluation.bootstrap import Stratum, stratified_bootstrap
+from vlaser_gym.evaluation.bootstrap import Stratum, mean_over_tasks, stratified_bootstrap
 from vlaser_gym.evaluation.conventions import OUTCOMES
 from vlaser_gym.evaluation.plan import Reduction, double_counts
 from vlaser_gym.evaluation.statistics import Interval, mean_of_rates, wilson
@@ -384,10 +384,16 @@ class _Pairs:
             return tango(self.count(True, False), self.count(False, True), self.tested, level), "score (Tango)"
         if self.can_bootstrap:
             return stratified_bootstrap([self.layouts], level), "bootstrap by layout"
-        # All layouts agree, which shows no spread. A layout then counts as one pair, which is on the safe side.
-        shown, layouts = self.layouts.mean, len(self.layouts.totals)
-        only = round(abs(shown) * layouts)
-        return tango(only * (shown < 0), only * (shown > 0), layouts, level), "score (Tango), layouts as pairs"
+        return layouts_as_pairs([self.layouts], level), "score (Tango), layouts as pairs"
+
+
+def layouts_as_pairs(strata: Sequence[Stratum], level: float = 0.95) -> Interval:
+    """Interval of a mean difference where all layouts agree, which shows no spread: a layout then counts as one pair,
+    which is on the safe side.
+    """
+    shown, layouts = mean_over_tasks(strata), sum(len(stratum.totals) for stratum in strata)
+    only = round(abs(shown) * layouts)
+    return tango(only * (shown < 0), only * (shown > 0), layouts, level)
 
 
 def _compare_two(a: StoredRun, b: StoredRun, key: str, level: float) -> RunComparison:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidConfigError, StorageError
-from vlaser_gym.evaluation.bootstrap import Stratum, mean_over_tasks, stratified_bootstrap
+from vlaser_gym.evaluation.bootstrap import Stratum, mean_over_tasks, rate_interval, stratified_bootstrap
+from vlaser_gym.evaluation.comparison import StoredRun, differing_protocols, layouts_as_pairs, load_runs
 from vlaser_gym.evaluation.statistics import Interval
-from vlaser_gym.evaluation.store import read_records
+from vlaser_gym.evaluation.store import Record
 
-#: Success by (seed, task, layout, trial).
-Successes = Mapping[tuple[int, str, str, int], bool]
+#: Where an episode stands: number of the seed, and address.
+Place = tuple[int, Address]
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class Rate:
     """Success of one run with all its seeds.
 
     Attributes:
-        mean: over tasks, of all seeds together, with its ``interval``.
+        mean: over tasks, of all seeds together, with its ``interval``; an error is a failure.
         seeds: of each seed.
         episodes: in all.
-        difference: to the baseline, episode by episode, with its ``difference_interval``; ``None`` for itself.
+        difference: to the baseline, over the pairs of episodes without an error, with its ``difference_interval``;
+            ``None`` for itself.
+        warnings: in what the runs differ from the baseline's besides the agent, and how many pairs were left out.
     """
 
     mean: float
@@ -38,6 +42,7 @@ class Rate:
     episodes: int
     difference: float | None = None
     difference_interval: Interval | None = None
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Dictionary for JSON."""
@@ -55,7 +60,8 @@ def read_repeats(folders: Sequence[str | Path], names: Sequence[str], level: flo
 
     Raises:
         StorageError: for a name or a pattern that a folder lacks, or a run that cannot be read.
-        InvalidConfigError: without a second run, and for runs of other episodes than the baseline's.
+        InvalidConfigError: without a second run, for a folder that is given twice, and for runs of other episodes than
+            the baseline's.
     """
     found = list(dict.fromkeys(name for given in names for name in _matching(folders, given)))
     if len(found) < 2:
@@ -63,14 +69,33 @@ def read_repeats(folders: Sequence[str | Path], names: Sequence[str], level: flo
             f"Expected two or more runs below {', '.join(map(str, folders))}, the baseline first, such as "
             f'before "*/after"; got {", ".join(names) or "none"}.'
         )
-    successes = {name: read_successes([Path(folder) / name for folder in folders]) for name in found}
+    runs = {name: runs_of_seeds(folders, name) for name in found}
     base = found[0]
-    return {name: rate(successes[name], successes[base] if name != base else None, name, level) for name in found}
+    return {name: rate(runs[name], runs[base] if name != base else None, name, level) for name in found}
+
+
+def runs_of_seeds(folders: Sequence[str | Path], name: str) -> list[StoredRun]:
+    """The run of one name below every folder. A baseline may be one run for all, by links.
+
+    Raises:
+        StorageError: if a run cannot be read.
+        InvalidConfigError: for a folder that is given twice, and a run without a finished episode.
+    """
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise InvalidConfigError(
+            f"Expected a folder for each seed; one of {', '.join(map(str, folders))} stands twice."
+        )
+    return [load_runs([Path(folder) / name])[0] for folder in folders]
 
 
 def _matching(folders: Sequence[str | Path], pattern: str) -> list[str]:
     """Names of the runs that all folders have."""
-    paths = [{str(path.relative_to(folder)) for path in Path(folder).glob(pattern)} for folder in folders]
+    try:
+        paths = [{str(path.relative_to(folder)) for path in Path(folder).glob(pattern)} for folder in folders]
+    except (NotImplementedError, ValueError, IndexError) as error:
+        raise InvalidConfigError(
+            f'With repeats= runs are named from its folders on, such as before or "*/after"; got {pattern!r}.'
+        ) from error
     common = sorted(set.intersection(*paths)) if paths else []
     if not common:
         lacking = [str(folder) for folder, found in zip(folders, paths, strict=True) if not found]
@@ -78,46 +103,65 @@ def _matching(folders: Sequence[str | Path], pattern: str) -> list[str]:
     return common
 
 
-def read_successes(runs: Sequence[Path]) -> Successes:
-    """Success of every episode of the runs of all seeds."""
-    return {
-        (seed, str(record["task"]), str(record["layout"]), int(record["trial"])): bool(record["success"])
-        for seed, run in enumerate(runs)
-        for record in read_records(run)
-    }
-
-
-def rate(mine: Successes, base: Successes | None, name: str, level: float = 0.95) -> Rate:
+def rate(mine: Sequence[StoredRun], base: Sequence[StoredRun] | None, name: str, level: float = 0.95) -> Rate:
     """The rate of one run, and its difference to the baseline's where there is one.
+
+    Args:
+        mine: the run of every seed.
+        base: the baseline's, in the same order.
+        name: of the run.
+        level: coverage of the intervals.
 
     Raises:
         InvalidConfigError: if the two ran different episodes.
     """
-    if base is not None and mine.keys() != base.keys():
+    own = _episodes(mine)
+    success = {place: float(record["success"]) for place, record in own.items()}
+    by_seed = [_strata({p: v for p, v in success.items() if p[0] == seed}) for seed in range(len(mine))]
+    strata = _strata(success)
+    seeds = tuple(mean_over_tasks(each) for each in by_seed)
+    alone = Rate(mean_over_tasks(strata), rate_interval(strata, level), seeds, len(own))
+    if base is None:
+        return alone
+    others = _episodes(base)
+    if own.keys() != others.keys():
         raise InvalidConfigError(
             f"The policies of {name} and of the baseline should have run the same episodes; "
-            f"{len(mine.keys() ^ base.keys())} are of one only: repeat the recipe's command, which finishes them."
+            f"{len(own.keys() ^ others.keys())} are of one only: repeat the recipe's command, which finishes them."
         )
-    strata = _strata({place: float(value) for place, value in mine.items()})
-    seeds = sorted({place[0] for place in mine})
-    by_seed = [_strata({p: float(v) for p, v in mine.items() if p[0] == seed}) for seed in seeds]
-    changes = None if base is None else _strata({place: float(mine[place]) - base[place] for place in mine})
-    return Rate(
-        mean_over_tasks(strata),
-        stratified_bootstrap(strata, level),
-        tuple(mean_over_tasks(own) for own in by_seed),
-        len(mine),
-        None if changes is None else mean_over_tasks(changes),
-        None if changes is None else stratified_bootstrap(changes, level),
+    tested = [place for place in own if own[place]["error"] is None and others[place]["error"] is None]
+    if not tested:
+        raise InvalidConfigError(f"Every pair of {name} and the baseline holds an episode that the simulator ended.")
+    changes = _strata({place: success[place] - others[place]["success"] for place in tested})
+    agree = all(stratum.constant for stratum in changes)
+    warnings = _differing(mine, base, name)
+    if left_out := len(own) - len(tested):
+        count = f"{left_out} of {len(own)} pairs of {name}"
+        warnings += (f"{count} hold an error: it is a failure in the rates, and they are left out of the difference.",)
+    return replace(
+        alone,
+        difference=mean_over_tasks(changes),
+        difference_interval=layouts_as_pairs(changes, level) if agree else stratified_bootstrap(changes, level),
+        warnings=warnings,
     )
 
 
-def _strata(values: Mapping[tuple[int, str, str, int], float]) -> list[Stratum]:
-    """Strata by task: each layout with its trials of all seeds."""
-    tasks: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (_, task, layout, _), value in values.items():
-        tasks[task][layout].append(value)
+def _episodes(runs: Sequence[StoredRun]) -> dict[Place, Record]:
+    return {(seed, address): record for seed, run in enumerate(runs) for address, record in run.records.items()}
+
+
+def _strata(values: Mapping[Place, float]) -> list[Stratum]:
+    """Strata by task: each layout of each variant with its trials of all seeds."""
+    tasks: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (_, address), value in values.items():
+        tasks[address.task][address.variant, address.layout].append(value)
     return [
         Stratum.of([sum(of) for of in layouts.values()], [len(of) for of in layouts.values()])
         for _, layouts in sorted(tasks.items())
     ]
+
+
+def _differing(mine: Sequence[StoredRun], base: Sequence[StoredRun], name: str) -> tuple[str, ...]:
+    """What differs besides the agent, of any seed: one sentence each."""
+    pairs = [(replace(b, label="the baseline"), replace(a, label=name)) for a, b in zip(mine, base, strict=True)]
+    return tuple(dict.fromkeys(sentence for b, a in pairs for sentence in differing_protocols(b, a)))

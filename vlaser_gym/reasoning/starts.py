@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlaser_gym.errors import StorageError
-from vlaser_gym.evaluation.repeats import Rate, Successes, rate, read_successes
+from vlaser_gym.evaluation.repeats import Rate, rate, runs_of_seeds
 from vlaser_gym.reasoning.asking import SUMMARY_FILE
 from vlaser_gym.storage.files import storage_errors
 from vlaser_gym.storage.lines import parse_object
@@ -63,23 +63,21 @@ def read_starts(folders: Sequence[str | Path], level: float = 0.95) -> list[Star
             f"{STARTS_FOLDER}/{BASELINE}; it is not: make it with python -m vlaser_gym.recipe reasoning run=FOLDER."
         )
     common = [name for name in names[0] if all(name in found for found in names)]
-    successes = {name: {kind: _successes(folders, name, kind) for kind in LAYOUTS} for name in common}
+    runs = {
+        name: {kind: runs_of_seeds(folders, f"{STARTS_FOLDER}/{name}/{kind}") for kind in LAYOUTS} for name in common
+    }
     return [
         Start(
             name,
             _scores(folders, name, "answers"),
             _scores(folders, name, "answers_after"),
             {
-                kind: rate(found, successes[BASELINE][kind] if name != BASELINE else None, name, level)
-                for kind, found in successes[name].items()
+                kind: rate(found, runs[BASELINE][kind] if name != BASELINE else None, name, level)
+                for kind, found in runs[name].items()
             },
         )
         for name in sorted(common, key=lambda name: (name != BASELINE, name))
     ]
-
-
-def _successes(folders: Sequence[str | Path], name: str, kind: str) -> Successes:
-    return read_successes([Path(folder) / STARTS_FOLDER / name / kind for folder in folders])
 
 
 def _scores(folders: Sequence[str | Path], name: str, run: str) -> tuple[float, ...]:
