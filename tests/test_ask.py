@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricate_run import plain_record
 from fabricate_vlm import write_vlm
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
-from fabricate_run import plain_record
 
 from vlaser_gym import cli
 from vlaser_gym.commands import ask

@@ -3,15 +3,12 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).parent / "evaluation"))
 from fabricate_run import TASKS, addresses, fabricate_run
+from rich.console import Console
 
 from vlaser_gym.cli import run
 from vlaser_gym.commands.compare import main, overrides, print_comparison
