@@ -139,7 +139,11 @@ def test_a_run_is_not_continued_by_another_algorithm(tmp_path):
     before = (tmp_path / "settings.json").read_text()
     refused(StorageError, "holds a run of algo=sft, not dpo", "algo=dpo", NANO, f"run={tmp_path}")
     assert (tmp_path / "settings.json").read_text() == before
-    train.keep_settings(tmp_path, {**kept, "algo": {**kept["algo"], "steps": 7}}, {})
+    assert train.changed_settings(tmp_path, kept) == []
+    longer = {**kept, "algo": {**kept["algo"], "steps": 7}}
+    assert train.changed_settings(tmp_path, longer) == [f"algo.steps=7 (was {kept['algo']['steps']})"]
+    assert train.changed_settings(tmp_path / "new", longer) == []
+    train.keep_settings(tmp_path, longer, {})
     assert json.loads((tmp_path / "settings.json").read_text())["algo"]["steps"] == 7
 
 

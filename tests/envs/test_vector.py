@@ -467,6 +467,9 @@ def test_snapshot_of_another_environment_is_refused_before_anything_changes() ->
         env.set_state(before | {"simulator": "mujoco 3, physics 1"})
     with pytest.raises(InvalidConfigError, match="is of an earlier version"):
         env.set_state({key: value for key, value in before.items() if key != "simulator"})
+    for strange in ({}, {"engine": 1}):
+        with pytest.raises(InvalidConfigError, match="Expected a snapshot that get_state"):
+            env.set_state(strange)
     assert_equal(env.get_state()["engine"], before["engine"])
     for one in (env, wider, other):
         one.close()

@@ -152,7 +152,7 @@ def _count(writer: LeRobotWriter) -> str:
 
 
 def _store_training(settings: CollectSettings) -> None:
-    """Run the episodes into a run directory, each until its first success."""
+    """Run the episodes into a run directory, each to its step limit."""
     from vlaser_gym.training.collection import training_settings  # noqa: PLC0415  needs torch
 
     wanted = training_settings(
@@ -162,7 +162,7 @@ def _store_training(settings: CollectSettings) -> None:
         layouts=settings.layouts,
         episodes=settings.episodes,
         trials=settings.trials,
-        terminate_on_success=True,
+        terminate_on_success=False,
         instruction=settings.instruction,
         max_episode_steps=settings.max_episode_steps,
         checkpoint=settings.checkpoint,

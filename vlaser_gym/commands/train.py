@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -150,8 +151,11 @@ def _train(
             stored = settings.stored(init)
             if algorithm.needs_policy and isinstance(learner, Trainer):
                 stored |= _agent_version(path, learner.agent.robot) | learner.settled()
+            changes = changed_settings(path, stored)
             keep_settings(path, stored, learner.record())
             say(f"Run directory: {path}\n{init}: {learner.describe()}")
+            if changes:
+                say(f"Goes on with other settings than it was stored with: {', '.join(changes)}.")
         with ExitStack() as stack:
             if group.is_main_process and isinstance(learner, Trainer):
                 progress.append(stack.enter_context(TrainingProgress(console, learner.unit, learner.total)))
@@ -215,6 +219,16 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
             f"{path} holds a run with another {differing[0]} ({before.get(differing[0])}); "
             "choose another run= or the same settings."
         )
+
+
+def changed_settings(path: Path, stored: Mapping[str, Any]) -> list[str]:
+    """The algorithm's settings that differ from those that a run was stored with, which is allowed, as sentences'
+    parts; none for a new run.
+    """
+    file = path / SETTINGS_FILE
+    before = (parse_object(file.read_bytes()) or {}).get("algo", {}) if file.is_file() else {}
+    now = json.loads(json.dumps(stored["algo"]))
+    return [f"algo.{k}={now[k]} (was {before[k]})" for k in now if k in before and before[k] != now[k]]
 
 
 def _agent_version(path: Path, robot: str) -> dict[str, int]:

@@ -613,7 +613,7 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
         """Everything that the future depends on; :meth:`set_state` puts it back bit for bit."""
         self._check_open()
         return {
-            "simulator": self._simulator,
+            "simulator": self.simulator,
             "engine": self.engine.get_state(),
             "controller": self.controller.get_state(),
             "lanes": [lane.get_state() for lane in self.lanes],
@@ -640,24 +640,26 @@ class SceneVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):
             ) from error
 
     @property
-    def _simulator(self) -> str:
+    def simulator(self) -> str:
+        """Name and version of what moves the scenes: snapshots and trainings do not go on in another."""
         return f"{self.engine.name} {self.engine.version}"
 
     def _set_state(self, state: Mapping[str, Any]) -> None:
-        if (found := state.get("simulator", "an earlier version")) != self._simulator:
+        lanes, engine, controller = state["lanes"], state["engine"], state["controller"]
+        if (found := state.get("simulator", "an earlier version")) != self.simulator:
             raise InvalidConfigError(
-                f"The snapshot is of {found}, which moves on otherwise than {self._simulator} here: take that version, "
+                f"The snapshot is of {found}, which moves on otherwise than {self.simulator} here: take that version, "
                 "or begin anew (training: from the run's checkpoint, by init=RUN/checkpoint)."
             )
-        if len(state["lanes"]) != self.num_envs:
+        if len(lanes) != self.num_envs:
             raise InvalidConfigError(
-                f"The snapshot has {len(state['lanes'])} environments; this vector environment {self.num_envs}."
+                f"The snapshot has {len(lanes)} environments; this vector environment {self.num_envs}."
             )
-        tasks = [self._task(saved["address"].task) for saved in state["lanes"]]
+        tasks = [self._task(saved["address"].task) for saved in lanes]
         self._outdate(np.arange(self.num_envs))
-        self.engine.set_state(state["engine"])
-        self.controller.set_state(state["controller"])
-        for lane, saved, task in zip(self.lanes, state["lanes"], tasks, strict=True):
+        self.engine.set_state(engine)
+        self.controller.set_state(controller)
+        for lane, saved, task in zip(self.lanes, lanes, tasks, strict=True):
             lane.set_state(saved, task)
 
     def close_extras(self, **kwargs: Any) -> None:

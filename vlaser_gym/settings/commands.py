@@ -145,7 +145,7 @@ class CollectKeys(Settings):
     store: str = option(
         "demonstrations",
         "demonstrations: a data set in LeRobot's layout. training: a run directory with what the agent decided by, for "
-        "algo=dpo, nft and rft; every episode is kept and ends with its first success (the keys from "
+        "algo=dpo, nft and rft; every episode is kept and runs to its step limit (the keys from "
         "only_successful to group must be left out then).",
         choices=COLLECT_STORES,
     )

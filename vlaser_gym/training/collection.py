@@ -10,8 +10,10 @@ from vlaser_gym.agents.base import Agent
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks import get_task
 from vlaser_gym.envs.vector import FIRST_TRAINING_REGION
+from vlaser_gym.errors import StorageError
 from vlaser_gym.evaluation.evaluator import EvalSettings, evaluate, make_scene_env
 from vlaser_gym.evaluation.launchers import MakeEnv
+from vlaser_gym.evaluation.store import read_records
 
 #: Layouts that a seed may use up before it comes to those of the next.
 _LAYOUTS_PER_SEED = 100_000
@@ -59,7 +61,22 @@ class CollectRound:
         """Run what is missing of a round; ``None`` if it could not be finished."""
         plan = self.addresses(number)
         evaluation = evaluate(self._settings(number), make_env=self.make_env, plan=plan, agent=agent)
+        self._check_simulator(evaluation.path)
         return [evaluation.path] if evaluation.complete else None
+
+    def _check_simulator(self, path: Path) -> None:
+        """Raise :class:`StorageError` if the first round was run in another simulator than this one."""
+        first = self._folder(0)
+        old, new = ({f"{r['engine']} {r['engine_version']}" for r in read_records(p)} for p in (first, path))
+        if old != new:
+            raise StorageError(
+                f"The rounds of {self.path} began in {', '.join(sorted(old))}, and {path.name} was run in "
+                f"{', '.join(sorted(new))}, which moves otherwise: take that version and remove {path}, or begin anew "
+                "from the run's checkpoint, by init=RUN/checkpoint."
+            )
+
+    def _folder(self, number: int) -> Path:
+        return self.path / f"{number:03d}"
 
     def addresses(self, number: int) -> list[Address]:
         """Episodes of a round, tasks and layouts taking turns."""
@@ -80,7 +97,7 @@ class CollectRound:
 
     def _settings(self, number: int) -> EvalSettings:
         return training_settings(
-            self.path / f"{number:03d}",
+            self._folder(number),
             self.tasks,
             layouts=self.kind,
             episodes=self.layouts,

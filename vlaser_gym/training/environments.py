@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -80,6 +80,11 @@ class LearningEnv:
         self.privileged: NDArray[np.float32] | None = None
         #: Environments that wait for a decision, ``[N]``.
         self.active: Bools = np.ones(self.num_envs, bool)
+
+    @property
+    def simulator(self) -> str:
+        """Name and version of the engine."""
+        return str(cast(Any, self.env).unwrapped.simulator)
 
     def reset(self, seed: int) -> None:
         """Begin; environment i draws its layouts from ``seed + i``."""

@@ -268,7 +268,7 @@ class OnPolicyTrainer(Trainer):
 
     def settled(self) -> dict[str, Any]:
         """See :class:`Trainer`."""
-        return {"rollout_batch": self.rollout_batch}
+        return {"rollout_batch": self.rollout_batch, "simulator": self.env.simulator}
 
     def close(self) -> None:
         """Stop the environments."""

@@ -60,6 +60,7 @@ def test_objects_at_rest_stay_where_they_are_and_are_still_felt() -> None:
     rested = engine.read(lane)[0]
     for _ in range(10):
         engine.step(lane, targets(1, 0.0))
+    assert (pool.batch.bind("tree_asleep")[0] >= 0).any(), "it sleeps"
     reading, carrot = engine.read(lane)[0], pool.scene.model.body("object:bridge_carrot_generated_modified")
     np.testing.assert_allclose(reading.object_pose, rested.object_pose, rtol=0, atol=1e-8)
     weight = float(carrot.mass[0]) * 9.81 * pool.scene.model.opt.timestep
