@@ -17,6 +17,7 @@ class FakeLanes(VectorEnv):
     """Episodes of 6 control steps (truncated); success terminates, at random, more likely for actions that go up."""
 
     max_steps = 6
+    simulator = "fake 1"
 
     def __init__(self, num_envs: int, size: int = 24) -> None:
         self.num_envs, self.size = num_envs, size

@@ -145,7 +145,7 @@ def shapes_of(trainer: PPO) -> list[int]:
 def test_a_run_keeps_its_size_when_it_goes_on(tmp_path, no_pictures) -> None:
     first = make_ppo(tmp_path, rollout_batch=3)
     assert not first.run(lambda: first.done == 1)
-    assert first.settled() == {"rollout_batch": 3}
+    assert first.settled() == {"rollout_batch": 3, "simulator": "fake 1"}
     second = make_ppo(tmp_path)  # the setting left open
     seen = shapes_of(second)
     assert second.run()
