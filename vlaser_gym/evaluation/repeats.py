@@ -162,6 +162,6 @@ def _strata(values: Mapping[Place, float]) -> list[Stratum]:
 
 
 def _differing(mine: Sequence[StoredRun], base: Sequence[StoredRun], name: str) -> tuple[str, ...]:
-    """What differs besides the agent, of any seed: one sentence each."""
+    """Differences besides the agent, of any seed: one sentence each."""
     pairs = [(replace(b, label="the baseline"), replace(a, label=name)) for a, b in zip(mine, base, strict=True)]
     return tuple(dict.fromkeys(sentence for b, a in pairs for sentence in differing_protocols(b, a)))
