@@ -222,8 +222,8 @@ def _check_same(path: Path, stored: dict[str, Any]) -> None:
 
 
 def changed_settings(path: Path, stored: Mapping[str, Any]) -> list[str]:
-    """The algorithm's settings that differ from those that a run was stored with, which is allowed, as sentences'
-    parts; none for a new run.
+    """The algorithm's settings that differ from those that a run was stored with, such as ``algo.steps=7 (was 5)``;
+    none for a new run. They may differ.
     """
     file = path / SETTINGS_FILE
     before = (parse_object(file.read_bytes()) or {}).get("algo", {}) if file.is_file() else {}
