@@ -2,12 +2,15 @@
 
 A file of the cache is named after what its images were made from: the content of the data set's files, the chosen
 rows, the size and the filter. It appears when it is whole; of two runs that need it one decodes and the other waits.
+Before a data set is decoded, those that were not used for longest go until the rest takes at most :data:`KEPT` bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +23,11 @@ from vlaser_gym.storage import places
 from vlaser_gym.storage.checksums import digest_of_files
 from vlaser_gym.storage.files import appearing, remove_leftovers, storage_errors
 from vlaser_gym.storage.locks import claim
+
+#: Bytes of decoded images that stay: 460,000 of 120 x 120 pixels.
+KEPT = 20 * 10**9
+#: Seconds for which none is removed after its use: another run may be about to open it.
+_IN_USE = 3600
 
 
 class PictureReader(Protocol):
@@ -77,8 +85,10 @@ def cached_pixels(
             file = folder / name
             if not file.is_file():
                 remove_leftovers(folder)
-                _forget(folder)
+                _forget(folder.glob("*.npy"))
+                _forget(_long_unused(folder.parent))
                 _decode(reader, resize, chosen, file)
+            os.utime(file)
             return np.asarray(np.load(file, mmap_mode="r"))
 
 
@@ -93,11 +103,23 @@ def _decode(reader: PictureReader, resize: ImageResize, chosen: NDArray[np.bool_
         pixels.flush()
 
 
-def _forget(folder: Path) -> None:
-    """Remove what was decoded of a data set as it was before; whoever has it open keeps it."""
-    for old in folder.glob("*.npy"):
-        with suppress(PermissionError):  # Windows removes no file that is open
-            old.unlink()
+def _long_unused(cache: Path) -> Iterator[Path]:
+    """What exceeds :data:`KEPT`, the longest unused first."""
+    used = {file: file.stat() for file in cache.glob("*/*.npy")}
+    total = sum(state.st_size for state in used.values())
+    for file, state in sorted(used.items(), key=lambda item: item[1].st_mtime):
+        if total <= KEPT or time.time() - state.st_mtime < _IN_USE:
+            return
+        total -= state.st_size
+        yield file
+
+
+def _forget(decoded: Iterable[Path]) -> None:
+    """Remove decoded images; whoever has them open keeps them."""
+    with suppress(FileNotFoundError):  # another run removes them too
+        for file in decoded:
+            with suppress(PermissionError):  # Windows removes no file that is open
+                file.unlink(missing_ok=True)
 
 
 def _resized(frames: NDArray[np.uint8], resize: ImageResize) -> NDArray[np.uint8]:
