@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from vlaser_gym.agents.vlaser.agent import load_agent, nano_processor
 from vlaser_gym.agents.vlaser.answering import AnsweringPolicy, reasoning_settings
 from vlaser_gym.agents.vlaser.chat import Request
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
+from vlaser_gym.agents.vlaser.tokenizer import AnswerTokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.commands.train import main
 from vlaser_gym.errors import InvalidConfigError, MissingAssetError, StorageError, UnknownNameError
@@ -134,6 +136,41 @@ def test_parts_of_a_step_and_packed_rows_have_the_batchs_loss(questions):
     assert len(packed[1].input_ids) < 8
     torch.testing.assert_close(agent.answer_loss(*packed).detach(), whole)
     torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+def test_a_near_miss_of_a_place_costs_less_than_a_far_one(questions):
+    """The loss by hand: a normal distribution over the tens of a place's number, everything else as it is."""
+    answers = Answers(questions, agent_of(), seed=4)
+    batch = answers.batch(answers.rows(0, 4), torch.zeros(4, 8))
+    heard: dict[str, torch.Tensor] = {}
+
+    def loss_of(spread: float) -> float:
+        agent = agent_of(place_spread=spread)
+        agent.policy.lm_head.register_forward_hook(lambda _, __, output: heard.update(logits=output))
+        with torch.no_grad():
+            return float(agent.answer_loss(*batch))
+
+    plain, spread = loss_of(0), loss_of(1.5)
+    labels = batch[1].labels[batch[1].labels >= 0].tolist()
+    weights = batch[1].weights[batch[1].labels >= 0].tolist()
+    tokens = AnswerTokenizer()
+    tens = [tokens.encode(f"<point>[[{number}")[2] for number in range(0, 1001, 10)]
+    likelihoods = heard["logits"].double().log_softmax(-1).tolist()
+    expected = 0.0
+    for label, weight, row in zip(labels, weights, likelihoods, strict=True):
+        shares = {label: 1.0}
+        if label in tens:
+            shares = {token: math.exp(-((token - label) ** 2) / (2 * 1.5**2)) for token in tens}
+        expected -= weight * sum(share * row[token] for token, share in shares.items()) / sum(shares.values())
+    assert sum(label in tens for label in labels) >= 4
+    assert spread == pytest.approx(expected, rel=1e-5)
+    assert plain != pytest.approx(spread, rel=1e-4)
+
+
+def test_places_that_are_written_digit_by_digit_cannot_be_spread(questions, tmp_path):
+    words = ["algo=vlm", "algo.place_spread=1", "algo.steps=1", "device=cpu", f"data={questions}"]
+    with pytest.raises(InvalidConfigError, match="digit by digit: leave algo.place_spread out"):
+        main(cli.load("train", [*words, f"init={write_vlm(tmp_path / 'vlm')}", f"run={tmp_path / 'run'}"]))
 
 
 def test_answers_that_are_too_long_are_left_out_and_counted(questions, tmp_path):

@@ -72,17 +72,20 @@ class TextRows:
         real = (self.segments >= 0)[:, None, :] | torch.eye(len(index), dtype=torch.bool, device=index.device)
         return own & allowed & real
 
-    def loss(self, hidden: Tensor, head: Any) -> Tensor:
+    def loss(self, hidden: Tensor, head: Any, targets: Tensor | None = None) -> Tensor:
         """Weighted sum of the cross entropies of the learned tokens (nat), at least fp32.
 
         Args:
             hidden: ``[R, T, width]``.
             head: from hidden states to logits; it is run on the learned places only.
+            targets: ``[V, V]``, the distribution that stands for each label (:func:`spread_targets`); ``None``: the
+                label alone.
         """
         learned = self.labels != NOT_LEARNED
         logits = head(hidden[learned])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        errors = functional.cross_entropy(logits, self.labels[learned], reduction="none")
+        labels = self.labels[learned]
+        errors = functional.cross_entropy(logits, labels if targets is None else targets[labels], reduction="none")
         return (errors * self.weights[learned]).sum()
 
 
@@ -97,6 +100,24 @@ class Pictures:
 
     tiles: Tensor
     index: Tensor
+
+
+def spread_targets(ordered: range, spread: float, vocabulary: int) -> Tensor:
+    """Distributions over tokens that stand for a label, ``[V, V]``: itself, but for tokens that have an order.
+
+    Args:
+        ordered: ids of tokens of which neighbours mean nearly the same, such as the numbers of a place.
+        spread: standard deviation of a label's normal distribution over them, in tokens; more than 0.
+        vocabulary: V.
+
+    Example:
+        >>> spread_targets(range(1, 4), 1.0, 5)[1]
+        tensor([0.0000, 0.5741, 0.3482, 0.0777, 0.0000])
+    """
+    targets, numbers = torch.eye(vocabulary), torch.arange(len(ordered))
+    distance = (numbers[:, None] - numbers) / spread
+    targets[ordered.start : ordered.stop, ordered.start : ordered.stop] = (-distance.square() / 2).softmax(-1)
+    return targets
 
 
 def packed(lengths: Sequence[int], room: int) -> list[list[int]]:

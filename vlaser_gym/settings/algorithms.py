@@ -131,6 +131,13 @@ class SftSettings(AlgorithmSettings):
     )
 
     answers: int = option(32, "Answers per update, of questions=DIR, over all processes.", least=1)
+    place_spread: float = option(
+        0.0,
+        "How far the target of a place's number is spread over its neighbours in answers, as a standard deviation in "
+        "hundredths of the image: a near miss costs less than a far one. For the small model, whose tokens these "
+        "numbers are. 0: the number alone.",
+        least=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,6 +20,7 @@ from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES, shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
+from vlaser_gym.agents.vlaser.tokenizer import AnswerTokenizer, Tokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -160,6 +161,7 @@ class Job:
         if settings.policy is None and is_chat_model(self.init):
             from vlaser_gym.agents.vlaser.trainable_vlm import TrainableVlm  # noqa: PLC0415  (it takes seconds)
 
+            self._check_place_spread(None)
             device = own_device(choose_device(settings.device))
             return TrainableVlm.from_folder(self.init, device, algo.length, algo.max_tiles)
         agent, keeps = self.start(None, answers=True)
@@ -198,12 +200,25 @@ class Job:
                 rotation_noise=algo.rotation_noise,
                 seed=self.settings.seed,
             ).to(policy.device)
-        places, named_places, seed = (
+        if teach:
+            self._check_place_spread(processor.prompt.tokenizer)
+        return TrainableVlaser(
+            policy,
+            processor,
+            density,
             getattr(algo, "places", 0.0),
-            getattr(algo, "named_places", 0.0),
             self.settings.seed,
+            named_places=getattr(algo, "named_places", 0.0),
+            teach=teach,
+            place_spread=getattr(algo, "place_spread", 0.0) if teach else 0.0,
         )
-        return TrainableVlaser(policy, processor, density, places, seed, named_places=named_places, teach=teach)
+
+    def _check_place_spread(self, tokenizer: Tokenizer | None) -> None:
+        if getattr(self.algo, "place_spread", 0.0) and not isinstance(tokenizer, AnswerTokenizer):
+            raise InvalidConfigError(
+                "algo.place_spread needs tokens that stand for the numbers of a place, as the small model's tokenizer "
+                f"has them; {self.init} writes them digit by digit: leave algo.place_spread out."
+            )
 
     def round_agent(self) -> TrainableAgent:
         """The policy, checked against the tasks if it is going to act in them."""

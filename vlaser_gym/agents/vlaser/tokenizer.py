@@ -101,6 +101,8 @@ class AnswerTokenizer(ByteTokenizer):
     _first_unit = _first_tens + _TENS
     _first_word = _first_unit + _UNITS
     vocab_size = _first_word + len(WORDS)
+    #: Ids of the tens of a place's number, from 0 to 100: neighbours are a hundredth of the image apart.
+    tens = range(_first_tens, _first_unit)
 
     _names = (*TAGS, *_BETWEEN)
     _numbers: ClassVar[dict[str, int]] = {name: ByteTokenizer.vocab_size + i for i, name in enumerate(_names)}

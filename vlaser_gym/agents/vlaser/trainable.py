@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlaser_gym.agents.base import Agent, Observations
-from vlaser_gym.agents.text_rows import Pictures, TextRows, TextSample
+from vlaser_gym.agents.text_rows import Pictures, TextRows, TextSample, spread_targets
 from vlaser_gym.agents.trainable import Draws, Inputs, Likelihood, Sample, TrainableAgent
 from vlaser_gym.agents.vlaser import flow
 from vlaser_gym.agents.vlaser.adapters import adapters_off, add_lora, has_adapters, is_shared, merged_state_dict
@@ -33,6 +33,7 @@ from vlaser_gym.agents.vlaser.places import PlaceReader, image_keys_values, make
 from vlaser_gym.agents.vlaser.policy import PARTS, VisionLanguage, VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import NormalizeProprio, Processor, ResizeImage, RobotProprio, normalize_pixels
 from vlaser_gym.agents.vlaser.statistics import Moments, Statistics
+from vlaser_gym.agents.vlaser.tokenizer import AnswerTokenizer
 from vlaser_gym.settings.algorithms import LIKELIHOODS
 
 VISION_LANGUAGE = ("vision", "embedding", "language")
@@ -80,6 +81,8 @@ class TrainableVlaser(TrainableAgent):
             last layer.
         teach: whether what answers alone depend on is trained: the language head and the end of the language model.
         acts: whether its action expert is trained, or was; else checkpoints are those of a vision-language model.
+        place_spread: standard deviation of what stands for a place's number in answers, in hundredths of the image;
+            0: the number alone.
     """
 
     parts = PARTS
@@ -99,6 +102,7 @@ class TrainableVlaser(TrainableAgent):
         named_places: float = 0.0,
         teach: bool = False,
         acts: bool = True,
+        place_spread: float = 0.0,
     ) -> None:
         super().__init__()
         self.policy, self.processor, self.density = policy, processor, density
@@ -122,6 +126,9 @@ class TrainableVlaser(TrainableAgent):
                 torch.manual_seed(seed)
                 self.places = make_place_head(policy.config)
             policy.projector.register_forward_hook(self._keep_image_features)
+        self.answer_targets: Tensor | None
+        spread = spread_targets(AnswerTokenizer.tens, place_spread, config.vocab_size) if place_spread else None
+        self.register_buffer("answer_targets", spread, persistent=False)
         self._named_features: Tensor | None = None
         if named_places:
             with torch.random.fork_rng():
@@ -337,7 +344,7 @@ class TrainableVlaser(TrainableAgent):
             features = self.policy.image_features(pixel_values)[pictures.index.to(self.policy.device)]
         embedded = self.policy.embed_text(features, rows.input_ids)
         hidden, _ = self.policy.read_text(embedded, rows.positions, rows.visible(prefix=True))
-        return rows.loss(hidden, self.policy.lm_head)
+        return rows.loss(hidden, self.policy.lm_head, self.answer_targets)
 
     # ------------------------------------------------------------------ what is trained
 
