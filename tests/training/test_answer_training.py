@@ -169,7 +169,7 @@ def test_a_near_miss_of_a_place_costs_less_than_a_far_one(questions):
 
 def test_places_that_are_written_digit_by_digit_cannot_be_spread(questions, tmp_path):
     words = ["algo=vlm", "algo.place_spread=1", "algo.steps=1", "device=cpu", f"data={questions}"]
-    with pytest.raises(InvalidConfigError, match="digit by digit: leave algo.place_spread out"):
+    with pytest.raises(InvalidConfigError, match=r"digit by digit: leave algo\.place_spread out"):
         main(cli.load("train", [*words, f"init={write_vlm(tmp_path / 'vlm')}", f"run={tmp_path / 'run'}"]))
 
 
