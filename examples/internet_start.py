@@ -6,8 +6,8 @@
         "top.policies.internet={init: runs/start0/starts/internet/vlm/checkpoint, questions: null}"
 
 The teacher's last feature map, averaged to nano's image tokens and whitened, is predicted from each token by one linear
-layer, which is thrown away. No label and no question takes part. What comes out is a vision-language model of nano's
-shape whose language was never taught.
+layer, which is thrown away. No label and no question takes part. What comes out is the recipe's start (its sixth argument
+is another, such as random:nano) with that vision; its language was never taught to answer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlaser_gym.agents.vlaser.agent import random_policy
 from vlaser_gym.agents.vlaser.answering import reasoning_settings
 from vlaser_gym.agents.vlaser.checkpoint import save_pretrained
 from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import ResizeImage, normalize_pixels
 from vlaser_gym.errors import InvalidConfigError
 from vlaser_gym.reasoning.folder import read_picture, read_questions
+from vlaser_gym.settings.training import TrainSettings
+from vlaser_gym.training.job import initial_policy
 
 #: Images ``uint8 [N, S, S, 3]`` -> feature maps ``[N, channels, h, w]``.
 Teacher = Callable[[Tensor], Tensor]
@@ -118,10 +119,20 @@ def distil(
     return errors
 
 
-def main(questions: str, output: str, steps: str = "1500", count: str = "4000", seed: str = "0") -> None:
+def main(
+    questions: str,
+    output: str,
+    steps: str = "1500",
+    count: str = "4000",
+    seed: str = "0",
+    start: str = "nano-google-sft",
+) -> None:
     """Make the start."""
     torch.set_num_threads(1)
-    policy, processor = random_policy("random:nano", None, reasoning_settings(), int(seed), "cpu")
+    settings = TrainSettings(
+        algo="vlm", robot="widowx", fresh=["expert"], settings=reasoning_settings(), seed=int(seed), device="cpu"
+    )
+    policy, processor, _ = initial_policy(settings, start)
     pictures = pictures_of(Path(questions), int(count), processor.resize, int(seed))
     side = round(policy.config.num_image_tokens**0.5)
     errors = distil(policy, pictures, targets_of(imagenet_teacher(), pictures, side), int(steps), seed=int(seed))

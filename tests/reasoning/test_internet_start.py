@@ -38,7 +38,7 @@ def test_targets_are_whitened_and_without_what_says_nothing_new() -> None:
 def test_vision_alone_learns_and_the_start_is_one_of_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(internet_start, "imagenet_teacher", lambda: colours)
     output = tmp_path / "start"
-    internet_start.main(str(write_folder(tmp_path / "questions")), str(output), "3", "6")
+    internet_start.main(str(write_folder(tmp_path / "questions")), str(output), "3", "6", "0", "random:nano")
     before, _ = random_policy("random:nano", None, reasoning_settings(), 0, "cpu")
     settings = TrainSettings(init=str(output), device="cpu", robot="widowx")
     after, processor, keeps = initial_policy(settings, str(output))
