@@ -167,6 +167,13 @@ def test_a_near_miss_of_a_place_costs_less_than_a_far_one(questions):
     assert plain != pytest.approx(spread, rel=1e-4)
 
 
+def test_a_policy_whose_instructions_are_bytes_learns_places_by_their_tokens(questions, tmp_path):
+    words = ["algo=vlm", "algo.steps=1", "algo.batch_size=4", "device=cpu", f"data={questions}", "init=random:nano"]
+    run = [f"run={tmp_path / 'run'}", "algo.place_spread=2"]
+    main(cli.load("train", [*words, *run]))
+    assert AnsweringPolicy.load(tmp_path / "run/checkpoint").policy.config.reasoning_length
+
+
 def test_places_that_are_written_digit_by_digit_cannot_be_spread(questions, tmp_path):
     words = ["algo=vlm", "algo.place_spread=1", "algo.steps=1", "device=cpu", f"data={questions}"]
     with pytest.raises(InvalidConfigError, match=r"digit by digit: leave algo\.place_spread out"):

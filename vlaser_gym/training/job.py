@@ -20,7 +20,7 @@ from vlaser_gym.agents.vlaser.processor import Processor
 from vlaser_gym.agents.vlaser.shipped import SHIPPED_NAMES, shipped_or_path
 from vlaser_gym.agents.vlaser.statistics import FILE_NAME as STATISTICS_FILE
 from vlaser_gym.agents.vlaser.statistics import OF_ROBOT, Statistics
-from vlaser_gym.agents.vlaser.tokenizer import AnswerTokenizer, Tokenizer
+from vlaser_gym.agents.vlaser.tokenizer import ByteTokenizer, Tokenizer
 from vlaser_gym.agents.vlaser.trainable import TrainableVlaser
 from vlaser_gym.envs.tasks import by_robot, get_task, resolve
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
@@ -214,7 +214,7 @@ class Job:
         )
 
     def _check_place_spread(self, tokenizer: Tokenizer | None) -> None:
-        if getattr(self.algo, "place_spread", 0.0) and not isinstance(tokenizer, AnswerTokenizer):
+        if getattr(self.algo, "place_spread", 0.0) and not isinstance(tokenizer, ByteTokenizer):
             raise InvalidConfigError(
                 "algo.place_spread needs tokens that stand for the numbers of a place, as the small model's tokenizer "
                 f"has them; {self.init} writes them digit by digit: leave algo.place_spread out."
