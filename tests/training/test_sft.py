@@ -460,6 +460,20 @@ def test_parts_of_an_init_can_start_afresh(path, tmp_path):
     )
 
 
+def test_the_flow_of_a_fresh_expert_begins_with_a_draw_whatever_the_old_one_s_did(tmp_path):
+    config = tiny_config(initial_noise=0.0)
+    save_pretrained(VlaserPolicy.initialise(config, seed=1), tmp_path)
+    nano_processor(config).save(tmp_path)
+    for words, noise in (
+        ([], 0.0),
+        (["fresh=[vision]"], 0.0),
+        (["fresh=[expert]"], 1.0),
+        (["fresh=[expert]", "settings.initial_noise=0.3"], 0.3),
+    ):
+        settings = cli.typed(TrainSettings, cli.load("train", [f"init={tmp_path}", *words]))
+        assert initial_policy(settings, str(tmp_path))[0].config.initial_noise == noise
+
+
 def test_a_fresh_expert_may_be_of_another_robot(tmp_path):
     before = VlaserPolicy.initialise(tiny_config(), seed=1)
     save_pretrained(before, tmp_path)

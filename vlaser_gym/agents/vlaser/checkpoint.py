@@ -139,7 +139,8 @@ def load_policy(
             ``time_max_period``, or that should differ. With a ``reasoning_length`` a policy without a language head
             gets one, drawn at random, or a VLM's own.
         check: compare checksums, where the file has some; about a second per gigabyte.
-        new_expert: a folder of ours is taken for a VLM: its policy gets a new action expert too, for any robot.
+        new_expert: a folder of ours is taken for a VLM: its policy gets a new action expert too, for any robot, whose
+            flow begins with a draw unless ``settings`` say otherwise.
 
     Raises:
         CheckpointError: before anything of full size is allocated.
@@ -361,6 +362,9 @@ def _load_folder(path: Path, target: _Target) -> tuple[VlaserPolicy, LoadReport]
     described = _read_json(path / CONFIG_FILE)
     is_vlm, values = described.get("format") == VLM_FORMAT, described.get("policy", {})
     fresh = ("expert",) if is_vlm or target.new_expert else ()
+    if fresh:
+        # That an old expert's flow began at its mean says nothing of a new one, which may know no mean worth following.
+        values = {**values, "initial_noise": VlaserConfig.initial_noise}
     if fresh and target.robot is not None:
         values = {**values, "proprio_dim": PROPRIO_DIMS[target.robot]}
     config = _config_of(path, values, target)
