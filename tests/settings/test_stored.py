@@ -24,6 +24,7 @@ LATER = {
     **{"subgoal_weights": None, "likelihood": "chain", "dual_clip": None, "value_clip": None, "critic": "features"},
     **{"advantages": "all", "initial_noise": None, "chunk_noise": [0.12, 0.04], "rotation_noise": 0.3},
     **{"filter_groups": True, "rollout_batch": None, "lora": 0, "whole": [], "answers": 32, "named_places": 0.0},
+    "place_spread": 0.0,
 }
 #: What some keys say now for what they said before, in the models of then.
 CHANGED = {

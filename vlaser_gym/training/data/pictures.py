@@ -104,7 +104,7 @@ def _decode(reader: PictureReader, resize: ImageResize, chosen: NDArray[np.bool_
 
 
 def _long_unused(cache: Path) -> Iterator[Path]:
-    """What exceeds :data:`KEPT`, the longest unused first."""
+    """Files beyond :data:`KEPT` bytes, the longest unused first."""
     used = {file: file.stat() for file in cache.glob("*/*.npy")}
     total = sum(state.st_size for state in used.values())
     for file, state in sorted(used.items(), key=lambda item: item[1].st_mtime):
