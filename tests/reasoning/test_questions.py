@@ -34,7 +34,7 @@ TASKS = (
     "widowx_stack_cube,widowx_put_eggplant_in_basket,google_robot_move_near_v0,google_robot_open_drawer,"
     "google_robot_close_drawer,google_robot_pick_coke_can"
 )
-SETTINGS = [f"task=[{TASKS}]", "count=900", "layouts=54", "per_picture=4", "processes=1", "seed=3"]
+SETTINGS = [f"task=[{TASKS}]", "count=900", "layouts=54", "per_picture=4", "processes=1", "seed=3", "thinking=true"]
 TCP = {"widowx": "link:ee_gripper_link", "google_robot": "link:link_gripper_tcp"}
 MODELS = {
     "green block": "baked_green_cube_3cm",
@@ -238,6 +238,27 @@ def test_points_and_boxes_by_the_pixels(questions: list[Question], worlds: World
     assert len(about) > 4
 
 
+@pytest.mark.parametrize("kind", PAIRS)
+def test_thoughts_say_where_the_two_things_are_seen(kind: str, questions: list[Question], worlds: Worlds) -> None:
+    for question in of(questions, kind, 5):
+        said = re.findall(r"<ref>(.+?)</ref><point>\[\[(\d+), (\d+)\]\]</point>", question.thought)
+        assert tuple(name for name, _, _ in said) == named(question)
+        for name, x, y in said:
+            if name != "yellow basket":
+                pixels = worlds(question).pixels(name)
+                height, width = pixels.shape
+                assert pixels[int(int(y) / 1000 * height), int(int(x) / 1000 * width)], question.thought
+
+
+def test_thoughts_of_other_kinds(questions: list[Question]) -> None:
+    for question in of(questions, "nearer"):
+        names = re.findall(r"<ref>(.+?)</ref>", question.thought)
+        assert names[0] == "gripper"
+        assert sorted(names[1:]) == sorted(question.options)
+    with_thoughts = {question.kind for question in questions if question.thought}
+    assert with_thoughts == {*PAIRS, "nearer", "distance", "is_on"}
+
+
 def test_the_basket_is_what_its_rim_encloses(questions: list[Question]) -> None:
     found = [q for q in questions if q.kind == "point" and q.about == "yellow basket"]
     assert found
@@ -386,7 +407,8 @@ def test_splits_and_files(folder: Path, questions: list[Question]) -> None:
         for line, question in zip(lines, mine, strict=True):
             human, gpt = line["conversations"]
             assert human["from"] == "human"
-            assert gpt == {"from": "gpt", "value": question.answer}
+            thinking = f"<think>{question.thought}</think>" if question.thought else ""
+            assert gpt == {"from": "gpt", "value": thinking + question.answer}
             assert human["value"].count("<image>") == len(question.images)
             assert human["value"].endswith(question.text)
     with Image.open(folder / questions[0].images[0]) as picture:
@@ -398,7 +420,8 @@ def test_splits_and_files(folder: Path, questions: list[Question]) -> None:
 
 def test_every_answer_is_right_by_its_own_score(questions: list[Question]) -> None:
     for question in questions:
-        assert score(question, question.answer).value > 0.6, (question.kind, question.answer)
+        for answer in (question.answer, question.conversation()["conversations"][1]["value"]):
+            assert score(question, answer).value > 0.6, (question.kind, answer)
 
 
 def test_almost_every_kind_is_asked(questions: list[Question]) -> None:

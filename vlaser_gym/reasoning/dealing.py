@@ -146,6 +146,7 @@ def _round(
                 one,
                 words={**one.words, "a": one.words["b"], "b": one.words["a"]},
                 answer=kind.mirror.get(one.answer, one.answer),
+                places=one.places[::-1],
             )
             for one in candidates
         ]

@@ -37,7 +37,7 @@ class Question:
         kind, family: see :mod:`vlaser_gym.reasoning.catalogue`; public benchmarks have names of their own.
         form: ``point``, ``box``, ``choice``, ``number`` or ``trace``.
         text: the question without images.
-        answer: as a model should write it.
+        answer: as a model should write it; ``thought``: what it should think before, if anything.
         images: paths below the folder, in the order of the question.
         sizes: their width and height.
         about: what answers are balanced within; ``wording``: number of the wording.
@@ -72,10 +72,12 @@ class Question:
     layout: str = ""
     trial: int = 0
     steps: list[int] = field(default_factory=list)
+    thought: str = ""
 
     def conversation(self) -> dict[str, Any]:
         """The line that InternVL's fine-tuning reads."""
         several = len(self.images) > 1
+        thinking = f"<think>{self.thought}</think>" if self.thought else ""
         names = ("width", "height")
         size: dict[str, Any] = dict(zip(names, self.sizes[0], strict=True))
         if several:
@@ -86,7 +88,7 @@ class Question:
             **size,
             "conversations": [
                 {"from": "human", "value": picture_lines(len(self.images)) + self.text},
-                {"from": "gpt", "value": self.answer},
+                {"from": "gpt", "value": thinking + self.answer},
             ],
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vlaser_gym.agents.vlaser.frequent_words import POINTING_PROMPT
 from vlaser_gym.reasoning.coordinates import box_numbers, box_text, number_of, point_text
@@ -10,12 +10,17 @@ from vlaser_gym.reasoning.kinds import Candidate, Kind, each, worded
 from vlaser_gym.reasoning.moments import Moment
 
 
+def point_on(moment: Moment, pixel: Sequence[int]) -> str:
+    """A pixel (column, row) of a moment's image as an answer writes it."""
+    column, row = pixel
+    return point_text([[number_of(column, moment.width), number_of(row, moment.height)]])
+
+
 def _points(moment: Moment) -> Iterator[Candidate]:
     for name in moment.seen():
         thing = moment.things[name]
-        x, y = (number_of(p, extent) for p, extent in zip(thing.inside, (moment.width, moment.height), strict=True))
         yield Candidate(
-            name, "", (moment,), {"a": name}, {"mask": thing.mask, "box": thing.box}, point_text([[x, y]]),
+            name, "", (moment,), {"a": name}, {"mask": thing.mask, "box": thing.box}, point_on(moment, thing.inside),
             fixed=not thing.moves,
         )  # fmt: skip
 
@@ -34,8 +39,7 @@ def _names(moment: Moment) -> Iterator[Candidate]:
     if len(seen) < 2:
         return
     for name in seen:
-        x, y = moment.things[name].probe
-        place = point_text([[number_of(x, moment.width), number_of(y, moment.height)]])
+        place = point_on(moment, moment.things[name].probe)
         yield Candidate(" | ".join(sorted(moment.things)), name, (moment,), {"place": place})
 
 

@@ -43,6 +43,8 @@ class Candidate:
         truth: of another form: what answers are scored by.
         text: of another form: the answer as it is written.
         fixed: the thing asked about never moves.
+        places: names of the things whose places in the image say the answer, first the one that the
+            question is about.
     """
 
     about: str
@@ -52,6 +54,7 @@ class Candidate:
     truth: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     fixed: bool = False
+    places: tuple[str, ...] = ()
 
 
 #: Candidates in the moments of one episode, in the order of its steps.

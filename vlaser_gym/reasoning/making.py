@@ -36,7 +36,8 @@ from vlaser_gym.reasoning.catalogue import chosen_kinds
 from vlaser_gym.reasoning.dealing import Dealt, deal, generator
 from vlaser_gym.reasoning.episodes import Episode, Robots
 from vlaser_gym.reasoning.folder import FORMAT, SETTINGS_FILE, Question, write_meta, write_split
-from vlaser_gym.reasoning.kinds import Kind
+from vlaser_gym.reasoning.grounding import point_on
+from vlaser_gym.reasoning.kinds import Candidate, Kind
 from vlaser_gym.reasoning.moments import Moment, choose_steps, observe
 from vlaser_gym.settings.commands import QuestionsSettings
 from vlaser_gym.storage.files import storage_errors, write_whole
@@ -339,7 +340,7 @@ def _write(settings: QuestionsSettings, kinds: Sequence[Kind], moments: Sequence
         episodes = [list(group) for _, group in groupby(by_split[split], key=lambda moment: moment.episode)]
         found = {kind: [one for episode in episodes for one in kind.find(episode)] for kind in kinds}
         dealt = deal(found, wanted, settings.seed, _wordings(kinds, settings.held_out_wordings, split))
-        questions = _questions(split, dealt)
+        questions = _questions(split, dealt, settings.thinking)
         write_split(folder, split, questions)
         counts[split] = len(questions)
         say(f"{split}: {len(questions)} questions" + (f" of {wanted}" if len(questions) < wanted else ""))
@@ -373,12 +374,23 @@ def _wordings(kinds: Sequence[Kind], held_out: int, split: str) -> dict[str, lis
     return {name: found[:-held_out] for name, found in numbers.items()}
 
 
-def _questions(split: str, dealt: Sequence[Dealt]) -> list[Question]:
+def _questions(split: str, dealt: Sequence[Dealt], thinking: bool) -> list[Question]:
     order = sorted(dealt, key=lambda one: (one.candidate.moments[0].id, one.kind.name, one.text))
-    return [_question(f"{split}-{number:06d}", split, one) for number, one in enumerate(order)]
+    return [_question(f"{split}-{number:06d}", split, one, thinking) for number, one in enumerate(order)]
 
 
-def _question(number: str, split: str, dealt: Dealt) -> Question:
+def thought_of(candidate: Candidate) -> str:
+    """Where the things that a question is about are seen; empty if one of them is not, or if places do not say the
+    answer.
+    """
+    moment = candidate.moments[0]
+    things = {name: moment.things[name] for name in candidate.places}
+    if not all(thing.is_seen for thing in things.values()):
+        return ""
+    return "".join(f"<ref>{name}</ref>{point_on(moment, thing.inside)}" for name, thing in things.items())
+
+
+def _question(number: str, split: str, dealt: Dealt, thinking: bool) -> Question:
     candidate, moments = dealt.candidate, dealt.candidate.moments
     first = moments[0]
     return Question(
@@ -405,4 +417,5 @@ def _question(number: str, split: str, dealt: Dealt) -> Question:
         layout=first.layout,
         trial=first.trial,
         steps=[moment.step for moment in moments],
+        thought=thought_of(candidate) if thinking else "",
     )

@@ -38,7 +38,7 @@ def _relation(compare: Compare, least: float, options: tuple[str, str]) -> Calla
             if abs(difference) > least:
                 fixed = not (moment.things[a].moves or moment.things[b].moves)
                 answer = options[int(difference < 0)]
-                yield Candidate(f"{a} | {b}", answer, (moment,), {"a": a, "b": b}, fixed=fixed)
+                yield Candidate(f"{a} | {b}", answer, (moment,), {"a": a, "b": b}, fixed=fixed, places=(a, b))
 
     return find
 
@@ -71,7 +71,8 @@ def _nearer(moment: Moment) -> Iterator[Candidate]:
             continue
         lead = _distance(moment, b, GRIPPER) - _distance(moment, a, GRIPPER)
         if abs(lead) > LEAST_METRES:
-            yield Candidate(f"{a} | {b}", a if lead > 0 else b, (moment,), {"a": a, "b": b})
+            words, places = {"a": a, "b": b}, (GRIPPER, a, b)
+            yield Candidate(f"{a} | {b}", a if lead > 0 else b, (moment,), words, places=places)
 
 
 def _distances(moment: Moment) -> Iterator[Candidate]:
@@ -81,7 +82,8 @@ def _distances(moment: Moment) -> Iterator[Candidate]:
         if centimetres >= 100 * LEAST_METRES:
             fixed = not (moment.things[a].moves or moment.things[b].moves)
             truth, words = {"value": centimetres, "unit": "cm"}, {"a": a, "b": b}
-            yield Candidate(f"{a} | {b}", "", (moment,), words, truth, f"{round(centimetres)} cm", fixed=fixed)
+            text = f"{round(centimetres)} cm"
+            yield Candidate(f"{a} | {b}", "", (moment,), words, truth, text, fixed=fixed, places=(a, b))
 
 
 def _highest(moment: Moment) -> Iterator[Candidate]:
@@ -102,7 +104,8 @@ def _is_on(moment: Moment) -> Iterator[Candidate]:
     if apart is True or apart > LEAST_METRES:
         words = {"a": moment.source, "b": moment.target, "in": "in" if "basket" in moment.target else "on"}
         answer = "yes" if moment.on_target else "no"
-        yield Candidate(f"{moment.source} | {moment.target}", answer, (moment,), words)
+        places = (moment.source, moment.target)
+        yield Candidate(" | ".join(places), answer, (moment,), words, places=places)
 
 
 def _how_many(moment: Moment) -> Iterator[Candidate]:

@@ -482,6 +482,11 @@ class QuestionsSettings(Settings):
     kinds: Any = option(
         None, "Kinds of questions, or families: grounding, spatial, embodied, planning. null: all kinds."
     )
+    thinking: bool = option(
+        False,
+        "Answers about how things stand to each other begin with their places in the image, between <think> and "
+        "</think>, which scoring passes over: a small model learns to look first.",
+    )
     test_share: float = option(
         0.2,
         "Share of the questions and layouts that are for tests (grid layouts), all test splits together; training has "
