@@ -250,13 +250,19 @@ def test_thoughts_say_where_the_two_things_are_seen(kind: str, questions: list[Q
                 assert pixels[int(int(y) / 1000 * height), int(int(x) / 1000 * width)], question.thought
 
 
-def test_thoughts_of_other_kinds(questions: list[Question]) -> None:
+def test_thoughts_of_other_kinds(questions: list[Question], worlds: Worlds) -> None:
     for question in of(questions, "nearer"):
         names = re.findall(r"<ref>(.+?)</ref>", question.thought)
         assert names[0] == "gripper"
         assert sorted(names[1:]) == sorted(question.options)
     with_thoughts = {question.kind for question in questions if question.thought}
-    assert with_thoughts == {*PAIRS, "nearer", "distance", "is_on"}
+    assert with_thoughts == {*PAIRS, "nearer", "distance", "is_on", "direction"}
+    for question in of(questions, "direction"):
+        plan, *names = re.split(r"<ref>(.+?)</ref><point>.*?</point>", question.thought)
+        # The plan is what the folder's moments say about the same image.
+        moment = worlds.moments[question.images[0]]
+        assert plan == ("" if moment["subtask"] is None else moment["subtasks"][moment["subtask"]])
+        assert not names or names[0] == "gripper"
 
 
 def test_the_basket_is_what_its_rim_encloses(questions: list[Question]) -> None:

@@ -43,6 +43,7 @@ class Candidate:
         truth: of another form: what answers are scored by.
         text: of another form: the answer as it is written.
         fixed: the thing asked about never moves.
+        plan: the sub-task that says the answer.
         places: names of the things whose places in the image say the answer, first the one that the
             question is about.
     """
@@ -54,6 +55,7 @@ class Candidate:
     truth: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     fixed: bool = False
+    plan: str = ""
     places: tuple[str, ...] = ()
 
 

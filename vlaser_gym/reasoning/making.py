@@ -380,14 +380,13 @@ def _questions(split: str, dealt: Sequence[Dealt], thinking: bool) -> list[Quest
 
 
 def thought_of(candidate: Candidate) -> str:
-    """Where the things that a question is about are seen; empty if one of them is not, or if places do not say the
-    answer.
-    """
+    """What leads to an answer: the sub-task, and where the things are seen, unless one of them is not."""
     moment = candidate.moments[0]
     things = {name: moment.things[name] for name in candidate.places}
     if not all(thing.is_seen for thing in things.values()):
-        return ""
-    return "".join(f"<ref>{name}</ref>{point_on(moment, thing.inside)}" for name, thing in things.items())
+        return candidate.plan
+    places = (f"<ref>{name}</ref>{point_on(moment, thing.inside)}" for name, thing in things.items())
+    return candidate.plan + "".join(places)
 
 
 def _question(number: str, split: str, dealt: Dealt, thinking: bool) -> Question:

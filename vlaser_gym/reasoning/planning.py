@@ -10,6 +10,7 @@ from vlaser_gym.agents.vlaser.answering import SUBTASK_QUESTION
 from vlaser_gym.reasoning.coordinates import number_of, point_text
 from vlaser_gym.reasoning.kinds import Candidate, Kind, each, worded
 from vlaser_gym.reasoning.moments import Moment
+from vlaser_gym.reasoning.things import GRIPPER
 
 #: A path in the image that is asked about is this long at least, as a share of the image's width.
 LEAST_PATH = 0.03
@@ -32,7 +33,10 @@ def _left(moment: Moment) -> Iterator[Candidate]:
 def _direction(moment: Moment) -> Iterator[Candidate]:
     if moment.direction:
         told = {"instruction": moment.instruction}
-        yield Candidate(moment.instruction, moment.direction, (moment,), told)
+        plan = "" if moment.subtask is None else moment.subtasks[moment.subtask]
+        goal = moment.target if moment.held else moment.source
+        places = (GRIPPER, goal) if goal in moment.things else ()
+        yield Candidate(moment.instruction, moment.direction, (moment,), told, plan=plan, places=places)
 
 
 def _trace(moment: Moment) -> Iterator[Candidate]:

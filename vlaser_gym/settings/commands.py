@@ -484,8 +484,9 @@ class QuestionsSettings(Settings):
     )
     thinking: bool = option(
         False,
-        "Answers about how things stand to each other begin with their places in the image, between <think> and "
-        "</think>, which scoring passes over: a small model learns to look first.",
+        "Answers about how things stand to each other, and about which way the gripper must go, begin with where they "
+        "are in the image and with the sub-task, between <think> and </think>, which scoring passes over: a small model "
+        "learns to look first.",
     )
     test_share: float = option(
         0.2,
