@@ -485,8 +485,8 @@ class QuestionsSettings(Settings):
     thinking: bool = option(
         False,
         "Answers about how things stand to each other, and about which way the gripper must go, begin with where they "
-        "are in the image and with the sub-task, between <think> and </think>, which scoring passes over: a small model "
-        "learns to look first.",
+        "are in the image and with the sub-task, between <think> and </think>, which scoring passes over: a small "
+        "model learns to look first.",
     )
     test_share: float = option(
         0.2,
