@@ -167,8 +167,9 @@ class VlmSettings(SftSettings):
     )
     freeze: list[str] | None = option(
         None,
-        "Parts that stay constant: vision, embedding, language; of an InternVL model also head. null: none. The action "
-        "expert always does; with vision, embedding and language too, a policy acts as before and learns to answer.",
+        "Parts that stay constant: vision, embedding, language; of an InternVL model also head. null: none. A policy's "
+        "vision knows where things are, and forgets it at the default rate: freeze=[vision]. The action expert always "
+        "does; with vision, embedding and language too, a policy acts as before and learns to answer.",
     )
     kinds: Any = option(None, "Kinds of questions, or families, that are learned (kinds=grounding,trace). null: all.")
     length: int | None = option(

@@ -678,8 +678,8 @@ class RecipeSettings(Settings):
     recipe: str = option(
         "first_rl",
         "first_rl (demonstrations, behaviour cloning and PPO of a small policy, and whether it is better), lift (the "
-        "same for nano on all WidowX tasks), reasoning (which questions make the better start of a policy), or the "
-        "path of a YAML file. May be given as the first word alone.",
+        "same for nano on all WidowX tasks), answers (nano learns to answer questions), reasoning (which questions "
+        "make the better start of a policy), or the path of a YAML file. May be given as the first word alone.",
     )
     run: str | None = option(None, "Folder of everything. null: runs/ and the recipe's name.")
     top: dict[str, Any] = option(
