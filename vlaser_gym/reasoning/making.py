@@ -380,7 +380,7 @@ def _questions(split: str, dealt: Sequence[Dealt], thinking: bool) -> list[Quest
 
 
 def thought_of(candidate: Candidate) -> str:
-    """What leads to an answer: the sub-task, and where the things are seen, unless one of them is not."""
+    """The thought before an answer: the sub-task, and where the things are seen, unless one of them is not."""
     moment = candidate.moments[0]
     things = {name: moment.things[name] for name in candidate.places}
     if not all(thing.is_seen for thing in things.values()):
