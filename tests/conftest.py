@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -33,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of virtual environments with other projects' packages, named as the files in tests/neighbours/; "
         "those that are missing are made there; without it they are made anew for each session",
     )
+
+
+def pytest_configure() -> None:
+    """A shell that starts pytest in the background lets it ignore Ctrl-C, whose effects some tests are about."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

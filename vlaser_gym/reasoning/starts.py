@@ -121,6 +121,6 @@ def draw_starts(starts: Sequence[Start], file: Path) -> None:
             x = start.answers or (0.0,) * len(start.rates[kind].seeds)
             axes.scatter([100 * v for v in x], [100 * v for v in start.rates[kind].seeds], label=start.name)
         axes.set(title=kind, xlabel="reasoning score of the start (%; none: 0)", ylabel="success of the policy (%)")
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     with storage_errors(f"Cannot write {file}", "choose another run="):
         figure.savefig(file, dpi=120)
