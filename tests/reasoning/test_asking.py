@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -270,6 +271,19 @@ class TestServer:
         kinds = {tuple(part["type"] for part in asked["messages"][-1]["content"]) for asked in _Server.seen}
         assert kinds == {("image_url", "text"), ("text",)}
         assert all("<image>" not in json.dumps(asked) for asked in _Server.seen), "the pictures are parts of their own"
+
+    @pytest.mark.long
+    def test_openai_s_own_client_gets_the_answer_that_reason_gets(
+        self, data: Path, tmp_path: Path, server: str, neighbour: Callable[..., Path]
+    ) -> None:
+        run = settings(data, tmp_path / "run", checkpoint=None, url=server)
+        ask_all(run, make_answerer(run))
+        question = next(one for one in read_questions(data, ["test"]) if one.form == "point")
+        stored = read_answers(tmp_path / "run")[question.id, False]
+        script = Path(__file__).parents[1] / "neighbours" / "ask_by_openai.py"
+        words = [neighbour("openai"), script, server, question.text, data / question.images[0]]
+        subprocess.run([*words, tmp_path / "answer.json"], check=True)
+        assert json.loads((tmp_path / "answer.json").read_text()) == ["seer", stored["answer"]]
 
     def test_nobody_answers(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(RemoteError, match="OpenAI chat API"):

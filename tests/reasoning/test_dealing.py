@@ -25,7 +25,13 @@ def candidates(shares: dict[str, float], abouts: int, each: int, seed: int = 0) 
     rng = np.random.default_rng(seed)
     names, weights = list(shares), list(shares.values())
     return [
-        Candidate(f"x{k} | y{k}", str(rng.choice(names, p=weights)), (), {"a": f"x{k}", "b": f"y{k}", "n": str(i)})
+        Candidate(
+            f"x{k} | y{k}",
+            str(rng.choice(names, p=weights)),
+            (),
+            {"a": f"x{k}", "b": f"y{k}", "n": str(i)},
+            places=(f"x{k}", f"y{k}"),
+        )
         for k in range(abouts)
         for i in range(each)
     ]
@@ -80,6 +86,7 @@ def test_mirrored_questions_are_true() -> None:
         was = truth[one.candidate.words["n"]]
         expected = was if one.candidate.words["a"] == "x0" else {"left": "right", "right": "left"}[was]
         assert one.candidate.answer == expected
+        assert one.candidate.places == (one.candidate.words["a"], one.candidate.words["b"])
 
 
 def test_letters_name_their_options() -> None:

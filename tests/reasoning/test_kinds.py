@@ -12,7 +12,7 @@ import pytest
 from vlaser_gym.errors import StorageError, UnknownNameError
 from vlaser_gym.reasoning.catalogue import KINDS, chosen_kinds
 from vlaser_gym.reasoning.kinds import either
-from vlaser_gym.reasoning.making import make_questions, plan_addresses, split_of
+from vlaser_gym.reasoning.making import make_questions, plan_addresses, split_of, thought_of
 from vlaser_gym.reasoning.moments import Moment, SeenThing, choose_steps
 from vlaser_gym.settings.commands import QuestionsSettings
 
@@ -112,6 +112,23 @@ def test_planning() -> None:
     trace = [[10.0, 10.0], [30.0, 10.0]]
     assert found("trace", moment(trace=trace)) == [("move can near apple", "<point>[[16, 22], [48, 22]]</point>")]
     assert found("trace", moment(trace=[[10.0, 10.0], [12.0, 10.0]])) == [], "it hardly moves"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("side_in_view", "<ref>apple</ref><point>[[7, 9]]</point><ref>can</ref><point>[[7, 9]]</point>"),
+        ("direction", "b<ref>gripper</ref><point>[[7, 9]]</point><ref>can</ref><point>[[7, 9]]</point>"),
+        ("next_subtask", ""),
+    ],
+)
+def test_thoughts(kind: str, expected: str) -> None:
+    # Pixel 4 of 640 and of 480: its middle is at 7.03 and 9.4 thousandths.
+    seen = moment(things={name: moment().things[name] for name in ("apple", "can", "gripper")})
+    (candidate, *_) = KINDS[kind].find([seen])
+    assert thought_of(candidate) == expected
+    hidden = moment(things={**seen.things, "can": thing(0.1, 0.2, 0.9, area=0)})
+    assert thought_of(replace(candidate, moments=(hidden,))) == candidate.plan
 
 
 def test_wordings_take_the_words_of_their_candidates() -> None:
