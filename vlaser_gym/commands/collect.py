@@ -44,6 +44,7 @@ _OF_DEMONSTRATIONS = (
     "every",
     "render",
     "tail",
+    "skip",
     "image_size",
     "resize",
     "cameras",
@@ -197,14 +198,14 @@ def _record(
     env = _make_env(settings, agent, min(settings.num_envs, len(waiting)))
     rendered = settings.every if settings.render == "decisions" else 1
     resize, cameras = _make_resize(settings), words(settings.cameras)
-    camera = EpisodeCamera(env, env.engine, resize, settings.tail, rendered, cameras)
+    camera = EpisodeCamera(env, env.engine, resize, settings.tail, rendered, cameras, settings.skip)
     tap = LabelTap(agent)
     recorder = Recorder(camera, tap, settings.every)
     units = UnitsWatch(str(settings.agent.get("name")))
     try:
         for result in Runner(camera, tap, waiting, out_of_time, str(settings.agent.get("name"))):
             units.see(result)
-            if result.success or not settings.only_successful:
+            if result.steps > settings.skip and (result.success or not settings.only_successful):
                 writer.add(recorder.episode(result, env.addresses.index(result.address)))
             else:
                 writer.drop(result.address)

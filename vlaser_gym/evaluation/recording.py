@@ -68,6 +68,7 @@ class EpisodeCamera:
         tail: an episode ends when it has been successful for so many steps in a row; ``None`` lets it run to its limit.
         every: control steps between two images; the steps between repeat the last one.
         cameras: of the robot, whose images are kept.
+        skip: control steps at the beginning of an episode of which nothing is kept.
 
     Raises:
         InvalidConfigError: if the engine has the policy's camera only and another is named.
@@ -81,8 +82,10 @@ class EpisodeCamera:
         tail: int | None = None,
         every: int = 1,
         cameras: Sequence[str] = (POLICY_CAMERA,),
+        skip: int = 0,
     ) -> None:
         self.env, self.engine, self.resize, self.tail, self.every = env, engine, resize, tail, every
+        self.skip = skip
         self.num_envs, self.cameras = env.num_envs, tuple(cameras)
         if getattr(engine, "policy_camera_only", False):
             refuse_other_cameras(engine.name, self.cameras)
@@ -90,13 +93,14 @@ class EpisodeCamera:
         self.frames: list[dict[str, list[NDArray[np.uint8]]]] = [{} for _ in range(env.num_envs)]
         self.instructions: list[list[str]] = [[] for _ in range(env.num_envs)]
         self._streak = np.zeros(env.num_envs, np.int64)
+        self._steps = np.zeros(env.num_envs, np.int64)
         self._over = np.ones(env.num_envs, bool)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
         """See :class:`~vlaser_gym.evaluation.runner.VectorEnv`."""
         observation, info = self.env.reset(seed=seed, options=options)
         lanes = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
-        self._streak[lanes] = 0
+        self._streak[lanes] = self._steps[lanes] = 0
         self._over[lanes] = False
         for lane in lanes:
             self.frames[lane], self.instructions[lane] = {camera: [] for camera in self.cameras}, []
@@ -137,6 +141,8 @@ class EpisodeCamera:
         return self._streak >= self.tail if self.tail is not None else np.zeros(self.num_envs, bool)
 
     def _shoot(self, lanes: Lanes, observation: Mapping[str, Any]) -> None:
+        self._steps[lanes] += 1
+        lanes = lanes[self._steps[lanes] > self.skip]
         due = np.array([lane for lane in lanes if len(self.instructions[lane]) % self.every == 0], np.int64)
         for camera in self.cameras:
             taken = self._pictures(due, observation, camera) if len(due) else ()
@@ -200,19 +206,20 @@ class Recorder:
         self.camera, self.tap, self.every = camera, tap, every
 
     def episode(self, result: EpisodeResult, lane: int) -> RecordedEpisode:
-        """The rows of the episode that has just ended on ``lane``."""
-        trajectory, steps = result.trajectory, result.steps
+        """The rows of the episode that has just ended on ``lane``, from those on that the camera keeps."""
+        trajectory, steps, skip = result.trajectory, result.steps, self.camera.skip
         columns = {
             "proprio": proprio_of(result.address, trajectory)[:steps],
             "state": state_of(result.address, trajectory)[:steps],
             "action": trajectory["action"],
             "label": np.concatenate(self.tap.labels[lane])[:steps],
-            "decision": (np.arange(steps) % self.every == 0) & np.concatenate(self.tap.taught[lane])[:steps],
+            "decision": ((np.arange(steps) - skip) % self.every == 0) & np.concatenate(self.tap.taught[lane])[:steps],
             "reward": trajectory["reward"].astype(np.float32),
             "done": np.arange(steps) == steps - 1,
             **{name: values for name, values in trajectory.items() if name.startswith("flag/")},
         }
         views = {camera: np.stack(frames) for camera, frames in self.camera.frames[lane].items()}
+        columns = {name: values[skip:] for name, values in columns.items()}
         told = tuple(self.camera.instructions[lane])
         return RecordedEpisode(result.address, told, result.success, views.pop(POLICY_CAMERA), columns, views)
 

@@ -169,6 +169,12 @@ class CollectKeys(Settings):
         "An episode ends after so many successful steps in a row; null: at its step limit, as in the benchmark.",
         least=1,
     )
+    skip: int = option(
+        0,
+        "Control steps at the beginning of an episode that run but are not recorded, such as the first sub-task of two "
+        "(skip=100).",
+        least=0,
+    )
     instruction: Any = option(None, _INSTRUCTION)
     max_episode_steps: int | None = option(None, _LIMIT, least=1)
     image_size: int | None = option(

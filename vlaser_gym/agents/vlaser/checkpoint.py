@@ -137,7 +137,9 @@ def load_policy(
         seed: of what a VLM lacks.
         settings: fields of :class:`~vlaser_gym.agents.vlaser.config.VlaserConfig` that the file cannot hold, such as
             ``time_max_period``, or that should differ. With a ``reasoning_length`` a policy without a language head
-            gets one, drawn at random, or a VLM's own.
+            gets one, drawn at random, or a VLM's own. With more ``layers`` than are stored, further ones are appended
+            to the language model and to the action expert; they pass on what they get, so that the policy acts as
+            before until they are trained.
         check: compare checksums, where the file has some; about a second per gigabyte.
         new_expert: a folder of ours is taken for a VLM: its policy gets a new action expert too, for any robot, whose
             flow begins with a draw unless ``settings`` say otherwise.
@@ -499,6 +501,10 @@ def _assemble(
     allowed = tuple(f"{module}." for part in fresh for module in PARTS[part])
     if config.answers and not answered:
         allowed = (*allowed, "lm_head.")
+    grown = range(0)
+    if "layers" in target.settings and not fresh:
+        grown = range(layouts.count_layers(weights, "language.layers."), config.layers)
+    allowed = (*allowed, *(f"{stack}.layers.{index}." for index in grown for stack in ("language", "expert")))
     report.missing = [name for name in expected if name not in weights]
     lacking = [name for name in report.missing if not name.startswith(allowed)]
     if lacking:
@@ -519,6 +525,8 @@ def _assemble(
     policy.load_state_dict({**taken, **empty}, assign=True)
     if report.missing:
         policy.reset_parameters(target.seed, fresh)
+        if grown:
+            policy.reset_to_pass_on(grown, target.seed)
         if "lm_head.weight" in report.missing:
             policy.reset_head(target.seed)
     return policy.eval()

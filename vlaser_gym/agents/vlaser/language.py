@@ -17,6 +17,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from vlaser_gym.agents.vlaser.kernels import attention
+
 #: Keys (after rotation) and values of one layer, each ``[B, kv_heads, T, head_dim]``.
 KeyValue = tuple[Tensor, Tensor]
 
@@ -74,7 +76,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     eager = q.device.type == "cpu" and not torch.compiler.is_compiling()
     alone = length == 1 and eager and torch.get_num_threads() > 1
     with sdpa_kernel(SDPBackend.MATH) if alone else nullcontext():
-        out = functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
+        out = attention(folded, k, v, mask)
     return out.view(batch, heads, length, head_dim).transpose(1, 2).reshape(batch, length, heads * head_dim)
 
 
@@ -87,7 +89,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width] -> [..., width]``."""
-        return functional.rms_norm(x, self.weight.shape, self.weight, 1e-6)
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), 1e-6)
 
 
 class Attention(nn.Module):

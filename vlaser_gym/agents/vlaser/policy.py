@@ -222,6 +222,18 @@ class VlaserPolicy(nn.Module):
             self.reset_head(seed)
 
     @torch.no_grad()
+    def reset_to_pass_on(self, indices: Sequence[int], seed: int = 0) -> None:
+        """Fresh weights for some layers of both stacks, which add nothing to what they get until they are trained."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        for stack in ("language", "expert"):
+            for index in indices:
+                layer = self.get_submodule(f"{stack}.layers.{index}")
+                for module in layer.modules():
+                    self._reset(module, stack, generator)
+                for name in ("self_attn.o_proj", "mlp.down_proj"):
+                    nn.init.zeros_(layer.get_submodule(name).weight)
+
+    @torch.no_grad()
     def reset_head(self, seed: int = 0) -> None:
         """Fresh weights for the language head, from a stream of their own."""
         generator = torch.Generator(self.device).manual_seed(seed)

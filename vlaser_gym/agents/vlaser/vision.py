@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vlaser_gym.agents.vlaser.config import VlaserConfig
+from vlaser_gym.agents.vlaser.kernels import attention
 
 
 class VisionEmbeddings(nn.Module):
@@ -52,7 +53,7 @@ class VisionAttention(nn.Module):
         """``[B, T, width] -> [B, T, width]``."""
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
+        attended = attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
         out: Tensor = self.proj(attended)
         return out
 
