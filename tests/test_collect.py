@@ -207,6 +207,30 @@ def test_pictures_of_decisions_alone_are_those_of_every_step_at_their_rows(recor
         collect(tmp_path / "sparse", "episodes=2", "every=4")
 
 
+def test_a_beginning_that_is_skipped_is_the_only_difference(recorded, tmp_path):
+    collect(tmp_path / "late", "episodes=1", "every=4", "render=decisions", "skip=8")
+    _, episodes, columns = read(tmp_path / "late")
+    _, whole_episodes, every_step = read(recorded)
+    assert len(episodes) == 2
+    whole, kept = ([row["bytes"] for row in c["observation.images.main"]] for c in (every_step, columns))
+    for episode in episodes:
+        other = next(e for e in whole_episodes if e["address/task"] == episode["address/task"])
+        late, rows = (slice(e["dataset_from_index"] + s, e["dataset_to_index"]) for e, s in ((episode, 0), (other, 8)))
+        assert episode["length"] == other["length"] - 8
+        for name in ("action", "observation.state", "privileged.state"):
+            np.testing.assert_array_equal(columns[name][late], every_step[name][rows], err_msg=name)
+        steps = np.arange(episode["length"])
+        np.testing.assert_array_equal(columns["privileged.decision"][late], steps % 4 == 0)
+        assert kept[late] == [whole[rows][step // 4 * 4] for step in steps]
+
+
+def test_an_episode_that_ends_before_is_not_kept(tmp_path):
+    collect(
+        tmp_path / "set", "episodes=1", "skip=5", "max_episode_steps=5", "only_successful=false", f"task={TASKS[0]}"
+    )
+    assert not list((tmp_path / "set").glob("data/*/*"))
+
+
 def test_more_episodes_are_appended(recorded, tmp_path, monkeypatch):
     path = tmp_path / "set"
     collect(path, "episodes=1", "every=4")

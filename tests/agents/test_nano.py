@@ -100,7 +100,7 @@ def test_the_google_robots_policy_opens_drawers_and_needs_the_image():
     tasks = [get_task(f"google_robot_{name}_drawer") for name in ("open", "close")]
     rates = {}
     for image in ("true", "blank"):
-        agent = AblatedAgent("vlaser_nano", image=image, checkpoint="nano-google-sft")
+        agent = AblatedAgent("vlaser_nano", image=image, checkpoint="nano-google")
         rates[image] = success_rates(run_episodes(agent, tasks, 4, layouts="grid"))["success/mean"]
     assert rates["true"] >= 0.6
     assert rates["blank"] <= rates["true"] - 0.25

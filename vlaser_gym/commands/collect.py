@@ -113,7 +113,10 @@ class CollectSettings(CollectKeys):
 
     def stored(self) -> dict[str, Any]:
         """The settings that the data set stores, which must agree to continue it."""
-        return {"engine": self.engine["name"], **{k: v for k, v in asdict(self).items() if k not in _FREE}}
+        kept = {key: value for key, value in asdict(self).items() if key not in _FREE}
+        if not self.skip:
+            del kept["skip"]  # data sets from before this setting say nothing of it
+        return {"engine": self.engine["name"], **kept}
 
 
 def main(config: DictConfig) -> None:

@@ -82,7 +82,11 @@ class TrainSettings(Settings):
         "Another policy class than Vlaser: module:function that makes a TrainableAgent, given init, robot, seed and "
         "device.",
     )
-    settings: dict[str, Any] = option({}, "Changes of a fresh policy's settings, e.g. settings.horizon=8.")
+    settings: dict[str, Any] = option(
+        {},
+        "Changes of a policy's settings, e.g. settings.horizon=8 of a fresh one. settings.layers above those of init "
+        "appends layers, which pass on what they get until they are trained.",
+    )
     fresh: list[str] = option(
         [],
         "Parts of init that start with random weights all the same: vision, embedding, language, expert. With a fresh "

@@ -457,6 +457,45 @@ def test_our_folder_round_trip(tmp_path: Path, dtype: torch.dtype) -> None:
         load_pretrained(tmp_path, robot="widowx")
 
 
+def _decide(policy: VlaserPolicy) -> Tensor:
+    """Two decisions on random inputs, from zero noise."""
+    config, generator = policy.config, torch.Generator().manual_seed(0)
+    ids = torch.full((2, 40), 65)
+    ids[:, : config.num_image_tokens] = config.image_token_id
+    pixels = torch.randn(2, 3, config.image_size, config.image_size, generator=generator)
+    proprio = torch.randn(2, config.proprio_dim, generator=generator)
+    return policy.decide(pixels, ids, proprio, torch.zeros(2, config.horizon, config.action_dim), clamp=False)
+
+
+def test_more_layers_than_are_stored_change_nothing_until_they_are_trained(tmp_path: Path) -> None:
+    before = VlaserPolicy.initialise(VlaserConfig.preset("nano"), seed=1)
+    save_pretrained(before, tmp_path)
+    deeper = load_pretrained(tmp_path, settings={"layers": 5})
+    assert deeper.config.layers == 5
+    assert torch.equal(_decide(deeper), _decide(before))
+    assert torch.equal(_decide(load_pretrained(tmp_path, settings={"layers": 3})), _decide(before))
+    # Every new layer of the action expert learns from the first step on; the language model's last gives keys alone.
+    ids = torch.full((2, 40), 65)
+    ids[:, : deeper.config.num_image_tokens] = deeper.config.image_token_id
+    noise = torch.randn(2, 4, 7, generator=torch.Generator().manual_seed(0))
+    vision_language = deeper.encode_vision_language(torch.ones(2, 3, 120, 120), ids)
+    features = deeper.joint_features(vision_language, torch.ones(2, 7), noise, torch.full((2,), 0.5))
+    deeper.decode(features).square().sum().backward()
+    for index in (3, 4):
+        gradient = deeper.get_submodule(f"expert.layers.{index}.self_attn.o_proj").weight.grad
+        assert gradient is not None
+        assert gradient.abs().max() > 0
+
+
+def test_layers_that_nobody_asked_for_are_missing_tensors(tmp_path: Path) -> None:
+    save_pretrained(VlaserPolicy.initialise(VlaserConfig.preset("nano"), seed=1), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["policy"]["layers"] = 5
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="it is incomplete or of another model"):
+        load_pretrained(tmp_path)
+
+
 def test_a_folder_may_be_overwritten_by_the_policy_that_was_loaded_from_it(tmp_path: Path) -> None:
     save_pretrained(VlaserPolicy.initialise(VlaserConfig.preset("nano"), seed=1), tmp_path)
     policy = load_pretrained(tmp_path)

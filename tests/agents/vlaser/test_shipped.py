@@ -27,13 +27,13 @@ def scored(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("agent", ["vlaser", "vlaser_nano", "vlaser_explore", "ablated"])
 def test_it_is_that_of_the_robot_of_the_tasks(agent: str) -> None:
     assert scored(f"agent={agent}", "task=widowx")["checkpoint"] == "nano"
-    assert scored(f"agent={agent}", f"task={PICK}")["checkpoint"] == "nano-google-sft"
+    assert scored(f"agent={agent}", f"task={PICK}")["checkpoint"] == "nano-google"
     assert scored(f"agent={agent}", "task=google_robot", "agent.checkpoint=mine")["checkpoint"] == "mine"
 
 
 def test_a_protocol_of_both_robots_begins_with_widowx() -> None:
     assert scored("protocol=visual_matching")["checkpoint"] == "nano"
-    assert scored("protocol=variant_aggregation")["checkpoint"] == "nano-google-sft"
+    assert scored("protocol=variant_aggregation")["checkpoint"] == "nano-google"
 
 
 def test_other_agents_get_none() -> None:

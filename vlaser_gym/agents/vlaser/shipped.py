@@ -11,9 +11,9 @@ from vlaser_gym.storage.hub import local_folder
 
 #: Folders of weights, one of each name.
 SHIPPED = Path(__file__).parent / "weights"
-SHIPPED_NAMES = ("nano", "nano-sft", "nano-google-sft")
+SHIPPED_NAMES = ("nano", "nano-sft", "nano-google", "nano-google-sft")
 #: Robot -> the policy that acts where no checkpoint is given.
-DEFAULT_OF_ROBOT = {"widowx": "nano", "google_robot": "nano-google-sft"}
+DEFAULT_OF_ROBOT = {"widowx": "nano", "google_robot": "nano-google"}
 _VLASER = "vlaser_gym.agents.vlaser"
 #: What builds agents that act by their robot's policy where no checkpoint is given; and an agent around another one.
 _BUILDERS = (f"{_VLASER}.agent.load_agent", f"{_VLASER}.exploration.load_exploring_agent")
