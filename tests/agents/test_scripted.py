@@ -141,12 +141,36 @@ def test_a_noticed_miss_leaves_the_fingers_open(share: float, closes: bool) -> N
     assert (closed == closes).all()
 
 
-def test_without_misses_everything_is_taught_and_the_google_robot_refuses_them() -> None:
+def test_without_misses_everything_is_taught_and_cabinets_refuse_them() -> None:
     addresses = [Address("widowx_stack_cube", layout=0)]
     expert = ScriptedExpert({"position": 0.01})
     expert.reset(np.arange(1), addresses)
     assert expert.teaches(np.arange(1)).all()
-    with pytest.raises(InvalidConfigError, match="misses is for WidowX"):
-        ScriptedExpert({"misses": 0.5}).reset(
-            np.arange(1), [Address("google_robot_pick_horizontal_coke_can", layout=0)]
-        )
+    with pytest.raises(InvalidConfigError, match="leave it 0 before the cabinet"):
+        ScriptedExpert({"misses": 0.5}).reset(np.arange(1), [Address("google_robot_open_top_drawer", layout=0)])
+
+
+@pytest.mark.parametrize("noticed", [0.0, 1.0])
+def test_the_google_robot_strays_with_open_fingers_and_then_finds_what_was_named(noticed: float) -> None:
+    """Two fifths of the distance at least; nothing is taught until it is there; then it is taught from far away."""
+    env = SceneVectorEnv("google_robot_move_near", 2, observe=("state",), engine_options={"threads": 1})
+    observation, _ = env.reset(options={"layout": "region2:1000000"})
+    lanes = np.arange(2)
+    expert = ScriptedExpert({"position": 0.0, "yaw": 0.0, "misses": 1.0, "noticed": noticed, "miss_distance": 0.2})
+    expert.reset(lanes, env.addresses)
+    furthest, lowest, succeeded = np.zeros(2), np.full(2, np.inf), np.zeros(2, bool)
+    for _ in range(70):
+        states = np.array(observation["state"], np.float64)
+        beside = np.linalg.norm(states[:, :2] - states[:, 8:10], axis=1)
+        actions = expert.act(observation, lanes)
+        strays = ~expert.teaches(lanes)
+        assert (actions[strays, 0, 6] <= 0).all(), "fingers stay open"
+        if not strays.all():
+            furthest = np.where((furthest == 0) & ~strays, beside, furthest)
+            lowest = np.where(strays, lowest, np.minimum(lowest, states[:, 2]))
+        observation, *_, info = env.step_chunk(actions)
+        succeeded |= np.asarray(info["success"], bool)
+    env.close()
+    assert (furthest > 0.05).all()
+    assert (furthest < 0.25).all()
+    assert succeeded.all()

@@ -40,9 +40,10 @@ class Disturbance:
         probability: of a disturbance in a chunk.
         every: actions of a chunk.
         misses: probability that the first grasp of an episode is aimed beside the object. What is done until it has
-            failed teaches nothing; the second attempt shows how to go on.
+            failed teaches nothing; the second attempt shows how to go on. The Google Robot's expert never closes its
+            fingers there: a command to its gripper holds for many steps.
         noticed: share of the misses that are noticed before the fingers close: the second attempt begins beside the
-            object, with open fingers.
+            object, with open fingers. On the Google Robot: before the gripper has come down.
         miss_distance: greatest horizontal error of such an aim (m); the least is two fifths of it.
     """
 

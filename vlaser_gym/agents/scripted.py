@@ -117,10 +117,12 @@ def _aim(episode: _Episode | GoogleEpisode, miss: Miss) -> None:
     """Aim an episode's first grasp beside the object.
 
     Raises:
-        InvalidConfigError: for the Google Robot, whose script does not try again.
+        InvalidConfigError: for the Google Robot's cabinets, whose script knows no way back.
     """
-    if not isinstance(episode, _Episode):
-        raise InvalidConfigError("agent.disturbance.misses is for WidowX tasks, whose expert grasps again; leave it 0.")
+    if isinstance(episode, CabinetEpisode):
+        raise InvalidConfigError(
+            "agent.disturbance.misses is for tasks on a table, whose expert tries again; leave it 0 before the cabinet."
+        )
     episode.miss = miss
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.agents.disturbance import Pushes
+from vlaser_gym.agents.disturbance import Miss, Pushes
 from vlaser_gym.conventions import rotations
 from vlaser_gym.envs import transforms
 from vlaser_gym.envs.address import Address
@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 CLOSE, OPEN, KEEP = 1.0, -1.0, 0.0
 #: An axis this much upright (cosine) is standing.
 _STANDING = 0.8
+#: Height over the grasp at which a miss on purpose is noticed late, m.
+_LATE_NOTICE = 0.03
 #: Directions from its goal in which an object may be put down, from its own side on (rad), and by how much farther from
 #: there than the goal everything else must be (m).
 _SIDES, _ROOM = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2), 0.03
@@ -94,7 +96,7 @@ class GoogleEpisode(ABC):
         waits: for the step from which the environment tells the second, instead of saying so.
     """
 
-    #: No miss is made on purpose; see :attr:`Disturbance.misses`.
+    #: False on the way to a miss on purpose, which nobody should imitate; see :attr:`Disturbance.misses`.
     teaches = True
 
     def __init__(self, script: GoogleScript | None = None) -> None:
@@ -186,7 +188,13 @@ class GoogleEpisode(ABC):
 
 
 class TableEpisode(GoogleEpisode):
-    """Grasp an object on the table from above and lift it, or carry it to another."""
+    """Grasp an object on the table from above and lift it, or carry it to another.
+
+    Attributes:
+        miss: where the gripper strays to first, with open fingers.
+    """
+
+    miss = Miss()
 
     def __init__(self, task: Task, address: Address, script: GoogleScript | None = None) -> None:
         layout = task.layout(address.layout, address.variant)
@@ -207,6 +215,8 @@ class TableEpisode(GoogleEpisode):
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
         rest = self._source[2]
+        if self.miss:
+            yield from self._stray()
         for _ in range(3):
             yield from self._grasp()
             if self._source[2] > rest + self._script.lift / 2:
@@ -217,6 +227,16 @@ class TableEpisode(GoogleEpisode):
             yield from self._carry()
         while True:
             yield CLOSE
+
+    def _stray(self) -> Iterator[float]:
+        """Beside the object at the height at which it is approached, or lower for a miss that is noticed late."""
+        self.teaches = False
+        self._goal_rotation = self._grasp_rotation()
+        height = self._script.approach if self.miss.noticed else _LATE_NOTICE
+        beside = self._source + self.miss.error
+        yield from self._move(beside + [0, 0, self._script.approach], KEEP, tolerance=0.03)
+        yield from self._move(beside + [0, 0, height], KEEP, tolerance=0.03)
+        self.teaches = True
 
     def _grasp(self) -> Iterator[float]:
         script = self._script
