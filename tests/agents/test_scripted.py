@@ -158,19 +158,19 @@ def test_the_google_robot_strays_with_open_fingers_and_then_finds_what_was_named
     lanes = np.arange(2)
     expert = ScriptedExpert({"position": 0.0, "yaw": 0.0, "misses": 1.0, "noticed": noticed, "miss_distance": 0.2})
     expert.reset(lanes, env.addresses)
-    furthest, lowest, succeeded = np.zeros(2), np.full(2, np.inf), np.zeros(2, bool)
+    turned_at, succeeded = np.full((2, 2), np.nan), np.zeros(2, bool)
     for _ in range(70):
         states = np.array(observation["state"], np.float64)
-        beside = np.linalg.norm(states[:, :2] - states[:, 8:10], axis=1)
+        away = states[:, :3] - states[:, 8:11]
         actions = expert.act(observation, lanes)
         strays = ~expert.teaches(lanes)
         assert (actions[strays, 0, 6] <= 0).all(), "fingers stay open"
-        if not strays.all():
-            furthest = np.where((furthest == 0) & ~strays, beside, furthest)
-            lowest = np.where(strays, lowest, np.minimum(lowest, states[:, 2]))
+        turns = ~strays & np.isnan(turned_at[:, 0])
+        turned_at[turns] = np.stack([np.linalg.norm(away[turns, :2], axis=1), away[turns, 2]], 1)
         observation, *_, info = env.step_chunk(actions)
         succeeded |= np.asarray(info["success"], bool)
     env.close()
-    assert (furthest > 0.05).all()
-    assert (furthest < 0.25).all()
+    distance, height = turned_at.T
+    assert ((distance > 0.05) & (distance < 0.25)).all()
+    assert ((height > 0.09) == (noticed == 1)).all()
     assert succeeded.all()
