@@ -119,7 +119,7 @@ def _aim(episode: _Episode | GoogleEpisode, miss: Miss) -> None:
     Raises:
         InvalidConfigError: for the Google Robot's cabinets, whose script knows no way back.
     """
-    if isinstance(episode, CabinetEpisode):
+    if not isinstance(episode, _Episode | TableEpisode):
         raise InvalidConfigError(
             "agent.disturbance.misses is for tasks on a table, whose expert tries again; leave it 0 before the cabinet."
         )

@@ -11,13 +11,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     """Attention of queries ``[B, heads, T, D]`` to keys and values ``[B, heads, S, D]``: ``[B, heads, T, D]``.
 
     PyTorch's fused kernel takes most of a training step in bf16 on a CPU, where its backward pass is four times slower
-    than in fp32 (measured with 2.13); plain products are the faster way there (docs/scaling.md).
+    than in fp32 (measured with 2.13); plain products are the faster way there (docs/scaling.md). Also without
+    gradients: a likelihood that is computed with them has to be the one that was computed without.
 
     Args:
         q, k, v: of one dtype.
         mask: additive, ``[B or 1, 1, T or 1, S]``.
     """
-    is_slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    is_slow = q.device.type == "cpu" and q.dtype == torch.bfloat16
     if not is_slow or torch.compiler.is_compiling():
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = torch.bmm((q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1).transpose(1, 2))

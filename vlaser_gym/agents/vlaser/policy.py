@@ -230,8 +230,9 @@ class VlaserPolicy(nn.Module):
                 layer = self.get_submodule(f"{stack}.layers.{index}")
                 for module in layer.modules():
                     self._reset(module, stack, generator)
-                for name in ("self_attn.o_proj", "mlp.down_proj"):
-                    nn.init.zeros_(layer.get_submodule(name).weight)
+                assert isinstance(layer, DecoderLayer)
+                nn.init.zeros_(layer.self_attn.o_proj.weight)
+                nn.init.zeros_(layer.mlp.down_proj.weight)
 
     @torch.no_grad()
     def reset_head(self, seed: int = 0) -> None:
