@@ -89,7 +89,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., width] -> [..., width]``."""
-        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), 1e-6)
+        return functional.rms_norm(x, self.weight.shape, self.weight, 1e-6)
 
 
 class Attention(nn.Module):
