@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from vlaser_gym.agents.base import Agent, agent_code
 from vlaser_gym.errors import InvalidConfigError, UnknownNameError
 
-__all__ = ["Agent", "make_agent", "understood"]
+__all__ = ["Agent", "agent_config", "make_agent", "understood"]
 
 #: What an agent is given that does not say what it observes.
 DEFAULT_OBSERVES = ("image", "proprio", "instruction")
@@ -68,6 +68,22 @@ def make_agent(config: str | Mapping[str, Any]) -> Agent:
     with agent_code(f"Building the agent {path} with {settings}"):
         agent = target(**settings)
     return understood(_as_agent(path, agent))
+
+
+def agent_config(name: str) -> dict[str, Any]:
+    """The config of an agent, for another that stands around it and has more to say about it.
+
+    Args:
+        name: of a file in ``configs/agent``.
+
+    Raises:
+        UnknownNameError: for a name without a file.
+    """
+    from omegaconf import OmegaConf  # noqa: PLC0415  as above
+
+    from vlaser_gym.cli import group_config  # noqa: PLC0415
+
+    return cast(dict[str, Any], OmegaConf.to_container(group_config("agent", name)))
 
 
 def understood(agent: Agent) -> Agent:

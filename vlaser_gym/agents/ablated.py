@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.agents import make_agent
+from vlaser_gym.agents import agent_config, make_agent
 from vlaser_gym.agents.base import Observations
 from vlaser_gym.agents.forwarding import ForwardingAgent
 from vlaser_gym.envs.address import Address
@@ -45,7 +45,7 @@ class AblatedAgent(ForwardingAgent):
         for kind, value, valid in (("image", self.image, IMAGES), ("instruction", self.instruction, INSTRUCTIONS)):
             if value not in valid:
                 raise UnknownNameError(f"agent.{kind}", value, valid)
-        self.agent = make_agent({**_config(agent), **settings})
+        self.agent = make_agent({**agent_config(agent), **settings})
         for kind, value in (("image", self.image), ("instruction", self.instruction)):
             if value != "true" and kind not in self.agent.observes:
                 raise InvalidConfigError(
@@ -94,11 +94,3 @@ class AblatedAgent(ForwardingAgent):
 
     def _told(self, text: str, task: str) -> str:
         return "" if self.instruction == "empty" else other_instruction(text, task)
-
-
-def _config(agent: str) -> dict[str, Any]:
-    from omegaconf import OmegaConf  # noqa: PLC0415
-
-    from vlaser_gym.cli import group_config  # noqa: PLC0415
-
-    return cast(dict[str, Any], OmegaConf.to_container(group_config("agent", agent)))

@@ -16,6 +16,7 @@ from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.tasks.base import Task
 from vlaser_gym.envs.tasks.cabinet import DRAWERS, joint_name
 from vlaser_gym.envs.tasks.drawers import CLOSED
+from vlaser_gym.envs.tasks.drawers import OPEN as OPENED
 from vlaser_gym.envs.tasks.place_in_drawer import FORCED_STEP
 from vlaser_gym.envs.vector import STATE_FIELDS
 
@@ -23,6 +24,8 @@ from vlaser_gym.envs.vector import STATE_FIELDS
 #: edge, 5 cm over the handle, on which they would come to stand.
 _BEFORE, _OVER, _BEHIND, _HOOKED = (0.07, 0.165), (-0.02, 0.105), (-0.066, 0.085), (-0.068, 0.042)
 _IN_FRONT, _AT_FRONT = (0.10, 0.02), (0.03, 0.0)
+#: Height over the handle at which the fingers are clear of the drawer (m).
+_CLEAR = 0.24
 #: How far a drawer is pulled open (m); farther where something shall be put into it.
 _WIDE, _WIDER = 0.2, 0.26
 #: Angle of the gripper below level (rad) where the arm is neither stretched nor folded.
@@ -58,8 +61,10 @@ class CabinetEpisode(GoogleEpisode):
     def _run(self) -> Iterator[float]:
         if self._closes:
             yield from self._push()
-        else:
+        elif self._opening < OPENED:
             yield from self._pull_open()
+        else:  # whoever acted before has opened it and may still stand behind its front
+            yield from self._move(self._tcp + self._frame @ [0, 0, max(0.0, _CLEAR - self._height())], KEEP, 0.05)
         if self._object is not None:
             self.subtask_done = not self.waits
             while self.waits and self._steps < FORCED_STEP:
@@ -68,6 +73,10 @@ class CabinetEpisode(GoogleEpisode):
             yield from self._drop()
         while True:
             yield KEEP
+
+    def _height(self) -> float:
+        """Of the TCP over the handle (m)."""
+        return float((self._tcp - self._handle) @ self._frame[:, 2])
 
     def _at(self, outwards: float, up: float) -> Floats:
         """A place around the handle as it is now, in the robot's frame."""
@@ -94,7 +103,7 @@ class CabinetEpisode(GoogleEpisode):
                 break
             yield from self._move(self._tcp + self._frame @ [0, 0, 0.08], CLOSE, tolerance=0.03)
         yield from self._move(self._at(-0.075, 0.10), CLOSE, tolerance=0.03)
-        yield from self._move(self._at(0.02, 0.24), KEEP, tolerance=0.05)
+        yield from self._move(self._at(0.02, _CLEAR), KEEP, tolerance=0.05)
 
     def _drag(self, wanted: float) -> Iterator[float]:
         """Pull outwards and press down a little, while the drawer follows."""

@@ -39,6 +39,8 @@ _LATE_NOTICE = 0.03
 _SIDES, _ROOM = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2), 0.03
 #: Less motion (m) in a control step is none; fingers stand still if their openness changes by less.
 _STILL, _FINGERS_STILL = 0.002, 0.02
+#: A gripper this near to the line above an object (m), turned this well (rad), is over it.
+_OVER, _TURNED = 0.02, 0.2
 #: Fingers this far apart are open.
 _WIDE_OPEN = 0.95
 #: Of the two headings (rad) along which the fingers can close across an object, the one from here to half a turn on is
@@ -207,22 +209,28 @@ class TableEpisode(GoogleEpisode):
         self._others = [transforms.compose(base, pose)[:2] for pose in others]
         self._object: ObjectSpec = objects[source]
         self._target_object: ObjectSpec | None = None if target < 0 else objects[target]
+        at_rest, _ = centre(transforms.compose(base, np.asarray(layout.object_pose[source])), self._object)
+        self._rest = float(at_rest[2])
 
     def _look(self, state: Floats) -> None:
         self._source, self._source_rotation = centre(state[STATE_FIELDS["source"]], self._object)
         self._target, _ = centre(state[STATE_FIELDS["target"]], self._target_object or self._object)
 
     def _run(self) -> Iterator[float]:
-        """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay."""
-        rest = self._source[2]
+        """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay.
+
+        Who acted before may have come any part of the way.
+        """
         if self.miss:
             yield from self._stray()
+        if self._is_between_fingers() and not self._is_lifted():
+            yield from self._raise()
         for _ in range(3):
-            yield from self._grasp()
-            if self._source[2] > rest + self._script.lift / 2:
+            if self._is_lifted():
                 break
             while self._needed(OPEN) != KEEP:
                 yield OPEN
+            yield from self._grasp()
         if self._target_object is not None:
             yield from self._carry()
         while True:
@@ -239,14 +247,32 @@ class TableEpisode(GoogleEpisode):
         self.teaches = True
 
     def _grasp(self) -> Iterator[float]:
-        script = self._script
         self._goal_rotation = self._grasp_rotation()
         grasp = self._source.copy()
-        yield from self._move(grasp + [0, 0, script.approach], KEEP, tolerance=0.025)
+        if not self._is_over(grasp):
+            yield from self._move(grasp + [0, 0, self._script.approach], KEEP, tolerance=0.025)
         yield from self._move(grasp, KEEP, tolerance=0.006)
+        yield from self._raise()
+
+    def _raise(self) -> Iterator[float]:
+        """Close the fingers where they are and lift what is between them."""
+        grasp = self._source.copy()
         yield from self._close()
-        height = script.lift if self._target_object is None else script.carry
-        yield from self._move(grasp + self._inward(script.retreat) + [0, 0, height], CLOSE)
+        height = self._script.lift if self._target_object is None else self._script.carry
+        yield from self._move(grasp + self._inward(self._script.retreat) + [0, 0, height], CLOSE)
+
+    def _is_lifted(self) -> bool:
+        return bool(self._source[2] > self._rest + self._script.lift / 2)
+
+    def _is_over(self, grasp: Floats) -> bool:
+        """The open gripper is on its way down to a grasp, turned as it should be."""
+        turn = rotations.axis_angle_from_matrix(self._goal_rotation @ self._rotation.T)
+        aside, above = np.linalg.norm((self._tcp - grasp)[:2]), self._tcp[2] - grasp[2]
+        return bool(aside < _OVER and above < self._script.approach and np.linalg.norm(turn) < _TURNED)
+
+    def _is_between_fingers(self) -> bool:
+        """The fingers are closing around the object, or have closed."""
+        return bool(self._openness < _WIDE_OPEN and np.linalg.norm(self._tcp - self._source) < _OVER)
 
     def _inward(self, length: float) -> Floats:
         """A way towards the robot, where the arm is less stretched."""

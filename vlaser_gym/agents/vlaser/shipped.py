@@ -17,7 +17,7 @@ DEFAULT_OF_ROBOT = {"widowx": "nano", "google_robot": "nano-google"}
 _VLASER = "vlaser_gym.agents.vlaser"
 #: What builds agents that act by their robot's policy where no checkpoint is given; and an agent around another one.
 _BUILDERS = (f"{_VLASER}.agent.load_agent", f"{_VLASER}.exploration.load_exploring_agent")
-_AROUND = "vlaser_gym.agents.ablated.AblatedAgent"
+_AROUND = ("vlaser_gym.agents.ablated.AblatedAgent", "vlaser_gym.agents.roll_in.RollInAgent")
 
 
 def shipped_or_path(checkpoint: str) -> str:
@@ -66,6 +66,6 @@ def _builds_vlaser(agent: Mapping[str, Any]) -> bool:
     """True for the config of a Vlaser policy, also if another agent stands around it."""
     from vlaser_gym.cli import group_config  # noqa: PLC0415  learners import this module without needing Hydra
 
-    if agent.get("_target_") == _AROUND:
+    if agent.get("_target_") in _AROUND:
         return _builds_vlaser(group_config("agent", str(agent["agent"])))
     return agent.get("_target_") in _BUILDERS
