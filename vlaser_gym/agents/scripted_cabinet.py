@@ -75,7 +75,7 @@ class CabinetEpisode(GoogleEpisode):
             yield KEEP
 
     def _height(self) -> float:
-        """Of the TCP over the handle (m)."""
+        """Height of the TCP over the handle (m)."""
         return float((self._tcp - self._handle) @ self._frame[:, 2])
 
     def _at(self, outwards: float, up: float) -> Floats:
