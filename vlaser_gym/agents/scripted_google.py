@@ -41,6 +41,8 @@ _SIDES, _ROOM = (0.0, 0.4, -0.4, 0.8, -0.8, 1.2, -1.2), 0.03
 _STILL, _FINGERS_STILL = 0.002, 0.02
 #: A gripper this near to the line above an object (m), turned this well (rad), is over it.
 _OVER, _TURNED = 0.02, 0.2
+#: An object this far under where it lay has left the table, m.
+_FALLEN = 0.2
 #: Fingers this far apart are open.
 _WIDE_OPEN = 0.95
 #: Of the two headings (rad) along which the fingers can close across an object, the one from here to half a turn on is
@@ -98,8 +100,10 @@ class GoogleEpisode(ABC):
         waits: for the step from which the environment tells the second, instead of saying so.
     """
 
-    #: False on the way to a miss on purpose, which nobody should imitate; see :attr:`Disturbance.misses`.
-    teaches = True
+    @property
+    def teaches(self) -> bool:
+        """What it does is worth imitating."""
+        return True
 
     def __init__(self, script: GoogleScript | None = None) -> None:
         self._script = GoogleScript() if script is None else script
@@ -209,12 +213,18 @@ class TableEpisode(GoogleEpisode):
         self._others = [transforms.compose(base, pose)[:2] for pose in others]
         self._object: ObjectSpec = objects[source]
         self._target_object: ObjectSpec | None = None if target < 0 else objects[target]
-        at_rest, _ = centre(transforms.compose(base, np.asarray(layout.object_pose[source])), self._object)
-        self._rest = float(at_rest[2])
+        self._source, _ = centre(transforms.compose(base, np.asarray(layout.object_pose[source])), self._object)
+        self._rest = float(self._source[2])
+        self._strays = False
 
     def _look(self, state: Floats) -> None:
         self._source, self._source_rotation = centre(state[STATE_FIELDS["source"]], self._object)
         self._target, _ = centre(state[STATE_FIELDS["target"]], self._target_object or self._object)
+
+    @property
+    def teaches(self) -> bool:
+        """False on the way to a miss on purpose (:attr:`Disturbance.misses`), and once the object has left the table."""
+        return not self._strays and bool(self._source[2] > self._rest - _FALLEN)
 
     def _run(self) -> Iterator[float]:
         """Grasp until the object hangs in the fingers, carry it if there is a goal, then stay.
@@ -238,13 +248,13 @@ class TableEpisode(GoogleEpisode):
 
     def _stray(self) -> Iterator[float]:
         """Beside the object at the height at which it is approached, or lower for a miss that is noticed late."""
-        self.teaches = False
+        self._strays = True
         self._goal_rotation = self._grasp_rotation()
         height = self._script.approach if self.miss.noticed else _LATE_NOTICE
         beside = self._source + self.miss.error
         yield from self._move(beside + [0, 0, self._script.approach], KEEP, tolerance=0.03)
         yield from self._move(beside + [0, 0, height], KEEP, tolerance=0.03)
-        self.teaches = True
+        self._strays = False
 
     def _grasp(self) -> Iterator[float]:
         self._goal_rotation = self._grasp_rotation()
