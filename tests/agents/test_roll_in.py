@@ -78,7 +78,7 @@ def test_each_episode_is_the_policys_for_as_many_steps_as_were_drawn_and_then_th
 
 
 #: A gripper 30 cm over the can, seen from the robot's base; the fields of :data:`vlaser_gym.envs.vector.STATE_FIELDS`.
-STATE = np.array([0.5, 0, 0.5, 0, 1, 0, 0, 1, 0.6, 0, 0.05, 1, 0, 0, 0, 0.6, 0, 0.05, 1, 0, 0, 0, 0, 0, 0, 0.0])
+STATE = np.array([0.5, 0, 1.1, 0, 1, 0, 0, 1, 0.6, 0, 0.8, 1, 0, 0, 0, 0.6, 0, 0.8, 1, 0, 0, 0, 0, 0, 0, 0.0])
 
 
 @pytest.mark.parametrize("steps", [8, 14, 17, 20, 23, 30])

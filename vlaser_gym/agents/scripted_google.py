@@ -102,7 +102,7 @@ class GoogleEpisode(ABC):
 
     @property
     def teaches(self) -> bool:
-        """What it does is worth imitating."""
+        """True where its actions are worth imitating."""
         return True
 
     def __init__(self, script: GoogleScript | None = None) -> None:
@@ -223,7 +223,7 @@ class TableEpisode(GoogleEpisode):
 
     @property
     def teaches(self) -> bool:
-        """False on the way to a miss on purpose (:attr:`Disturbance.misses`), and once the object has left the table."""
+        """False on the way to a miss on purpose (:attr:`Disturbance.misses`), and once the object is off the table."""
         return not self._strays and bool(self._source[2] > self._rest - _FALLEN)
 
     def _run(self) -> Iterator[float]:
