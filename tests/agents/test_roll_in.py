@@ -68,6 +68,7 @@ def test_each_episode_is_the_policys_for_as_many_steps_as_were_drawn_and_then_th
             moved = np.abs(agent.act(seen, lanes)[:, 0, :3]).sum(-1) > 0
             taught.append(agent.teaches(lanes))
             np.testing.assert_array_equal(moved, taught[-1])
+            np.testing.assert_array_equal(agent.intended(lanes)[~taught[-1]], 0)
         drawn.append((~np.array(taught)).sum(0))
     np.testing.assert_array_equal(*drawn)
     assert set(drawn[0]) <= set(range(2, 10))

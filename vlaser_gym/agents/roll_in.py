@@ -51,10 +51,11 @@ class RollInAgent:
         self.expert = ScriptedExpert(disturbance, declares)
         self.observes = tuple(dict.fromkeys((*self.policy.observes, *self.expert.observes)))
         self._least, self._most = (int(number) for number in steps)
-        #: By environment: steps that are left to the policy, what it has decided to do in them, and who acted last.
+        #: By environment: steps left to the policy, what it has decided to do in them, who acted last, and how.
         self._left: dict[int, int] = {}
         self._chunks: dict[int, list[Floats]] = {}
         self._is_expert: dict[int, bool] = {}
+        self._acted: dict[int, Floats] = {}
 
     def reset(self, lanes: Lanes, addresses: Sequence[Address]) -> None:
         """See :class:`~vlaser_gym.agents.base.Agent`.
@@ -87,11 +88,14 @@ class RollInAgent:
             actions[row, 0] = self._chunks[int(lanes[row])].pop(0)
             self._left[int(lanes[row])] -= 1
         self._is_expert |= dict(zip(lanes.tolist(), by_expert.tolist(), strict=True))
+        self._acted |= dict(zip(lanes.tolist(), actions, strict=True))
         return actions
 
     def intended(self, lanes: Lanes) -> Floats:
-        """``[N, 1, 7]``: the expert's last actions without disturbance; where the policy acted they mean nothing."""
-        return self.expert.intended(lanes)
+        """``[N, 1, 7]``: the last actions, the expert's without disturbance."""
+        by_expert = np.array([self._is_expert[int(lane)] for lane in lanes])
+        acted = np.array([self._acted[int(lane)] for lane in lanes])
+        return np.where(by_expert[:, None, None], self.expert.intended(lanes), acted)
 
     def teaches(self, lanes: Lanes) -> NDArray[np.bool_]:
         """True where the expert acted last and teaches, ``[N]``."""
