@@ -111,8 +111,8 @@ def test_a_drawer_that_is_open_already_is_not_opened_again() -> None:
     assert (acted[70:, :, 6] > 0).sum(0).max() <= 12, "the fingers close around the apple only"
 
 
-@pytest.mark.parametrize("steps", [[5, 2], [-1, 3], [4]])
-def test_bounds_that_are_none_are_refused(steps: list[int]) -> None:
+@pytest.mark.parametrize("steps", [[5, 2], [-1, 3], [4], 4])
+def test_bounds_that_are_none_are_refused(steps: list[int] | int) -> None:
     with pytest.raises(InvalidConfigError, match=r"as in \[2,40\]; got"):
         RollInAgent("expert", steps=steps)
 

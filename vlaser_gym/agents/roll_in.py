@@ -43,7 +43,7 @@ class RollInAgent:
         declares: bool = True,
         **settings: Any,
     ) -> None:
-        if len(steps) != 2 or not 0 <= steps[0] <= steps[1]:
+        if not isinstance(steps, Sequence) or len(steps) != 2 or not 0 <= steps[0] <= steps[1]:
             raise InvalidConfigError(
                 f"agent.steps is the least and the most control steps that the policy acts, as in [2,40]; got {steps}."
             )

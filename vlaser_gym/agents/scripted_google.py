@@ -100,11 +100,6 @@ class GoogleEpisode(ABC):
         waits: for the step from which the environment tells the second, instead of saying so.
     """
 
-    @property
-    def teaches(self) -> bool:
-        """True where its actions are worth imitating."""
-        return True
-
     def __init__(self, script: GoogleScript | None = None) -> None:
         self._script = GoogleScript() if script is None else script
         self._plan: Iterator[float] | None = None
@@ -113,6 +108,11 @@ class GoogleEpisode(ABC):
         self.pushes = Pushes()
         self.subtask_done = self.waits = False
         self._steps = 0
+
+    @property
+    def teaches(self) -> bool:
+        """True where its actions are worth imitating."""
+        return True
 
     def act(self, state: Floats) -> Floats:
         """The action ``[7]`` for a ``state`` observation ``[26]``."""
