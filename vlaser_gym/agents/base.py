@@ -60,6 +60,23 @@ class Agent(Protocol):
         """
 
 
+def rows_of(observations: Observations, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """The observations of some environments.
+
+    Args:
+        observations: arrays or sequences of texts, each with one row per environment.
+        rows: ``[M]``, which rows.
+
+    Example:
+        >>> rows_of({"proprio": np.eye(3), "instruction": ("a", "b", "c")}, np.array([2]))["instruction"]
+        ('c',)
+    """
+    return {
+        name: values[rows] if isinstance(values, np.ndarray) else tuple(values[int(row)] for row in rows)
+        for name, values in observations.items()
+    }
+
+
 @contextmanager
 def agent_code(what: str) -> Iterator[None]:
     """Run code of an agent, in which anything may happen.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlaser_gym.agents import agent_config, make_agent
-from vlaser_gym.agents.base import Observations
+from vlaser_gym.agents.base import Observations, rows_of
 from vlaser_gym.agents.scripted import ScriptedExpert
 from vlaser_gym.envs.address import Address
 from vlaser_gym.envs.robots import get_setup
@@ -79,11 +79,12 @@ class RollInAgent:
         by_expert = np.array([self._left[int(lane)] == 0 for lane in lanes])
         deciding = ~by_expert & np.array([not self._chunks[int(lane)] for lane in lanes])
         if deciding.any():
-            chunks = np.asarray(self.policy.act(_rows(observations, deciding), lanes[deciding]), np.float64)
+            asked = rows_of(observations, np.flatnonzero(deciding))
+            chunks = np.asarray(self.policy.act(asked, lanes[deciding]), np.float64)
             self._chunks |= {int(lane): list(chunk) for lane, chunk in zip(lanes[deciding], chunks, strict=True)}
         actions = np.zeros((len(lanes), 1, 7))
         if by_expert.any():
-            actions[by_expert] = self.expert.act(_rows(observations, by_expert), lanes[by_expert])
+            actions[by_expert] = self.expert.act(rows_of(observations, np.flatnonzero(by_expert)), lanes[by_expert])
         for row in np.flatnonzero(~by_expert):
             actions[row, 0] = self._chunks[int(lanes[row])].pop(0)
             self._left[int(lanes[row])] -= 1
@@ -104,12 +105,3 @@ class RollInAgent:
     def subtask_done(self, lanes: Lanes) -> NDArray[np.bool_]:
         """True where the expert has done the first sub-task of an episode of two, ``[N]``."""
         return self.expert.subtask_done(lanes)
-
-
-def _rows(observations: Observations, rows: NDArray[np.bool_]) -> dict[str, Any]:
-    """The observations of some environments."""
-    chosen = np.flatnonzero(rows)
-    return {
-        name: values[chosen] if isinstance(values, np.ndarray) else tuple(values[row] for row in chosen)
-        for name, values in observations.items()
-    }

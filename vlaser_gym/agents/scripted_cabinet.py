@@ -64,7 +64,8 @@ class CabinetEpisode(GoogleEpisode):
         elif self._opening < OPENED:
             yield from self._pull_open()
         else:  # whoever acted before has opened it and may still stand behind its front
-            yield from self._move(self._tcp + self._frame @ [0, 0, max(0.0, _CLEAR - self._height())], KEEP, 0.05)
+            rise = max(0.0, _CLEAR - float((self._tcp - self._handle) @ self._frame[:, 2]))
+            yield from self._move(self._tcp + self._frame @ [0, 0, rise], KEEP, 0.05)
         if self._object is not None:
             self.subtask_done = not self.waits
             while self.waits and self._steps < FORCED_STEP:
@@ -73,10 +74,6 @@ class CabinetEpisode(GoogleEpisode):
             yield from self._drop()
         while True:
             yield KEEP
-
-    def _height(self) -> float:
-        """Height of the TCP over the handle (m)."""
-        return float((self._tcp - self._handle) @ self._frame[:, 2])
 
     def _at(self, outwards: float, up: float) -> Floats:
         """A place around the handle as it is now, in the robot's frame."""

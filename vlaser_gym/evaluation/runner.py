@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlaser_gym.agents.base import Agent, agent_code
+from vlaser_gym.agents.base import Agent, agent_code, rows_of
 from vlaser_gym.envs.address import Address
 from vlaser_gym.errors import InvalidActionError
 from vlaser_gym.evaluation.patience import Patience
@@ -167,7 +167,7 @@ class Runner:
 
     def _decide(self, lanes: Lanes) -> NDArray[np.float64]:
         """Actions ``[N, H, 7]`` of all environments, zero where none runs."""
-        decided = self._checked(self._ask("act", _rows(self._observations, lanes), lanes), lanes)
+        decided = self._checked(self._ask("act", rows_of(self._observations, lanes), lanes), lanes)
         if hasattr(self.agent, "subtask_done"):  # it declares sub-tasks done, and the environment goes on
             done = lanes[np.asarray(self._ask("subtask_done", lanes), bool)]
             if len(done):
@@ -287,11 +287,3 @@ def _of_lane(info: Mapping[str, Any], name: str, lane: int) -> Mapping[str, Any]
     """The recorded states of one environment; empty if none are recorded."""
     recorded = info.get(name)
     return {} if recorded is None or recorded[lane] is None else recorded[lane]
-
-
-def _rows(observations: Mapping[str, Any], lanes: Lanes) -> dict[str, Any]:
-    """The observations of some environments; strings come in tuples, numbers in arrays."""
-    return {
-        name: values[lanes] if isinstance(values, np.ndarray) else tuple(values[int(lane)] for lane in lanes)
-        for name, values in observations.items()
-    }
