@@ -249,6 +249,20 @@ def test_a_slow_agent_is_told_and_the_next_client_is_served() -> None:
         assert Client(url).actions(observation())[1, 0] == 9
 
 
+def test_the_end_of_a_server_does_not_wait_for_what_nobody_decides_any_more() -> None:
+    agent = Echo()
+    agent.delay = 0.5
+    with served(agent) as url:
+        clients = [Client(url) for _ in range(3)]
+        for client in clients:
+            client.connection.send(msgpack.packb(observation()))
+        deadline = time.monotonic() + 5
+        while not agent.begun and time.monotonic() < deadline:
+            time.sleep(0.01)
+        left = time.monotonic()
+    assert time.monotonic() - left < 10  # where a decision may take 60 s
+
+
 def test_too_large_too_many_and_health() -> None:
     with served(Echo(), max_bytes=2000, max_connections=1) as url:
         assert urllib.request.urlopen(url.replace("ws:", "http:") + "/healthz", timeout=10).read() == b"OK\n"

@@ -38,6 +38,7 @@ STATE_SIZE = 8
 #: How long requests wait for company: a share of the last decision's time, and seconds at most.
 _WAIT, _LONGEST_WAIT = 0.1, 0.02
 _CLOSE_ERROR, _CLOSE_FULL = 1011, 1013
+_ENDED = "The server ends, and decides no more."
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ class PolicyServer:
         self._lanes: set[int] = set()
         self._episodes = 0
         self._waiting: asyncio.Queue[_Request] = asyncio.Queue()
+        #: What connections wait for, and whether nobody decides any more.
+        self._answers: set[asyncio.Future[NDArray[Any]]] = set()
+        self._has_ended = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent")
         #: Seconds to wait for more clients' requests.
         self._patience = 0.0
@@ -184,6 +188,7 @@ class PolicyServer:
                 f"Cannot listen at {host}:{port}: {error.strerror or error}; choose another port= or host=."
             ) from error
         async with listening:
+            self._has_ended = False
             watching = asyncio.create_task(self._guard.watch())
             started(listening.sockets[0].getsockname()[1])
             try:
@@ -191,6 +196,9 @@ class PolicyServer:
             finally:
                 watching.cancel()
                 self._guard.close()
+                self._has_ended = True
+                for answer in self._answers:
+                    _give(answer, RemoteError(_ENDED))
 
     async def _connection(self, connection: ServerConnection) -> None:
         """Serve one client, from its first to its last message."""
@@ -324,8 +332,11 @@ class PolicyServer:
             return
 
     async def _decision(self, lane: int, row: Row, address: Address | None) -> NDArray[Any]:
+        if self._has_ended:  # a message that had come before its client was hung up on
+            raise RemoteError(_ENDED)
         loop = asyncio.get_running_loop()
         request = _Request(lane, row, address, loop.create_future())
+        self._answers.add(request.answer)
         self._waiting.put_nowait(request)
         # Less work for each request than asyncio.wait_for, which makes a second future.
         too_late = loop.call_later(self.timeout, self._give_up, request)
@@ -333,6 +344,7 @@ class PolicyServer:
             return await request.answer
         finally:
             too_late.cancel()
+            self._answers.discard(request.answer)
 
     def _give_up(self, request: _Request) -> None:
         _give(request.answer, RemoteError(f"The agent {self.name} took more than {self.timeout:g} s to decide."))
