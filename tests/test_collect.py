@@ -17,6 +17,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from PIL import Image
 
+from vlaser_gym.agents.random import RandomAgent
 from vlaser_gym.agents.scripted import ScriptedExpert
 from vlaser_gym.agents.vlaser.processor import ResizeImage
 from vlaser_gym.cli import load
@@ -24,6 +25,8 @@ from vlaser_gym.commands.collect import CollectSettings, main
 from vlaser_gym.envs.vector import SceneVectorEnv
 from vlaser_gym.errors import GymError, StorageError
 from vlaser_gym.evaluation.lerobot import LeRobotReader
+from vlaser_gym.training.data.rows import checked_rows
+from vlaser_gym.training.data.sources import Source
 
 TASKS = ("widowx_stack_cube", "widowx_carrot_on_plate")
 PUSH = "agent.disturbance={position: 0.01, yaw: 0.1, probability: 1.0}"
@@ -267,6 +270,17 @@ def test_an_agent_that_decides_several_steps_at_once_has_a_row_and_a_picture_for
     pictures = [row["bytes"] for row in columns["observation.images.main"]]
     assert len(set(pictures)) > 100
     np.testing.assert_array_equal(columns["action"], columns["privileged.executed"])
+
+
+def test_a_gripper_beyond_its_range_is_recorded_as_it_was_taken(tmp_path, monkeypatch):
+    """Policies answer 1.01 now and then, and a training refuses commands beyond 1."""
+    acts = RandomAgent.act
+    monkeypatch.setattr(RandomAgent, "act", lambda *given: acts(*given) * [1, 1, 1, 1, 1, 1, 1.2])
+    collect(tmp_path / "set", "episodes=1", "agent=random", "only_successful=false", "max_episode_steps=3")
+    _, _, columns = read(tmp_path / "set")
+    assert (np.abs(columns["privileged.executed"][:, 6]) > 1.1).all()
+    np.testing.assert_array_equal(np.abs(columns["action"][:, 6]), 1)
+    checked_rows(LeRobotReader(tmp_path / "set"), Source(str(tmp_path / "set")), "widowx")
 
 
 @pytest.mark.slow

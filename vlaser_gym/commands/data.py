@@ -1,4 +1,6 @@
-"""Check of a data set before training: ``python -m vlaser_gym.data check PATH``; ``--help`` lists the keys."""
+"""Checks of a data set before training, ``python -m vlaser_gym.data check PATH``, and of a policy on a data set,
+``data open_loop PATH checkpoint=DIR``; ``--help`` lists the keys.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,31 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from vlaser_gym.agents import make_agent
+from vlaser_gym.agents.vlaser.shipped import with_checkpoint
 from vlaser_gym.cli import named, run, typed
 from vlaser_gym.errors import StorageError
+from vlaser_gym.evaluation.table import make_console, make_table
 from vlaser_gym.settings.commands import DataSettings
 from vlaser_gym.training.data.checking import drawn, problems, save
+from vlaser_gym.training.data.open_loop import open_loop
 from vlaser_gym.training.data.sources import Source, sources
+
+#: Columns of the agreement: shares of the recorded variance in %, the error in mm per control step.
+_COLUMNS = ("shown", "number", "translation %", "rotation %", "error mm")
 
 
 def main(config: DictConfig) -> None:
-    """Say every problem, draw an episode; status 1 if there is a problem."""
+    """Check data sets, or compare a policy's actions with theirs."""
     settings = typed(DataSettings, config)
+    if settings.action == "open_loop":
+        _compare(settings)
+    else:
+        _check(settings)
+
+
+def _check(settings: DataSettings) -> None:
+    """Say every problem, draw an episode; status 1 if there is a problem."""
     wrong = 0
     for source in sources(settings):
         found = list(problems(source, settings.robot))
@@ -26,6 +43,19 @@ def main(config: DictConfig) -> None:
         if settings.output is not None and not found:
             _draw(source, settings)
     sys.exit(1 if wrong else 0)
+
+
+def _compare(settings: DataSettings) -> None:
+    """Print how much of the recorded actions the policy predicts, by decision and by what it is shown."""
+    agent = make_agent(with_checkpoint(settings.agent, settings.checkpoint, settings.robot))
+    console = make_console()
+    for source in sources(settings):
+        table = make_table("decisions", _COLUMNS, plain=not console.is_terminal)
+        for row in open_loop(source, settings.robot, agent, settings.episodes):
+            shares = (f"{100 * share:.1f}" for share in (row.translation, row.rotation))
+            table.add_row(row.decisions, row.shown, str(row.count), *shares, f"{1000 * row.error:.1f}")
+        console.print(f"{source.path}: {_size(source)}")
+        console.print(table)
 
 
 def _size(source: Source) -> str:

@@ -208,11 +208,13 @@ class Recorder:
     def episode(self, result: EpisodeResult, lane: int) -> RecordedEpisode:
         """The rows of the episode that has just ended on ``lane``, from those on that the camera keeps."""
         trajectory, steps, skip = result.trajectory, result.steps, self.camera.skip
+        label = np.concatenate(self.tap.labels[lane])[:steps]
+        label[:, 6] = np.clip(label[:, 6], -1, 1)  # as the grippers take it: a policy's may lie just outside
         columns = {
             "proprio": proprio_of(result.address, trajectory)[:steps],
             "state": state_of(result.address, trajectory)[:steps],
             "action": trajectory["action"],
-            "label": np.concatenate(self.tap.labels[lane])[:steps],
+            "label": label,
             "decision": ((np.arange(steps) - skip) % self.every == 0) & np.concatenate(self.tap.taught[lane])[:steps],
             "reward": trajectory["reward"].astype(np.float32),
             "done": np.arange(steps) == steps - 1,

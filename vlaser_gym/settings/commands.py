@@ -645,10 +645,11 @@ class AssetsSettings(Settings):
 class DataSettings(Settings):
     """Look whether data sets are fit to train on: `data check PATH` names file, column and row of every problem, and
     draws an episode with state and action as arrows. Status 1 if there is a problem. Its keys are those of train.
+    `data open_loop PATH` says how much of the recorded actions a policy predicts, and from which of its inputs.
     """
 
     data: Any = option(REQUIRED, "Data sets, as in train. May be given as the second word alone.")
-    action: str = option("check", "What to do. May be given as the first word alone.", choices=("check",))
+    action: str = option("check", "What to do. May be given as the first word alone.", choices=("check", "open_loop"))
     columns: dict[str, Any] = option(
         {"camera": None, "state": None, "action": None, "instruction": None, "privileged": None},
         "Names of the data's columns, as in train.",
@@ -659,6 +660,9 @@ class DataSettings(Settings):
     robot: str = option("widowx", "Robot of the policy: widowx or google_robot.", choices=("widowx", "google_robot"))
     episode: int = option(0, "Episode that is drawn.", least=0)
     output: str | None = option("data_check.png", "PNG file for it. null: none.")
+    checkpoint: str | None = option(None, f"Of open_loop: {_CHECKPOINT}. {_OURS}.")
+    episodes: int | None = option(200, "Of open_loop: so many of each data set, evenly drawn. null: all.", least=1)
+    agent: dict[str, Any] = chosen("agent", "vlaser_nano")
 
 
 @dataclass
