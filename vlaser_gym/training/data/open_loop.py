@@ -157,7 +157,7 @@ def _decided(
 
 
 def _chunk(agent: Agent, seen: dict[str, Any], lanes: Numbers) -> Floats:
-    """What an agent decides, ``[N, H, 7]``."""
+    """The chunks ``[N, H, 7]`` of one call of the agent."""
     with agent_code("The agent's act"):
         chunk = np.asarray(agent.act(seen, lanes), np.float64)
     if chunk.ndim != 3 or len(chunk) != len(lanes) or chunk.shape[2] != 7:
