@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vlaser_gym.agents.vlaser import layouts
+from vlaser_gym.agents.vlaser.averaging import average_into
 from vlaser_gym.agents.vlaser.checkpoint import (
     CONFIG_FILE,
     UNUSED_FILE,
@@ -43,6 +44,9 @@ def main(config: DictConfig) -> None:
     settings = {} if given.time_max_period is None else {"time_max_period": given.time_max_period}
     policy, report = load_policy(source, robot=given.robot, dtype=given.dtype, seed=given.seed, settings=settings)
     print("\n".join(report.lines()))
+    if given.average:
+        average_into(policy, source, [local_folder(other, "average") for other in given.average])
+        print(f"averaged {len(given.average) + 1} policies, each counting alike")
     statistics = _statistics(source, policy.config, report, given.statistics)
     unused = read_unused(source) if given.keep_unused or released else {}
     unused = {key: tensor.to(policy.dtype) for key, tensor in unused.items()}

@@ -565,6 +565,12 @@ class ConvertSettings(Settings):
         "or a folder of ours.",
     )
     target: str = option(REQUIRED, "A folder to write, or a name that ends in .pt for the released layout.")
+    average: list[str] = option(
+        [],
+        "Further policies, such as the same training with other seeds: the target gets the mean of the source's "
+        "weights and theirs, each counting alike (a model soup). Network, tokenizer, prompt and statistics must be the "
+        "source's.",
+    )
     robot: str | None = option(
         None,
         "widowx or google_robot: the robot that the policy must be for; null takes what the weights say (a VLM: "
