@@ -15,8 +15,8 @@ from vlaser_gym.agents.vlaser.processor import stored_files
 def average_into(policy: VlaserPolicy, source: str | Path, others: Sequence[str | Path]) -> None:
     """Replace a policy's weights by the mean of its own and those of other checkpoints, each counting alike.
 
-    One checkpoint at a time is in memory beside the policy and a sum in at least single precision, which is rounded to
-    the policy's own type at the end.
+    One checkpoint at a time is in memory beside the policy and the sum, which has twice the precision of the policy's
+    own type, to which the mean is rounded.
 
     Args:
         policy: the network of ``source``.
@@ -41,5 +41,6 @@ def average_into(policy: VlaserPolicy, source: str | Path, others: Sequence[str 
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of a tensor in which sums lose nothing to rounding in half precision."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+    """A copy of a tensor in the next wider type, so that sums lose nothing to rounding."""
+    wide = torch.float32 if tensor.dtype in (torch.bfloat16, torch.float16) else torch.float64
+    return tensor.detach().to(wide, copy=True)
