@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
     policy, report = load_policy(source, robot=given.robot, dtype=given.dtype, seed=given.seed, settings=settings)
     print("\n".join(report.lines()))
     if given.average:
-        average_into(policy, source, [local_folder(other, "average") for other in given.average])
+        average_into(policy, source, [local_folder(other, "average") for other in given.average], settings)
         print(f"averaged {len(given.average) + 1} policies, each counting alike")
     statistics = _statistics(source, policy.config, report, given.statistics)
     unused = read_unused(source) if given.keep_unused or released else {}

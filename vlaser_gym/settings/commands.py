@@ -569,7 +569,7 @@ class ConvertSettings(Settings):
         [],
         "Further policies, such as the same training with other seeds: the target gets the mean of the source's "
         "weights and theirs, each counting alike (a model soup). Network, tokenizer, prompt and statistics must be the "
-        "source's.",
+        "source's, which also gives the text heads that keep_unused=true keeps.",
     )
     robot: str | None = option(
         None,

@@ -45,6 +45,13 @@ def test_the_target_holds_the_mean_of_every_weight(tmp_path: Path, capsys: pytes
     load_pretrained(tmp_path / "mean")  # its checksum is its own
 
 
+def test_a_period_that_no_file_says_is_every_policys(tmp_path: Path) -> None:
+    """Released files hold no ``time_max_period``: the given one must not tell the source from the others."""
+    a, b = checkpoint(tmp_path / "a", 1), checkpoint(tmp_path / "b", 2)
+    run("convert", main, [f"source={a}", f"average=[{b}]", f"target={tmp_path}/mean", "time_max_period=50"])
+    assert load_pretrained(tmp_path / "mean").config.time_max_period == 50
+
+
 def test_half_precision_is_rounded_once(tmp_path: Path) -> None:
     """The mean of seven copies is the number itself, which sums in bf16 would miss."""
     folder = checkpoint(tmp_path / "a", 1, torch.bfloat16)

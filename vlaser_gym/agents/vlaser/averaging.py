@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +13,12 @@ from vlaser_gym.agents.vlaser.policy import VlaserPolicy
 from vlaser_gym.agents.vlaser.processor import stored_files
 
 
-def average_into(policy: VlaserPolicy, source: str | Path, others: Sequence[str | Path]) -> None:
+def average_into(
+    policy: VlaserPolicy,
+    source: str | Path,
+    others: Sequence[str | Path],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Replace a policy's weights by the mean of its own and those of other checkpoints, each counting alike.
 
     One checkpoint at a time is in memory beside the policy and the sum, which has twice the precision of the policy's
@@ -22,13 +28,14 @@ def average_into(policy: VlaserPolicy, source: str | Path, others: Sequence[str 
         policy: the network of ``source``.
         source: the checkpoint that it was loaded from.
         others: checkpoints of the same network, tokenizer, prompt and statistics.
+        settings: what ``source`` was loaded with that its file does not say.
 
     Raises:
         CheckpointError: if one of them differs in more than its weights; the policy is then as it was.
     """
     totals = {name: _wide(tensor) for name, tensor in policy.state_dict().items()}
     for other in others:
-        another, report = load_policy(other)
+        another, report = load_policy(other, settings=settings)
         if report.missing or another.config != policy.config or stored_files(other) != stored_files(source):
             raise CheckpointError(
                 f"Averaged policies should differ in their weights alone; {other} has another network, tokenizer, "
